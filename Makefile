@@ -1,0 +1,59 @@
+# The same tasks for people, hooks and CI. Needs Python >= 3.11, git and make; everything else goes into .venv.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# quiet and offline by default; `HF_HUB_OFFLINE=0 make run` lets models be downloaded
+export DVC_NO_ANALYTICS ?= 1
+export GX_ANALYTICS_ENABLED ?= false
+export HF_HUB_OFFLINE ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help setup run test lint bench ui foundation foundation-report clean
+
+help:  ## list the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
+
+run: setup  ## label file -> registered classifier: every stage that is out of date, then the table of results
+	dvc repro
+	@tailorset results
+
+test: lint  ## lint, types, boundaries, duplicates, then all fast tests
+	pytest
+
+lint: setup  ## ruff, mypy, import boundaries, duplicate code
+	@ruff check src pipeline tests
+	@mypy
+	@lint-imports --no-logo
+	@pylint --disable=all --enable=duplicate-code --score=n src pipeline
+
+bench: setup  ## throughput against the stock pipelines
+	python benchmarks/bench.py
+
+ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
+	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+foundation: setup  ## train the toybox world's foundation models again (hours on a CPU)
+	dvc repro pipeline/foundation/dvc.yaml
+
+foundation-report: setup  ## measure the foundation models against their bars
+	python pipeline/foundation/report.py
+
+clean:  ## remove the environment, resume state and caches; keeps products and mlflow.db
+	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tailorset needs Python >= 3.11: make PYTHON=python3.11 ...")'
+	@test -x $(BIN)/python || { echo "Installing into .venv (once, some minutes) ..."; $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,93 @@
+"""Clocks and roofs: medians of alternating turns, time inside one module, and what the machine can do at best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOF_MATMUL = (512, 1024, 2048)
+
+
+def interleaved(sides: Mapping[str, Callable[[], object]], device: torch.device, repetitions: int) -> dict[str, float]:
+    """Median seconds of each side over turns that alternate between them, so that a disturbance hits all alike."""
+    for work in sides.values():
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repetitions):
+        for name, work in sides.items():
+            seconds[name].append(timed_call(work, device))
+    return {name: median(values) for name, values in seconds.items()}
+
+
+def timed_call(work: Callable[[], object], device: torch.device) -> float:
+    synchronise(device)
+    start = time.perf_counter()
+    work()
+    synchronise(device)
+    return time.perf_counter() - start
+
+
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class TimedModule:
+    """Adds up the seconds spent in a module's forward passes; `counter` counts FLOPs there instead of all around."""
+
+    def __init__(self, module: nn.Module, device: torch.device, counter: FlopCounterMode | None = None) -> None:
+        self.module, self.device, self.counter = module, device, counter
+        self.seconds = self._start = 0.0
+
+    def __enter__(self) -> TimedModule:
+        self._handles = [
+            self.module.register_forward_pre_hook(self._before), self.module.register_forward_hook(self._after)
+        ]  # fmt: skip
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, *_: object) -> None:
+        synchronise(self.device)
+        self._start = time.perf_counter()
+        if self.counter:
+            self.counter.__enter__()
+
+    def _after(self, *_: object) -> None:
+        if self.counter:
+            self.counter.__exit__(None, None, None)
+        synchronise(self.device)
+        self.seconds += time.perf_counter() - self._start
+
+
+@torch.no_grad()
+def measured_roofs(unet: Any, batch: int, device: torch.device, repetitions: int) -> dict[str, float]:
+    """FLOP/s of square matmuls and of 3 x 3 convolutions as wide and as many as the UNet's own."""
+    dtype, rates = unet.dtype, {}
+    for n in ROOF_MATMUL:
+        a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
+        rates[f"matmul {n}"] = _rate(lambda a=a, b=b: a @ b, 2 * n**3, device, repetitions)
+    side = unet.config.sample_size
+    for channels in dict.fromkeys(unet.config.block_out_channels):
+        images = torch.randn(batch, channels, side, side, device=device, dtype=dtype)
+        kernel = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+        flops = 2 * batch * side**2 * channels**2 * 9
+        work = lambda images=images, kernel=kernel: F.conv2d(images, kernel, padding=1)  # noqa: E731
+        rates[f"conv 3x3, {channels} channels, {side} x {side}"] = _rate(work, flops, device, repetitions)
+        side = max(1, side // 2)
+    return rates
+
+
+def _rate(work: Callable[[], object], flops: float, device: torch.device, repetitions: int) -> float:
+    """The best of several turns: a roof is what the machine can do, not what it usually does."""
+    work()
+    return flops / min(timed_call(work, device) for _ in range(3 * repetitions))

@@ -1,0 +1,85 @@
+"""Compare the classifier with zero-shot CLIP on the test split: ZSL and GZSL, one harness for every row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tailorset.classifier_training import predict
+from tailorset.classifiers import load_classifier
+from tailorset.clip import Clip, load_clip, normalise_scores
+from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
+from tailorset.image_set import ImageSet, load_image_set, real_rows
+from tailorset.metrics import zero_shot_metrics
+from tailorset.sheets import contact_sheet
+from tailorset.stage import CLASSIFIER, REAL, REPORTS, Stage, run_stage, write_json
+
+ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
+NUM_SHOWN = 24  # test images on the sheet
+
+
+@torch.no_grad()
+def clip_logits(clip: Clip, images: Tensor, names: tuple[str, ...], template: str, batch_size: int = 128) -> Tensor:
+    """Zero-shot logits (N, L) for uint8 images."""
+    text_features = clip.encode_texts(names, template)
+    return torch.cat([clip.logits(batch.float() / 255, text_features).cpu() for batch in images.split(batch_size)])
+
+
+def score_methods(stage: Stage, test: ImageSet) -> list[Method]:
+    """Ours, and the classifier's own backbone without any training, raw and normalised."""
+    classifier = load_classifier(CLASSIFIER, stage.device)
+    backbone = stage.params.train_classifier.config.backbone
+    clip = load_clip(backbone.model, stage.device, backbone.pretrained)
+    logits = clip_logits(clip, test.images, stage.label_space.names, stage.params.clip.prompt_template)
+    return [
+        Method("clip", "baseline/clip/", logits),
+        Method("clip_normalised", "baseline/clip_normalised/", logits, normalise_scores),
+        Method("ours", "", predict(classifier, test.images)),
+    ]
+
+
+def acceptance_metrics(path: Path) -> dict[str, float]:
+    """How often discriminator and judge accept what the generator draws, before and after tuning.
+
+    Raises:
+        ValueError: tuning has not reported it.
+    """
+    metrics = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if missing := [key for key in ACCEPTANCE if key not in metrics]:
+        raise ValueError(f"{path} lacks {missing}: run `dvc repro tune_text_encoder`")
+    return {key: metrics[key] for key in ACCEPTANCE}
+
+
+def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
+    per_label_table(methods, test.targets, stage.label_space).to_csv(stage.report_dir / "per_label.csv", index=False)
+    curves, sheet = stage.plots_dir / "precision_recall.png", stage.plots_dir / "test_images.png"
+    precision_recall_figure(methods, test.targets, stage.label_space).savefig(curves, dpi=100)
+    shown = test.images[:NUM_SHOWN]
+    captions = prediction_captions(methods[-1].scores[:NUM_SHOWN], test.targets[:NUM_SHOWN], stage.label_space)
+    contact_sheet(list(shown.permute(0, 2, 3, 1).numpy()), captions, columns=6, scale=1).save(sheet)
+    for path in (curves, sheet):
+        stage.log_figure(path)
+
+
+def main() -> None:
+    with run_stage("evaluate") as stage:
+        rows, targets = real_rows(REAL, "test", stage.label_space)
+        image_px = load_classifier(CLASSIFIER, "cpu").image_px
+        test = load_image_set(rows, targets, REAL, image_px)
+        methods = score_methods(stage, test)
+        metrics = acceptance_metrics(REPORTS / "tune_text_encoder" / "metrics.json")
+        for method in methods:
+            values = zero_shot_metrics(
+                method.scores, test.targets, stage.label_space, stage.params.evaluate.top_k, method.normalise
+            )
+            metrics |= {f"{method.prefix}{key}": value for key, value in values.items()}
+        write_json(REPORTS / "metrics.json", metrics)
+        stage.log_metrics(metrics)
+        write_reports(stage, methods, test)
+
+
+if __name__ == "__main__":
+    main()

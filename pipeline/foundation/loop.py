@@ -1,0 +1,76 @@
+"""The training loop every foundation model shares: linear warm-up, linear decay, progress, resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from settings import WORK
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from tailorset.checkpoint import load_checkpoint, save_checkpoint
+
+WARMUP_STEPS = 200
+CHECKPOINT_EVERY = 200
+
+
+def train(
+    name: str,
+    modules: dict[str, nn.Module],
+    loss_at: Callable[[int], Tensor],
+    num_steps: int,
+    learning_rate: float,
+    weight_decay: float = 0.01,
+    after_step: Callable[[int], None] = lambda step: None,
+    frozen: dict[str, nn.Module] | None = None,
+) -> None:
+    """Minimise `loss_at(step)` over the parameters of `modules`; continues where an earlier run stopped.
+
+    `frozen` modules are checkpointed but not optimised (an EMA copy). The seed of every random draw is the step.
+    """
+    parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
+    state = {**modules, **(frozen or {}), "optimizer": optimizer}
+    path = WORK / f"{name}.safetensors"
+    start = load_checkpoint(path, **state)
+    progress = tqdm(range(start, num_steps), initial=start, total=num_steps, desc=name)
+    average = 0.0
+    for step in progress:
+        set_learning_rate(optimizer, learning_rate * schedule(step, num_steps))
+        torch.manual_seed(step)
+        loss = loss_at(step)
+        if not torch.isfinite(loss):
+            raise ValueError(f"{name}: loss is {loss.item()} at step {step}; lower its learning_rate")
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        after_step(step)
+        average = loss.item() if step == start else 0.98 * average + 0.02 * loss.item()
+        if step % 20 == 0:
+            progress.set_postfix(loss=f"{average:.4f}")
+        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == num_steps:
+            save_checkpoint(path, step + 1, **state)
+
+
+def schedule(step: int, num_steps: int) -> float:
+    """Learning-rate factor in (0, 1]: warm-up, constant, then linear decay over the last 40 %."""
+    decay = (num_steps - step) / (0.4 * num_steps)
+    return min(1.0, (step + 1) / WARMUP_STEPS, decay)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = value
+
+
+def half(module: nn.Module) -> dict[str, Tensor]:
+    """The module's state in fp16, as committed."""
+    return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in module.state_dict().items()}
+
+
+def work_file(name: str) -> Path:
+    WORK.mkdir(parents=True, exist_ok=True)
+    return WORK / name

@@ -1,0 +1,42 @@
+"""Measure the toybox's painter: how often it keeps the prompt contract, and how diverse its phrases are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from settings import load_settings
+
+from tailorset.llms.transformers import Config, build
+from tailorset.prompts import Recipe, metrics, write_prompts
+from tailorset.records import LabelSpace
+
+QUANTIZATIONS = ("none", "8bit", "4bit")
+RECIPE = Recipe(prompts_per_pair=10, min_words=10, max_attempts=1, batch_size=64, seed=0)
+MEASURES = ("raw_acceptance", "distinct_1", "distinct_2", "distinct_texts", "origin/llm")
+
+
+def measure_llm(folder: Path, label_space: LabelSpace) -> dict[str, float]:
+    """Flat figures `llm/<quantization>/<measure>` of one round of asking for every pair of unseen labels.
+
+    Prompts that the round does not bring come from the template; `origin/llm` of `count` are the model's own.
+    """
+    figures: dict[str, float] = {}
+    for quantization in QUANTIZATIONS:
+        config = Config(model=str(folder), quantization=quantization, max_new_tokens=40, batch_size=RECIPE.batch_size)
+        *_, ledger = write_prompts(build(config, torch.device("cpu")).reply, label_space, RECIPE)
+        own = [prompt for prompt in ledger.prompts if prompt.origin == "llm"]
+        measured = metrics(ledger.model_copy(update={"prompts": tuple(own)}))
+        figures |= {f"llm/{quantization}/{name}": measured[f"prompts/{name}"] for name in MEASURES}
+    return figures
+
+
+def main() -> None:
+    settings = load_settings()
+    figures = measure_llm(settings.output / "llm", LabelSpace.load(settings.label_space))
+    for name, value in figures.items():
+        print(f"{name:<32} {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Typed settings of the foundation DAG and the paths its stages share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+WEB = Path("data/foundation/web")
+WORK = Path(".work/foundation")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DrawWeb(Settings):
+    num_images: int
+    num_captions: int
+    image_px: int
+
+
+class TrainTokenizer(Settings):
+    vocab_size: int
+    max_length: int
+
+
+class TrainClip(Settings):
+    seed: int
+    half: Literal["all", "even", "odd"]
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    vision: dict[str, int | str | list[int]]
+
+
+class TrainVae(Settings):
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+
+
+class TrainUnet(Settings):
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    ema_decay: float
+    unconditional_share: float
+    snr_gamma: float
+
+
+class TrainOracle(Settings):
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+
+
+class Foundation(Settings):
+    seed: int
+    label_space: Path
+    output: Path
+    draw_web: DrawWeb
+    train_tokenizer: TrainTokenizer
+    train_clip: dict[str, TrainClip]
+    train_vae: TrainVae
+    train_unet: TrainUnet
+    train_oracle: TrainOracle
+    train_llm: dict[str, object] = {}
+
+
+def load_settings(path: Path = Path("pipeline/foundation/params.yaml")) -> Foundation:
+    return Foundation.model_validate(yaml.safe_load(path.read_text()))

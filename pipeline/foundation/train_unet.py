@@ -1,0 +1,165 @@
+"""Train the diffusion model of the toybox world and write the StableDiffusionPipeline folder.
+
+v-prediction on a cosine schedule (its terminal SNR is practically zero), min-SNR weighting (Hang et al. 2023), EMA.
+Latents and text states are encoded once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from loop import train, work_file
+from numpy.lib.format import open_memmap
+from settings import WORK, Foundation, load_settings
+from text_tower import text_encoder_from_open_clip
+from torch import Tensor
+from tqdm import tqdm
+from train_vae import IMAGE_PX
+from transformers import CLIPTextModel, CLIPTokenizer
+from web import Web, batch_indices
+
+ENCODE_BATCH = 256
+
+
+def build_unet(cross_attention_dim: int) -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=IMAGE_PX // 4,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(80, 160),
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=cross_attention_dim,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+@torch.no_grad()
+def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
+    """Scaled latent means (N, 4, 8, 8) fp16, cached on disk."""
+    path = work_file("latents.npy")
+    if path.exists():
+        return np.load(path, mmap_mode="r")
+    latents = np.empty((len(web), 4, IMAGE_PX // 4, IMAGE_PX // 4), dtype=np.float16)
+    for start in tqdm(range(0, len(web), ENCODE_BATCH), desc="latents"):
+        indices = np.arange(start, min(start + ENCODE_BATCH, len(web)))
+        images = 2 * web.pixels(indices, IMAGE_PX) - 1
+        mean = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
+        latents[indices] = mean.half().numpy()
+    np.save(path, latents)
+    return latents
+
+
+@torch.no_grad()
+def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[list[str]]) -> np.ndarray:
+    """Text states (N, C, T, D) fp16 of every caption, cached on disk."""
+    path = work_file("text_states.npy")
+    if path.exists():
+        return np.load(path, mmap_mode="r")
+    partial = path.with_suffix(".partial")
+    shape = (len(captions), len(captions[0]), tokenizer.model_max_length, encoder.config.hidden_size)
+    states = open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+    for start in tqdm(range(0, len(captions), ENCODE_BATCH), desc="captions"):
+        texts = [text for group in captions[start : start + ENCODE_BATCH] for text in group]
+        encoded = encode(encoder, tokenizer, texts)
+        states[start : start + ENCODE_BATCH] = encoded.half().numpy().reshape(-1, *shape[1:])
+    states.flush()
+    partial.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def encode(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
+    """Text states (B, T, D) as StableDiffusionPipeline makes them."""
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    return encoder(tokens).last_hidden_state
+
+
+def diffusion_loss(
+    unet: UNet2DConditionModel, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float
+) -> Tensor:
+    """Min-SNR weighted v-prediction error; latents (B, 4, 8, 8), states (B, T, D)."""
+    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),))
+    noise = torch.randn_like(latents)
+    noisy = scheduler.add_noise(latents, noise, timesteps)
+    target = scheduler.get_velocity(latents, noise, timesteps)
+    error = (unet(noisy, timesteps, states).sample - target).square().mean(dim=(1, 2, 3))
+    alpha = scheduler.alphas_cumprod[timesteps]
+    snr = alpha / (1 - alpha)
+    return (error * snr.clamp(max=snr_gamma) / (snr + 1)).mean()
+
+
+def save_pipeline(settings: Foundation, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
+    folder = settings.output / "diffusion"
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float16),
+        text_encoder=encoder.half(),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=unet.half(),
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+
+
+def main(num_steps: int | None = None) -> None:
+    settings = load_settings()
+    options = settings.train_unet
+    folder = settings.output / "diffusion"
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    encoder = text_encoder_from_open_clip(WORK / "text_tower", tokenizer)
+    web = Web.load()
+    latents = encode_latents(AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval(), web)
+    states = encode_captions(encoder, tokenizer, web.captions)
+    with torch.no_grad():
+        empty = encode(encoder, tokenizer, [""])[0]
+    torch.manual_seed(settings.seed)
+    unet = build_unet(states.shape[-1]).to(memory_format=torch.channels_last)
+    ema = build_unet(states.shape[-1]).requires_grad_(False)
+    ema.load_state_dict(unet.state_dict())
+    scheduler = build_scheduler()
+
+    def loss_at(step: int) -> Tensor:
+        indices = batch_indices(len(web), options.batch_size, step, settings.seed)
+        rng = np.random.default_rng((settings.seed, step))
+        text = torch.from_numpy(states[indices, rng.integers(states.shape[1], size=len(indices))]).float()
+        text[torch.from_numpy(rng.random(len(indices)) < options.unconditional_share)] = empty
+        batch = torch.from_numpy(latents[indices]).float().contiguous(memory_format=torch.channels_last)
+        return diffusion_loss(unet, scheduler, batch, text, options.snr_gamma)
+
+    @torch.no_grad()
+    def update_ema(step: int) -> None:
+        decay = min(options.ema_decay, (step + 1) / (step + 10))
+        torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), 1 - decay)
+
+    train(
+        "unet",
+        {"unet": unet},
+        loss_at,
+        num_steps or options.num_steps,
+        options.learning_rate,
+        after_step=update_ema,
+        frozen={"ema": ema},
+    )
+    save_pipeline(settings, ema, encoder)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

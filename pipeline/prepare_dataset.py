@@ -1,0 +1,148 @@
+"""Writes the real images of a data set plug-in as shards, with their manifest and targets."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from tailorset.datasets import Dataset, RealSample, Split
+from tailorset.plugins import load_plugin
+from tailorset.records import NOT_ANNOTATED, REAL_COLUMNS, LabelSpace
+from tailorset.shards import sha256, write_shard
+from tailorset.sheets import contact_sheet
+from tailorset.stage import REAL, atomic_output, run_stage
+
+NUM_EXAMPLES = 24  # on each sheet
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """A shard to be written: samples `start` to `start + size` of a split."""
+
+    split: Split
+    start: int
+    size: int
+    name: str
+
+
+def main() -> None:
+    with run_stage("prepare_dataset") as stage:
+        settings = stage.params.prepare_dataset
+        plugin = load_plugin("datasets", settings.name)
+        dataset: Dataset = plugin.build(settings.config, stage.label_space, stage.params.seed)
+
+        jobs = plan_shards(dataset.sizes, settings.shard_size)
+        tables = list(finish_shards(dataset, jobs, stage.label_space.names, stage.work_dir))
+        table = pd.concat(tables, ignore_index=True)
+        targets = targets_table(table, stage.label_space.names)
+
+        with atomic_output(REAL) as folder:
+            shutil.copytree(stage.work_dir / "shards", folder / "shards")
+            table[list(REAL_COLUMNS)].to_parquet(folder / "manifest.parquet", index=False)
+            targets.to_parquet(folder / "targets.parquet", index=False)
+
+        counts = label_counts(table["split"], targets, stage.label_space)
+        counts.to_csv(stage.plots_dir / "label_counts.csv", index=False)
+        for path in plot_sheets(dataset, stage.plots_dir):
+            stage.log_figure(path)
+        stage.save_metrics(summary(table["split"], counts))
+
+
+def plan_shards(sizes: Mapping[Split, int], shard_size: int) -> list[ShardJob]:
+    """Every split cut into shards of `shard_size` images; the last one of a split may be smaller."""
+    return [
+        ShardJob(split, start, min(shard_size, size - start), f"{split}-{start // shard_size:05d}")
+        for split, size in sizes.items()
+        for start in range(0, size, shard_size)
+    ]
+
+
+def finish_shards(
+    dataset: Dataset, jobs: Sequence[ShardJob], names: Sequence[str], work_dir: Path
+) -> Iterator[pd.DataFrame]:
+    """Yields the rows of every shard; what an interrupted run has finished is not made again."""
+    with tqdm(total=sum(job.size for job in jobs), unit="img", desc="prepare_dataset") as progress:
+        for job in jobs:
+            rows_path = work_dir / "rows" / f"{job.name}.parquet"
+            if not rows_path.exists():
+                make_shard(dataset, job, names, work_dir / "shards", rows_path)
+            progress.update(job.size)
+            yield pd.read_parquet(rows_path)
+
+
+def make_shard(dataset: Dataset, job: ShardJob, names: Sequence[str], shards: Path, rows_path: Path) -> None:
+    """Writes one shard, then its rows: where there are rows, the shard is complete."""
+    samples = list(islice(dataset.samples(job.split, job.start), job.size))
+    if len(samples) != job.size:
+        raise ValueError(
+            f"{job.split} ended after {job.start + len(samples)} of {dataset.sizes[job.split]} images:"
+            " correct `sizes` of the data set plug-in"
+        )
+    write_shard(shards / f"{job.name}.tar", ((sample.image_id, sample.png) for sample in samples))
+    rows = pd.DataFrame([real_row(sample, job, names) for sample in samples])
+    with atomic_output(rows_path) as partial:
+        rows.to_parquet(partial, index=False)
+
+
+def real_row(sample: RealSample, job: ShardJob, names: Sequence[str]) -> dict[str, Any]:
+    """The image's manifest row, and its targets in label-space order."""
+    pixels = np.asarray(Image.open(io.BytesIO(sample.png)).convert("RGB")) / 255  # (H, W, 3) in [0, 1]
+    return {
+        "image_id": sample.image_id,
+        "split": job.split,
+        "shard": f"{job.name}.tar",
+        "sha256": sha256(sample.png),
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "pixel_mean": float(pixels.mean()),
+        "pixel_std": float(pixels.std()),
+        "targets": [sample.targets.get(name, NOT_ANNOTATED) for name in names],
+    }
+
+
+def targets_table(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """image_id and one int8 column per label: 1 present, 0 absent, -1 not annotated."""
+    targets = pd.DataFrame(np.stack(table["targets"].to_list()).astype(np.int8), columns=list(names))
+    targets.insert(0, "image_id", table["image_id"])
+    return targets
+
+
+def label_counts(splits: pd.Series, targets: pd.DataFrame, label_space: LabelSpace) -> pd.DataFrame:
+    """One row per label: seen or not, and the number of images that show it in each split."""
+    present = targets[list(label_space.names)].eq(1)
+    counts = present.groupby(splits, sort=False).sum().T
+    counts.insert(0, "seen", [label.seen for label in label_space.labels])
+    return counts.rename_axis(index="label", columns=None).reset_index()
+
+
+def plot_sheets(dataset: Dataset, folder: Path) -> Iterator[Path]:
+    """Writes one picture per sheet of examples that the data set offers."""
+    for name, examples in dataset.sheets(NUM_EXAMPLES).items():
+        images, captions = zip(*examples, strict=True)
+        path = folder / f"{name}.png"
+        contact_sheet(images, captions, columns=6, scale=2).save(path)
+        yield path
+
+
+def summary(splits: pd.Series, counts: pd.DataFrame) -> dict[str, float]:
+    """Per split: images, labels that occur, labels per image."""
+    metrics: dict[str, float] = {"real/num_images": len(splits)}
+    for split, size in splits.value_counts(sort=False).items():
+        metrics[f"real/{split}/num_images"] = int(size)
+        metrics[f"real/{split}/num_labels"] = int((counts[split] > 0).sum())
+        metrics[f"real/{split}/labels_per_image"] = float(counts[split].sum() / size)
+    return metrics
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Registers the evaluated classifier as a new version of the model and points the alias `challenger` at it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+import tailorset
+from tailorset.params import flatten, read_yaml
+from tailorset.records import LabelSpace
+from tailorset.serving.model import ARTIFACT, IMAGE, signature
+from tailorset.shards import read_shard
+from tailorset.stage import CLASSIFIER, REAL, Stage, all_metrics, run_stage
+from tailorset.tracking import git_revision
+
+ALIAS = "challenger"
+PACKAGE = Path(tailorset.__file__).parent
+REQUIREMENTS = (  # what serving imports
+    "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm",
+)
+
+
+def main() -> None:
+    with run_stage("register_model") as stage:
+        weights_bytes = sum(file.stat().st_size for file in CLASSIFIER.iterdir())
+        num_labels = len(stage.label_space.names)
+        stage.save_metrics({"register/num_labels": num_labels, "register/weights_bytes": weights_bytes})
+        stage.tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics())
+        with stage.tracker.tolerant():
+            if stage.tracker.is_up:
+                register(stage)
+
+
+def register(stage: Stage) -> None:
+    """Log the model with the stage's run, register it, tag the version, and move the alias to it."""
+    name = stage.params.register_model.model_name
+    with mlflow.start_run(run_id=stage.tracker.run_id):
+        number = log_model(name, stage.label_space)
+    client = mlflow.MlflowClient()
+    for key, value in lineage().items():
+        client.set_model_version_tag(name, number, key, value)
+    client.set_registered_model_alias(name, ALIAS, number)
+    print(f"Registered {name} version {number}: models:/{name}@{ALIAS}")
+
+
+def log_model(name: str, label_space: LabelSpace) -> str:
+    """Log the model as code with its safetensors folder and this package; the number of the new version."""
+    info = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(PACKAGE / "serving" / "model.py"),
+        artifacts={ARTIFACT: str(CLASSIFIER)},
+        code_paths=[str(PACKAGE)],
+        signature=signature(label_space.names),
+        input_example=pd.DataFrame({IMAGE: [example_image()]}),
+        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+        registered_model_name=name,
+    )
+    return str(info.registered_model_version)
+
+
+def example_image() -> bytes:
+    """The first image of the test split, as the example of an input."""
+    shard = min((REAL / "shards").glob("test-*.tar"))
+    return next(iter(read_shard(shard)))[1]
+
+
+def lineage() -> dict[str, str]:
+    """What a version was made from: commit, settings, and every product's hash in dvc.lock."""
+    commit, dirty = git_revision()
+    tags = {
+        "git.commit": commit,
+        "git.dirty": str(dirty).lower(),
+        "dvc.lock.sha256": hashlib.sha256(Path("dvc.lock").read_bytes()).hexdigest(),
+        "params.sha256": hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest(),
+    }
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return tags | ({"dvc.experiment": experiment} if experiment else {})
+
+
+if __name__ == "__main__":
+    main()

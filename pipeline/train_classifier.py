@@ -1,0 +1,97 @@
+"""Train the classifier on annotated real images (seen labels) and kept generated ones (unseen labels)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.classifier_training import TrainingConfig, predict, train_epochs
+from tailorset.classifiers import Classifier
+from tailorset.image_set import ImageSet, load_image_set, real_rows, synthetic_rows
+from tailorset.metrics import harmonic_map, zero_shot_metrics
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
+from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
+
+History = list[dict[str, float]]  # entry e: validation metrics after e epochs, entry 0 before training
+
+
+def load_training_set(label_space: LabelSpace, image_px: int) -> tuple[ImageSet, ImageSet]:
+    """Real train images and kept synthetic images."""
+    rows, targets = real_rows(REAL, "train", label_space)
+    real = load_image_set(rows, targets, REAL, image_px)
+    rows, targets = synthetic_rows(FILTERED / "manifest.parquet", label_space)
+    return real, load_image_set(rows, targets, SYNTHETIC, image_px)
+
+
+def validate(classifier: Classifier, val: ImageSet, label_space: LabelSpace) -> dict[str, float]:
+    metrics = zero_shot_metrics(predict(classifier, val.images), val.targets, label_space)
+    return {f"val/{key}": value for key, value in (metrics | {"harmonic_map": harmonic_map(metrics)}).items()}
+
+
+def best_epoch(history: History) -> int:
+    """The first epoch with the best harmonic mean of ZSL and GZSL mAP on val; 0 = training did not help."""
+    return max(range(len(history)), key=lambda epoch: history[epoch]["val/harmonic_map"])
+
+
+def fit(
+    classifier: Classifier,
+    data: ImageSet,
+    val: ImageSet,
+    label_space: LabelSpace,
+    config: TrainingConfig,
+    seed: int,
+    work_dir: Path,
+    stage: Stage | None = None,
+) -> History:
+    """Train all epochs, or those after the last one stored in `work_dir`; leaves the best one in the classifier."""
+    learned, optimizers = classifier.learned_modules(), classifier.optimizers()
+    parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()}
+    last, best, log = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))
+    first_epoch = load_checkpoint(last, **parts)
+    if first_epoch:
+        history: History = json.loads(log.read_text(encoding="utf-8"))[: first_epoch + 1]
+    else:
+        history = [validate(classifier, val, label_space)]
+        save_checkpoint(best, 0, **learned)
+    epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch)
+    for epoch, training in enumerate(epochs, first_epoch + 1):
+        history.append(validate(classifier, val, label_space) | training)
+        if best_epoch(history) == epoch:
+            save_checkpoint(best, epoch, **learned)
+        log.write_text(json.dumps(history), encoding="utf-8")
+        save_checkpoint(last, epoch, **parts)  # last: what comes before it is redone after a kill
+        if stage:
+            stage.log_metrics(history[-1], step=epoch)
+    load_checkpoint(best, **learned)
+    classifier.train().eval()  # the label features follow the contexts
+    return history
+
+
+def main() -> None:
+    with run_stage("train_classifier") as stage:
+        block = stage.params.train_classifier
+        config, label_space = block.config, stage.label_space
+        assert isinstance(config, TrainingConfig)
+        torch.set_float32_matmul_precision("highest")
+        classifier = load_plugin("classifiers", block.name).build(config, label_space, stage.device)
+
+        real, synthetic = load_training_set(label_space, classifier.image_px)
+        rows, targets = real_rows(REAL, "val", label_space)
+        val = load_image_set(rows, targets, REAL, classifier.image_px)
+        history = fit(classifier, real + synthetic, val, label_space, config, stage.params.seed, stage.work_dir, stage)
+
+        with atomic_output(CLASSIFIER) as folder:
+            classifier.save(folder)
+        chosen = best_epoch(history)
+        counts = {"best_epoch": chosen, "num_real_images": len(real), "num_synthetic_images": len(synthetic)}
+        stage.save_metrics(history[chosen] | {"val/start_zsl/map": history[0]["val/zsl/map"]} | counts)
+        pd.DataFrame(history).rename_axis("epoch").to_csv(stage.plots_dir / "history.csv")
+
+
+if __name__ == "__main__":
+    main()

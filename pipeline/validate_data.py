@@ -1,0 +1,80 @@
+"""The gate before training: checks every manifest, reports what it finds, and stops on what is critical."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from tailorset.params import ValidateData
+from tailorset.records import LabelSpace
+from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
+from tailorset.suites import Products, content_tables, layout_tables
+from tailorset.validation import Finding, Gate, report
+
+MANIFESTS = {
+    "prompts": PROMPTS,
+    "real": REAL / "manifest.parquet",
+    "targets": REAL / "targets.parquet",
+    "synthetic": SYNTHETIC / "manifest.parquet",
+    "filtered": FILTERED / "manifest.parquet",
+}
+PASS_FILE = Path("data/validated.json")
+VALIDATION = REPORTS / "validation"
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    with run_stage("validate_data") as stage:
+        PASS_FILE.unlink(missing_ok=True)
+        shutil.rmtree(VALIDATION, ignore_errors=True)
+        findings = check_products(stage.label_space, stage.params.validate_data, VALIDATION / "data_docs")
+
+        content = report(findings)
+        write_json(VALIDATION / "report.json", content)
+        stage.log_figure(VALIDATION / "report.json")
+        stage.save_metrics({
+            "validation/rules": len(findings),
+            "validation/critical": content["num_critical"],
+            "validation/warnings": content["num_warnings"],
+        })  # fmt: skip
+        stop_on_critical(findings)
+        write_json(PASS_FILE, {str(path): file_digest(path) for path in MANIFESTS.values()})
+
+
+def check_products(label_space: LabelSpace, settings: ValidateData, docs_folder: Path) -> list[Finding]:
+    """All findings; the content is looked at only where every manifest has its columns."""
+    gate = Gate(docs_folder)
+    products = Products(**{name: pd.read_parquet(path) for name, path in MANIFESTS.items()})
+    findings = gate.check(layout_tables(products, label_space))
+    if any(finding.is_critical for finding in findings):
+        return findings
+    limits = (settings.max_template_share, settings.min_images_per_label)
+    return findings + gate.check(content_tables(products, label_space, *limits))
+
+
+def stop_on_critical(findings: Sequence[Finding]) -> None:
+    """Says what was found, and exits with 1 where it must not reach training."""
+    for finding in findings:
+        if finding.is_warning:
+            log.warning("%s", finding)
+    critical = [str(finding) for finding in findings if finding.is_critical]
+    if critical:
+        pages = f"report: {VALIDATION / 'report.json'}, pages: {VALIDATION / 'data_docs' / 'index.html'}"
+        sys.exit("\n".join([f"The data must not be trained on: {len(critical)} critical findings.", *critical, pages]))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Training state on disk: safetensors for tensors, their metadata for the step. Nothing is pickled."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim import Optimizer
+
+Part = nn.Module | Optimizer
+
+
+def save_checkpoint(path: Path, step: int, **parts: Part) -> None:
+    """Write the state of modules and optimisers after `step` finished steps, atomically."""
+    tensors = {
+        f"{name}/{key}": value.detach().clone().contiguous()
+        for name, part in parts.items()
+        for key, value in _tensors(part).items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"step": str(step)})
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, **parts: Part) -> int:
+    """Restore parts in place; returns the number of finished steps, 0 where there is no checkpoint.
+
+    Raises:
+        ValueError: the file is damaged or belongs to another model.
+    """
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            step = int(file.metadata()["step"])
+            stored = {key: file.get_tensor(key) for key in file.keys()}
+        for name, part in parts.items():
+            prefix = f"{name}/"
+            _restore(part, {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(f"checkpoint {path} cannot be used ({error}); delete it to start this step anew") from error
+    return step
+
+
+def _tensors(part: Part) -> dict[str, torch.Tensor]:
+    if isinstance(part, nn.Module):
+        return part.state_dict()
+    state = part.state_dict()["state"]
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, entry in state.items()
+        for key, value in entry.items()
+        if value is not None
+    }
+
+
+def _restore(part: Part, tensors: dict[str, torch.Tensor]) -> None:
+    if isinstance(part, nn.Module):
+        part.load_state_dict(tensors)
+        return
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})

@@ -1,0 +1,154 @@
+"""The training loop every classifier shares: one pass an epoch over annotated real and generated images.
+
+Letters: B batch, N images, L labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from tailorset.augment import AugmentConfig, augment
+from tailorset.image_set import ImageSet
+from tailorset.losses import asymmetric_loss
+from tailorset.seeding import sample_seed, torch_generator
+
+
+class TrainingConfig(AugmentConfig):
+    """What the loop needs; a classifier's Config adds its own keys."""
+
+    num_epochs: int = Field(8, ge=1)
+    warmup_epochs: int = Field(1, ge=0)
+    batch_size: int = Field(64, ge=2)  # the fusion's normalisation needs two images at least
+    gamma_neg: float = Field(2.0, ge=0)
+    gamma_pos: float = Field(1.0, ge=0)
+    clip: float = Field(0.05, ge=0, lt=1)
+    labels_per_step: int | None = Field(None, ge=1)  # columns drawn for a step; None = all (1,000 labels: 100)
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> TrainingConfig:
+        if self.warmup_epochs >= self.num_epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs} must be below num_epochs {self.num_epochs}: warm up less"
+            )
+        return self
+
+
+class Trainable(Protocol):
+    """What the loop asks of a classifier."""
+
+    def train(self, mode: bool = True) -> nn.Module: ...
+
+    def __call__(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor: ...
+
+
+def learning_rate_factor(epoch: int, num_epochs: int, warmup_epochs: int) -> float:
+    """Share of the base rate in an epoch: linear warm-up to 1, then cosine towards 0. A function of the epoch alone."""
+    if epoch < warmup_epochs:
+        return (epoch + 1) / (warmup_epochs + 1)
+    progress = (epoch - warmup_epochs) / (num_epochs - warmup_epochs)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train_epochs(
+    classifier: Trainable,
+    data: ImageSet,
+    optimizers: Mapping[str, Optimizer],
+    config: TrainingConfig,
+    seed: int,
+    first_epoch: int = 0,
+) -> Iterator[dict[str, float]]:
+    """Yield each epoch's mean loss after it, for the caller to evaluate, log and store.
+
+    Real and generated images are mixed in a batch, so that a normalisation sees both; targets of -1 keep real images
+    to the seen columns and generated ones to the unseen columns. An epoch depends on the state before it and the
+    seed alone, so a restart from a stored epoch ends where an uninterrupted run does.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    base_rates = {name: optimizer.defaults["lr"] for name, optimizer in optimizers.items()}
+    for epoch in range(first_epoch, config.num_epochs):
+        factor = learning_rate_factor(epoch, config.num_epochs, config.warmup_epochs)
+        for name, optimizer in optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = base_rates[name] * factor
+        loss = _train_epoch(classifier, data, optimizers, config, seed, epoch)
+        yield {"loss": loss, **{f"learning_rate/{name}": rate * factor for name, rate in base_rates.items()}}
+
+
+def _train_epoch(
+    classifier: Trainable,
+    data: ImageSet,
+    optimizers: Mapping[str, Optimizer],
+    config: TrainingConfig,
+    seed: int,
+    epoch: int,
+) -> float:
+    classifier.train()
+    losses = []
+    batches = batch_indices(len(data), config.batch_size, seed, epoch)
+    for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}/{config.num_epochs}")):
+        columns = label_columns(data.targets.shape[1], config.labels_per_step, seed, epoch, step)
+        loss = _batch_loss(classifier, data, batch, columns, config, seed, epoch)
+        if not loss.isfinite():
+            raise FloatingPointError(
+                f"the loss is {float(loss.detach())} in epoch {epoch + 1}, step {step + 1}: lower the learning rates"
+            )
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers.values():
+            optimizer.step()
+        losses.append(float(loss.detach()))
+    return sum(losses) / len(losses)
+
+
+def _batch_loss(
+    classifier: Trainable,
+    data: ImageSet,
+    batch: Sequence[int],
+    columns: Sequence[int],
+    config: TrainingConfig,
+    seed: int,
+    epoch: int,
+) -> Tensor:
+    seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in batch]
+    images = augment(data.images[batch], seeds, config)
+    probabilities = classifier(images, columns)  # (B, len(columns))
+    targets = data.targets[batch][:, columns].to(probabilities.device)
+    return asymmetric_loss(
+        probabilities, targets.clamp(min=0).float(), config.gamma_neg, config.gamma_pos, config.clip, mask=targets >= 0
+    )
+
+
+def batch_indices(num_images: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
+    """A shuffled pass over all images; a last batch of one joins the one before it."""
+    order = torch.randperm(num_images, generator=torch_generator(seed, "order", epoch)).tolist()
+    batches = [order[start : start + batch_size] for start in range(0, num_images, batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return batches
+
+
+def label_columns(num_labels: int, labels_per_step: int | None, seed: int, epoch: int, step: int) -> list[int]:
+    """The columns of one step, ascending: model outputs and targets are both indexed by this one list."""
+    if labels_per_step is None or labels_per_step >= num_labels:
+        return list(range(num_labels))
+    generator = torch_generator(seed, "labels", epoch, step)
+    return sorted(torch.randperm(num_labels, generator=generator)[:labels_per_step].tolist())
+
+
+@torch.no_grad()
+def predict(classifier: nn.Module, images: Tensor, batch_size: int = 128) -> Tensor:
+    """Probabilities (N, L) on the CPU for uint8 images (N, 3, P, P), in evaluation mode."""
+    classifier.eval()
+    batches = tqdm(images.split(batch_size), desc="predict", leave=False)
+    return torch.cat([classifier(batch.float() / 255).cpu() for batch in batches])

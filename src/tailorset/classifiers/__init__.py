@@ -1,0 +1,63 @@
+"""Classifiers: images in, one probability a label out.
+
+A variant is one file with a pydantic `Config` (a TrainingConfig), `build(config, label_space, device)` for training
+and `load(folder, device)` for using what it saved. Letters: B batch, H, W pixels, L labels, h, w positions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tailorset.plugins import load_plugin
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "classifier.safetensors"
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """An nn.Module on one device; in evaluation mode it needs no text tower and no tokenizer."""
+
+    labels: tuple[str, ...]
+    image_px: int
+
+    def __call__(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
+        """images: (B, 3, H, W) float in [0, 1], any size -> (B, L) probabilities, or the columns of `label_indices`."""
+        ...
+
+    def spatial_maps(self, images: Tensor) -> Tensor:
+        """(B, L, h, w): where each label is seen, each map summing to 1."""
+        ...
+
+    def learned_modules(self) -> dict[str, nn.Module]:
+        """What training changes, by name: the state to store between epochs. Everything else is frozen."""
+        ...
+
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """Fresh optimisers over the learned parameters; their default `lr` is the base rate of the schedule."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write config.json (with the variant's `name`) and classifier.safetensors: all that `load` needs."""
+        ...
+
+
+def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> Classifier:
+    """A saved classifier in evaluation mode, built by the variant that saved it.
+
+    Raises:
+        ValueError: the folder holds no usable classifier.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        name = json.loads(path.read_text(encoding="utf-8"))["name"]
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no classifier's config ({error}): run `dvc repro train_classifier`") from error
+    return cast(Classifier, load_plugin("classifiers", name).load(Path(folder), torch.device(device)))

@@ -1,0 +1,233 @@
+"""Dual learnable prompts over dense CLIP features, with global feature fusion in the visual tower.
+
+Letters: B batch, L labels, P positions, D joint width.
+Source: DualCoOp (Sun et al. 2022) with the fusion of Zhang et al. 2024.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import open_clip
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, AdamW, Optimizer
+
+from tailorset.classifier_training import TrainingConfig
+from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
+from tailorset.clip import load_clip
+from tailorset.dense_features import dense_encoder, grid_of, weighted_similarity
+from tailorset.fusion import fuse
+from tailorset.label_prompts import LabelPrompts
+from tailorset.records import LabelSpace
+
+
+class Backbone(BaseModel):
+    """An open_clip model: its name or local-dir:FOLDER, and the tag of its weights where it has one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    pretrained: str | None = None
+
+
+class Config(TrainingConfig):
+    backbone: Backbone
+    num_context_tokens: int = Field(16, ge=1)  # 64 in the paper; must leave room for the longest label
+    template: str = Field("a photo of a {}", pattern=r"\{\}")  # wording of the zero-shot start
+    fusion: bool = True
+    learning_rate: float = Field(0.02, gt=0)  # of the contexts: SGD, momentum
+    momentum: float = Field(0.9, ge=0, lt=1)
+    fusion_learning_rate: float = Field(1.0e-4, gt=0)  # of the fusion: AdamW
+    weight_decay: float = Field(5.0e-4, ge=0)
+    score_scale: float | None = Field(None, gt=0)  # of the summed similarity; None = the backbone's logit_scale
+    spatial_scale: float | None = Field(None, gt=0)  # of the softmax over positions; None = a fifth of it
+    global_weight: float = Field(0.5, ge=0, le=1)  # share of the pooled feature beside the dense ones; 0 = the paper
+
+
+class Vision(BaseModel):
+    """What a saved classifier needs to see: the tower's architecture and its preprocessing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embed_dim: int
+    quick_gelu: bool = False
+    vision_cfg: dict[str, Any]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_px: int
+
+    def build(self) -> nn.Module:
+        """The visual tower with random weights; the text tower of its CLIP is a tiny throw-away."""
+        text_cfg = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+        model = open_clip.CLIP(self.embed_dim, self.vision_cfg, text_cfg, quick_gelu=self.quick_gelu)  # type: ignore[arg-type]
+        return model.visual
+
+
+class DualPrompt(nn.Module):
+    """The classifier: frozen tower, learned fusion, learned label prompts.
+
+    score = s * (w (global_pos - global_neg) + (1 - w) (dense_pos - dense_neg)),  p = softmax over (negative, positive)
+
+    With OpenAI's CLIP s is 100 = 20 * 5, the published scales; another backbone brings its own logit_scale, so that
+    no score starts saturated. Deviation: the share w of the pooled feature (0 = published).
+    """
+
+    mean: Tensor
+    std: Tensor
+    text_features: Tensor  # (2, L, D): what evaluation uses, no text tower needed
+
+    def __init__(
+        self,
+        config: Config,
+        label_space: LabelSpace,
+        visual: nn.Module,
+        vision: Vision,
+        logit_scale: float,
+        prompts: LabelPrompts | None,
+    ) -> None:
+        super().__init__()
+        self.config, self.label_space, self.vision, self.logit_scale = config, label_space, vision, logit_scale
+        self.labels, self.image_px = label_space.names, vision.image_px
+        self.score_scale = config.score_scale or logit_scale
+        self.spatial_scale = config.spatial_scale or self.score_scale / 5
+        self.visual = visual.requires_grad_(False)
+        self.encode = dense_encoder(self.visual)
+        self.fusion = fuse(self.visual) if config.fusion else nn.ModuleList()
+        self.prompts = prompts
+        self.register_buffer("mean", torch.tensor(vision.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(vision.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("text_features", torch.zeros(2, len(self.labels), vision.embed_dim))
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """The tower stays in evaluation mode, the fusion follows; leaving training computes the label features once.
+
+        Raises:
+            ValueError: the classifier was loaded for inference.
+        """
+        if mode and self.prompts is None:
+            raise ValueError("a loaded classifier has no text tower to train through: build it from its params instead")
+        super().train(mode)
+        self.visual.eval()
+        if not mode and self.prompts is not None:
+            with torch.no_grad():
+                self.text_features.copy_(self.prompts(range(len(self.labels))))
+        return self
+
+    def forward(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
+        """images: (B, 3, H, W) float in [0, 1], any size -> (B, L) probabilities, or those of `label_indices`."""
+        return self.logits(images, label_indices).sigmoid()
+
+    def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
+        """The difference of positive and negative score: the sigmoid of it is the two-way softmax."""
+        text = self._text(label_indices)
+        dense, pooled = self.encode(self._preprocess(images))
+        dense_similarity, _ = weighted_similarity(dense, text, self.spatial_scale)
+        global_similarity = torch.einsum("bd,nld->nbl", pooled, text)
+        weight = self.config.global_weight
+        similarity = weight * global_similarity + (1 - weight) * dense_similarity  # (2, B, L)
+        return self.score_scale * (similarity[0] - similarity[1])
+
+    def spatial_maps(self, images: Tensor) -> Tensor:
+        """(B, L, h, w): the weight of each position for each label."""
+        dense, _ = self.encode(self._preprocess(images))
+        _, weights = weighted_similarity(dense, self._text(None), self.spatial_scale)
+        return weights.unflatten(-1, grid_of(weights.shape[-1]))
+
+    def learned_modules(self) -> dict[str, nn.Module]:
+        """Contexts (training only) and fusion; the frozen rest comes from the backbone."""
+        modules: dict[str, nn.Module] = {"fusion": self.fusion} if self.config.fusion else {}
+        return modules if self.prompts is None else {"prompts": self.prompts} | modules
+
+    def optimizers(self) -> dict[str, Optimizer]:
+        """SGD for the contexts, as published; AdamW for the fusion, whose near-zero scale would starve plain SGD."""
+        assert self.prompts is not None, "only a classifier built from its params is trained"
+        config = self.config
+        sgd = SGD([self.prompts.contexts], config.learning_rate, config.momentum, weight_decay=config.weight_decay)
+        if not config.fusion:
+            return {"prompts": sgd}
+        adamw = AdamW(self.fusion.parameters(), config.fusion_learning_rate, weight_decay=config.weight_decay)
+        return {"prompts": sgd, "fusion": adamw}
+
+    def save(self, folder: Path) -> None:
+        """config.json and classifier.safetensors: contexts, label features, fusion and the frozen visual tower."""
+        folder.mkdir(parents=True, exist_ok=True)
+        description = {
+            "name": "dual_prompt",
+            "config": self.config.model_dump(),
+            "label_space": self.label_space.model_dump(mode="json"),
+            "vision": self.vision.model_dump(),
+            "logit_scale": self.logit_scale,
+        }
+        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS_FILE)
+
+    def _text(self, label_indices: Sequence[int] | None) -> Tensor:
+        columns = range(len(self.labels)) if label_indices is None else label_indices
+        if self.training:
+            assert self.prompts is not None
+            return self.prompts(columns)
+        return self.text_features[:, list(columns)]
+
+    def _preprocess(self, images: Tensor) -> Tensor:
+        images = images.to(self.mean.device)
+        size = (self.image_px, self.image_px)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+
+def build(config: Config, label_space: LabelSpace, device: torch.device | str = "cpu") -> DualPrompt:
+    """A classifier that scores as zero-shot CLIP does, ready to be trained.
+
+    Raises:
+        ValueError: the backbone is missing or unsuitable, or the contexts do not fit beside a label.
+    """
+    clip = load_clip(config.backbone.model, device, config.backbone.pretrained)
+    tokenizer = open_clip.get_tokenizer(config.backbone.model)
+    prompts = LabelPrompts(clip.model, tokenizer, label_space.names, config.num_context_tokens, config.template)
+    visual = clip.model.visual.to(memory_format=torch.channels_last)
+    vision = _vision(config.backbone.model, visual, clip.image_px)
+    return DualPrompt(config, label_space, visual, vision, clip.logit_scale, prompts).to(device)
+
+
+def load(folder: Path, device: torch.device) -> DualPrompt:
+    """A saved classifier in evaluation mode.
+
+    Raises:
+        ValueError: config and weights are missing, damaged or of different models.
+    """
+    try:
+        description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS_FILE)
+        vision = Vision.model_validate(description["vision"])
+        visual = vision.build().to(memory_format=torch.channels_last)
+        label_space = LabelSpace.model_validate(description["label_space"])
+        config = Config.model_validate(description["config"])
+        classifier = DualPrompt(config, label_space, visual, vision, float(description["logit_scale"]), None)
+        tensors.pop("prompts.contexts")
+        classifier.load_state_dict(tensors)
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder} holds no usable classifier ({error}): run `dvc repro train_classifier`") from error
+    return classifier.to(device).eval()
+
+
+def _vision(model: str, visual: Any, image_px: int) -> Vision:
+    description = open_clip.get_model_config(model)
+    return Vision(
+        embed_dim=description["embed_dim"],
+        quick_gelu=description.get("quick_gelu", False),
+        vision_cfg=description["vision_cfg"],
+        mean=visual.preprocess_cfg["mean"],
+        std=visual.preprocess_cfg["std"],
+        image_px=image_px,
+    )

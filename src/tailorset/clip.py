@@ -1,0 +1,136 @@
+"""CLIP as a judge of images: a frozen open_clip model with a differentiable preprocessing.
+
+Letters: B images, L labels, D embedding width, N images of a whole set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LOCAL = "local-dir:"
+TEXT_BATCH = 256
+REMEDY = "restore the file (`git checkout -- models/foundation`, `dvc checkout`) or name another model in params.yaml"
+
+
+class Clip:
+    """A frozen CLIP in evaluation mode; gradients flow to images, never to its weights."""
+
+    def __init__(self, model: nn.Module, tokenizer: Callable[[list[str]], Tensor], device: torch.device | str) -> None:
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+        self.logit_scale = float(model.logit_scale.exp())
+        size = model.visual.image_size
+        self.image_px: int = size[0] if isinstance(size, Sequence) else size
+        self._tokenizer = tokenizer
+        self._mean = torch.tensor(model.visual.image_mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(model.visual.image_std, device=device).view(3, 1, 1)
+
+    @torch.no_grad()
+    def encode_texts(self, names: Sequence[str], template: str) -> Tensor:
+        """(L, D) unit vectors, one per name put into the template's `{}`."""
+        if not names:
+            raise ValueError("no names to encode: give at least one label")
+        if "{}" not in template:
+            raise ValueError(f"prompt template {template!r} has no place for the label: write it as {{}}")
+        texts = [template.format(name) for name in names]
+        parts = [self._tokenizer(texts[i : i + TEXT_BATCH]) for i in range(0, len(texts), TEXT_BATCH)]
+        return torch.cat([self.model.encode_text(tokens.to(self.device), normalize=True) for tokens in parts])
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> normalised (B, 3, image_px, image_px), as open_clip's own transform, with gradient.
+
+        Deviation: an image that is not square is squashed, never cropped: its labels may stand at the border.
+        """
+        images = images.to(self.device)
+        size = (self.image_px, self.image_px)
+        if images.shape[-2:] != size:
+            images = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        return (images - self._mean.to(images.dtype)) / self._std.to(images.dtype)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1], any size -> (B, D) unit vectors."""
+        return self.model.encode_image(self.preprocess(images), normalize=True)
+
+    def logits(self, images: Tensor, text_features: Tensor) -> Tensor:
+        """(B, L) logit_scale * cosine of images (B, 3, H, W) in [0, 1] and texts (L, D)."""
+        return self.logit_scale * self.encode_images(images) @ text_features.T
+
+
+def load_clip(model: str, device: torch.device | str, pretrained: str | None = None) -> Clip:
+    """Load an open_clip model.
+
+    model: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or a name of open_clip's with the tag of its weights in
+    `pretrained`.
+
+    Raises:
+        ValueError: unknown model, or weights that are missing, truncated, of another model, or not safetensors.
+    """
+    import open_clip
+    from safetensors import SafetensorError
+
+    _check_weights(model, pretrained)
+    try:
+        loaded = open_clip.create_model(model, pretrained=pretrained)
+        tokenizer = open_clip.get_tokenizer(model)
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"CLIP {model!r} cannot be loaded ({_first_line(error)}); {REMEDY}") from error
+    return Clip(loaded, tokenizer, device)
+
+
+def normalise_scores(scores: Tensor) -> Tensor:
+    """Training-free baseline: z-score each label over the images, then each image over the labels.
+
+    scores: (N, L); a column or row without spread becomes 0.
+    """
+    return _standardise(_standardise(scores, dim=0), dim=1)
+
+
+def _standardise(scores: Tensor, dim: int) -> Tensor:
+    centred = scores - scores.mean(dim=dim, keepdim=True)
+    spread = scores.std(dim=dim, keepdim=True, correction=0)
+    return torch.where(spread > 0, centred / spread, torch.zeros_like(scores))
+
+
+def _check_weights(model: str, pretrained: str | None) -> None:
+    """Refuse weights that are missing, where open_clip only warns, and weights that would be unpickled."""
+    path = _weights_file(model, pretrained)
+    if not path.is_file():
+        raise ValueError(f"CLIP weights: {path} is missing; {REMEDY}")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; name a model that has safetensors")
+
+
+def _weights_file(model: str, pretrained: str | None) -> Path:
+    """The file open_clip will read; fetched first if it lies on a hub."""
+    from open_clip import get_pretrained_cfg, list_models, list_pretrained_tags_by_model
+    from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+
+    if model.startswith(LOCAL):
+        return Path(model.removeprefix(LOCAL), "open_clip_model.safetensors")
+    if model.startswith("hf-hub:"):
+        return _fetched(model, lambda: download_pretrained_from_hf(model.removeprefix("hf-hub:")))
+    if model not in list_models():
+        raise ValueError(f"CLIP {model!r} is unknown: give {LOCAL}FOLDER, hf-hub:OWNER/NAME or one of {list_models()}")
+    tags = list_pretrained_tags_by_model(model)
+    if pretrained in tags:
+        return _fetched(model, lambda: download_pretrained(get_pretrained_cfg(model, pretrained)))
+    if pretrained and Path(pretrained).suffix:
+        return Path(pretrained)
+    raise ValueError(f"CLIP {model}: pretrained={pretrained!r}; choose one of {tags} or a .safetensors file")
+
+
+def _fetched(model: str, download: Callable[[], str]) -> Path:
+    try:
+        return Path(download())
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = _first_line(error)
+        raise ValueError(f"CLIP {model!r} cannot be fetched ({reason}); a download needs HF_HUB_OFFLINE=0") from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]

@@ -1,0 +1,71 @@
+"""Features of every image position in the space CLIP shares with its text.
+
+Letters: B batch, P positions, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+DenseEncoder = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def dense_encoder(visual: nn.Module) -> DenseEncoder:
+    """The function normalised images -> dense (B, P, D) and image features (B, D), both of unit norm.
+
+    Raises:
+        ValueError: a tower whose positions cannot be projected.
+    """
+    if isinstance(visual, ModifiedResNet):
+        return lambda images: _resnet_features(visual, images)
+    if isinstance(visual, VisionTransformer) and visual.attn_pool is None and visual.pool_type == "tok":
+        return lambda images: _transformer_features(visual, images)
+    raise ValueError(
+        f"no dense features from a {type(visual).__name__}: choose an open_clip ModifiedResNet backbone, or a "
+        "VisionTransformer that pools by its class token"
+    )
+
+
+def _resnet_features(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Each position through the attention pool's value and output projections, as a one-position pool would do."""
+    output = visual.forward_intermediates(images, indices=1)
+    assert isinstance(output["image_features"], Tensor)
+    positions = output["image_intermediates"][0].flatten(2).transpose(1, 2)  # (B, P, C)
+    dense = visual.attnpool.c_proj(visual.attnpool.v_proj(positions))
+    return F.normalize(dense, dim=-1), F.normalize(output["image_features"], dim=-1)
+
+
+def _transformer_features(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Each patch token through the final norm and projection, as the class token goes."""
+    tokens = visual.ln_post(visual.transformer(visual._embeds(images)))  # (B, 1 + P, C)
+    features = F.normalize(tokens @ visual.proj, dim=-1)
+    return features[:, 1:], features[:, 0]
+
+
+def grid_of(num_positions: int) -> tuple[int, int]:
+    """The square grid of P positions."""
+    side = round(num_positions**0.5)
+    assert side * side == num_positions, f"{num_positions} positions are no square grid"
+    return side, side
+
+
+def weighted_similarity(dense: Tensor, text: Tensor, spatial_scale: float) -> tuple[Tensor, Tensor]:
+    """Similarity of images to positive and negative texts, each position weighted by its positive similarity.
+
+    w_p = softmax_p(spatial_scale * cos(dense_p, positive));  s = sum_p w_p cos(dense_p, text)
+
+    Args:
+        dense: (B, P, D), unit norm.
+        text: (2, L, D), positive then negative, unit norm.
+    Returns:
+        similarities (2, B, L) in [-1, 1] and the weights (B, L, P).
+    """
+    cosines = torch.einsum("bpd,nld->nblp", dense, text)
+    weights = (spatial_scale * cosines[0]).softmax(-1)
+    return (cosines * weights).sum(-1), weights

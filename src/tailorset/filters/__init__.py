@@ -1,0 +1,55 @@
+"""Plug-ins that decide which generated images are kept, and with which labels.
+
+A filter is one file here with a `Config` and `build(config, label_space) -> Filter`.
+Letters: N images, U unseen labels in label-space order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+
+class Decision(NamedTuple):
+    """What becomes of one image: its final labels (none if rejected), why, and how sure the scorer is."""
+
+    kept: bool
+    labels: tuple[str, ...]
+    reason: str  # "kept", or which label failed and how
+    confidence: float  # smallest grouped probability of the requested labels, in [0, 1]
+
+
+class Filter(Protocol):
+    """A rule on the scores that CLIP gives generated images."""
+
+    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
+        """One decision per image.
+
+        logits: (N, U) logit_scale * cosine against all unseen labels. requested: N lists of the unseen
+        labels each image was asked to show.
+        """
+        ...
+
+
+def requested_mask(unseen: Sequence[str], requested: Sequence[Sequence[str]]) -> torch.Tensor:
+    """(N, U) bool: which unseen labels were requested of each image."""
+    for labels in requested:
+        if not labels or not set(labels) <= set(unseen):
+            raise ValueError(f"requested labels {list(labels)}: give one or more of {list(unseen)}")
+    mask = [[name in labels for name in unseen] for labels in requested]
+    return torch.tensor(mask, dtype=torch.bool).reshape(-1, len(unseen))
+
+
+def checked_scores(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The logits in double precision, so that a decision does not hang on rounding.
+
+    Raises:
+        ValueError: their shape is not (N, U), or some are not finite.
+    """
+    if logits.shape != mask.shape:
+        raise ValueError(f"logits are {tuple(logits.shape)}, but images and unseen labels make {tuple(mask.shape)}")
+    if not torch.isfinite(logits).all():
+        raise ValueError(f"{int((~torch.isfinite(logits)).sum())} logits are not finite: score the images again")
+    return logits.double()

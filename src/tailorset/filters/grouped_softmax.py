@@ -1,0 +1,44 @@
+"""Keeps an image when each requested label wins against all labels that were not requested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from tailorset.filters import Decision, checked_scores, requested_mask
+from tailorset.losses import grouped_softmax
+from tailorset.records import LabelSpace
+
+
+class Config(BaseModel):
+    """threshold: raise it for cleaner, lower it for more training images."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    threshold: float = Field(default=0.5, ge=0, le=1)
+
+
+class GroupedSoftmax:
+    """Source: Zhang et al. 2024, sec. 3.2; the rule published for MS-COCO."""
+
+    def __init__(self, config: Config, label_space: LabelSpace) -> None:
+        self.threshold = config.threshold
+        self.unseen = label_space.unseen
+
+    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
+        """Keeps images whose requested labels all have a grouped probability above the threshold."""
+        mask = requested_mask(self.unseen, requested)
+        probabilities = grouped_softmax(checked_scores(logits, mask), mask)
+        return [self._decision(row.tolist(), labels) for row, labels in zip(probabilities, requested, strict=True)]
+
+    def _decision(self, probabilities: list[float], labels: Sequence[str]) -> Decision:
+        confidence, weakest = min((probabilities[self.unseen.index(label)], label) for label in labels)
+        if confidence > self.threshold:
+            return Decision(True, tuple(labels), "kept", confidence)
+        return Decision(False, (), f"{weakest} below threshold", confidence)
+
+
+def build(config: Config, label_space: LabelSpace) -> GroupedSoftmax:
+    """The filter for the unseen labels of a label space."""
+    return GroupedSoftmax(config, label_space)

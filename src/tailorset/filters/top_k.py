@@ -1,0 +1,59 @@
+"""Keeps an image when its requested labels are among the best k, and adds what else it clearly shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from tailorset.filters import Decision, checked_scores, requested_mask
+from tailorset.losses import grouped_softmax
+from tailorset.records import LabelSpace
+
+
+class Config(BaseModel):
+    """k: how many of the unseen labels an image may be mistaken for; extra_threshold: softmax probability
+    over all unseen labels from which a label that was not requested is taken for present."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    k: int = Field(default=7, ge=1)
+    extra_threshold: float = Field(default=0.1, ge=0, le=1)
+
+
+class TopK:
+    """Source: Zhang et al. 2024, sec. 3.2; the rule published for NUS-WIDE with its label hierarchy."""
+
+    def __init__(self, config: Config, label_space: LabelSpace) -> None:
+        self.config = config
+        self.unseen = label_space.unseen
+        self.parents = {name: label_space.parents_of(name) for name in self.unseen}
+
+    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
+        """Keeps images whose requested labels are all among the k best of the unseen labels."""
+        mask = requested_mask(self.unseen, requested)
+        scores = checked_scores(logits, mask)
+        grouped = grouped_softmax(scores, mask)
+        best = scores.topk(min(self.config.k, len(self.unseen)), dim=1).indices  # (N, k)
+        rows = zip(grouped.tolist(), scores.softmax(dim=1).tolist(), best.tolist(), requested, strict=True)
+        return [self._decision(*row) for row in rows]
+
+    def _decision(self, grouped: list[float], softmax: list[float], best: list[int], labels: Sequence[str]) -> Decision:
+        confidence = min(grouped[self.unseen.index(label)] for label in labels)
+        top = [self.unseen[index] for index in best]
+        missing = [label for label in labels if label not in top]
+        if missing:
+            return Decision(False, (), f"{missing[0]} not among the {self.config.k} best", confidence)
+        extras = [n for n, i in zip(top, best, strict=True) if softmax[i] > self.config.extra_threshold]
+        return Decision(True, self._with_parents((*labels, *extras)), "kept", confidence)
+
+    def _with_parents(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The labels in order and their unseen ancestors; seen ones are left out, as generated images
+        are annotated for unseen labels only."""
+        ancestors = [parent for label in labels for parent in self.parents[label] if parent in self.unseen]
+        return tuple(dict.fromkeys((*labels, *ancestors)))
+
+
+def build(config: Config, label_space: LabelSpace) -> TopK:
+    """The filter for the unseen labels of a label space."""
+    return TopK(config, label_space)

@@ -1,0 +1,100 @@
+"""Global feature fusion: a trainable branch beside frozen layers that mixes the whole image into each position.
+
+Letters: B batch, C channels, R reduced channels, K heads, D values a head, P = H * W positions.
+Source: Zhang et al. 2024 (arXiv 2404.03144), plug-in "global feature fusion".
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from open_clip.modified_resnet import Bottleneck, ModifiedResNet
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+
+NEAR_ZERO = 1e-4  # std of the normalisation's scale at the start
+
+
+class GlobalBranch(nn.Module):
+    """Aggregates the positions to one vector a head and broadcasts it back, gated.
+
+    Narrow layers are reduced to no fewer channels than heads. Biases that a softmax over positions or the
+    normalisation cancels are left out, so every parameter has a gradient.
+    """
+
+    def __init__(self, channels: int, reduction: int = 4, num_heads: int = 8) -> None:
+        super().__init__()
+        reduced = max(num_heads, channels // reduction)
+        values = num_heads * (reduced // num_heads)
+        self.num_heads = num_heads
+        self.reduce = nn.Linear(channels, reduced)  # a 1x1 convolution, positions first
+        self.aggregate = nn.Linear(reduced, num_heads, bias=False)
+        self.broadcast = nn.Linear(2 * reduced, num_heads)
+        self.value = nn.Linear(reduced, values, bias=False)
+        self.output = nn.Linear(values, channels, bias=False)
+        self.norm = nn.BatchNorm1d(channels)
+        nn.init.normal_(self.norm.weight, std=NEAR_ZERO)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, P, C) -> (B, P, C), near zero at the start."""
+        reduced = self.reduce(x).relu()  # (B, P, R)
+        mean = reduced.mean(1, keepdim=True).expand_as(reduced)
+        # the mean shifts a head's logits alike everywhere: the softmax over positions cannot see it, the sigmoid can
+        weights = self.aggregate(reduced).softmax(1).unsqueeze(-1)  # (B, P, K, 1)
+        gates = self.broadcast(torch.cat([reduced, mean], -1)).sigmoid().unsqueeze(-1)  # (B, P, K, 1)
+        values = self.value(reduced).unflatten(-1, (self.num_heads, -1))  # (B, P, K, D)
+        pooled = (weights * values).sum(1, keepdim=True)  # (B, 1, K, D)
+        fused = self.output((gates * pooled).flatten(2))  # (B, P, C)
+        return self.norm(fused.flatten(0, 1)).view_as(fused)
+
+
+def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.ModuleList:
+    """Attach a branch beside each 3x3 convolution (ModifiedResNet) or each block's token grid (VisionTransformer).
+
+    The branches are returned, not stored in `visual`: its parameters, keys and training mode stay as they are.
+
+    Raises:
+        ValueError: the tower is neither of the two.
+    """
+    if isinstance(visual, ModifiedResNet):
+        return _fuse_resnet(visual, reduction, num_heads)
+    if isinstance(visual, VisionTransformer):
+        return _fuse_transformer(visual, reduction, num_heads)
+    raise ValueError(
+        f"no fusion for a {type(visual).__name__}: choose an open_clip ModifiedResNet or VisionTransformer backbone, "
+        "or set fusion: false"
+    )
+
+
+def _fuse_resnet(visual: ModifiedResNet, reduction: int, num_heads: int) -> nn.ModuleList:
+    branches = nn.ModuleList()
+    for block in visual.modules():
+        if isinstance(block, Bottleneck):
+            branch = GlobalBranch(block.conv2.in_channels, reduction, num_heads)
+            block.conv2.register_forward_hook(partial(_add_to_map, branch))
+            branches.append(branch)
+    return branches
+
+
+def _fuse_transformer(visual: VisionTransformer, reduction: int, num_heads: int) -> nn.ModuleList:
+    branches = nn.ModuleList()
+    for block in visual.transformer.resblocks:
+        branch = GlobalBranch(visual.conv1.out_channels, reduction, num_heads)
+        block.register_forward_hook(partial(_add_to_tokens, branch))
+        branches.append(branch)
+    return branches
+
+
+def _add_to_map(branch: GlobalBranch, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """inputs, output: (B, C, H, W); positions are a view where the memory format is channels_last."""
+    positions = inputs[0].permute(0, 2, 3, 1)  # (B, H, W, C)
+    fused = branch(positions.flatten(1, 2)).view_as(positions)
+    return output + fused.permute(0, 3, 1, 2)
+
+
+def _add_to_tokens(branch: GlobalBranch, _: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """inputs, output: (B, 1 + P, C), class token first and untouched."""
+    fused = branch(inputs[0][:, 1:])
+    return torch.cat([output[:, :1], output[:, 1:] + fused], 1)

@@ -1,0 +1,175 @@
+"""Draw candidates for the unseen labels in rounds and score each of them in memory.
+
+Letters: B images in a batch, N images of a shard, U unseen labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from tailorset.losses import grouped_softmax
+from tailorset.quota import Draw, QuotaPlanner
+from tailorset.records import SYNTHETIC_COLUMNS
+from tailorset.seeding import sample_seed
+from tailorset.shards import encode_png, sha256
+
+Row = dict[str, Any]  # one row of the synthetic manifest
+
+_TYPES = {
+    "labels": pa.list_(pa.string()), "seed": pa.int64(), "width": pa.int32(), "height": pa.int32(),
+    "pixel_mean": pa.float64(), "pixel_std": pa.float64(),
+    "discriminator_logits": pa.list_(pa.float32()), "judge_logits": pa.list_(pa.float32()),
+}  # fmt: skip
+MANIFEST_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in SYNTHETIC_COLUMNS])
+
+
+class Sampler(Protocol):
+    """The part of a generator plug-in that this module calls."""
+
+    def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> Tensor: ...
+
+
+class Scorer(Protocol):
+    """The part of `clip.Clip` that this module calls."""
+
+    def encode_texts(self, names: Sequence[str], template: str) -> Tensor: ...
+    def logits(self, images: Tensor, text_features: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard: per image a manifest row, whether it counts toward the quota and, unless the shard was found
+    finished, its (image_id, PNG) sample."""
+
+    name: str
+    rows: list[Row]
+    passed: list[bool]
+    samples: list[tuple[str, bytes]] | None
+
+
+@dataclass
+class Studio:
+    """Draws and scores batches; the text features of both CLIPs are computed once.
+
+    Raises: ValueError for an image with a pixel that is not finite.
+    """
+
+    generator: Sampler
+    discriminator: Scorer
+    judge: Scorer
+    unseen: Sequence[str]
+    prompt_template: str
+    base_seed: int
+    num_inference_steps: int
+    batch_size: int
+    _text_features: tuple[Tensor, Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        names, template = list(self.unseen), self.prompt_template
+        with torch.no_grad():
+            self._text_features = (
+                self.discriminator.encode_texts(names, template), self.judge.encode_texts(names, template)
+            )  # fmt: skip
+
+    def seed(self, draw: Draw) -> int:
+        return sample_seed(self.base_seed, draw.prompt.prompt_id, draw.index)
+
+    @torch.no_grad()
+    def pixels(self, draws: Sequence[Draw]) -> Tensor:
+        """(B, 3, H, W) uint8 images of the draws."""
+        images = self.generator.sample(
+            [draw.prompt.text for draw in draws], [self.seed(draw) for draw in draws], self.num_inference_steps
+        )
+        finite = images.isfinite().flatten(1).all(1).tolist()
+        if not all(finite):
+            broken = [draw.image_id for draw, is_finite in zip(draws, finite, strict=True) if not is_finite]
+            raise ValueError(f"the generator drew pixels that are not finite: {broken}; set generator.dtype: float32")
+        return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """(B, U) float32 logits by discriminator and judge, of the pixels as they are stored."""
+        images = pixels.float() / 255
+        of_discriminator, of_judge = self._text_features
+        return (
+            self.discriminator.logits(images, of_discriminator).float().cpu().numpy(),
+            self.judge.logits(images, of_judge).float().cpu().numpy(),
+        )
+
+    def draw_shard(
+        self, name: str, draws: Sequence[Draw], on_batch: Callable[[int], object]
+    ) -> tuple[list[Row], list[tuple[str, bytes]]]:
+        """Manifest rows and (image_id, PNG) samples; `on_batch` hears the size of each batch."""
+        rows: list[Row] = []
+        samples: list[tuple[str, bytes]] = []
+        for start in range(0, len(draws), self.batch_size):
+            batch = draws[start : start + self.batch_size]
+            pixels = self.pixels(batch)
+            arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
+            for draw, array, *logits in zip(batch, arrays, *self.logits(pixels), strict=True):
+                png = encode_png(array)
+                samples.append((draw.image_id, png))
+                rows.append(manifest_row(name, draw, self.seed(draw), array, png, *logits))
+            on_batch(len(batch))
+        return rows, samples
+
+
+def manifest_row(
+    shard: str, draw: Draw, seed: int, pixels: np.ndarray, png: bytes, discriminator: np.ndarray, judge: np.ndarray
+) -> Row:
+    """pixels: (H, W, 3) uint8, their mean and deviation on the scale [0, 1]; discriminator, judge: (U,) logits."""
+    return {
+        "image_id": draw.image_id, "prompt_id": draw.prompt.prompt_id, "labels": list(draw.prompt.labels),
+        "seed": seed, "shard": shard, "sha256": sha256(png),
+        "width": pixels.shape[1], "height": pixels.shape[0],
+        "pixel_mean": float(pixels.mean() / 255), "pixel_std": float(pixels.std() / 255),
+        "discriminator_logits": discriminator.tolist(), "judge_logits": judge.tolist(),
+    }  # fmt: skip
+
+
+def requested_probabilities(rows: Sequence[Row], unseen: Sequence[str], scorer: str = "discriminator") -> np.ndarray:
+    """(N, U) grouped softmax probabilities of requested labels, NaN for others; scorer: discriminator or judge."""
+    mask = torch.tensor([[label in row["labels"] for label in unseen] for row in rows])  # (N, U)
+    logits = torch.tensor(np.array([row[f"{scorer}_logits"] for row in rows]), dtype=torch.float64)
+    return grouped_softmax(logits, mask).masked_fill(~mask, torch.nan).numpy()
+
+
+def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, scorer: str = "discriminator") -> np.ndarray:
+    """(N,) bool: every requested label's grouped probability exceeds `threshold`."""
+    return np.nanmin(requested_probabilities(rows, unseen, scorer), axis=1) > threshold
+
+
+def generate_shards(
+    studio: Studio,
+    planner: QuotaPlanner,
+    quota_threshold: float,
+    shard_size: int,
+    finished_rows: Callable[[str], list[Row] | None] = lambda name: None,
+    on_batch: Callable[[int], object] = lambda num_images: None,
+) -> Iterator[Shard]:
+    """Yield shard after shard until every label has its quota or the budget is spent.
+
+    finished_rows: rows of a shard that an interrupted run left intact, or None; such a shard is not drawn again, unless
+    it holds other images than planned. on_batch: called with the number of images of each batch, for progress.
+    `planner` has counted every round whose last shard was taken from the iterator.
+    """
+    num_shards = 0
+    while draws := planner.plan_round():
+        passed: list[bool] = []
+        for start in range(0, len(draws), shard_size):
+            part, name = draws[start : start + shard_size], f"synthetic-{num_shards:05d}.tar"
+            samples, rows = None, finished_rows(name)
+            if rows is None or [row["image_id"] for row in rows] != [draw.image_id for draw in part]:
+                rows, samples = studio.draw_shard(name, part, on_batch)
+            shard = Shard(name, rows, passes(rows, studio.unseen, quota_threshold).tolist(), samples)
+            num_shards, passed = num_shards + 1, passed + shard.passed
+            if len(passed) == len(draws):
+                planner.record(draws, passed)
+            yield shard

@@ -1,0 +1,54 @@
+"""Plug-ins that draw images from prompts, with gradients to their text encoder.
+
+A generator is one file here with a `Config` and `build(config, device) -> Generator`.
+Letters: B images of a batch, H x W pixels, T sampling steps, K steps that keep gradients.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+class Generator(Protocol):
+    """A text-to-image model of which only the text encoder can be tuned."""
+
+    @property
+    def image_px(self) -> int:
+        """Side of the square images."""
+        ...
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """The module to tune; without an adapter none of its weights requires a gradient."""
+        ...
+
+    def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0) -> Tensor:
+        """Draw one image per prompt, (B, 3, H, W) float32 in [0, 1].
+
+        seeds: one a prompt; an image depends on its own prompt and seed only, not on the rest of the batch.
+        backprop_steps: K in 0..T, the last sampling steps that pass gradients to the text encoder; 0 = none.
+        """
+        ...
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Trade time for memory when K > 0: keep one step's activations at a time."""
+        ...
+
+    def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
+        """Give the text encoder trainable low-rank matrices that change nothing yet."""
+        ...
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write the adapter in diffusers' LoRA format."""
+        ...
+
+    def load_adapter(self, folder: Path) -> None:
+        """Read an adapter that save_adapter wrote; a folder of zero updates leaves the text encoder as it is.
+
+        Raises:
+            ValueError: no adapter there, or one of another model.
+        """
+        ...

@@ -1,0 +1,257 @@
+"""Stable Diffusion (any `StableDiffusionPipeline` folder or hub id) with a sampling loop one can differentiate.
+
+Letters: B images, T sampling steps, K steps with gradient, C latent channels, h x w latent pixels, E text width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from tailorset.lora import add_lora, load_lora, save_lora
+
+SCHEDULERS = {
+    "dpm++_2m": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "ddim": "DDIMScheduler",
+}
+
+REMEDY = (
+    "restore the folder (`git checkout -- models/foundation`, `dvc checkout`), or give generator.model another folder"
+    " or hub id (a hub id is downloaded only with HF_HUB_OFFLINE=0)"
+)
+
+
+class Config(BaseModel):
+    """model: folder or hub id. image_px: side of the images, a multiple of the VAE's factor.
+
+    guidance_scale: 1 or less switches guidance off and halves the cost. dtype: of the UNet; the VAE always decodes in
+    float32, where half precision overflows, and the text encoder stays in float32, where small updates survive.
+    scheduler: dpm++_2m needs the fewest steps; euler is what the paper used; ddim is the plainest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: str = Field(min_length=1)
+    image_px: int = Field(gt=0)
+    guidance_scale: float = Field(default=7.5, ge=0)
+    negative_prompt: str = ""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    scheduler: Literal["dpm++_2m", "euler", "ddim"] = "dpm++_2m"
+
+
+class Components(NamedTuple):
+    """The parts of a pipeline that sampling needs."""
+
+    tokenizer: Any
+    text_encoder: nn.Module
+    unet: nn.Module
+    vae: nn.Module
+    scheduler_config: dict[str, Any]
+
+
+class StableDiffusion:
+    """Frozen UNet and VAE, a text encoder that takes a LoRA adapter."""
+
+    def __init__(self, config: Config, components: Components, device: torch.device | str) -> None:
+        self.config = config
+        self.image_px = config.image_px
+        self.device = torch.device(device)
+        self.gradient_checkpointing = False
+        self.tokenizer = components.tokenizer
+        self.text_encoder: nn.Module = _frozen(components.text_encoder, device)
+        self.unet: Any = _frozen(components.unet, device)
+        self.vae: Any = _frozen(components.vae, device)
+        self._scheduler_config = components.scheduler_config
+        self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
+
+    def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0) -> Tensor:
+        """(B, 3, H, W) float32 in [0, 1]; see `generators.Generator`.
+
+        Both guidance branches, the UNet's last K steps and the VAE pass gradients; before them the latents carry none
+        (DRaFT-K, Clark et al. 2024). K = T is the full gradient.
+
+        Raises: ValueError for lengths or step counts that do not fit.
+        """
+        if len(prompts) != len(seeds) or not prompts:
+            raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: give one seed per prompt, at least one")
+        if not 0 <= backprop_steps <= num_inference_steps or num_inference_steps < 1:
+            raise ValueError(
+                f"backprop_steps {backprop_steps}: choose 0 to {num_inference_steps} (num_inference_steps, at least 1)"
+            )
+        with nullcontext() if backprop_steps else torch.no_grad():
+            text = self._guidance_text(prompts)
+            return self.decode(self._denoise(self._noise(seeds), text, num_inference_steps, backprop_steps))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (B, C, h, w) -> images in [0, 1].
+
+        Clamping ends the gradient of a pixel that is already beyond black or white, as it should: no further change
+        there can be seen.
+        """
+        latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
+        images = self._maybe_checkpoint(lambda z: self.vae.decode(z, return_dict=False)[0], latents)
+        return (images / 2 + 0.5).clamp(0, 1)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """(B, tokens, E) text states; each distinct prompt is encoded once."""
+        distinct = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
+        tokens = self.tokenizer(
+            list(distinct), padding="max_length", truncation=True,
+            max_length=self.tokenizer.model_max_length, return_tensors="pt",
+        )  # fmt: skip
+        use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
+        mask = tokens.attention_mask.to(self.device) if use_mask else None
+        states = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
+        return states[[distinct[prompt] for prompt in prompts]]
+
+    def enable_gradient_checkpointing(self) -> None:
+        """Recompute each UNet step and the decoder in the backward pass."""
+        self.gradient_checkpointing = True
+
+    def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
+        """LoRA on the text encoder's attention projections; the first matrix comes from the seed, the second is 0."""
+        add_lora(self.text_encoder, rank, alpha, seed)
+
+    def save_adapter(self, folder: Path) -> None:
+        """Write pytorch_lora_weights.safetensors, which StableDiffusionPipeline.load_lora_weights reads."""
+        save_lora(self.text_encoder, folder)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Read what save_adapter wrote, frozen.
+
+        Raises:
+            ValueError: no adapter there, or one whose matrices do not fit this text encoder.
+        """
+        load_lora(self.text_encoder, folder)
+
+    def _guidance_text(self, prompts: list[str]) -> Tensor:
+        """(B, tokens, E), or (2B, tokens, E) with the negative prompt's states first when guidance is on."""
+        negative = [self.config.negative_prompt] * len(prompts) if self.config.guidance_scale > 1 else []
+        return self.encode_prompts([*negative, *prompts]).to(self.unet.dtype)
+
+    def _noise(self, seeds: Sequence[int]) -> Tensor:
+        """(B, C, h, w) standard normal, each sample from its own seed on the CPU."""
+        noise = [torch.randn(self._latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.stack(noise).to(self.device, self.unet.dtype)
+
+    def _denoise(self, noise: Tensor, text: Tensor, num_inference_steps: int, backprop_steps: int) -> Tensor:
+        scheduler = build_scheduler(self.config.scheduler, self._scheduler_config)
+        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        latents = noise * scheduler.init_noise_sigma
+        for step, timestep in enumerate(scheduler.timesteps):
+            with_gradient = torch.is_grad_enabled() and step >= num_inference_steps - backprop_steps
+            with torch.set_grad_enabled(with_gradient):
+                velocity = self._predict(scheduler.scale_model_input(latents, timestep), timestep, text)
+                latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+        return latents
+
+    def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
+        """The UNet's prediction, both guidance branches in one forward pass."""
+        copies = len(text) // len(latents)
+        batch = torch.cat([latents] * copies).to(self.unet.dtype)
+        output = self._maybe_checkpoint(lambda x, t: self.unet(x, timestep, t, return_dict=False)[0], batch, text)
+        if copies == 1:
+            return output
+        negative, positive = output.chunk(2)
+        return negative + self.config.guidance_scale * (positive - negative)
+
+    def _maybe_checkpoint(self, function: Any, *inputs: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(function, *inputs, use_reentrant=False)
+        return function(*inputs)
+
+
+def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
+    """A scheduler of diffusers with the settings of the pipeline's own; fresh, as it keeps state while sampling."""
+    import diffusers
+
+    return getattr(diffusers, SCHEDULERS[name]).from_config(dict(scheduler_config))
+
+
+def build(config: Config, device: torch.device | str) -> StableDiffusion:
+    """Load the model.
+
+    Raises:
+        ValueError: the folder or hub id is missing, is no Stable Diffusion, or its weights are damaged or incomplete.
+    """
+    return StableDiffusion(config, load_components(config.model, getattr(torch, config.dtype)), device)
+
+
+def _frozen(module: nn.Module, device: torch.device | str) -> nn.Module:
+    return module.eval().requires_grad_(False).to(device)
+
+
+def _latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
+    """(C, h, w) of one sample."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    smallest = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    if image_px % smallest:
+        raise ValueError(f"image_px is {image_px}: this model draws multiples of {smallest} px")
+    return unet.config.in_channels, image_px // factor, image_px // factor
+
+
+def load_components(model: str, unet_dtype: torch.dtype) -> Components:
+    """Read all parts from a folder or hub id, all but the UNet in float32; only safetensors are read.
+
+    Tensors that a file lacks are refused: diffusers and transformers fill them with random numbers and only warn.
+
+    Raises:
+        ValueError: names the part, what is wrong with it, and the remedy.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    kind = _guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model))["_class_name"]
+    if kind != "StableDiffusionPipeline":
+        raise ValueError(f"generator.model {model!r} is a {kind}, but this plug-in draws with StableDiffusionPipeline")
+    _check_files(Path(model))
+    return Components(
+        _guarded(model, "tokenizer", lambda: CLIPTokenizer.from_pretrained(model, subfolder="tokenizer")),
+        _weights(model, "text_encoder", CLIPTextModel, torch.float32),
+        _weights(model, "unet", UNet2DConditionModel, unet_dtype),
+        _weights(model, "vae", AutoencoderKL, torch.float32),
+        _guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler")),
+    )
+
+
+def _weights(model: str, part: str, kind: Any, dtype: torch.dtype) -> nn.Module:
+    name = "dtype" if part == "text_encoder" else "torch_dtype"  # transformers and diffusers disagree
+    options = {"subfolder": part, "use_safetensors": True, "output_loading_info": True, name: dtype}
+    module, info = _guarded(model, part, lambda: kind.from_pretrained(model, **options))
+    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if lacking:
+        raise ValueError(f"{model}/{part}: {len(lacking)} tensors are missing, {lacking[0]} first; {REMEDY}")
+    return module
+
+
+def _check_files(folder: Path) -> None:
+    """A local folder is checked completely before the first part is loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
+        files = sorted(folder.joinpath(part).glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{folder / part} holds no .safetensors weights; {REMEDY}")
+        for file in files:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{file} is truncated or damaged ({error}); {REMEDY}") from error
+
+
+def _guarded(model: str, part: str, load: Callable[[], Any]) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise ValueError(f"generator.model {model!r}: {part} cannot be loaded ({reason}); {REMEDY}") from error

@@ -1,0 +1,79 @@
+"""Annotated images in memory: decoded once, at the size a model looks at.
+
+Letters: N images, L labels, P pixels of a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tvf
+from tqdm import tqdm
+
+from tailorset.records import NOT_ANNOTATED, LabelSpace
+from tailorset.shards import load_images
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """ids: N; images: (N, 3, P, P) uint8; targets: (N, L) int8, 1 present, 0 absent, -1 not annotated."""
+
+    ids: tuple[str, ...]
+    images: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.images) == len(self.targets):
+            raise ValueError(
+                f"{len(self.ids)} ids, {len(self.images)} images and {len(self.targets)} target rows differ"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __add__(self, other: ImageSet) -> ImageSet:
+        return ImageSet(
+            self.ids + other.ids, torch.cat([self.images, other.images]), torch.cat([self.targets, other.targets])
+        )
+
+
+def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: int) -> ImageSet:
+    """Decode the images of manifest rows (image_id, shard, sha256) and squash them to a square of `image_px`."""
+    total = len(rows)
+    images = torch.empty(total, 3, image_px, image_px, dtype=torch.uint8)
+    ids = []
+    decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
+    for index, (image_id, image) in enumerate(tqdm(decoded, total=total, desc=f"decode {folder}")):
+        images[index] = tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], antialias=True)
+        ids.append(image_id)
+    return ImageSet(tuple(ids), images, targets)
+
+
+def real_rows(folder: Path, split: str, label_space: LabelSpace) -> tuple[pd.DataFrame, Tensor]:
+    """Manifest rows of one split and their targets, (N, L) in label-space order."""
+    manifest = pd.read_parquet(folder / "manifest.parquet")
+    rows = manifest[manifest["split"] == split]
+    if rows.empty:
+        raise ValueError(f"{folder} has no {split} images: its splits are {sorted(manifest['split'].unique())}")
+    table = pd.read_parquet(folder / "targets.parquet").set_index("image_id")
+    if missing := sorted(set(label_space.names) - set(table.columns)):
+        raise ValueError(f"{folder}/targets.parquet has no column for {missing}: run prepare_dataset again")
+    columns = table.loc[rows["image_id"], list(label_space.names)].to_numpy("int8")
+    return rows, torch.tensor(columns)
+
+
+def synthetic_rows(manifest: Path, label_space: LabelSpace) -> tuple[pd.DataFrame, Tensor]:
+    """Kept rows of a filtered manifest and their targets: annotated for unseen labels only."""
+    table = pd.read_parquet(manifest)
+    rows = table[table["kept"]]
+    targets = torch.full((len(rows), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
+    for name in label_space.unseen:
+        present = [name in labels for labels in rows["labels"]]
+        targets[:, label_space.index(name)] = torch.tensor(present, dtype=torch.int8)
+    return rows, targets

@@ -1,0 +1,21 @@
+"""Plug-ins that answer dialogues: the language models which write prompts.
+
+An LLM is one file here with a `Config` and `build(config, device) -> LLM`. Its replies are untrusted text; the
+contract of tailorset.replies decides what becomes a prompt.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tailorset.painter import Dialogue
+
+
+class LLM(Protocol):
+    """A chat model."""
+
+    batch_size: int  # dialogues worth asking for at a time
+
+    def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        """One reply to each dialogue, drawn with its own seed in [0, 2**63)."""
+        ...

@@ -1,0 +1,37 @@
+"""No language model at all: template phrases, the ablation that shows what a model's variety is worth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from tailorset.painter import Dialogue, keywords_of, template_phrase
+
+
+class Config(BaseModel):
+    """num_words: the least number of words of a phrase; give it write_prompts.min_words or more."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    num_words: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=256, gt=0)
+
+
+class TemplateLLM:
+    """Fills the keywords of a dialogue into fixed wordings."""
+
+    def __init__(self, config: Config) -> None:
+        self.batch_size = config.batch_size
+        self.num_words = config.num_words
+
+    def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        """One template phrase to each dialogue; depends on its keywords and its seed only."""
+        return [
+            template_phrase(keywords_of(messages), self.num_words, np.random.default_rng(seed))
+            for messages, seed in zip(dialogues, seeds, strict=True)
+        ]
+
+
+def build(config: Config, device: torch.device) -> TemplateLLM:
+    """The template; `device` is not used."""
+    return TemplateLLM(config)

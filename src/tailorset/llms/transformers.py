@@ -1,0 +1,172 @@
+"""Any chat model of the transformers library, at full precision or quantised by bitsandbytes.
+
+Letters: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from tailorset.painter import Dialogue
+
+CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
+
+
+class Config(BaseModel):
+    """model: a folder or a name on the Hugging Face hub, with chat template and safetensors weights.
+
+    temperature and top_p: 0.6 and 0.9 are the published values; lower is more obedient and less diverse.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: str
+    revision: str | None = None
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    temperature: float = Field(default=0.6, gt=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_new_tokens: int = Field(default=64, gt=0)
+    batch_size: int = Field(default=16, gt=0)
+
+
+class TransformersLLM:
+    """Samples replies with one stream of random numbers a dialogue.
+
+    A reply depends on its dialogue and seed. Batches change it only where padding changes the rounding of the
+    logits just at the border between two tokens; with the same batches replies are the same on the same machine.
+    """
+
+    def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
+        self.config, self.model, self.tokenizer = config, model, tokenizer
+        self.batch_size = config.batch_size
+        stops = model.generation_config.eos_token_id
+        stops = stops if isinstance(stops, list) else [stops]
+        self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id} if i is not None])
+
+    def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        """One reply to each dialogue, special tokens removed."""
+        replies: list[str] = []
+        for start in range(0, len(dialogues), self.batch_size):
+            batch = slice(start, start + self.batch_size)
+            tokens = self._sample(dialogues[batch], seeds[batch])
+            replies += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return replies
+
+    @torch.inference_mode()
+    def _sample(self, dialogues: list[Dialogue], seeds: list[int]) -> Tensor:
+        """Token ids (B, <= N), padded behind the end of each reply."""
+        inputs = self.tokenizer.apply_chat_template(
+            dialogues, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+        )
+        device = self.model.device
+        ids, mask = inputs["input_ids"].to(device), inputs["attention_mask"].to(device)  # (B, P), left-padded
+        uniform = uniform_streams(seeds, self.config.max_new_tokens).to(device)  # (B, N)
+        ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
+        cache, tokens = None, []
+        for step in range(self.config.max_new_tokens):
+            positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+            output = self.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions,
+                past_key_values=cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+            chosen = sample_nucleus(output.logits[:, -1], uniform[:, step], self.config.temperature, self.config.top_p)
+            chosen = chosen.masked_fill(ended, self.tokenizer.pad_token_id)
+            tokens.append(chosen)
+            ended |= torch.isin(chosen, self.stop_ids.to(device))
+            if ended.all():
+                break
+            cache, ids = output.past_key_values, chosen[:, None]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        return torch.stack(tokens, dim=1).cpu()
+
+
+def uniform_streams(seeds: list[int], length: int) -> Tensor:
+    """(B, length) uniform numbers in [0, 1), each row from its own seed, drawn on the CPU."""
+    rows = [torch.rand(length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+    return torch.stack(rows)
+
+
+def sample_nucleus(logits: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Token ids (B,) by inverting the cumulative distribution of the likeliest tokens that hold top_p.
+
+    logits: (B, V). uniform: (B,) in [0, 1).
+
+    Raises:
+        ValueError: a logit is NaN.
+    """
+    if logits.isnan().any():
+        raise ValueError("the LLM's logits are NaN: choose another quantization (none, 8bit, 4bit) or model")
+    probabilities, order = (logits.double() / temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
+    before = probabilities.cumsum(dim=1) - probabilities
+    cumulative = probabilities.masked_fill(before >= top_p, 0).cumsum(dim=1)
+    rank = (cumulative > uniform[:, None] * cumulative[:, -1:]).int().argmax(dim=1)
+    return order.gather(1, rank[:, None])[:, 0]
+
+
+def build(config: Config, device: torch.device) -> TransformersLLM:
+    """Load tokenizer and weights.
+
+    Raises:
+        ValueError: no such model, weights missing, truncated or not in safetensors, or no chat template.
+    """
+    import transformers
+    from safetensors import SafetensorError
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            config.model, revision=config.revision, padding_side="left"
+        )
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            config.model, revision=config.revision, use_safetensors=True, output_loading_info=True,
+            **_precision(config, device),
+        )  # fmt: skip
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(_refusal(config, str(error))) from error
+    if info["missing_keys"]:
+        raise ValueError(_refusal(config, f"no weights for {sorted(info['missing_keys'])[:3]}"))
+    if tokenizer.chat_template is None:
+        raise ValueError(f"LLM {config.model!r} has no chat template: choose an instruction-tuned (chat) model")
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    _check_blocks(config, model, device)
+    return TransformersLLM(config, model.eval(), tokenizer)
+
+
+def _precision(config: Config, device: torch.device) -> dict[str, Any]:
+    """Arguments of from_pretrained. Unquantised weights are float32 on a CPU, where it is fastest, else bfloat16."""
+    import transformers
+
+    if config.quantization == "none":
+        return {"dtype": torch.float32 if device.type == "cpu" else torch.bfloat16, "device_map": {"": device}}
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports every cast of every layer
+    if config.quantization == "8bit":
+        options = transformers.BitsAndBytesConfig(load_in_8bit=True)
+        return {"dtype": torch.float16, "quantization_config": options, "device_map": {"": device}}
+    options = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+    return {"dtype": torch.bfloat16, "quantization_config": options, "device_map": {"": device}}
+
+
+def _check_blocks(config: Config, model: Any, device: torch.device) -> None:
+    if config.quantization != "4bit" or device.type != "cpu":
+        return
+    layers = {name: getattr(m, "in_features", 0) for name, m in model.named_modules() if "4bit" in type(m).__name__}
+    for name, width in layers.items():
+        if width % CPU_BLOCK:
+            raise ValueError(
+                f"LLM {config.model!r}: {name} is {width} wide, and 4bit on a CPU needs a multiple of {CPU_BLOCK}."
+                " Choose quantization: none or 8bit, or device: cuda."
+            )
+
+
+def _refusal(config: Config, error: str) -> str:
+    return (
+        f"LLM {config.model!r} cannot be loaded: {error}. Give write_prompts.llm.model a folder with config.json,"
+        " tokenizer and complete *.safetensors (restore a damaged one with `git checkout` or `dvc pull`), or"
+        " the name of a chat model on the Hugging Face hub (HF_HUB_OFFLINE=0 lets it download);"
+        " `llm: {name: template}` needs no model."
+    )

@@ -1,0 +1,127 @@
+"""LoRA adapters of a text encoder in diffusers' file format (Hu et al. 2022), by peft."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # suffixes: transformers moved CLIP's layers between versions
+WEIGHTS = "pytorch_lora_weights.safetensors"
+NOTE = "tuning.json"
+PREFIX = "text_encoder."
+REMEDY = "tune again for this model (`dvc repro tune_text_encoder`), or name the generator.model it was tuned for"
+
+
+def add_lora(text_encoder: nn.Module, rank: int, alpha: float, seed: int) -> None:
+    """Insert trainable matrices A (from the seed) and B (zero): W x + alpha / rank * B A x.
+
+    Raises: ValueError if there is an adapter already.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    if has_lora(text_encoder):
+        raise ValueError("the text encoder has an adapter already: build a new generator for another one")
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, text_encoder)
+
+
+def has_lora(text_encoder: nn.Module) -> bool:
+    """Whether an adapter is in place."""
+    return any(".lora_A." in name for name, _ in text_encoder.named_parameters())
+
+
+def save_lora(text_encoder: nn.Module, folder: Path) -> None:
+    """Write the adapter; its alpha travels in the file's header, without which diffusers would take the rank for it.
+
+    Raises: ValueError without an adapter.
+    """
+    from diffusers import StableDiffusionPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+
+    if not has_lora(text_encoder):
+        raise ValueError("the text encoder has no adapter to save: call add_adapter first")
+    config: Any = text_encoder.peft_config["default"]  # type: ignore[index]
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in _lora_weights(text_encoder).items()}
+    StableDiffusionPipeline.save_lora_weights(
+        folder,
+        text_encoder_lora_layers=convert_state_dict_to_diffusers(weights),
+        text_encoder_lora_adapter_metadata={
+            "r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules),
+        },
+    )  # fmt: skip
+
+
+def load_lora(text_encoder: nn.Module, folder: Path) -> None:
+    """Put a saved adapter in place, frozen; nothing happens for a folder that says it holds zero updates.
+
+    Raises:
+        ValueError: no adapter, a damaged file, or matrices that do not fit, the first of them named.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file() and _says_zero_updates(folder / NOTE):
+        return
+    stored, header = _read(path)
+    rank = next((weight.shape[0] for name, weight in stored.items() if name.endswith(".lora_A.weight")), 0)
+    _check_fit(stored, _expected_shapes(text_encoder, rank), path)
+    add_lora(text_encoder, rank, header.get(f"{PREFIX}lora_alpha", rank), seed=0)
+    for name, weight in _lora_weights(text_encoder).items():
+        weight.data.copy_(stored[name])
+        weight.requires_grad_(False)
+
+
+def _lora_weights(text_encoder: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapter's matrices as peft names them in files: `<module>.lora_A.weight`, `<module>.lora_B.weight`."""
+    own = text_encoder.named_parameters()
+    return {name.replace(".default.", "."): weight for name, weight in own if ".lora_" in name}
+
+
+def _expected_shapes(text_encoder: nn.Module, rank: int) -> dict[str, tuple[int, int]]:
+    shapes = {}
+    for name, module in text_encoder.named_modules():
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in TARGETS:
+            shapes[f"{name}.lora_A.weight"] = (rank, module.in_features)
+            shapes[f"{name}.lora_B.weight"] = (module.out_features, rank)
+    return shapes
+
+
+def _check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, int]], path: Path) -> None:
+    unknown, lacking = sorted(set(stored) - set(expected)), sorted(set(expected) - set(stored))
+    if unknown or lacking:
+        raise ValueError(
+            f"{path} does not fit the text encoder: {len(unknown)} matrices have no place there (first {unknown[:3]}),"
+            f" {len(lacking)} are missing (first {lacking[:3]}); {REMEDY}"
+        )
+    for name, shape in expected.items():
+        if tuple(stored[name].shape) != shape:
+            raise ValueError(f"{path}: {name} is {tuple(stored[name].shape)}, but must be {shape} here; {REMEDY}")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Matrices under peft's names without the part's prefix, and the adapter's settings from the header."""
+    from diffusers.utils import convert_state_dict_to_peft
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ValueError(f"there is no adapter {path}; {REMEDY}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is truncated or damaged ({error}); {REMEDY}") from error
+    return convert_state_dict_to_peft(weights) if _in_diffusers_format(weights) else weights, header
+
+
+def _in_diffusers_format(weights: Mapping[str, Tensor]) -> bool:
+    return any(".lora_linear_layer." in name for name in weights)
+
+
+def _says_zero_updates(note: Path) -> bool:
+    return note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("num_updates") == 0

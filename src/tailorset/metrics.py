@@ -1,0 +1,115 @@
+"""Multi-label metrics: mAP over labels, overall precision, recall and F1 of the top k.
+
+Letters: N images, L labels. Targets: 1 present, 0 absent, -1 not annotated (left out of every figure).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    multilabel_f1_score,
+    multilabel_precision,
+    multilabel_recall,
+)
+
+from tailorset.records import LabelSpace
+
+Normalise = Callable[[Tensor], Tensor]
+
+
+def as_is(scores: Tensor) -> Tensor:
+    """The normalisation that changes nothing."""
+    return scores
+
+
+def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
+    """Average precision of each label, (L,); NaN where a label has no positive."""
+    _check(scores, targets)
+    has_positive = (targets == 1).any(0)
+    values = torch.full((scores.shape[1],), torch.nan, dtype=torch.float64)
+    for label in has_positive.nonzero().flatten().tolist():
+        known = targets[:, label] >= 0
+        # torchmetrics squashes scores outside [0, 1] by a sigmoid, which merges saturated ones: ranks keep the order
+        ranks = scores[known, label].unique(return_inverse=True)[1].double()
+        values[label] = binary_average_precision(ranks / ranks.max().clamp(min=1), targets[known, label].long())
+    return values
+
+
+def top_k_metrics(scores: Tensor, targets: Tensor, k: int) -> dict[str, float]:
+    """Overall (micro) precision, recall and F1 when each image predicts its k best annotated labels, or all it has.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    _check(scores, targets)
+    num_labels = scores.shape[1]
+    if k < 1:
+        raise ValueError(f"top_k {k}: choose 1 or more, as a rule the number of labels an image has")
+    ranked = scores.masked_fill(targets < 0, -torch.inf)
+    predictions = torch.zeros_like(targets).scatter_(1, ranked.topk(min(k, num_labels)).indices, 1).float()
+    known = targets.long()
+    measures = {"precision": multilabel_precision, "recall": multilabel_recall, "f1": multilabel_f1_score}
+    return {
+        f"{name}_at_{k}": float(measure(predictions, known, num_labels, average="micro", ignore_index=-1))
+        for name, measure in measures.items()
+    }
+
+
+def multilabel_metrics(scores: Tensor, targets: Tensor, top_k: Sequence[int] = (3,)) -> dict[str, float]:
+    """mAP over the labels with a positive, how many have none, and overall P/R/F1 at each k.
+
+    Args:
+        scores: (N, L), finite; any monotone scale.
+        targets: (N, L) in {1, 0, -1}.
+    Raises:
+        ValueError: no label has a positive, a score is not finite, a shape or k does not fit.
+    """
+    precisions = average_precisions(scores, targets)
+    known = precisions[~precisions.isnan()]
+    metrics = {"map": float(known.mean()), "num_labels_without_positive": float(len(precisions) - len(known))}
+    for k in top_k:
+        metrics |= top_k_metrics(scores, targets, k)
+    return metrics
+
+
+def zero_shot_metrics(
+    scores: Tensor,
+    targets: Tensor,
+    label_space: LabelSpace,
+    top_k: Sequence[int] = (3,),
+    normalise: Normalise = as_is,
+) -> dict[str, float]:
+    """`zsl/...`: the unseen columns only; `gzsl/...`: seen and unseen together. Columns follow `label_space.names`.
+
+    normalise: applied to the scores of the columns that are compared, (N, columns) -> the same.
+    """
+    unseen = column_indices(label_space, label_space.unseen)
+    zsl = multilabel_metrics(normalise(scores[:, unseen]), targets[:, unseen], top_k)
+    gzsl = multilabel_metrics(normalise(scores), targets, top_k)
+    return {f"zsl/{key}": value for key, value in zsl.items()} | {f"gzsl/{key}": value for key, value in gzsl.items()}
+
+
+def column_indices(label_space: LabelSpace, names: Sequence[str]) -> list[int]:
+    """Where these labels stand in a matrix whose columns follow `label_space.names`."""
+    return [label_space.index(name) for name in names]
+
+
+def harmonic_map(metrics: dict[str, float]) -> float:
+    """2 zg / (z + g) of ZSL and GZSL mAP: what training selects its epoch by."""
+    zsl, gzsl = metrics["zsl/map"], metrics["gzsl/map"]
+    return 2 * zsl * gzsl / (zsl + gzsl)
+
+
+def _check(scores: Tensor, targets: Tensor) -> None:
+    if scores.shape != targets.shape or scores.ndim != 2:
+        raise ValueError(
+            f"scores {tuple(scores.shape)} and targets {tuple(targets.shape)} must both be (images, labels)"
+        )
+    if not scores.isfinite().all():
+        raise ValueError(f"{int((~scores.isfinite()).sum())} scores are not finite: the model diverged, lower its rate")
+    if not (targets == 1).any():
+        raise ValueError("no label has a positive image: the metric is undefined; check targets and split")

@@ -1,0 +1,58 @@
+"""The painter: how a language model is asked for a picture of some keywords, and a template that needs no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Dialogue = list[dict[str, str]]  # [{"role": "user" | "assistant" | "system", "content": str}, ...]
+
+_TASK = "Imagine you are a painter. Describe in one phrase of at least {min_words} words a picture that holds"
+_BOTH = ' both keywords, with "next to" between them.'
+_ONE = " the keyword."
+_SEPARATOR = "; "
+
+_MEDIUMS = ("photo", "picture", "drawing", "painting", "cartoon", "close view")
+_LOOKS = ("small", "big", "bright", "clean", "pretty", "simple", "new", "lovely", "plain", "shiny")
+_PLACES = (
+    "on a table", "on the grass", "in the snow", "on the sand", "by the sea", "in a quiet room",
+    "in the garden", "on a wooden desk", "in front of a wall", "in a green field",
+)  # fmt: skip
+_LIGHTS = (
+    "in soft light", "in bright sunlight", "on a sunny day", "in the morning", "in the evening",
+    "in warm light", "under a clear sky", "with deep shadows",
+)  # fmt: skip
+_EXTRA = "with nothing else in the picture"
+
+
+def dialogue(keywords: Sequence[str], min_words: int) -> Dialogue:
+    """The request for one phrase that names one keyword, or two of them next to each other.
+
+    One user message: some chat templates know no system role.
+    Source: Zhang et al. 2024, sec. 3.1. Deviation: asks for the phrase only, so that less has to be stripped.
+    """
+    if len(keywords) not in (1, 2):
+        raise ValueError(f"{len(keywords)} keywords {list(keywords)}: a painter is given one or two")
+    task = _TASK.format(min_words=min_words) + (_BOTH if len(keywords) == 2 else _ONE)
+    noun = "Keywords" if len(keywords) == 2 else "Keyword"
+    content = f"{task} Answer with the phrase only.\n{noun}: {_SEPARATOR.join(keywords)}"
+    return [{"role": "user", "content": content}]
+
+
+def keywords_of(messages: Dialogue) -> tuple[str, ...]:
+    """The keywords a dialogue asks for: the inverse of `dialogue`."""
+    last_line = messages[-1]["content"].rpartition("\n")[2]
+    return tuple(last_line.partition(": ")[2].split(_SEPARATOR))
+
+
+def template_phrase(keywords: Sequence[str], min_words: int, rng: np.random.Generator) -> str:
+    """A phrase of at least `min_words` words out of fixed word banks; a few thousand different ones for one keyword."""
+    things = " next to ".join(f"a {_pick(rng, _LOOKS)} {keyword}" for keyword in keywords)
+    phrase = f"a {_pick(rng, _MEDIUMS)} of {things} {_pick(rng, _PLACES)} {_pick(rng, _LIGHTS)}"
+    missing = max(0, min_words - len(phrase.split()))
+    return " ".join([phrase, *[_EXTRA] * -(-missing // len(_EXTRA.split()))])
+
+
+def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    return options[int(rng.integers(len(options)))]

@@ -1,0 +1,191 @@
+"""params.yaml, typed: frozen, and an unknown key is an error that names the nearest one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+
+from tailorset.plugins import check_keys, faults, plugin_config
+
+
+class Block(BaseModel):
+    """One block of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            check_keys(values, cls.model_fields, where=cls.__name__)
+        return values
+
+
+class PluginBlock(Block):
+    """A block that names a plug-in: the keys declared here belong to the stage, all others to the plug-in's Config."""
+
+    kind: ClassVar[str]
+    name: str
+    config: SerializeAsAny[BaseModel]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        """Split {"name": ..., keys} into this block's own fields and the plug-in's validated Config."""
+        if not isinstance(values, Mapping) or isinstance(values.get("config"), BaseModel):
+            return values
+        own = set(cls.model_fields) - {"name", "config"}
+        theirs = {key: value for key, value in values.items() if key not in own}
+        config = plugin_config(cls.kind, theirs, also_known=own)
+        return {"name": values["name"], "config": config} | {key: values[key] for key in own & set(values)}
+
+
+class ClipModel(Block):
+    """An open_clip model: `model` is a name or local-dir:FOLDER, `pretrained` the tag of its weights."""
+
+    model: str
+    pretrained: str | None = None
+
+
+class Clip(Block):
+    discriminator: ClipModel
+    judge: ClipModel
+    prompt_template: str = Field(pattern=r"\{\}")
+
+
+class Generator(PluginBlock):
+    kind = "generators"
+
+
+class PrepareDataset(PluginBlock):
+    kind = "datasets"
+    shard_size: int = Field(gt=0)
+
+
+class Llm(PluginBlock):
+    kind = "llms"
+
+
+class WritePrompts(Block):
+    prompts_per_pair: int = Field(gt=0)
+    min_words: int = Field(ge=1)
+    max_attempts: int = Field(ge=0)
+    llm: Llm
+
+
+class TuneTextEncoder(Block):
+    num_updates: int = Field(ge=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    lora_rank: int = Field(gt=0)
+    lora_alpha: float = Field(gt=0)
+    num_inference_steps: int = Field(gt=0)
+    backprop_steps: int = Field(gt=0)
+    gradient_checkpointing: bool
+    gamma_neg: float = Field(ge=0)
+    gamma_pos: float = Field(ge=0)
+    clip: float = Field(ge=0, lt=1)
+    held_out_prompts: int = Field(gt=0)
+    checkpoint_every: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        if self.backprop_steps > self.num_inference_steps:
+            raise ValueError(
+                f"backprop_steps is {self.backprop_steps}, more than the sampling steps there are: "
+                f"choose 1 to num_inference_steps ({self.num_inference_steps})."
+            )
+        return self
+
+
+class GenerateImages(Block):
+    images_per_label: int = Field(gt=0)
+    max_images: int = Field(gt=0)
+    quota_threshold: float = Field(ge=0, le=1)
+    num_inference_steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    shard_size: int = Field(gt=0)
+
+
+class FilterImages(PluginBlock):
+    kind = "filters"
+
+
+class ValidateData(Block):
+    max_template_share: float = Field(ge=0, le=1)
+    min_images_per_label: int = Field(ge=0)
+
+
+class TrainClassifier(PluginBlock):
+    kind = "classifiers"
+
+
+class Evaluate(Block):
+    top_k: tuple[int, ...] = Field(min_length=1)
+
+
+class RegisterModel(Block):
+    model_name: str = Field(min_length=1)
+
+
+class Params(Block):
+    """All of params.yaml: what every stage shares first, then one block per stage."""
+
+    seed: int
+    device: Literal["auto", "cpu", "cuda"]
+    label_space: Path
+    clip: Clip
+    generator: Generator
+    prepare_dataset: PrepareDataset
+    write_prompts: WritePrompts
+    tune_text_encoder: TuneTextEncoder
+    generate_images: GenerateImages
+    filter_images: FilterImages
+    validate_data: ValidateData
+    train_classifier: TrainClassifier
+    evaluate: Evaluate
+    register_model: RegisterModel
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and validate a params file.
+
+    Raises:
+        ValueError: every fault of the file, one a line: key, value, choices.
+    """
+    try:
+        return Params.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise ValueError(f"{path} is not valid:\n" + faults(error)) from None
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping.
+
+    Raises:
+        ValueError: no such file, no YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"There is no {path} here: go to the project's folder or `tailorset use toybox`.") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold `key: value` lines at the top level, not {type(content).__name__}.")
+    return content
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}, the spelling `dvc exp run -S` uses."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+

@@ -1,0 +1,178 @@
+"""Prompts for the unseen labels: asked of a language model, checked against the contract, asked for again.
+
+A slot is one prompt to be written: some labels and a number. Every slot is filled: by the first reply ("llm"), by
+a later one ("retry"), or by a template once every round of asking is spent.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from pydantic import Field
+
+from tailorset.painter import Dialogue, dialogue, template_phrase
+from tailorset.records import LabelSpace, Prompt, Record, prompt_id
+from tailorset.replies import REASONS, Contract, parse_reply, words_of
+from tailorset.seeding import numpy_rng, sample_seed
+
+Ask = Callable[[list[Dialogue], list[int]], list[str]]  # dialogues and their seeds -> one reply each
+
+ORIGINS: tuple[Literal["llm", "retry", "template"], ...] = ("llm", "retry", "template")
+TEMPLATE_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How many prompts to write and how hard to try; `batch_size` slots are asked for at a time."""
+
+    prompts_per_pair: int
+    min_words: int
+    max_attempts: int
+    batch_size: int
+    seed: int
+
+
+class Ledger(Record):
+    """Where the writing stands: what a restart needs to go on as if nothing had happened.
+
+    counts: "first_replies", "raw_accepted" (first replies that meet the contract as they came), "rejected/<reason>".
+    """
+
+    attempt: int = 1
+    asked: int = 0  # slots asked in this attempt
+    prompts: tuple[Prompt, ...] = ()
+    counts: dict[str, int] = Field(default_factory=dict)
+
+
+class Slot(NamedTuple):
+    labels: tuple[str, ...]
+    number: int
+
+    @property
+    def prompt_id(self) -> str:
+        return prompt_id(self.labels, self.number)
+
+
+def write_prompts(ask: Ask, label_space: LabelSpace, recipe: Recipe, ledger: Ledger | None = None) -> Iterator[Ledger]:
+    """Fill every slot; yields the ledger after each batch, and last the complete one, prompts in slot order.
+
+    Each round asks only for slots still empty. With a ledger it goes on from there: batches are the same ones.
+    Source: Zhang et al. 2024, sec. 3.1. Deviation: replies are checked, repeated and counted.
+    """
+    writer = _Writer(label_space, recipe, ledger or Ledger())
+    for attempt in range(writer.ledger.attempt, recipe.max_attempts + 1):
+        empty = writer.empty_before(attempt)
+        start = writer.ledger.asked if attempt == writer.ledger.attempt else 0
+        for position in range(start, len(empty), recipe.batch_size):
+            yield writer.asked(ask, empty[position : position + recipe.batch_size], attempt, position)
+    yield writer.completed()
+
+
+def metrics(ledger: Ledger) -> dict[str, float]:
+    """Flat figures of a complete ledger; shares are in [0, 1]."""
+    texts = [prompt.text for prompt in ledger.prompts]
+    origins = Counter(prompt.origin for prompt in ledger.prompts)
+    first_replies = ledger.counts.get("first_replies", 0)
+    return {
+        "prompts/count": len(texts),
+        **{f"prompts/origin/{origin}": origins[origin] for origin in ORIGINS},
+        "prompts/raw_acceptance": ledger.counts.get("raw_accepted", 0) / max(1, first_replies),
+        "prompts/distinct_1": distinct(texts, 1),
+        "prompts/distinct_2": distinct(texts, 2),
+        "prompts/distinct_texts": len({" ".join(words_of(text)) for text in texts}),
+        **{f"prompts/rejected/{reason}": ledger.counts.get(f"rejected/{reason}", 0) for reason in REASONS},
+    }
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Distinct n-grams of words as a share of all n-grams, in [0, 1]; 0 for no text. Source: Li et al. 2016."""
+    words = [words_of(text) for text in texts]
+    ngrams = [tuple(w[i : i + n]) for w in words for i in range(len(w) - n + 1)]
+    return len(set(ngrams)) / max(1, len(ngrams))
+
+
+class _Writer:
+    """The ledger of one run, and what is derived from it."""
+
+    def __init__(self, label_space: LabelSpace, recipe: Recipe, ledger: Ledger) -> None:
+        self.label_space, self.recipe, self.ledger = label_space, recipe, ledger
+        self.contract = Contract(recipe.min_words)
+        self.slots = [Slot(pair, i) for pair in label_space.pairs() for i in range(recipe.prompts_per_pair)]
+        self.taken = {_fingerprint(prompt.text) for prompt in ledger.prompts}
+
+    def empty_before(self, attempt: int) -> list[Slot]:
+        """The slots that no earlier attempt has filled."""
+        filled = {prompt.prompt_id for prompt in self.ledger.prompts if prompt.attempt < attempt}
+        return [slot for slot in self.slots if slot.prompt_id not in filled]
+
+    def asked(self, ask: Ask, slots: Sequence[Slot], attempt: int, position: int) -> Ledger:
+        """Ask for these slots and take what meets the contract."""
+        replies = ask([self._dialogue(slot) for slot in slots], [self._seed(slot, attempt) for slot in slots])
+        if len(replies) != len(slots):
+            raise ValueError(f"the LLM gave {len(replies)} replies to {len(slots)} dialogues: it must give one each")
+        counts = Counter(self.ledger.counts)
+        prompts = [self._judged(*pair, attempt, counts) for pair in zip(slots, replies, strict=True)]
+        self.ledger = Ledger(
+            attempt=attempt,
+            asked=position + len(slots),
+            prompts=(*self.ledger.prompts, *[prompt for prompt in prompts if prompt]),
+            counts=dict(counts),
+        )
+        return self.ledger
+
+    def completed(self) -> Ledger:
+        """The ledger with a template in every slot that is still empty."""
+        written = {prompt.prompt_id: prompt for prompt in self.ledger.prompts}
+        prompts = tuple(written.get(slot.prompt_id) or self._template(slot) for slot in self.slots)
+        self.ledger = self.ledger.model_copy(update={"prompts": prompts})
+        return self.ledger
+
+    def _judged(self, slot: Slot, reply: str, attempt: int, counts: Counter[str]) -> Prompt | None:
+        phrase, wordings = parse_reply(reply), self._wordings(slot)
+        reason = self.contract.rejection(phrase, wordings)
+        if reason is None and _fingerprint(phrase) in self.taken:
+            reason = "duplicate"
+        if attempt == 1:
+            counts["first_replies"] += 1
+            counts["raw_accepted"] += reason is None and self.contract.rejection(reply.strip(), wordings) is None
+        if reason is not None:
+            counts[f"rejected/{reason}"] += 1
+            return None
+        self.taken.add(_fingerprint(phrase))
+        return self._prompt(slot, phrase, "llm" if attempt == 1 else "retry", attempt)
+
+    def _template(self, slot: Slot) -> Prompt:
+        """A template phrase that no other prompt has; its attempt is 0, as no round of asking brought it."""
+        for draw in range(TEMPLATE_DRAWS):
+            rng = numpy_rng("template", self.recipe.seed, slot.prompt_id, draw)
+            phrase = template_phrase(self._keywords(slot), self.recipe.min_words, rng)
+            if _fingerprint(phrase) not in self.taken and not self.contract.rejection(phrase, self._wordings(slot)):
+                self.taken.add(_fingerprint(phrase))
+                return self._prompt(slot, phrase, "template", 0)
+        raise ValueError(
+            f"the template has no new phrase of {self.contract.min_words} to {self.contract.max_words} words for"
+            f" {slot.labels} among {TEMPLATE_DRAWS} draws: lower prompts_per_pair ({self.recipe.prompts_per_pair})"
+            " or min_words, or shorten the labels' aliases"
+        )
+
+    def _prompt(self, slot: Slot, text: str, origin: Literal["llm", "retry", "template"], attempt: int) -> Prompt:
+        return Prompt(prompt_id=slot.prompt_id, text=text, labels=slot.labels, origin=origin, attempt=attempt)
+
+    def _dialogue(self, slot: Slot) -> Dialogue:
+        return dialogue(self._keywords(slot), self.recipe.min_words)
+
+    def _seed(self, slot: Slot, attempt: int) -> int:
+        return sample_seed("write_prompts", self.recipe.seed, slot.prompt_id, attempt)
+
+    def _keywords(self, slot: Slot) -> tuple[str, ...]:
+        return tuple(self.label_space.prompt_names(label)[0] for label in slot.labels)
+
+    def _wordings(self, slot: Slot) -> list[tuple[str, ...]]:
+        return [(label, *self.label_space.prompt_names(label)) for label in slot.labels]
+
+
+def _fingerprint(text: str) -> str:
+    return " ".join(words_of(text))

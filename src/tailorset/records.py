@@ -1,0 +1,198 @@
+"""The records every stage exchanges: label space, prompt, image manifests.
+
+Letters: N images, L labels, S seen labels, U unseen labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import combinations_with_replacement
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+
+# columns of data/prompts/prompts.parquet
+PROMPT_COLUMNS = ("prompt_id", "text", "labels", "origin", "attempt")
+
+# columns of data/real/manifest.parquet
+REAL_COLUMNS = ("image_id", "split", "shard", "sha256", "width", "height", "pixel_mean", "pixel_std")
+
+# columns of data/synthetic/manifest.parquet; *_logits are (U,) lists in label-space order of the unseen labels
+SYNTHETIC_COLUMNS = (
+    "image_id", "prompt_id", "labels", "seed", "shard", "sha256", "width", "height",
+    "pixel_mean", "pixel_std", "discriminator_logits", "judge_logits",
+)  # fmt: skip
+
+# columns of data/filtered/manifest.parquet: every candidate, with what became of it
+FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "confidence")
+
+SPLITS = ("train", "val", "test")
+NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present
+
+_SAFE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9 _-]{0,78}[a-z0-9])?")
+
+
+def _safe_name(name: str) -> str:
+    if not _SAFE_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no label name: names are also file names, so use up to 80 lower-case letters,"
+            " digits, blanks, '_' or '-', a letter or digit first and last; other wordings go to aliases"
+        )
+    if name == "image_id":
+        raise ValueError("'image_id' is the name of a column beside the labels: write it in another way")
+    return name
+
+
+def _wording(text: str) -> str:
+    if not text.strip() or text != " ".join(text.split()):
+        raise ValueError(f"alias {text!r}: write words on one line, single blanks between them")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_safe_name)]
+Wording = Annotated[str, AfterValidator(_wording)]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, no unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Label(Record):
+    """One label: annotated in real images if `seen`, otherwise learned from generated ones."""
+
+    name: Name
+    seen: StrictBool
+    aliases: tuple[Wording, ...] = ()
+    parents: tuple[str, ...] = ()
+
+
+class LabelSpace(Record):
+    """The labels of a task in file order, and what is known about them."""
+
+    name: Name
+    labels: tuple[Label, ...]
+    confusable: frozenset[frozenset[str]] = Field(default=frozenset())
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelSpace:
+        """Reads and checks a label space file.
+
+        Raises:
+            ValueError: the file is missing, is no YAML mapping, or contradicts itself.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(f"label space {path} cannot be read: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"label space {path} is {type(content).__name__}, not a mapping with name and labels")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problems = "\n".join(f"  {problem}" for problem in _problems(error))
+            raise ValueError(f"label space {path} is not usable:\n{problems}") from error
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelSpace:
+        for problem in self._contradictions():
+            raise ValueError(problem)
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        seen_of: dict[str, bool] = {}
+        for label in self.labels:
+            if seen_of.setdefault(label.name, label.seen) != label.seen:
+                yield f"label {label.name!r} is both seen and unseen: keep one of the two entries"
+        if repeated := _repeated(self.names):
+            yield f"labels {repeated} are listed more than once: keep one entry each"
+        if not self.unseen:
+            yield "no label has `seen: false`: name at least one label to generate images for"
+        yield from self._unknown_names()
+        if repeated := _repeated([word for name in self.names for word in {name, *self.prompt_names(name)}]):
+            yield f"the wordings {repeated} belong to more than one label: give each label aliases of its own"
+        for label in self.labels:
+            if label.name in self.parents_of(label.name):
+                yield f"label {label.name!r} is its own ancestor: remove one of the parents on the way"
+
+    def _unknown_names(self) -> Iterator[str]:
+        for pair in sorted(map(sorted, self.confusable)):
+            if len(pair) != 2 or not set(pair) <= set(self.names):
+                yield f"confusable {pair}: give two different labels out of {list(self.names)}"
+        for label in self.labels:
+            if unknown := sorted(set(label.parents) - set(self.names)):
+                yield f"label {label.name!r} has unknown parents {unknown}: choose from {list(self.names)}"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @cached_property
+    def seen(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels if label.seen)
+
+    @cached_property
+    def unseen(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels if not label.seen)
+
+    def index(self, name: str) -> int:
+        """Position of a label in `names`."""
+        if name not in self.names:
+            raise ValueError(f"unknown label {name!r}: choose from {list(self.names)}")
+        return self.names.index(name)
+
+    def prompt_names(self, name: str) -> tuple[str, ...]:
+        """The wordings of a label; the first one is used in prompts."""
+        return self.labels[self.index(name)].aliases or (name,)
+
+    def parents_of(self, name: str) -> tuple[str, ...]:
+        """All ancestors of a label, nearest first."""
+        found: list[str] = []
+        waiting = list(self.labels[self.index(name)].parents)
+        while waiting:
+            parent = waiting.pop(0)
+            if parent not in found:
+                found.append(parent)
+                waiting.extend(self.labels[self.index(parent)].parents)
+        return tuple(found)
+
+    def pairs(self) -> list[tuple[str, ...]]:
+        """What is asked for together: each unseen label alone, each pair that is not confusable."""
+        pairs = combinations_with_replacement(self.unseen, 2)
+        return [(a,) if a == b else (a, b) for a, b in pairs if {a, b} not in self.confusable]
+
+
+class Prompt(Record):
+    """One accepted prompt; `origin` says who wrote it, `attempt` in which round of asking (0 for a template)."""
+
+    prompt_id: str
+    text: str
+    labels: tuple[str, ...] = Field(min_length=1)
+    origin: Literal["llm", "retry", "template"]
+    attempt: int = Field(ge=0)
+
+
+def prompt_id(labels: Sequence[str], index: int) -> str:
+    """The id of the index-th prompt for these labels: 16 hexadecimal digits, the same on every machine."""
+    return hashlib.sha256(json.dumps([list(labels), index]).encode()).hexdigest()[:16]
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for detail in error.errors():
+        where = ".".join(str(part) for part in detail["loc"])
+        value: Any = detail["input"]
+        got = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
+        hint = "; quote names that YAML reads as numbers or booleans" if detail["type"] == "string_type" else ""
+        yield f"{where + ': ' if where else ''}{detail['msg'].removeprefix('Value error, ')}{got}{hint}"

@@ -1,0 +1,25 @@
+"""One seed per sample: results depend on neither batch size, number of workers, device nor restarts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import torch
+
+
+def sample_seed(*parts: str | int) -> int:
+    """A 63-bit seed out of what names the sample, e.g. (base seed, prompt id, index)."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def numpy_rng(*parts: str | int) -> np.random.Generator:
+    """A numpy generator of the sample's own."""
+    return np.random.default_rng(sample_seed(*parts))
+
+
+def torch_generator(*parts: str | int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A torch generator of the sample's own; draw on the CPU and move the result to stay device-independent."""
+    return torch.Generator(device=device).manual_seed(sample_seed(*parts))

@@ -1,0 +1,1 @@
+"""The classifier in use: the MLflow model."""

@@ -1,0 +1,77 @@
+"""The registered model, as code: MLflow runs this file to load it. Image bytes in, one score a label out.
+
+Nothing is unpickled: the weights are safetensors, everything else is JSON. The package travels with the model.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import torch
+from mlflow.models import ModelSignature
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, DataType, Schema
+from torchvision.transforms.functional import pil_to_tensor
+
+from tailorset.classifiers import load_classifier
+from tailorset.shards import decode_image
+
+IMAGE = "image"
+ARTIFACT = "classifier"
+
+
+class ServedClassifier(PythonModel):
+    """One column `image` (a file's bytes, of any size and mode; base64 over HTTP) -> one column of scores a label."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Load the classifier's folder once per process, on a GPU where there is one."""
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.classifier = load_classifier(Path(context.artifacts[ARTIFACT]), self.device)
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
+        """Scores in [0, 1], one row an image, one column a label in the order of the label file.
+
+        Raises:
+            ValueError: no such column, or bytes that are no image; names the row.
+        """
+        if IMAGE not in model_input:
+            raise ValueError(f"The columns are {list(model_input)}: give one named {IMAGE!r} with the bytes of a file.")
+        rows = [self._scores(number, content) for number, content in enumerate(model_input[IMAGE])]
+        return pd.DataFrame(rows, columns=list(self.classifier.labels), index=model_input.index)
+
+    @torch.inference_mode()
+    def _scores(self, row: int, content: bytes | str) -> list[float]:
+        try:
+            image = decode_image(_file_bytes(content))
+        except ValueError as error:
+            raise ValueError(f"row {row}: {error}") from None
+        pixels = pil_to_tensor(image).to(self.device, torch.float32) / 255
+        return self.classifier(pixels[None])[0].double().tolist()
+
+
+def signature(labels: Iterable[str]) -> ModelSignature:
+    """Binary column `image` in, one double a label out."""
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
+        outputs=Schema([ColSpec(DataType.double, name) for name in labels]),
+    )
+
+
+def _file_bytes(content: bytes | str) -> bytes:
+    if isinstance(content, str):
+        try:
+            return base64.b64decode(content, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"this text is no base64 ({error}): send a file's bytes, base64-encoded.") from None
+    return bytes(content)
+
+
+mlflow.models.set_model(ServedClassifier())

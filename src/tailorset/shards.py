@@ -1,0 +1,140 @@
+"""Images on disk: WebDataset tar shards whose bytes repeat, read back only if their sha256 still holds.
+
+A product folder (data/real, data/synthetic) holds `shards/*.tar`, one member `<image_id>.png` per image,
+and a manifest whose column `shard` is the file name below `shards/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs a program to decode
+_TRAILER = bytes(2 * tarfile.BLOCKSIZE)  # what every complete tar ends with
+
+
+class CorruptShardError(ValueError):
+    """A shard that is not what its manifest says."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path}: {what}. Delete this file and restore it with `dvc checkout` or `dvc pull`,"
+            " or make it again with `dvc repro --force` of the stage that wrote it"
+        )
+
+
+def write_shard(path: str | Path, samples: Iterable[tuple[str, bytes]]) -> None:
+    """Writes (image_id, PNG bytes) pairs as a tar; equal samples give equal bytes, and no half file remains."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for image_id, content in samples:
+            member = tarfile.TarInfo(f"{image_id}.png")  # mtime, uid and gid are 0
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    os.replace(partial, path)
+
+
+def read_shard(path: str | Path) -> Iterator[tuple[str, bytes]]:
+    """Yields (image_id, bytes) in the order written.
+
+    Raises:
+        CorruptShardError: the file is missing, truncated or no tar.
+    """
+    path = Path(path)
+    try:
+        _check_complete(path)
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if file is None:
+                    raise CorruptShardError(path, f"member {member.name!r} is no file")
+                yield PurePosixPath(member.name).stem, file.read()
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise CorruptShardError(path, f"cannot be read ({error})") from error
+
+
+def load_images(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
+    """Yields (image_id, RGB image) for manifest rows in their order; each shard is read once per run of rows.
+
+    manifest_rows: columns image_id, shard, sha256. folder: the product folder that holds `shards/`.
+
+    Raises:
+        CorruptShardError: a shard is damaged, an image is missing or its bytes changed.
+    """
+    columns = (manifest_rows[name] for name in ("shard", "image_id", "sha256"))
+    for shard, rows in groupby(zip(*columns, strict=True), key=lambda row: row[0]):
+        path = Path(folder) / "shards" / shard
+        digests = {image_id: digest for _, image_id, digest in rows}
+        contents = {name: content for name, content in read_shard(path) if name in digests}
+        for image_id, digest in digests.items():
+            if image_id not in contents:
+                raise CorruptShardError(path, f"image {image_id} of the manifest is missing")
+            if sha256(contents[image_id]) != digest:
+                raise CorruptShardError(path, f"image {image_id} differs from its sha256 in the manifest")
+            yield image_id, decode_image(contents[image_id])
+
+
+def sha256(content: bytes) -> str:
+    """The hexadecimal digest that manifests store."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """PNG bytes of an (H, W, 3) or (H, W) uint8 image; equal pixels give equal bytes."""
+    if image.dtype != np.uint8:
+        raise ValueError(f"image is {image.dtype} in {image.shape}: give uint8 in [0, 255]")
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def decode_image(content: bytes) -> Image.Image:
+    """RGB image of any size out of a file's bytes: EXIF rotation applied, transparency on white, 16 bit to 8.
+
+    Raises:
+        ValueError: the bytes are no complete image of a known format.
+    """
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        return _as_rgb(ImageOps.exif_transpose(image))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{len(content)} bytes starting with {content[:8]!r} are no readable image ({error});"
+            f" give a complete file in one of {', '.join(_FORMATS)}"
+        ) from error
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Grey levels of 16 or more bits in 0..65535, floats in 0..1; larger values saturate."""
+    levels = grey.astype(np.float64) * (255.0 if grey.dtype.kind == "f" else 255.0 / 65535.0)
+    return np.clip(np.rint(np.nan_to_num(levels)), 0, 255).astype(np.uint8)
+
+
+def _check_complete(path: Path) -> None:
+    """tarfile takes a file that is cut between two members for a shorter tar, so look at its end."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - len(_TRAILER)))
+        if size % tarfile.RECORDSIZE or file.read() != _TRAILER:
+            raise CorruptShardError(path, f"is cut off at {size} bytes")

@@ -1,0 +1,208 @@
+"""What every script in pipeline/ shares: settings, paths, resume folder, metrics files and the MLflow run of its stage.
+
+Only pipeline/ imports this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tailorset.params import Params, flatten, load_params, read_yaml
+from tailorset.plugins import unknown
+from tailorset.records import LabelSpace
+from tailorset.seeding import sample_seed
+from tailorset.tracking import Tracker
+
+REAL = Path("data/real")
+PROMPTS = Path("data/prompts/prompts.parquet")
+LORA = Path("models/text_encoder_lora")
+SYNTHETIC = Path("data/synthetic")
+FILTERED = Path("data/filtered")
+CLASSIFIER = Path("models/classifier")
+REPORTS = Path("reports")
+
+
+class Stage:
+    """One running stage: its settings, its folders, its metrics."""
+
+    def __init__(self, name: str, root: Path, params: Params, work_dir: Path, tracker: Tracker) -> None:
+        self.name, self.root, self.params, self.work_dir, self.tracker = name, root, params, work_dir, tracker
+
+    @cached_property
+    def label_space(self) -> LabelSpace:
+        """The labels, validated."""
+        return LabelSpace.load(self.params.label_space)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device params.yaml asks for; `auto` takes a GPU where there is one."""
+        return resolve_device(self.params.device)
+
+    @property
+    def report_dir(self) -> Path:
+        """reports/<stage>, made on first use."""
+        folder = REPORTS / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def plots_dir(self) -> Path:
+        """reports/<stage>/plots, made on first use."""
+        folder = self.report_dir / "plots"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Send metrics of the moment to MLflow only."""
+        self.tracker.log_metrics(metrics, step)
+
+    def save_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Write reports/<stage>/metrics.json, sorted and flat, and send the same names to MLflow."""
+        write_json(self.report_dir / "metrics.json", {key: _plain(value) for key, value in metrics.items()})
+        self.tracker.log_metrics(metrics)
+
+    def log_figure(self, path: Path) -> None:
+        """Keep a plot that lies in the stage's outputs with its MLflow run as well."""
+        self.tracker.log_file(path)
+
+
+@contextlib.contextmanager
+def run_stage(name: str) -> Iterator[Stage]:
+    """Open a stage: read params.yaml, seed, open its MLflow run and its resume folder; tidy up when it succeeds.
+
+    Raises:
+        ValueError: params.yaml or dvc.yaml is not valid, or dvc.yaml has no such stage.
+    """
+    _log_plainly()
+    params = load_params()
+    definition = stage_definition(name)
+    torch.manual_seed(sample_seed(params.seed, name))
+    root = project_root()
+    work_dir = root / ".work" / name / fingerprint(definition)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    with Tracker(name, root, definition["params"]) as tracker:
+        yield Stage(name, root, params, work_dir, tracker)
+    shutil.rmtree(work_dir)
+
+
+def project_root() -> Path:
+    """The project's own folder, also from inside the temporary copy in which DVC runs an experiment."""
+    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto`, `cpu` or `cuda` as a device.
+
+    Raises:
+        ValueError: `cuda` where there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but there is no CUDA device here: choose auto or cpu in params.yaml.")
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return torch.device(chosen)
+
+
+def stage_definition(name: str, folder: Path | None = None) -> dict[str, Any]:
+    """What dvc.yaml says a stage depends on: {"deps": [paths], "params": {flat name: value}}, templates resolved.
+
+    Raises:
+        ValueError: no such stage, or a template that params.yaml does not fill.
+    """
+    folder = folder or Path.cwd()
+    values = read_yaml(folder / "params.yaml")
+    stages = read_yaml(folder / "dvc.yaml").get("stages", {})
+    if name not in stages:
+        raise ValueError(unknown("stage of dvc.yaml", name, stages))
+    deps = [_fill(dep, flatten(values)) for dep in stages[name].get("deps", [])]
+    return {"deps": deps, "params": _selected(values, stages[name].get("params", []))}
+
+
+def fingerprint(definition: Mapping[str, Any]) -> str:
+    """Name of a resume folder: changes with any parameter, dependency or line of code the stage depends on."""
+    hashes = {dep: _content_hash(Path(dep)) for dep in definition["deps"]}
+    content = json.dumps([definition["params"], hashes], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling to write a file or folder to; it takes the place of `path` only on success."""
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove(partial)
+    yield partial
+    _remove(path)
+    partial.replace(path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Stable JSON: sorted keys, one newline at the end; NaN is refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def all_metrics(reports: Path = REPORTS) -> dict[str, float]:
+    """The metrics of every stage and of the final reports/metrics.json, under the names they have there."""
+    metrics: dict[str, float] = {}
+    for path in (*sorted(reports.glob("*/metrics.json")), reports / "metrics.json"):
+        if path.exists():
+            metrics |= json.loads(path.read_text(encoding="utf-8"))
+    return metrics
+
+
+def _selected(values: Mapping[str, Any], names: list[Any]) -> dict[str, Any]:
+    flat = flatten(values)
+    return {key: value for key, value in flat.items() for name in names if key == name or key.startswith(f"{name}.")}
+
+
+def _fill(template: Any, values: Mapping[str, Any]) -> str:
+    path = next(iter(template)) if isinstance(template, Mapping) else template
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise ValueError(f"dvc.yaml, {path!r}: " + unknown("key of params.yaml", match[1], values))
+        return str(values[match[1]])
+
+    return re.sub(r"\$\{([^}]+)\}", value, path)
+
+
+def _content_hash(path: Path) -> str:
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    total = hashlib.sha256()
+    for file in files:
+        if "__pycache__" in file.parts:
+            continue
+        if not file.exists():
+            raise ValueError(f"{file} is missing: run `dvc repro`, which makes what a stage depends on first.")
+        with file.open("rb") as stream:
+            total.update(f"{file.relative_to(path)}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def _plain(value: Any) -> float | int:
+    return value if isinstance(value, int) else float(value)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _log_plainly() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("alembic", "mlflow", "httpx", "filelock", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,197 @@
+"""Tune a generator's text encoder until CLIP recognises the requested labels in its images.
+
+Letters: B images of a batch, U unseen labels, D width of CLIP's embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tailorset.clip import Clip
+from tailorset.generators import Generator
+from tailorset.losses import asymmetric_loss, grouped_softmax
+from tailorset.records import Prompt
+from tailorset.seeding import numpy_rng, sample_seed
+
+MAX_SKIPPED_IN_A_ROW = 5
+ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to tune; `clip` is the margin of the asymmetric loss, backprop_steps the K of the sampling loop."""
+
+    num_updates: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    max_grad_norm: float
+    num_inference_steps: int
+    backprop_steps: int
+    gamma_neg: float = 4.0
+    gamma_pos: float = 0.0
+    clip: float = 0.05
+
+
+class Update(NamedTuple):
+    """What one update did. acceptance: share of the batch's images the discriminator recognises before the update;
+    skipped: its gradient was not finite, so the text encoder stayed as it was."""
+
+    update: int
+    loss: float
+    acceptance: float
+    grad_norm: float
+    skipped: bool
+
+
+class Scorer:
+    """A CLIP that scores images against all unseen labels; their text features are computed once."""
+
+    def __init__(self, clip: Clip, unseen: Sequence[str], template: str) -> None:
+        self.clip, self.unseen = clip, tuple(unseen)
+        self._text_features = clip.encode_texts(self.unseen, template)  # (U, D)
+
+    def requested(self, prompts: Sequence[Prompt]) -> Tensor:
+        """(B, U) bool: the labels each prompt asks for."""
+        rows = [[label in prompt.labels for label in self.unseen] for prompt in prompts]
+        return torch.tensor(rows, device=self.clip.device)
+
+    def probabilities(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """(B, U) grouped probabilities of images (B, 3, H, W) in [0, 1]."""
+        return grouped_softmax(self.clip.logits(images, self._text_features), self.requested(prompts))
+
+    @torch.no_grad()
+    def weakest(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """(B,) the lowest grouped probability among each image's requested labels."""
+        return weakest_requested(self.probabilities(images, prompts), self.requested(prompts))
+
+
+def weakest_requested(probabilities: Tensor, requested: Tensor) -> Tensor:
+    """(B,) the lowest probability of a requested label; probabilities (B, U), requested (B, U) bool."""
+    return probabilities.masked_fill(~requested, 1.0).amin(dim=1)
+
+
+class Tuner:
+    """The text encoder's adapter with its optimiser; `updates` is the loop.
+
+    Raises: ValueError if the generator has no trainable adapter.
+    Source: Zhang et al. 2024, sec. 3.2; Clark et al. 2024 for backprop_steps < num_inference_steps.
+    Deviation: LoRA matrices instead of all weights, batches instead of single prompts.
+    """
+
+    def __init__(
+        self, generator: Generator, discriminator: Scorer, prompts: Sequence[Prompt], settings: Settings, seed: int
+    ) -> None:
+        self.generator, self.discriminator = generator, discriminator
+        self.prompts, self.settings, self.seed = prompts, settings, seed
+        trainable = [weight for weight in generator.text_encoder.parameters() if weight.requires_grad]
+        if not trainable or not prompts:
+            raise ValueError(
+                f"{len(trainable)} trainable weights, {len(prompts)} prompts: call generator.add_adapter first and"
+                " give at least one prompt"
+            )
+        self.adapter = nn.ParameterList(trainable)
+        self.optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+    def updates(self, history: Sequence[Update] = ()) -> Iterator[Update]:
+        """Yield a record after each update, continuing after those in `history`.
+
+        To resume, restore `adapter` and `optimizer` first: an update depends on them, its number and the seed only.
+
+        Raises: ValueError when more than 5 updates in a row had a gradient that is not finite.
+        """
+        in_a_row = _trailing_skips(history)
+        for update in range(len(history), self.settings.num_updates):
+            record = self._update(update)
+            in_a_row = in_a_row + 1 if record.skipped else 0
+            yield record
+            if in_a_row > MAX_SKIPPED_IN_A_ROW:
+                raise ValueError(
+                    f"the last {in_a_row} updates had a gradient that is not finite (loss {record.loss}): lower"
+                    " tune_text_encoder.learning_rate or backprop_steps, or set generator.dtype to float32"
+                )
+
+    def _update(self, update: int) -> Update:
+        prompts, seeds = self._batch(update)
+        settings = self.settings
+        images = self.generator.sample(
+            [prompt.text for prompt in prompts], seeds, settings.num_inference_steps, settings.backprop_steps
+        )
+        probabilities = self.discriminator.probabilities(images, prompts)
+        targets = self.discriminator.requested(prompts)
+        loss = asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
+        loss.backward()
+        norm = float(nn.utils.clip_grad_norm_(self.adapter, settings.max_grad_norm))
+        finite = math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        accepted = (weakest_requested(probabilities.detach(), targets) > ACCEPTED_ABOVE).float().mean()
+        return Update(update, float(loss), float(accepted), norm, skipped=not finite)
+
+    def _batch(self, update: int) -> tuple[list[Prompt], list[int]]:
+        """The prompts and image seeds of one update, drawn from its number."""
+        size = self.settings.batch_size
+        rng = numpy_rng(self.seed, "tuning prompts", update)
+        chosen = rng.choice(len(self.prompts), size, replace=size > len(self.prompts))
+        return [self.prompts[i] for i in chosen], [sample_seed(self.seed, "tuning", update, i) for i in range(size)]
+
+
+def split_prompts(prompts: Sequence[Prompt], num_held_out: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:
+    """Split into (tuning, held out), the held-out ones spread evenly over the requested label sets.
+
+    A tuning prompt whose text is held out as well is dropped.
+
+    Raises: ValueError if no prompt would be left to tune on.
+    """
+    if not 0 < num_held_out < len(prompts):
+        raise ValueError(
+            f"held_out_prompts is {num_held_out} of {len(prompts)} prompts: choose 1 to {len(prompts) - 1}, or write"
+            " more prompts (write_prompts.prompts_per_pair)"
+        )
+    shuffled = [prompts[i] for i in numpy_rng(seed, "held out").permutation(len(prompts))]
+    met: dict[tuple[str, ...], int] = {}
+    turns = []
+    for prompt in shuffled:
+        met[prompt.labels] = met.get(prompt.labels, 0) + 1
+        turns.append(met[prompt.labels])
+    order = sorted(range(len(shuffled)), key=turns.__getitem__)  # stable: first of each label set, then second ...
+    held_out = [shuffled[i] for i in order[:num_held_out]]
+    texts = {prompt.text for prompt in held_out}
+    return [prompt for prompt in prompts if prompt.text not in texts], held_out
+
+
+def draw(
+    generator: Generator, prompts: Sequence[Prompt], seed: int, num_inference_steps: int, batch_size: int
+) -> Iterator[Tensor]:
+    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order; a prompt that repeats gets new seeds."""
+    met: dict[str, int] = {}
+    seeds = []
+    for prompt in prompts:
+        seeds.append(sample_seed(seed, "held out", prompt.prompt_id, met.get(prompt.prompt_id, 0)))
+        met[prompt.prompt_id] = met.get(prompt.prompt_id, 0) + 1
+    for start in range(0, len(prompts), batch_size):
+        part = slice(start, start + batch_size)
+        yield generator.sample([prompt.text for prompt in prompts[part]], seeds[part], num_inference_steps)
+
+
+def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
+    """Share of the images (N, 3, H, W) in which, to this CLIP, every requested label is above one half."""
+    parts = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
+    weakest = torch.cat([scorer.weakest(images[part], prompts[part]) for part in parts])
+    return float((weakest > ACCEPTED_ABOVE).float().mean())
+
+
+def _trailing_skips(history: Sequence[Update]) -> int:
+    count = 0
+    for record in reversed(history):
+        if not record.skipped:
+            break
+        count += 1
+    return count

@@ -1,0 +1,194 @@
+"""MLflow for the pipeline: one parent run per pipeline execution, one child run per executed stage.
+
+Tracking never stops a stage: when the server is down, the stage says so once, loudly, and goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "tailorset"
+EXECUTION_TAG = "tailorset.execution"
+MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
+
+
+class TrackingWarning(UserWarning):
+    """MLflow could not be reached or refused; the pipeline went on without it."""
+
+
+def tracking_uri(root: Path) -> str:
+    """MLFLOW_TRACKING_URI, or one SQLite file at the project's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+
+
+def connect(root: Path) -> tuple[MlflowClient, str]:
+    """A client and the id of the project's experiment; the first of several simultaneous callers sets the database up.
+
+    The artifact folder of a local database is absolute: DVC runs experiments in temporary copies of the project.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the default retries for minutes
+    import mlflow  # slow to import: only stages that run pay for it
+
+    uri = tracking_uri(root)
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    with _lock(root):
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return client, experiment.experiment_id
+        local = uri.startswith("sqlite")
+        location = (root / "mlartifacts").as_uri() if local else None
+        return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+
+
+class Tracker:
+    """The MLflow run of one stage: a context manager that opens it and closes it as FINISHED or FAILED."""
+
+    def __init__(self, stage: str, root: Path, params: Mapping[str, Any]) -> None:
+        self.stage, self.root, self.params = stage, root, params
+        self.client: MlflowClient | None = None
+        self.parent_id = self.run_id = ""
+
+    def __enter__(self) -> Self:
+        with self.tolerant():
+            client, experiment_id = connect(self.root)
+            self.parent_id = _parent_run(client, experiment_id, self.root)
+            tags = {"mlflow.runName": self.stage, "mlflow.parentRunId": self.parent_id, **_source_tags(self.stage)}
+            self.run_id = client.create_run(experiment_id, tags=tags).info.run_id
+            self.client = client
+            write_batches(client, self.run_id, {}, self.params)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED" if kind is None else "FAILED"
+        with self.tolerant():
+            for run_id in (self.run_id, self.parent_id):
+                if self.client:
+                    self.client.set_terminated(run_id, status)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether this stage is still being tracked."""
+        return self.client is not None
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Metrics of this stage's run."""
+        self._log(self.run_id, metrics, step=step)
+
+    def log_file(self, path: Path) -> None:
+        """A figure or report, kept with this stage's run."""
+        with self.tolerant():
+            if self.client:
+                self.client.log_artifact(self.run_id, str(path))
+
+    def summarise(self, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+        """Copy params and metrics of the whole pipeline to the parent: cached stages make no run of their own."""
+        self._log(self.parent_id, metrics, params)
+
+    def _log(
+        self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None, step: int = 0
+    ) -> None:
+        with self.tolerant():
+            if self.client:
+                write_batches(self.client, run_id, metrics, params or {}, step)
+
+    @contextlib.contextmanager
+    def tolerant(self) -> Iterator[None]:
+        """Around every use of MLflow: whatever it raises is said loudly, ends the tracking, and stops nothing else."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever MLflow, SQLAlchemy or HTTP raise, the stage goes on
+            self.client = None
+            warn_untracked(self.stage, self.root, error)
+
+
+def write_batches(
+    client: MlflowClient, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any], step: int = 0
+) -> None:
+    """Log to a run in batches of the size MLflow takes: 1,000 metrics or 100 params."""
+    from mlflow.entities import Metric, Param
+
+    now = int(time.time() * 1000)
+    numbers = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+    texts = [Param(key, str(value)[:MAX_PARAM_CHARS]) for key, value in params.items()]
+    for start in range(0, len(numbers), 1000):
+        client.log_batch(run_id, metrics=numbers[start : start + 1000])
+    for start in range(0, len(texts), 100):
+        client.log_batch(run_id, params=texts[start : start + 100])
+
+
+def warn_untracked(stage: str, root: Path, error: Exception) -> None:
+    """Say loudly that MLflow failed and that the products of the stage are unaffected."""
+    cause = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    message = (
+        f"{stage}: MLflow at {tracking_uri(root)} failed ({cause}). "
+        "The stage goes on WITHOUT tracking; its products are not affected. "
+        f"Check MLFLOW_TRACKING_URI; `dvc repro --force --single-item {stage}` records it again."
+    )
+    warnings.warn(message, TrackingWarning, stacklevel=3)
+    print(f"\n{'!' * 80}\n{message}\n{'!' * 80}\n", file=sys.stderr)
+
+
+def git_revision() -> tuple[str, bool]:
+    """The commit that is checked out here, and whether the working tree differs from it."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
+    return (commit.stdout.strip() if commit.returncode == 0 else "uncommitted"), bool(changes.stdout.strip())
+
+
+def execution_key() -> tuple[str, str]:
+    """(key, name) of the pipeline execution this process belongs to; the key is the same in all its stages.
+
+    A DVC experiment is known by its name. For a plain `dvc repro` it is the DVC process above this one (its id and
+    start time), so that the next `dvc repro` is another execution; a stage run by hand is an execution of its own.
+    """
+    if name := os.environ.get("DVC_EXP_NAME"):
+        return f"{name}@{os.environ.get('DVC_EXP_BASELINE_REV', '')}", name
+    process = _dvc_process() or psutil.Process()
+    return f"{process.pid}-{process.create_time():.2f}", f"run-{git_revision()[0][:8]}"
+
+
+def _dvc_process() -> psutil.Process | None:
+    for process in psutil.Process().parents():
+        with contextlib.suppress(psutil.Error):
+            if any(Path(word).name in ("dvc", "dvc.exe") for word in process.cmdline()[:4]):
+                return process
+    return None
+
+
+def _parent_run(client: MlflowClient, experiment_id: str, root: Path) -> str:
+    key, name = execution_key()
+    revision, dirty = git_revision()
+    with _lock(root):
+        found = client.search_runs([experiment_id], f"tags.`{EXECUTION_TAG}` = '{key}'", max_results=1)
+        if found:
+            return found[0].info.run_id
+        tags = {EXECUTION_TAG: key, "mlflow.runName": name, "git.commit": revision, "git.dirty": str(dirty).lower()}
+        return client.create_run(experiment_id, tags=tags | _source_tags("dvc repro")).info.run_id
+
+
+def _source_tags(name: str) -> dict[str, str]:
+    return {"mlflow.source.name": name, "mlflow.source.type": "PROJECT"}
+
+
+def _lock(root: Path) -> FileLock:
+    path = root / ".work" / "mlflow.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, timeout=120)

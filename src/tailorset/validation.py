@@ -1,0 +1,131 @@
+"""Looks at tables with Great Expectations: findings for people and programs, and Data Docs pages.
+
+Importing Great Expectations takes seconds, so only the validation stage imports this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import great_expectations as gx
+from great_expectations import expectations as gxe
+from great_expectations.checkpoint import UpdateDataDocsAction
+from great_expectations.core import ExpectationValidationResult
+from great_expectations.data_context.types.base import ProgressBarsConfig
+
+from tailorset.rules import Rule, Severity, Table
+
+_SITE = "data_docs"
+_NUM_EXAMPLES = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of one rule. `examples` are offending rows as "row: value"; nothing in it depends on time."""
+
+    table: str
+    title: str
+    expectation: str
+    severity: Severity
+    success: bool
+    num_rows: int
+    num_offending: int  # 0 if the rule is on the table as a whole
+    observed: str  # what was found instead, for rules on the table as a whole
+    examples: tuple[str, ...]
+    remedy: str
+
+    @property
+    def is_critical(self) -> bool:
+        return not self.success and self.severity == "critical"
+
+    @property
+    def is_warning(self) -> bool:
+        return not self.success and self.severity == "warning"
+
+    def __str__(self) -> str:
+        found = f"{self.num_offending} of {self.num_rows} rows" if self.num_offending else self.observed
+        lines = [f"[{self.severity}] {self.table}: {self.title} ({self.expectation}): {found}"]
+        lines += [f"    {example}" for example in self.examples]
+        return "\n".join([*lines, f"    remedy: {self.remedy}"])
+
+
+class Gate:
+    """Checks tables and writes Data Docs pages below a folder."""
+
+    def __init__(self, docs_folder: Path) -> None:
+        self.context = gx.get_context(mode="ephemeral")
+        self.context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+        self.context.add_data_docs_site(_SITE, _site_config(docs_folder))
+        self.source = self.context.data_sources.add_pandas("tables")
+
+    def check(self, tables: Sequence[Table]) -> list[Finding]:
+        """The findings of every rule, in the order of the tables."""
+        return [finding for table in tables for finding in self._check_table(table)]
+
+    def _check_table(self, table: Table) -> Iterator[Finding]:
+        batch = self.source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all rows")
+        suite = gx.ExpectationSuite(name=table.name, expectations=[_expectation(rule) for rule in table.rules])
+        definition = gx.ValidationDefinition(name=table.name, data=batch, suite=self.context.suites.add(suite))
+        checkpoint = gx.Checkpoint(
+            name=table.name,
+            validation_definitions=[self.context.validation_definitions.add(definition)],
+            result_format=_result_format(table),
+            actions=[UpdateDataDocsAction(name="data_docs", site_names=[_SITE])],
+        )
+        outcome = self.context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table.frame})
+        (validation,) = outcome.run_results.values()
+        results = {result.expectation_config.meta["title"]: result for result in validation.results}
+        for rule in table.rules:
+            yield _finding(table, rule, results[rule.title])
+
+
+def report(findings: Sequence[Finding]) -> dict[str, Any]:
+    """The findings as JSON: equal data give equal bytes."""
+    return {
+        "passed": not any(finding.is_critical for finding in findings),
+        "num_critical": sum(finding.is_critical for finding in findings),
+        "num_warnings": sum(finding.is_warning for finding in findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def _expectation(rule: Rule) -> gxe.Expectation:
+    meta = {"title": rule.title, "remedy": rule.remedy}
+    notes = f"{rule.title}. If not: {rule.remedy}."
+    return getattr(gxe, rule.expectation)(**rule.arguments, severity=rule.severity, meta=meta, notes=notes)
+
+
+def _result_format(table: Table) -> dict[str, Any]:
+    if "row" not in table.frame:
+        return {"result_format": "SUMMARY"}
+    return {"result_format": "SUMMARY", "unexpected_index_column_names": ["row"]}
+
+
+def _site_config(folder: Path) -> dict[str, Any]:
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
+    return {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
+
+
+def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> Finding:
+    """Raises RuntimeError where the expectation could not be computed: no verdict is not a pass."""
+    details = result.result
+    if result.exception_info and result.exception_info.get("raised_exception"):
+        raise RuntimeError(f"{table.name}: {rule.title}: {result.exception_info['exception_message']}")
+    rows = details.get("partial_unexpected_index_list") or []
+    column = rule.arguments.get("column", "")
+    return Finding(
+        table=table.name,
+        title=rule.title,
+        expectation=rule.expectation,
+        severity=rule.severity,
+        success=bool(result.success),
+        num_rows=len(table.frame),
+        num_offending=int(details.get("unexpected_count", 0)),
+        observed=str(details.get("observed_value", "")),
+        examples=tuple(f"{row['row']}: {row[column]}" for row in rows[:_NUM_EXAMPLES]),
+        remedy=rule.remedy,
+    )

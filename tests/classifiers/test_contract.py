@@ -1,0 +1,42 @@
+"""Every classifier plug-in keeps the folder's contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tailorset.classifier_training import TrainingConfig
+from tailorset.classifiers import Classifier, load_classifier
+from tailorset.plugins import load_plugin, plugin_config, plugin_names
+from tailorset.records import LabelSpace
+
+
+@pytest.mark.parametrize("name", plugin_names("classifiers"))
+def test_contract(name: str, backbones: dict[str, str], label_space: LabelSpace, tmp_path: Path) -> None:
+    block = {"name": name, "backbone": {"model": backbones["resnet"]}, "num_context_tokens": 4}
+    config = plugin_config("classifiers", block)
+    assert isinstance(config, TrainingConfig)
+    classifier = load_plugin("classifiers", name).build(config, label_space, torch.device("cpu"))
+    assert isinstance(classifier, Classifier)
+    assert isinstance(classifier, nn.Module)
+    assert not classifier.training
+
+    images = torch.rand(3, 3, 40, 56)
+    with torch.no_grad():
+        probabilities, maps = classifier(images), classifier.spatial_maps(images)
+    assert probabilities.shape == (3, len(label_space.names))
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    torch.testing.assert_close(maps.sum((2, 3)), torch.ones(3, len(label_space.names)))
+
+    trained = {id(p) for module in classifier.learned_modules().values() for p in module.parameters()}
+    stepped = {
+        id(p) for optimizer in classifier.optimizers().values() for g in optimizer.param_groups for p in g["params"]
+    }
+    assert trained == stepped == {id(p) for p in classifier.parameters() if p.requires_grad}
+
+    classifier.save(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(load_classifier(tmp_path)(images), probabilities)

@@ -1,0 +1,153 @@
+"""The dual-prompt classifier: its zero-shot start, what training touches, what a saved folder gives back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from tailorset.classifier_training import train_epochs
+from tailorset.classifiers import load_classifier
+from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
+from tailorset.clip import load_clip
+from tailorset.image_set import ImageSet
+from tailorset.records import LabelSpace
+
+KINDS = ("resnet", "vit", "custom_text")
+
+
+def config(backbone: str, **keys: object) -> Config:
+    defaults = {"num_context_tokens": 4, "num_epochs": 2, "warmup_epochs": 0, "batch_size": 6}
+    return Config.model_validate({"backbone": {"model": backbone}} | defaults | keys)
+
+
+def pixels(images: ImageSet) -> Tensor:
+    return images.images.float() / 255
+
+
+def train(classifier: DualPrompt, data: ImageSet) -> list[dict[str, float]]:
+    return list(train_epochs(classifier, data, classifier.optimizers(), classifier.config, seed=0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_starts_with_the_ranking_of_zero_shot_clip(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace, val: ImageSet
+) -> None:
+    classifier = build(config(backbones[kind], global_weight=1.0, fusion=False), label_space)
+    clip = load_clip(backbones[kind], "cpu")
+    expected = clip.logits(pixels(val), clip.encode_texts(label_space.names, "a photo of a {}"))
+    got = classifier.logits(pixels(val))
+    # an image's negative score is the same for all labels: it shifts the image's logits alike
+    torch.testing.assert_close(
+        got - got.mean(1, keepdim=True), expected - expected.mean(1, keepdim=True), atol=1e-3, rtol=0
+    )
+
+
+@torch.no_grad()
+def test_starts_unsaturated(backbones: dict[str, str], label_space: LabelSpace, val: ImageSet) -> None:
+    probabilities = build(config(backbones["resnet"]), label_space)(pixels(val))
+    assert probabilities.min() > 0.01
+    assert probabilities.max() < 0.99
+
+
+@torch.no_grad()
+def test_positions_follow_the_published_formula(
+    backbones: dict[str, str], label_space: LabelSpace, val: ImageSet
+) -> None:
+    classifier = build(config(backbones["resnet"], global_weight=0.0, score_scale=100.0, fusion=False), label_space)
+    visual, image = classifier.visual, pixels(val)[:1]
+    layer4 = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem((image - 0.5) / 0.25)))))
+    dense = visual.attnpool.c_proj(visual.attnpool.v_proj(layer4.flatten(2).transpose(1, 2)))[0]
+    dense = dense / dense.norm(dim=-1, keepdim=True)
+    positive, negative = (20 * dense @ text.T for text in classifier.text_features)  # (P, L)
+    weights = positive.softmax(0)
+    scores = torch.stack([5 * (negative * weights).sum(0), 5 * (positive * weights).sum(0)])
+    torch.testing.assert_close(classifier(image)[0], scores.softmax(0)[1], atol=1e-5, rtol=1e-4)
+    maps = classifier.spatial_maps(image)
+    assert maps.shape == (1, 5, 2, 2)
+    torch.testing.assert_close(maps.flatten(2)[0], weights.T, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_changes_contexts_and_fusion_and_nothing_else(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet
+) -> None:
+    classifier = build(config(backbones[kind]), label_space)
+    tower = classifier.prompts.tower.model
+    frozen = {name: value.clone() for name, value in tower.state_dict().items()}
+    learned = {name: value.detach().clone() for name, value in classifier.named_parameters() if value.requires_grad}
+    train(classifier, real + synthetic)
+    assert all(torch.equal(value, frozen[name]) for name, value in tower.state_dict().items())
+    after = dict(classifier.named_parameters())
+    assert {name for name in learned if not torch.equal(after[name], learned[name])} == set(learned)
+    assert {name.split(".")[0] for name in learned} == {"prompts", "fusion"}
+
+
+def test_training_learns(
+    backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet
+) -> None:
+    keys = {"num_epochs": 12, "learning_rate": 0.05, "fusion_learning_rate": 0.01, "cutout": 0, "rand_augment": False}
+    classifier = build(config(backbones["resnet"], low_resolution=0, zoom_out=1, batch_size=19, **keys), label_space)
+    losses = [epoch["loss"] for epoch in train(classifier, real + synthetic)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_label_subset_equals_the_columns_of_all(
+    backbones: dict[str, str], label_space: LabelSpace, val: ImageSet
+) -> None:
+    classifier = build(config(backbones["resnet"]), label_space)
+    for mode in (False, True):
+        classifier.train(mode)
+        classifier.fusion.eval()
+        full = classifier(pixels(val))
+        torch.testing.assert_close(classifier(pixels(val), [3, 0]), full[:, [3, 0]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_saved_classifier_answers_alike_without_its_backbone(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet, tmp_path: Path
+) -> None:
+    classifier = build(config(backbones[kind], num_epochs=1), label_space)
+    with torch.enable_grad():
+        train(classifier, real + synthetic)
+    classifier.eval().save(tmp_path / "classifier")
+    path = tmp_path / "classifier" / "config.json"
+    path.write_text(path.read_text().replace(backbones[kind], "local-dir:gone"))
+    loaded = load_classifier(tmp_path / "classifier")
+    assert loaded.labels == label_space.names
+    images = torch.rand(2, 3, 50, 70)
+    assert torch.equal(loaded(images), classifier(images))
+    with pytest.raises(ValueError, match="build it from its params"):
+        loaded.train()
+
+
+def test_damaged_folder_is_refused(backbones: dict[str, str], label_space: LabelSpace, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="dvc repro train_classifier"):
+        load_classifier(tmp_path)
+    build(config(backbones["resnet"]), label_space).save(tmp_path)
+    weights = (tmp_path / "classifier.safetensors").read_bytes()
+    (tmp_path / "classifier.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match="no usable classifier"):
+        load_classifier(tmp_path)
+    description = json.loads((tmp_path / "config.json").read_text()) | {"name": "dual_promt"}
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match="dual_prompt"):
+        load_classifier(tmp_path)
+
+
+def test_contexts_must_leave_room_for_the_longest_label(backbones: dict[str, str], label_space: LabelSpace) -> None:
+    with pytest.raises(ValueError, match=r"'fish'.*choose 1 to 18"):
+        build(config(backbones["resnet"], num_context_tokens=19), label_space)
+    assert build(config(backbones["resnet"], num_context_tokens=18), label_space).prompts.contexts.shape == (2, 18, 32)
+
+
+@pytest.mark.parametrize("keys", [{"num_contxt_tokens": 4}, {"cutout": 2}, {"warmup_epochs": 2}, {"global_weight": -1}])
+def test_wrong_settings_are_refused(keys: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(keys))):
+        config("RN50", **keys)

@@ -1,0 +1,121 @@
+"""Fixtures every folder of tests shares: tiny random foundation models, and a small project to run stages in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+
+WORDS = ("a", "photo", "of", "the", "red", "next", "to", "and", "in", "kite", "boat", "clock", "cup", "fish", "tree")
+TEXT_TOKENS = 12
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = (
+    "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",
+    "train_classifier", "evaluate", "register_model",
+)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary project to work in: params.yaml, label files, and a dvc.yaml whose stages depend on params only."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "data" / "labels", tmp_path / "data" / "labels")
+    blocks = list(yaml.safe_load((ROOT / "params.yaml").read_text()))
+    stages = {name: {"cmd": f"python pipeline/{name}.py", "params": blocks} for name in STAGES}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    monkeypatch.chdir(tmp_path)
+    for variable in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """A CLIPTokenizer that knows letters and WORDS; as in OpenAI's, the end-of-text token has the highest id."""
+    from transformers import CLIPTokenizer
+
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    vocab: dict[str, int] = {}
+    merges: list[tuple[str, str]] = []
+    for token in (*letters, *(f"{letter}</w>" for letter in letters)):
+        vocab[token] = len(vocab)
+    for word in WORDS:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        while len(parts) > 1:
+            merges.append((parts[0], parts[1]))
+            parts = [parts[0] + parts[1], *parts[2:]]
+            vocab.setdefault(parts[0], len(vocab))
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+    return CLIPTokenizer(vocab=vocab, merges=list(dict.fromkeys(merges)), model_max_length=TEXT_TOKENS)
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A random open_clip ViT for 16 px images, to be loaded as local-dir:FOLDER."""
+    vision = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+    return write_clip(tmp_path_factory.mktemp("clip"), tiny_tokenizer, vision, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_judge_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A random open_clip ModifiedResNet for 32 px images, to be loaded as local-dir:FOLDER."""
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}
+    return write_clip(tmp_path_factory.mktemp("judge"), tiny_tokenizer, vision, seed=2)
+
+
+def write_clip(folder: Path, tokenizer: Any, vision: dict[str, object], seed: int) -> Path:
+    """Write a random open_clip model with a tiny text tower as a local-dir folder."""
+    import open_clip
+    from safetensors.torch import save_file
+
+    text = {"context_length": TEXT_TOKENS, "vocab_size": len(tokenizer), "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text | {"hf_tokenizer_name": "local"}}
+    torch.manual_seed(seed)
+    model = open_clip.model.CLIP(**config)
+    preprocess = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
+    description = {"model_cfg": config, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(description))
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Path:
+    """A random StableDiffusionPipeline for 8 px images (4 x 4 latents) with v-prediction."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    folder = tmp_path_factory.mktemp("diffusion")
+    torch.manual_seed(0)
+    text = CLIPTextConfig(
+        vocab_size=len(tiny_tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=TEXT_TOKENS, projection_dim=16,
+        bos_token_id=tiny_tokenizer.bos_token_id, eos_token_id=tiny_tokenizer.eos_token_id,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=4, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 16),
+        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
+        cross_attention_dim=16, attention_head_dim=2, norm_num_groups=4,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16), latent_channels=4, norm_num_groups=4, sample_size=8,
+    )  # fmt: skip
+    scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", timestep_spacing="trailing",
+        clip_sample=False,
+    )  # fmt: skip
+    StableDiffusionPipeline(
+        vae=vae, text_encoder=CLIPTextModel(text), tokenizer=tiny_tokenizer, unet=unet, scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder

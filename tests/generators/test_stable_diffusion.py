@@ -1,0 +1,240 @@
+"""The differentiable sampling loop: diffusers' own pipeline and finite differences are the oracles."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+
+from tailorset.generators.stable_diffusion import Config, StableDiffusion, build, build_scheduler
+
+PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
+SEEDS = [5, 6, 7]
+SCHEDULERS = ["dpm++_2m", "euler", "ddim"]
+Make = Callable[..., StableDiffusion]
+
+
+@pytest.fixture
+def make(tiny_diffusion_folder: Path) -> Make:
+    def build_tiny(**settings: Any) -> StableDiffusion:
+        values = {"model": str(tiny_diffusion_folder), "image_px": 8, "guidance_scale": 4.0} | settings
+        return build(Config(**values), "cpu")
+
+    return build_tiny
+
+
+def with_random_adapter(generator: StableDiffusion, size: float = 0.2) -> list[torch.nn.Parameter]:
+    """An adapter whose second matrices are not zero, so that every matrix has a gradient."""
+    generator.add_adapter(rank=2, alpha=4)
+    weights = [weight for weight in generator.text_encoder.parameters() if weight.requires_grad]
+    torch.manual_seed(0)
+    for weight in weights:
+        weight.data.normal_(std=size)
+    return weights
+
+
+def in_double(generator: StableDiffusion) -> StableDiffusion:
+    for module in (generator.text_encoder, generator.unet, generator.vae):
+        module.double()
+    return generator
+
+
+def weighted_sum(images: torch.Tensor) -> torch.Tensor:
+    """A smooth scalar of images that no symmetry makes constant."""
+    pattern = torch.randn(images.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return (images.double() * pattern).sum()
+
+
+def gradients(generator: StableDiffusion, weights: list[torch.nn.Parameter], steps: int, backprop_steps: int) -> Any:
+    return torch.autograd.grad(weighted_sum(generator.sample(PROMPTS, SEEDS, steps, backprop_steps)), weights)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
+def test_images_equal_the_stock_pipelines(
+    make: Make, tiny_diffusion_folder: Path, scheduler: str, guidance_scale: float
+) -> None:
+    ours = make(scheduler=scheduler, guidance_scale=guidance_scale, negative_prompt="the tree")
+    stock = StableDiffusionPipeline.from_pretrained(tiny_diffusion_folder, safety_checker=None)
+    stock.set_progress_bar_config(disable=True)
+    stock.scheduler = build_scheduler(scheduler, stock.scheduler.config)
+    noise = torch.stack([torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    expected = stock(
+        PROMPTS, negative_prompt=["the tree"] * 3, latents=noise, height=8, width=8, num_inference_steps=5,
+        guidance_scale=guidance_scale, output_type="pt",
+    ).images  # fmt: skip
+    torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 5), expected, atol=1e-5, rtol=0)
+
+
+def test_images_are_in_range_and_depend_on_prompt_and_seed(make: Make) -> None:
+    images = make().sample([PROMPTS[0], PROMPTS[1], PROMPTS[1]], [1, 1, 2], 3)
+    assert images.shape == (3, 3, 8, 8)
+    assert images.dtype == torch.float32
+    assert not images.requires_grad
+    assert 0 <= images.min() < images.max() <= 1
+    assert (images[0] - images[1]).abs().max() > 1e-4
+    assert (images[1] - images[2]).abs().max() > 1e-2
+
+
+def test_an_image_does_not_depend_on_its_batch(make: Make) -> None:
+    generator = make()
+    together = generator.sample(PROMPTS, SEEDS, 4)
+    alone = torch.cat([generator.sample([prompt], [seed], 4) for prompt, seed in zip(PROMPTS, SEEDS, strict=True)])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert torch.equal(together, generator.sample(PROMPTS, SEEDS, 4))
+
+
+def test_each_distinct_prompt_is_encoded_once(make: Make) -> None:
+    generator, sizes = make(), []
+    generator.text_encoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(output[0])))
+    generator.sample(PROMPTS, SEEDS, 3)
+    assert sizes == [3]  # two prompts and the negative one, once for all steps
+
+
+def test_guidance_costs_one_unet_call_per_step(make: Make) -> None:
+    generator, sizes = make(), []
+    generator.unet.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    generator.sample(PROMPTS, SEEDS, 4)
+    assert sizes == [6] * 4
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("backprop_steps", [1, 2, 4])
+def test_a_fresh_adapter_changes_nothing_and_gets_a_gradient(make: Make, scheduler: str, backprop_steps: int) -> None:
+    generator = make(scheduler=scheduler)
+    before = generator.sample(PROMPTS, SEEDS, 4)
+    generator.add_adapter(rank=2, alpha=2)
+    images = generator.sample(PROMPTS, SEEDS, 4, backprop_steps)
+    assert torch.equal(before, images.detach())
+    weighted_sum(images).backward()
+    second = [w.grad for name, w in generator.text_encoder.named_parameters() if ".lora_B." in name]
+    assert len(second) == 8  # four projections in each of two layers
+    assert all(gradient is not None and gradient.abs().max() > 0 for gradient in second)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "step_size", "tolerance"),
+    [("ddim", 1e-5, 1e-6), ("dpm++_2m", 2e-4, 2e-3)],  # diffusers computes a DPM-Solver step in float32
+)
+def test_the_full_gradient_equals_finite_differences(
+    make: Make, scheduler: str, step_size: float, tolerance: float
+) -> None:
+    generator = in_double(make(scheduler=scheduler))
+    weights = with_random_adapter(generator)
+    directions = [torch.randn(w.shape, generator=torch.Generator().manual_seed(i)) for i, w in enumerate(weights)]
+    exact = gradients(generator, weights, 4, backprop_steps=4)
+    slope = sum(float((g * d).sum()) for g, d in zip(exact, directions, strict=True))
+
+    def value(offset: float) -> float:
+        for weight, direction in zip(weights, directions, strict=True):
+            weight.data += offset * direction
+        result = float(weighted_sum(generator.sample(PROMPTS, SEEDS, 4)))
+        for weight, direction in zip(weights, directions, strict=True):
+            weight.data -= offset * direction
+        return result
+
+    measured = (value(step_size) - value(-step_size)) / (2 * step_size)
+    assert slope == pytest.approx(measured, rel=tolerance)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("backprop_steps", [1, 2])
+def test_a_truncated_gradient_equals_detaching_the_earlier_steps(
+    make: Make, scheduler: str, backprop_steps: int
+) -> None:
+    generator = make(scheduler=scheduler)
+    weights = with_random_adapter(generator)
+    truncated = gradients(generator, weights, 4, backprop_steps)
+
+    text = generator._guidance_text(PROMPTS)
+    stepper = build_scheduler(scheduler, generator._scheduler_config)
+    stepper.set_timesteps(4)
+    latents = generator._noise(SEEDS) * stepper.init_noise_sigma
+    for step, timestep in enumerate(stepper.timesteps):
+        states = text if step >= 4 - backprop_steps else text.detach()  # the reference: all steps recorded
+        prediction = generator._predict(stepper.scale_model_input(latents, timestep), timestep, states)
+        latents = stepper.step(prediction, timestep, latents).prev_sample
+    reference = torch.autograd.grad(weighted_sum(generator.decode(latents)), weights)
+    for ours, expected in zip(truncated, reference, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_more_steps_with_gradient_give_another_gradient(make: Make) -> None:
+    generator = make()
+    weights = with_random_adapter(generator)
+    one, full = gradients(generator, weights, 4, 1), gradients(generator, weights, 4, 4)
+    assert any((a - b).abs().max() > 1e-3 * b.abs().max() for a, b in zip(one, full, strict=True))
+
+
+def test_checkpointing_leaves_the_gradient_as_it_is(make: Make) -> None:
+    generator = make()
+    weights = with_random_adapter(generator)
+    plain = gradients(generator, weights, 3, 3)
+    generator.enable_gradient_checkpointing()
+    for ours, expected in zip(gradients(generator, weights, 3, 3), plain, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_half_precision_is_for_the_unet_only(make: Make) -> None:
+    generator = make(dtype="bfloat16")
+    images = generator.sample(PROMPTS, SEEDS, 3)
+    assert images.dtype == torch.float32
+    assert generator.unet.dtype == torch.bfloat16
+    assert generator.vae.dtype == generator.text_encoder.dtype == torch.float32
+    assert (images - make().sample(PROMPTS, SEEDS, 3)).abs().max() < 0.2
+
+
+@pytest.mark.parametrize(("seeds", "steps", "backprop_steps"), [([1], 4, 0), (SEEDS, 4, 5), (SEEDS, 0, 0)])
+def test_senseless_requests_are_refused(make: Make, seeds: list[int], steps: int, backprop_steps: int) -> None:
+    with pytest.raises(ValueError, match=r"one seed per prompt|backprop_steps"):
+        make().sample(PROMPTS, seeds, steps, backprop_steps)
+
+
+def test_an_image_size_the_model_cannot_draw_is_refused(make: Make) -> None:
+    with pytest.raises(ValueError, match="multiples of 4 px"):
+        make(image_px=10)
+
+
+@pytest.fixture
+def copied_folder(tiny_diffusion_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_diffusion_folder, tmp_path / "diffusion"))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_truncated_and_missing_weights_are_refused_with_a_remedy(make: Make, copied_folder: Path, part: str) -> None:
+    (weights,) = (copied_folder / part).glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"truncated or damaged.*git checkout"):
+        make(model=str(copied_folder))
+    weights.unlink()
+    with pytest.raises(ValueError, match=rf"{part} holds no .safetensors.*git checkout"):
+        make(model=str(copied_folder))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_lack_a_tensor_are_never_filled_with_random_numbers(
+    make: Make, copied_folder: Path, part: str
+) -> None:
+    (weights,) = (copied_folder / part).glob("*.safetensors")
+    tensors = load_file(weights)
+    lost = sorted(tensors)[3]
+    del tensors[lost]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="1 tensors are missing"):
+        make(model=str(copied_folder))
+
+
+def test_a_model_of_another_kind_or_nowhere_is_refused(make: Make, copied_folder: Path) -> None:
+    index = copied_folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusionXLPipeline"}))
+    with pytest.raises(ValueError, match="StableDiffusionXLPipeline"):
+        make(model=str(copied_folder))
+    with pytest.raises(ValueError, match=r"cannot be loaded.*HF_HUB_OFFLINE"):
+        make(model="nobody/nothing")

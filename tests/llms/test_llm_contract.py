@@ -1,0 +1,49 @@
+"""What every LLM plug-in keeps to; a new file in llms/ needs its settings in OPTIONS, and nothing else here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tailorset.llms import LLM
+from tailorset.painter import dialogue
+from tailorset.plugins import load_plugin, plugin_names
+
+OPTIONS: dict[str, dict[str, object]] = {"template": {}, "transformers": {"max_new_tokens": 8, "batch_size": 2}}
+DIALOGUES = [dialogue(keywords, 10) for keywords in [("cup",), ("computer keyboard", "clock"), ("key", "fish")]]
+
+
+@pytest.fixture(params=plugin_names("llms"))
+def llm(request: pytest.FixtureRequest, tiny_llm: Path) -> LLM:
+    plugin = load_plugin("llms", request.param)
+    options = OPTIONS[request.param]
+    if "model" in plugin.Config.model_fields:
+        options = options | {"model": str(tiny_llm)}
+    return plugin.build(plugin.Config(**options), torch.device("cpu"))
+
+
+def test_one_reply_each_in_order(llm: LLM) -> None:
+    replies = llm.reply(DIALOGUES, [1, 2, 3])
+    assert [type(reply) for reply in replies] == [str] * 3
+    assert replies == [llm.reply([d], [s])[0] for d, s in zip(DIALOGUES, [1, 2, 3], strict=True)]
+
+
+def test_seeds_decide(llm: LLM) -> None:
+    large = 2**63 - 1
+    replies = llm.reply([DIALOGUES[0]] * 6, [1, 1, 2, 3, 4, large])
+    assert replies[0] == replies[1]
+    assert len(set(replies)) > 2
+
+
+def test_nothing_asked_nothing_answered(llm: LLM) -> None:
+    assert llm.reply([], []) == []
+    assert llm.batch_size > 0
+
+
+@pytest.mark.parametrize("name", plugin_names("llms"))
+def test_config_refuses_unknown_keys_and_is_frozen(name: str) -> None:
+    config = load_plugin("llms", name).Config
+    assert config.model_config["extra"] == "forbid"
+    assert config.model_config["frozen"]

@@ -1,0 +1,135 @@
+"""The transformers plug-in on a tiny random Llama: batches, seeds, quantisation, damaged folders."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tailorset.llms.transformers import Config, TransformersLLM, build, sample_nucleus, uniform_streams
+from tailorset.painter import dialogue
+
+CPU = torch.device("cpu")
+DIALOGUES = [dialogue(keywords, 10) for keywords in [("cup",), ("computer keyboard", "wall clock"), ("key", "fish")]]
+
+
+def llm_of(folder: Path, **options: object) -> TransformersLLM:
+    return build(Config(model=str(folder), **{"max_new_tokens": 12, "batch_size": 2, **options}), CPU)
+
+
+def test_replies_depend_on_dialogue_and_seed_not_on_the_batch(tiny_llm: Path) -> None:
+    replies = llm_of(tiny_llm, batch_size=3).reply(DIALOGUES, [1, 2, 3])
+    assert replies == llm_of(tiny_llm, batch_size=2).reply(DIALOGUES, [1, 2, 3])
+    assert replies == [llm_of(tiny_llm).reply([d], [s])[0] for d, s in zip(DIALOGUES, [1, 2, 3], strict=True)]
+    assert replies[0] != llm_of(tiny_llm).reply(DIALOGUES, [4, 2, 3])[0]
+
+
+def test_the_global_random_state_is_neither_used_nor_changed(tiny_llm: Path) -> None:
+    llm = llm_of(tiny_llm)
+    state = torch.manual_seed(0).get_state()
+    first = llm.reply(DIALOGUES, [1, 2, 3])
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    assert llm.reply(DIALOGUES, [1, 2, 3]) == first
+
+
+def test_nearly_greedy_sampling_equals_the_librarys_greedy_search(tiny_llm: Path) -> None:
+    llm = llm_of(tiny_llm, temperature=1e-6, top_p=1.0)
+    inputs = llm.tokenizer.apply_chat_template(
+        DIALOGUES[0], add_generation_prompt=True, return_dict=True, return_tensors="pt"
+    )
+    expected = llm.model.generate(**inputs, do_sample=False, max_new_tokens=12, pad_token_id=0)
+    text = llm.tokenizer.decode(expected[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert llm.reply(DIALOGUES[:1], [7]) == [text]
+
+
+@pytest.mark.parametrize("quantization", ["8bit", "4bit"])
+def test_quantised_models_answer_on_a_cpu(tiny_llm: Path, quantization: str) -> None:
+    llm = llm_of(tiny_llm, quantization=quantization)
+    replies = llm.reply(DIALOGUES, [1, 2, 3])
+    assert len(replies) == 3
+    assert replies == llm.reply(DIALOGUES, [1, 2, 3])
+    assert any("bitsandbytes" in type(module).__module__ for module in llm.model.modules())
+
+
+def test_4bit_computes_in_bfloat16_nf4(tiny_llm: Path) -> None:
+    config = llm_of(tiny_llm, quantization="4bit").model.config.quantization_config
+    assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", torch.bfloat16)
+
+
+def test_widths_that_4bit_cannot_pack_on_a_cpu_are_refused_at_load_time(tiny_llm: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = shutil.copytree(tiny_llm, tmp_path / "llm")
+    config = LlamaConfig.from_pretrained(folder, intermediate_size=96)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"96 wide.*quantization: none or 8bit"):
+        llm_of(folder, quantization="4bit")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def drop_a_tensor(path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("damage", [truncate, drop_a_tensor, Path.unlink])
+def test_incomplete_weights_are_refused_with_a_remedy(tiny_llm: Path, tmp_path: Path, damage: object) -> None:
+    folder = shutil.copytree(tiny_llm, tmp_path / "llm")
+    damage(folder / "model.safetensors")  # type: ignore[operator]
+    with pytest.raises(ValueError, match=r"cannot be loaded(.|\n)*git checkout"):
+        llm_of(folder)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        llm_of(tmp_path / "nothing")
+
+
+def test_pickled_weights_are_not_read(tiny_llm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llm, tmp_path / "llm")
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        llm_of(folder)
+
+
+def test_a_model_without_chat_template_is_refused(tiny_llm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llm, tmp_path / "llm")
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(ValueError, match="no chat template"):
+        llm_of(folder)
+
+
+def test_nucleus_keeps_the_likeliest_tokens_that_hold_top_p() -> None:
+    logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
+    uniform = (torch.arange(100, dtype=torch.float64) + 0.5) / 100
+    tokens = sample_nucleus(logits.expand(100, -1), uniform, temperature=1.0, top_p=0.7)
+    counts = torch.bincount(tokens, minlength=4)
+    assert counts.tolist() == [0, 67, 0, 33]  # 0.5 and 0.25 of 0.75
+
+
+def test_temperature_sharpens() -> None:
+    logits = torch.tensor([[0.2, 0.8]]).log().expand(1000, -1)
+    uniform = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    warm = sample_nucleus(logits, uniform, temperature=1.0, top_p=1.0).sum()
+    cold = sample_nucleus(logits, uniform, temperature=0.5, top_p=1.0).sum()
+    assert (warm.item(), cold.item()) == (800, 941)  # 0.8^2 / (0.8^2 + 0.2^2)
+
+
+def test_nan_logits_stop() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        sample_nucleus(torch.full((1, 3), torch.nan), torch.zeros(1, dtype=torch.float64), 1.0, 1.0)
+
+
+def test_each_row_has_a_stream_of_its_own() -> None:
+    assert torch.equal(uniform_streams([5, 6], 4)[1], uniform_streams([6], 4)[0])
+    assert torch.equal(uniform_streams([2**63 - 1], 4), uniform_streams([2**63 - 1], 9)[:, :4])

@@ -1,0 +1,138 @@
+"""train_classifier and evaluate on a small project: which split each may touch, what they write."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from tailorset.records import LabelSpace
+from tailorset.shards import encode_png, sha256, write_shard
+
+ROOT = Path(__file__).resolve().parents[2]
+LABELS = {"key": False, "cup": False, "hat": True, "car": True}
+SIZES = {"train": 12, "val": 9, "test": 10}
+METRICS = ("map", "f1_at_3", "precision_at_3", "recall_at_3", "num_labels_without_positive")
+ACCEPTANCE = {f"acceptance/{when}/{who}": 0.5 for when in ("before", "after") for who in ("discriminator", "judge")}
+
+
+def run(stage: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"{stage}_stage", ROOT / "pipeline" / f"{stage}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main()
+
+
+def write_images(folder: Path, shard: str, ids: list[str]) -> pd.DataFrame:
+    """Random images of two sizes in one shard; their manifest rows."""
+    rng = np.random.default_rng(len(ids))
+    contents = [(i, encode_png(rng.integers(0, 256, (20 + n % 2, 24, 3), dtype=np.uint8))) for n, i in enumerate(ids)]
+    write_shard(folder / "shards" / shard, contents)
+    return pd.DataFrame({"image_id": ids, "shard": shard, "sha256": [sha256(content) for _, content in contents]})
+
+
+def write_real() -> None:
+    folder, parts, targets = Path("data/real"), [], []
+    for split, size in SIZES.items():
+        parts.append(write_images(folder, f"{split}.tar", [f"{split}{i}" for i in range(size)]).assign(split=split))
+        present = np.random.default_rng(1).integers(0, 2, (size, len(LABELS)))
+        table = pd.DataFrame(present, columns=list(LABELS)[::-1], dtype="int8")  # columns in another order
+        if split == "train":
+            table[["key", "cup"]] = np.int8(-1)
+        targets.append(table.assign(image_id=parts[-1]["image_id"]))
+    pd.concat(parts).to_parquet(folder / "manifest.parquet")
+    pd.concat(targets[::-1]).to_parquet(folder / "targets.parquet")  # and rows as well
+
+
+def write_filtered() -> None:
+    rows = write_images(Path("data/synthetic"), "0.tar", [f"synthetic{i}" for i in range(8)])
+    labels = [["key"], ["cup"], ["key", "cup"], []] * 2
+    rows = rows.assign(kept=[bool(names) for names in labels], labels=labels, reason="", confidence=0.9)
+    Path("data/filtered").mkdir(parents=True)
+    rows.to_parquet("data/filtered/manifest.parquet")
+
+
+@pytest.fixture
+def small_project(project: Path, tiny_judge_folder: Path) -> Path:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    backbone = {"model": f"local-dir:{tiny_judge_folder}"}
+    params["train_classifier"] |= {"backbone": backbone, "num_context_tokens": 2, "num_epochs": 2, "batch_size": 8}
+    params |= {"label_space": "data/labels/small.yaml", "device": "cpu"}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    labels = [{"name": name, "seen": seen} for name, seen in LABELS.items()]
+    Path("data/labels/small.yaml").write_text(yaml.safe_dump({"name": "small", "labels": labels}))
+    write_real()
+    write_filtered()
+    Path("reports/tune_text_encoder").mkdir(parents=True)
+    Path("reports/tune_text_encoder/metrics.json").write_text(json.dumps(ACCEPTANCE | {"loss": 1.0}))
+    return project
+
+
+def drop_split(split: str) -> None:
+    """As if the split had never been: a stage that needs it fails."""
+    manifest = pd.read_parquet("data/real/manifest.parquet")
+    manifest[manifest["split"] != split].to_parquet("data/real/manifest.parquet")
+    Path(f"data/real/shards/{split}.tar").unlink()
+
+
+def test_training_never_needs_test_and_evaluation_needs_test_only(small_project: Path) -> None:
+    drop_split("test")
+    run("train_classifier")
+    training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
+    assert training["num_real_images"] == 12
+    assert training["num_synthetic_images"] == 6
+    history = pd.read_csv("reports/train_classifier/plots/history.csv")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    best = history["val/harmonic_map"].idxmax()
+    assert training["best_epoch"] == best
+    assert training["val/zsl/map"] == pytest.approx(history["val/zsl/map"][best])
+
+    write_real()
+    drop_split("train")
+    drop_split("val")
+    run("evaluate")
+    metrics = json.loads(Path("reports/metrics.json").read_text())
+    rows = [f"{row}{task}/{key}" for row in ("", "baseline/clip/", "baseline/clip_normalised/")
+            for task in ("zsl", "gzsl") for key in METRICS]  # fmt: skip
+    assert metrics.keys() == {*rows, *ACCEPTANCE}
+    check_table(metrics)
+    for plot in ("precision_recall", "test_images"):
+        assert Path(f"reports/evaluate/plots/{plot}.png").stat().st_size > 1000
+
+
+def check_table(metrics: dict[str, float]) -> None:
+    table = pd.read_csv("reports/evaluate/per_label.csv")
+    truth = pd.read_parquet("data/real/targets.parquet").set_index("image_id").filter(like="test", axis=0)
+    assert table["label"].tolist() == list(LABELS)
+    assert table["positives"].tolist() == [int((truth[name] == 1).sum()) for name in LABELS]
+    unseen = table[~table["seen"]]
+    for column, key in (("ours", ""), ("clip", "baseline/clip/"), ("clip_normalised", "baseline/clip_normalised/")):
+        assert unseen[column].mean() == pytest.approx(metrics[f"{key}zsl/map"])
+
+
+def test_evaluation_asks_for_the_acceptance_it_reports(small_project: Path) -> None:
+    run("train_classifier")
+    Path("reports/tune_text_encoder/metrics.json").write_text("{}")
+    with pytest.raises(ValueError, match="dvc repro tune_text_encoder"):
+        run("evaluate")
+
+
+def test_targets_follow_images_and_labels_by_name(small_project: Path) -> None:
+    from tailorset.image_set import load_image_set, real_rows, synthetic_rows
+
+    space = LabelSpace.load("data/labels/small.yaml")
+    rows, targets = real_rows(Path("data/real"), "val", space)
+    data = load_image_set(rows, targets, Path("data/real"), 16)
+    table = pd.read_parquet("data/real/targets.parquet").set_index("image_id")
+    for image_id, row in zip(data.ids, data.targets.tolist(), strict=True):
+        assert row == [table.loc[image_id, name] for name in LABELS]
+    assert data.images.shape == (9, 3, 16, 16)
+    rows, targets = synthetic_rows(Path("data/filtered/manifest.parquet"), space)
+    assert targets.tolist() == [[1, 0, -1, -1], [0, 1, -1, -1], [1, 1, -1, -1]] * 2

@@ -1,0 +1,139 @@
+"""The stage write_prompts, run in a small project with scripted and with template language models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline import write_prompts as stage_script
+from tailorset.llms.template import Config, TemplateLLM
+from tailorset.painter import Dialogue
+from tailorset.records import PROMPT_COLUMNS, LabelSpace
+from tailorset.replies import names_all
+from tailorset.seeding import numpy_rng
+from tailorset.stage import PROMPTS
+from tailorset.tracking import TrackingWarning
+
+METRICS = Path("reports/write_prompts/metrics.json")
+
+
+@pytest.fixture
+def template_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project with the template as its LLM, and no MLflow server to talk to."""
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["write_prompts"] |= {"llm": {"name": "template", "batch_size": 20}, "prompts_per_pair": 5}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.setattr("tailorset.tracking.connect", refuse)
+    return project
+
+
+def refuse(root: Path) -> None:
+    raise ConnectionError("no tracking server in this test")
+
+
+def use_llm(monkeypatch: pytest.MonkeyPatch, llm: object) -> None:
+    monkeypatch.setattr(
+        stage_script, "load_plugin", lambda kind, name: SimpleNamespace(build=lambda config, device: llm)
+    )
+
+
+class GarbageLLM:
+    """Answers with odd strings, many of them paths and code."""
+
+    batch_size = 64
+    pieces = (
+        "../../x", "/tmp/x", "\x00", "\n", "{labels}", "$(touch owned)", "`touch owned`", "\ud800", "\u202e", '"', "1.",
+        "Sure:", "__import__('os').system('touch owned')", "next to", "umbrella", "clock", "a big old cup and key",
+        "fish", "o" * 3000, "<script>alert(1)</script>", "boat in the quiet light of one more evening", "",
+    )  # fmt: skip
+
+    def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        return [" ".join(self.odd(seed)) for seed in seeds]
+
+    def odd(self, seed: int) -> list[str]:
+        rng = numpy_rng(seed)
+        return [self.pieces[int(i)] for i in rng.integers(len(self.pieces), size=rng.integers(1, 12))]
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def files_beside(folder: Path) -> set[str]:
+    return {name for name in files(folder.parent) if not name.startswith(folder.name)}
+
+
+def test_template_llm_fills_every_slot(template_project: Path) -> None:
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    table = pd.read_parquet(PROMPTS)
+    space = LabelSpace.load("data/labels/toybox.yaml")
+    assert tuple(table.columns) == PROMPT_COLUMNS
+    assert len(table) == table.prompt_id.nunique() == table.text.nunique() == 5 * len(space.pairs())
+    assert set(table.origin) <= {"llm", "retry"}
+    assert all(names_all(row.text, [space.prompt_names(label) for label in row.labels]) for row in table.itertuples())
+    metrics = json.loads(METRICS.read_text())
+    assert metrics["prompts/count"] == len(table)
+    assert metrics["prompts/origin/llm"] + metrics["prompts/origin/retry"] == len(table)
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    plot = pd.read_csv("reports/write_prompts/plots/prompts_per_pair.csv")
+    assert (plot[["llm", "retry", "template"]].sum(axis=1) == 5).all()
+    assert len(plot) == len(space.pairs())
+
+
+def test_garbage_ends_in_templates_and_writes_nothing_elsewhere(
+    template_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_llm(monkeypatch, GarbageLLM())
+    outside = files_beside(template_project)
+    before = files(template_project)
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    written = files(template_project) - before
+    expected = {str(PROMPTS), str(METRICS), "reports/write_prompts/plots/prompts_per_pair.csv"}
+    assert {name for name in written if not name.startswith((".work/", "mlflow", "."))} == expected
+    assert files_beside(template_project) == outside
+    table = pd.read_parquet(PROMPTS)
+    assert (table.origin == "template").any()
+    assert table.text.map(str.isprintable).all()
+    assert all(names_all(row.text, [(label,) for label in row.labels]) for row in table.itertuples())
+
+
+class Dying(TemplateLLM):
+    """Dies in the middle, as a process that is killed."""
+
+    calls = 0
+
+    def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        self.calls += 1
+        if self.calls == 4:
+            raise KeyboardInterrupt
+        return super().reply(dialogues, seeds)
+
+
+def test_a_killed_stage_goes_on_where_it_stopped(template_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    expected, expected_metrics = PROMPTS.read_bytes(), METRICS.read_bytes()
+    PROMPTS.unlink()
+    llm = Dying(Config(batch_size=20))
+    use_llm(monkeypatch, llm)
+    with pytest.warns(TrackingWarning), pytest.raises(KeyboardInterrupt):
+        stage_script.main()
+    assert not PROMPTS.exists()
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    assert llm.calls == 4 + 6 - 3  # six batches in all, three of them kept
+    assert (PROMPTS.read_bytes(), METRICS.read_bytes()) == (expected, expected_metrics)
+
+
+def test_a_damaged_ledger_names_its_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.json"
+    path.write_text('{"attempt": 1, "prom')
+    with pytest.raises(ValueError, match="delete it"):
+        stage_script.read_ledger(path)

@@ -1,0 +1,123 @@
+"""CLIP as a scorer: open_clip is the oracle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from tailorset.clip import Clip, load_clip, normalise_scores
+
+NAMES, TEMPLATE = ("kite", "boat", "clock"), "a photo of a {}"
+
+
+@pytest.fixture(scope="module", params=["tiny_clip_folder", "tiny_judge_folder"])
+def folder(request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> Clip:
+    return load_clip(f"local-dir:{folder}", "cpu")
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Smooth random images of 24 px whose values are multiples of 1/255, as a PNG's are."""
+    coarse = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(coarse, size=(24, 24), mode="bilinear")
+    return (smooth * 255).round() / 255
+
+
+def test_text_and_image_features_are_unit_vectors(clip: Clip, images: torch.Tensor) -> None:
+    for features in (clip.encode_texts(NAMES, TEMPLATE), clip.encode_images(images)):
+        torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+
+
+def test_logits_equal_open_clips_own_preprocessing_and_model(clip: Clip, folder: Path, images: torch.Tensor) -> None:
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    pictures = [Image.fromarray(np.uint8(image.permute(1, 2, 0) * 255 + 0.5)) for image in images]
+    pixels = torch.stack([preprocess(picture) for picture in pictures])
+    torch.testing.assert_close(clip.preprocess(images), pixels, atol=2 / 255 / 0.25, rtol=0)  # PIL rounds to 1/255
+    tokens = open_clip.get_tokenizer(f"local-dir:{folder}")([TEMPLATE.format(name) for name in NAMES])
+    with torch.no_grad():
+        expected, _ = model.eval().get_logits(pixels, tokens)
+    actual = clip.logits(images, clip.encode_texts(NAMES, TEMPLATE))
+    torch.testing.assert_close(actual, expected, atol=0.05, rtol=0)
+
+
+def test_scores_have_a_gradient_to_the_image_and_none_to_the_weights(clip: Clip, images: torch.Tensor) -> None:
+    pixels = images.clone().requires_grad_()
+    clip.logits(pixels, clip.encode_texts(NAMES, TEMPLATE))[:, 0].sum().backward()
+    assert pixels.grad is not None
+    assert pixels.grad.abs().sum() > 0
+    assert all(weight.grad is None and not weight.requires_grad for weight in clip.model.parameters())
+
+
+def test_preprocessing_gradient_equals_finite_differences(clip: Clip) -> None:
+    pixels = 0.3 + 0.4 * torch.rand(1, 3, 5, 7, dtype=torch.float64)  # squashed; away from 0 and 1, where it clamps
+    assert torch.autograd.gradcheck(clip.preprocess, pixels.requires_grad_())
+
+
+def test_scores_do_not_depend_on_the_batch(clip: Clip, images: torch.Tensor) -> None:
+    texts = clip.encode_texts(NAMES, TEMPLATE)
+    together, alone = clip.logits(images, texts), torch.cat([clip.logits(image[None], texts) for image in images])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
+
+
+def test_the_label_stands_in_the_template(clip: Clip) -> None:
+    with pytest.raises(ValueError, match="no place for the label"):
+        clip.encode_texts(NAMES, "a photo")
+    with pytest.raises(ValueError, match="at least one label"):
+        clip.encode_texts([], TEMPLATE)
+
+
+def test_missing_and_truncated_weights_are_refused_with_a_remedy(tiny_clip_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(tiny_clip_folder, folder)
+    weights = folder / "open_clip_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=r"cannot be loaded.*git checkout"):
+        load_clip(f"local-dir:{folder}", "cpu")
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"open_clip_model.safetensors is missing.*git checkout"):
+        load_clip(f"local-dir:{folder}", "cpu")
+
+
+def test_weights_of_another_model_are_refused(tiny_clip_folder: Path, tiny_judge_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    shutil.copytree(tiny_clip_folder, folder)
+    shutil.copy(tiny_judge_folder / "open_clip_model.safetensors", folder)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_clip(f"local-dir:{folder}", "cpu")
+
+
+def test_a_name_without_weights_never_becomes_a_random_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pretrained=None; choose one of"):
+        load_clip("ViT-B-32", "cpu")
+    with pytest.raises(ValueError, match="unknown"):
+        load_clip("ViT-B-33", "cpu")
+    pickle = tmp_path / "weights.pt"
+    pickle.write_bytes(b"not read")
+    with pytest.raises(ValueError, match="never read"):
+        load_clip("ViT-B-32", "cpu", str(pickle))
+
+
+def test_normalised_scores_have_no_offset_per_label_and_unit_spread_per_image() -> None:
+    scores = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5, 2, 1]) + 3
+    normalised = normalise_scores(scores)
+    torch.testing.assert_close(normalised.mean(dim=1), torch.zeros(50), atol=1e-5, rtol=0)
+    torch.testing.assert_close(normalised.std(dim=1, correction=0), torch.ones(50))
+    torch.testing.assert_close(normalise_scores(scores * 7 + torch.arange(4)), normalised, atol=1e-4, rtol=0)
+
+
+def test_normalising_scores_by_hand() -> None:
+    scores = torch.tensor([[1.0, 5.0, 2.0], [3.0, 5.0, 0.0]])
+    # per label: (-1, 0, 1) and (1, 0, -1); then each image has mean 0 and spread sqrt(2/3)
+    expected = torch.tensor([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]]) * 1.5**0.5
+    torch.testing.assert_close(normalise_scores(scores), expected)

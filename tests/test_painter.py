@@ -1,0 +1,43 @@
+"""What the language model is asked, and the template that needs none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tailorset.painter import dialogue, keywords_of, template_phrase
+from tailorset.replies import Contract
+
+
+def test_a_pair_is_asked_for_as_published() -> None:
+    [message] = dialogue(("cup", "computer keyboard"), min_words=12)
+    assert message["role"] == "user"
+    for part in ("painter", "at least 12 words", "both keywords", '"next to"', "cup; computer keyboard"):
+        assert part in message["content"]
+
+
+def test_the_next_to_clause_is_dropped_for_one_keyword() -> None:
+    [message] = dialogue(("cup",), min_words=10)
+    assert "next to" not in message["content"]
+    assert "cup" in message["content"]
+
+
+@pytest.mark.parametrize("keywords", [("cup",), ("cup", "fire hydrant"), ("ball", "toy-car 2")])
+def test_keywords_can_be_read_back(keywords: tuple[str, ...]) -> None:
+    assert keywords_of(dialogue(keywords, 10)) == keywords
+
+
+@pytest.mark.parametrize("keywords", [(), ("a", "b", "c")])
+def test_one_or_two_keywords(keywords: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="one or two"):
+        dialogue(keywords, 10)
+
+
+@pytest.mark.parametrize("keywords", [("cup",), ("cup", "clock")])
+@pytest.mark.parametrize("min_words", [1, 10, 25])
+def test_templates_keep_the_contract(keywords: tuple[str, ...], min_words: int) -> None:
+    rng = np.random.default_rng(0)
+    phrases = [template_phrase(keywords, min_words, rng) for _ in range(200)]
+    wordings = [(keyword,) for keyword in keywords]
+    assert not any(Contract(min_words).rejection(phrase, wordings) for phrase in phrases)
+    assert len(set(phrases)) > 150

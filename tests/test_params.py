@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from tailorset.params import flatten, load_params
+
+ROOT = Path(__file__).resolve().parents[1]
+Edit = Callable[[dict[str, Any]], Any]
+
+
+def edited(folder: Path, edit: Edit) -> Path:
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    edit(values)
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_is_valid(preset: Path) -> None:
+    load_params(preset)
+
+
+def test_params_yaml_is_the_toybox_preset() -> None:
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "presets" / "toybox.yaml").read_bytes()
+
+
+def test_params_are_frozen_and_reach_the_plugin() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.filter_images.config.model_dump()["threshold"] == 0.5
+    with pytest.raises(ValidationError):
+        params.seed = 1
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda p: p.update(sed=1), r"'sed'.*Did you mean 'seed'.*Choices: .*filter_images"),
+        (lambda p: p["generate_images"].update(max_image=1), r"generate_images: .*Did you mean 'max_images'"),
+        (lambda p: p["clip"]["judge"].update(modle="x"), r"clip\.judge: .*Did you mean 'model'"),
+        (lambda p: p["filter_images"].update(treshold=1), r"filter_images: .*Did you mean 'threshold'"),
+        (lambda p: p["write_prompts"]["llm"].update(quantisation="8bit"), r"llm: .*Did you mean 'quantization'"),
+        (lambda p: p["write_prompts"]["llm"].update(quantization="3bit"), r"(?s)llm: .*quantization: .*4bit"),
+        (lambda p: p["generator"].update(name="stable_difusion"), r"generator: .*Did you mean 'stable_diffusion'"),
+        (lambda p: p["prepare_dataset"].update(shardsize=1), r"prepare_dataset: .*Did you mean 'shard_size'"),
+        (lambda p: p["generator"].pop("name"), r"generator: .*names no variant.*stable_diffusion"),
+        (lambda p: p.update(device="tpu"), r"device: .*'auto', 'cpu' or 'cuda'"),
+        (lambda p: p.pop("evaluate"), r"evaluate: Field required"),
+        (lambda p: p["tune_text_encoder"].update(backprop_steps=11), r"choose 1 to num_inference_steps \(10\)"),
+        (lambda p: p["clip"].update(prompt_template="a photo"), r"clip\.prompt_template: "),
+        (lambda p: p["generate_images"].update(max_images=-1), r"generate_images\.max_images: .*greater than 0"),
+    ],
+)
+def test_a_fault_says_where_it_is_and_how_to_mend_it(tmp_path: Path, edit: Edit, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_params(edited(tmp_path, edit))
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    def two_faults(params: dict[str, Any]) -> None:
+        params["device"] = "tpu"
+        params["filter_images"]["name"] = "none"
+
+    with pytest.raises(ValueError, match=r"(?s)device: .*filter_images: "):
+        load_params(edited(tmp_path, two_faults))
+
+
+@pytest.mark.parametrize(("text", "message"), [("- 1", "not list"), ("", "not NoneType"), ("a: [", "is no YAML")])
+def test_a_file_that_holds_no_settings_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_params(path)
+
+
+def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tailorset use toybox"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_flat_names_are_those_of_the_command_line() -> None:
+    assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}

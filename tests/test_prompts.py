@@ -1,0 +1,175 @@
+"""Writing prompts with scripted language models: contract, retries, template, counts, restart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tailorset.painter import Dialogue, keywords_of, template_phrase
+from tailorset.prompts import Ledger, Recipe, distinct, metrics, write_prompts
+from tailorset.records import Label, LabelSpace
+from tailorset.seeding import numpy_rng
+
+SPACE = LabelSpace(
+    name="test",
+    labels=(
+        Label(name="cup", seen=False),
+        Label(name="keyboard", seen=False, aliases=("computer keyboard", "typing board")),
+        Label(name="fish", seen=False),
+        Label(name="bird", seen=True),
+    ),
+    confusable=frozenset({frozenset({"cup", "fish"})}),
+)
+PAIRS = [("cup",), ("cup", "keyboard"), ("keyboard",), ("keyboard", "fish"), ("fish",)]
+RECIPE = Recipe(prompts_per_pair=3, min_words=10, max_attempts=3, batch_size=4, seed=0)
+
+
+def obedient(dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+    return [template_phrase(keywords_of(d), 10, numpy_rng(s)) for d, s in zip(dialogues, seeds, strict=True)]
+
+
+def constant(reply: str) -> Callable[[list[Dialogue], list[int]], list[str]]:
+    return lambda dialogues, seeds: [reply] * len(dialogues)
+
+
+def last(ledgers: object) -> Ledger:
+    *_, ledger = ledgers  # type: ignore[misc]
+    return ledger
+
+
+class Recorder:
+    """Passes on the questions and keeps them."""
+
+    def __init__(self, answer: Callable[[list[Dialogue], list[int]], list[str]]) -> None:
+        self.answer = answer
+        self.asked: list[tuple[tuple[str, ...], int]] = []
+
+    def __call__(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        self.asked += [(keywords_of(d), s) for d, s in zip(dialogues, seeds, strict=True)]
+        return self.answer(dialogues, seeds)
+
+
+def test_every_pair_gets_its_prompts() -> None:
+    ledger = last(write_prompts(obedient, SPACE, RECIPE))
+    assert [prompt.labels for prompt in ledger.prompts] == [pair for pair in PAIRS for _ in range(3)]
+    assert len({prompt.prompt_id for prompt in ledger.prompts}) == len({p.text for p in ledger.prompts}) == 15
+    assert metrics(ledger)["prompts/raw_acceptance"] == 1
+    assert {(prompt.origin, prompt.attempt) for prompt in ledger.prompts} == {("llm", 1)}
+
+
+@pytest.mark.parametrize("wording", ["keyboard", "computer keyboard", "Typing Board"])
+def test_keywords_are_the_first_alias_and_any_alias_or_the_name_is_accepted(wording: str) -> None:
+    llm = Recorder(lambda _, seeds: [f"picture {s} of a {wording} beside a cup with one small fish" for s in seeds])
+    assert metrics(last(write_prompts(llm, SPACE, RECIPE)))["prompts/origin/llm"] == 15
+    assert ("cup", "computer keyboard") in [keywords for keywords, _ in llm.asked]
+
+
+def test_a_retry_asks_only_for_what_is_missing_and_with_new_seeds() -> None:
+    def no_fish_at_first(dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        replies = obedient(dialogues, seeds)
+        return ["no" if "fish" in reply and len(llm.asked) <= 16 else reply for reply in replies]
+
+    llm = Recorder(no_fish_at_first)
+    ledger = last(write_prompts(llm, SPACE, RECIPE))
+    assert len(llm.asked) == 15 + 6
+    assert all("fish" in keywords for keywords, _ in llm.asked[15:])
+    assert len({seed for _, seed in llm.asked}) == 21
+    assert {p.labels for p in ledger.prompts if (p.origin, p.attempt) == ("retry", 2)} == {
+        ("keyboard", "fish"),
+        ("fish",),
+    }
+    figures = metrics(ledger)
+    assert (figures["prompts/origin/llm"], figures["prompts/origin/retry"]) == (9, 6)
+    assert figures["prompts/rejected/too_short"] == 6
+    assert figures["prompts/raw_acceptance"] == pytest.approx(9 / 15)
+
+
+@pytest.mark.parametrize("max_attempts", [0, 1, 3])
+def test_the_budget_ends_and_the_template_steps_in(max_attempts: int) -> None:
+    llm = Recorder(constant("I cannot help with that."))
+    recipe = Recipe(3, 10, max_attempts, 4, 0)
+    ledger = last(write_prompts(llm, SPACE, recipe))
+    assert len(llm.asked) == 15 * max_attempts
+    figures = metrics(ledger)
+    assert figures["prompts/origin/template"] == figures["prompts/distinct_texts"] == 15
+    assert figures["prompts/rejected/too_short"] == 15 * max_attempts
+    assert figures["prompts/raw_acceptance"] == 0
+
+
+def test_one_text_is_used_once() -> None:
+    reply = "a cup and a fish and a keyboard in the warm light of one long evening"
+    ledger = last(write_prompts(constant(reply), SPACE, RECIPE))
+    assert [prompt.text for prompt in ledger.prompts].count(reply) == 1
+    assert ledger.counts["rejected/duplicate"] == 14 * 3
+    assert metrics(ledger)["prompts/distinct_texts"] == 15
+
+
+def test_a_repaired_reply_is_accepted_but_not_as_raw() -> None:
+    ledger = last(
+        write_prompts(lambda d, s: [f"Sure! Here it is:\n1. {reply}" for reply in obedient(d, s)], SPACE, RECIPE)
+    )
+    assert metrics(ledger)["prompts/origin/llm"] == 15
+    assert metrics(ledger)["prompts/raw_acceptance"] == 0
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5, 8])
+def test_a_restart_ends_as_if_uninterrupted_and_asks_nothing_twice(stop_after: int) -> None:
+    def half(dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        return [r if s % 2 else "no" for r, s in zip(obedient(dialogues, seeds), seeds, strict=True)]
+
+    whole = Recorder(half)
+    expected = last(write_prompts(whole, SPACE, RECIPE))
+    interrupted = Recorder(half)
+    ledgers = write_prompts(interrupted, SPACE, RECIPE)
+    for _ in range(stop_after):
+        ledger = next(ledgers)
+    stored = Ledger.model_validate_json(ledger.model_dump_json())
+    assert last(write_prompts(interrupted, SPACE, RECIPE, stored)) == expected
+    assert interrupted.asked == whole.asked
+    assert last(write_prompts(interrupted, SPACE, RECIPE, expected)) == expected
+
+
+def odd_strings(count: int = 1000) -> list[str]:
+    pieces = [
+        "", " ", "\n", "\x00", "\x1b[31m", "../../../etc/passwd", "/tmp/x", "C:\\x", "{0.__class__}", "%s%n", "$(rm x)",
+        "`ls`", "__import__('os')", "<script>", "</think>", "<think>", "\u202e", "\ud800", "\U0001f600", "é", "日本",
+        "1.", "-", '"', "'", "Sure:", "next to", "cup", "computer keyboard", "fish", "a cup", "cupfish", "NaN", "null",
+        "[" * 50, "a" * 5000, "(" * 30, "\r\n", "\t", "\u2028", "\ufeff", "::", "|", "\\",
+        "a big cup next to a small computer keyboard and one old fish at home",
+    ]  # fmt: skip
+    rng = numpy_rng("odd")
+    return ["".join(pieces[int(i)] for i in rng.integers(len(pieces), size=rng.integers(1, 9))) for _ in range(count)]
+
+
+def test_odd_replies_neither_crash_nor_become_prompts_that_break_the_contract() -> None:
+    replies = iter(odd_strings())
+    llm = Recorder(lambda dialogues, seeds: [next(replies) for _ in dialogues])
+    ledger = last(write_prompts(llm, SPACE, Recipe(50, 10, 3, 32, 0)))
+    assert len(llm.asked) >= 700
+    assert metrics(ledger)["prompts/origin/llm"] > 0
+    assert len(ledger.prompts) == 250
+    for prompt in ledger.prompts:
+        assert prompt.text.isprintable()
+        assert 10 <= len(prompt.text.split()) <= 60
+        for label in prompt.labels:
+            names = (label, *SPACE.prompt_names(label))
+            assert any(re.search(rf"\b{re.escape(name)}\b", prompt.text.lower()) for name in names)
+
+
+def test_an_llm_that_swallows_a_dialogue_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 replies to 4 dialogues"):
+        last(write_prompts(lambda dialogues, seeds: obedient(dialogues, seeds)[1:], SPACE, RECIPE))
+
+
+def test_more_templates_than_there_are_is_an_error_not_an_endless_loop() -> None:
+    with pytest.raises(ValueError, match="lower prompts_per_pair"):
+        last(write_prompts(obedient, SPACE, Recipe(1, 100, 0, 4, 0)))
+
+
+def test_distinct_counts_ngrams_by_hand() -> None:
+    texts = ["a cup and a cup", "A cup!"]  # unigrams a cup and a cup a cup; bigrams a-cup cup-and and-a a-cup a-cup
+    assert distinct(texts, 1) == pytest.approx(3 / 7)
+    assert distinct(texts, 2) == pytest.approx(3 / 5)
+    assert distinct([], 2) == 0

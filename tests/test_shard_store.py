@@ -1,0 +1,75 @@
+"""Only shards that are whole are taken over from an interrupted run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tailorset.generation import Shard, manifest_row
+from tailorset.quota import Draw
+from tailorset.records import SYNTHETIC_COLUMNS, Prompt
+from tailorset.shard_store import ShardStore
+from tailorset.shards import encode_png
+
+NAME = "synthetic-00000.tar"
+
+
+def shard(name: str = NAME, num_images: int = 3) -> Shard:
+    prompt = Prompt(prompt_id="abc", text="a boat", labels=("boat",), origin="llm", attempt=1)
+    rows, samples = [], []
+    for index in range(num_images):
+        draw, pixels = Draw(prompt, index, "boat"), np.full((8, 8, 3), 40 * index, np.uint8)
+        png, logits = encode_png(pixels), np.float32([0.1, index])
+        samples.append((draw.image_id, png))
+        rows.append(manifest_row(name, draw, 2**63 - 1 - index, pixels, png, logits, -logits))
+    return Shard(name, rows, [True] * num_images, samples)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ShardStore:
+    store = ShardStore(tmp_path)
+    store.keep(shard())
+    return store
+
+
+def test_a_kept_shard_is_found_with_exactly_its_rows(store: ShardStore) -> None:
+    assert store.finished_rows(NAME) == shard().rows
+    assert store.finished_rows("synthetic-00001.tar") is None
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.rows.parquet"])
+def test_a_file_cut_off_is_noticed(store: ShardStore, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = store.folder / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with caplog.at_level(logging.WARNING):
+        assert store.finished_rows(NAME) is None
+    assert NAME in caplog.text
+    assert "drawn again" in caplog.text
+
+
+def test_one_altered_pixel_is_noticed(store: ShardStore, caplog: pytest.LogCaptureFixture) -> None:
+    path = store.folder / NAME
+    content = bytearray(path.read_bytes())
+    content[content.find(b"IDAT") + 8] ^= 1
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        assert store.finished_rows(NAME) is None
+    assert "sha256" in caplog.text
+
+
+def test_a_tar_without_its_rows_counts_as_unfinished(store: ShardStore) -> None:
+    (store.folder / f"{NAME}.rows.parquet").unlink()
+    assert store.finished_rows(NAME) is None
+
+
+def test_the_product_holds_the_planned_shards_and_nothing_else(store: ShardStore, tmp_path: Path) -> None:
+    store.keep(shard("synthetic-00007.tar"))  # left over, not part of the plan
+    store.assemble(shard().rows, tmp_path / "product")
+    assert [path.name for path in (tmp_path / "product" / "shards").iterdir()] == [NAME]
+    manifest = pq.read_table(tmp_path / "product" / "manifest.parquet")
+    assert tuple(manifest.column_names) == SYNTHETIC_COLUMNS
+    assert manifest.to_pylist() == shard().rows

@@ -1,0 +1,290 @@
+"""Tuning the text encoder: what changes, what must not, and what survives an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.clip import load_clip
+from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
+from tailorset.losses import asymmetric_loss
+from tailorset.lora import WEIGHTS
+from tailorset.records import Prompt, prompt_id
+from tailorset.text_encoder import Scorer, Settings, Tuner, acceptance, draw, split_prompts
+
+UNSEEN = ("kite", "boat", "clock")
+LABELS: list[tuple[str, ...]] = [("kite",), ("boat",), ("clock",), ("kite", "boat"), ("boat", "clock")]
+PROMPTS = [
+    Prompt(
+        prompt_id=prompt_id(labels, i), text=f"a photo of the {' next to the '.join(labels)} in {'a the red'.split()[i]}",
+        labels=labels, origin="llm", attempt=1,
+    )
+    for labels in LABELS
+    for i in range(3)
+]  # fmt: skip
+SETTINGS = {
+    "num_updates": 4, "batch_size": 3, "learning_rate": 1e-2, "weight_decay": 1e-3, "max_grad_norm": 1.0,
+    "num_inference_steps": 3, "backprop_steps": 1,
+}  # fmt: skip
+NewTuner = Callable[..., Tuner]
+
+
+def new_generator(folder: Path, adapter: bool = True) -> StableDiffusion:
+    generator = build(Config(model=str(folder), image_px=8, guidance_scale=2.0), "cpu")
+    if adapter:
+        generator.add_adapter(rank=2, alpha=4)
+    return generator
+
+
+@pytest.fixture
+def scorer(tiny_clip_folder: Path) -> Scorer:
+    return Scorer(load_clip(f"local-dir:{tiny_clip_folder}", "cpu"), UNSEEN, "a photo of a {}")
+
+
+@pytest.fixture
+def new_tuner(tiny_diffusion_folder: Path, scorer: Scorer) -> NewTuner:
+    def make(**settings: Any) -> Tuner:
+        return Tuner(new_generator(tiny_diffusion_folder), scorer, PROMPTS, Settings(**SETTINGS | settings), seed=0)
+
+    return make
+
+
+def adapter_of(tuner: Tuner) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in tuner.adapter]
+
+
+def digest(module: nn.Module) -> str:
+    tensors = [(key, value) for key, value in sorted(module.state_dict().items()) if ".lora_" not in key]
+    return hashlib.sha256(b"".join(value.numpy().tobytes() for _, value in tensors)).hexdigest()
+
+
+def assert_same(left: list[torch.Tensor], right: list[torch.Tensor]) -> None:
+    assert all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def test_only_the_adapter_changes_everything_else_stays_bit_for_bit(new_tuner: NewTuner) -> None:
+    tuner = new_tuner()
+    frozen = [tuner.generator.unet, tuner.generator.vae, tuner.generator.text_encoder, tuner.discriminator.clip.model]
+    before, adapter = [digest(module) for module in frozen], adapter_of(tuner)
+    records = list(tuner.updates())
+    assert [digest(module) for module in frozen] == before
+    assert all((a - b).abs().max() > 0 for a, b in zip(adapter, adapter_of(tuner), strict=True))
+    assert [record.update for record in records] == [0, 1, 2, 3]
+    assert all(record.grad_norm > 0 and not record.skipped and 0 <= record.acceptance <= 1 for record in records)
+
+
+def fixed_loss(tuner: Tuner) -> float:
+    """The loss on all prompts with seeds that no update draws."""
+    with torch.no_grad():
+        images = tuner.generator.sample([prompt.text for prompt in PROMPTS], list(range(len(PROMPTS))), 3)
+        probabilities = tuner.discriminator.probabilities(images, PROMPTS)
+    return float(asymmetric_loss(probabilities, tuner.discriminator.requested(PROMPTS), 4, 0, 0.05))
+
+
+@pytest.mark.parametrize("backprop_steps", [1, 3])
+def test_the_loss_goes_down(new_tuner: NewTuner, backprop_steps: int) -> None:
+    tuner = new_tuner(num_updates=15, batch_size=8, learning_rate=3e-2, backprop_steps=backprop_steps)
+    before = fixed_loss(tuner)
+    list(tuner.updates())
+    assert fixed_loss(tuner) < before - 0.02
+
+
+@pytest.mark.parametrize("done", [1, 3])
+def test_a_resumed_run_equals_an_uninterrupted_one(new_tuner: NewTuner, tmp_path: Path, done: int) -> None:
+    whole = new_tuner()
+    expected = list(whole.updates())
+    first = new_tuner()
+    updates = first.updates()
+    history = [next(updates) for _ in range(done)]
+    save_checkpoint(tmp_path / "state.safetensors", done, adapter=first.adapter, optimizer=first.optimizer)
+    torch.manual_seed(99)  # a new process has another global state
+    second = new_tuner()
+    assert load_checkpoint(tmp_path / "state.safetensors", adapter=second.adapter, optimizer=second.optimizer) == done
+    assert history + list(second.updates(history)) == expected
+    assert_same(adapter_of(second), adapter_of(whole))
+
+
+def poison(tuner: Tuner, updates: set[int]) -> None:
+    """Let the gradient be NaN in these updates."""
+    sample, count = tuner.generator.sample, iter(range(1000))
+
+    def poisoned(*args: Any) -> torch.Tensor:
+        images = sample(*args)
+        if next(count) in updates:
+            images.register_hook(lambda gradient: gradient * float("nan"))
+        return images
+
+    tuner.generator.sample = poisoned
+
+
+def test_an_update_with_a_nan_gradient_is_skipped_and_counted(new_tuner: NewTuner) -> None:
+    tuner = new_tuner()
+    poison(tuner, {1})
+    states, skipped = [], []
+    for record in tuner.updates():
+        states.append(adapter_of(tuner))
+        skipped.append(record.skipped)
+    assert skipped == [False, True, False, False]
+    assert_same(states[0], states[1])
+    assert all(weight.isfinite().all() for weight in states[-1])
+    assert (states[1][1] - states[2][1]).abs().max() > 0
+
+
+def test_nan_gradients_without_end_stop_the_run(new_tuner: NewTuner) -> None:
+    tuner = new_tuner(num_updates=20)
+    poison(tuner, set(range(3, 20)))
+    records = []
+    with pytest.raises(ValueError, match="last 6 updates had a gradient that is not finite"):
+        for record in tuner.updates():
+            records.append(record)  # noqa: PERF402 - keep what came before the error
+    assert [record.skipped for record in records] == [False] * 3 + [True] * 6
+    resumed = new_tuner(num_updates=20)
+    poison(resumed, {0})
+    with pytest.raises(ValueError, match="last 6 updates"):
+        list(resumed.updates(records[:8]))  # the count goes on across a restart
+
+
+def test_tuning_without_an_adapter_or_prompts_is_refused(tiny_diffusion_folder: Path, scorer: Scorer) -> None:
+    bare = new_generator(tiny_diffusion_folder, adapter=False)
+    with pytest.raises(ValueError, match="0 trainable weights"):
+        Tuner(bare, scorer, PROMPTS, Settings(**SETTINGS), seed=0)
+
+
+@pytest.fixture
+def saved_adapter(new_tuner: NewTuner, tmp_path: Path) -> tuple[Tuner, Path]:
+    tuner = new_tuner(learning_rate=0.3)
+    list(tuner.updates())
+    tuner.generator.save_adapter(tmp_path / "lora")
+    return tuner, tmp_path / "lora"
+
+
+def test_the_adapter_loads_into_a_stock_pipeline_and_changes_its_images(
+    saved_adapter: tuple[Tuner, Path], tiny_diffusion_folder: Path
+) -> None:
+    tuner, folder = saved_adapter
+    stock = StableDiffusionPipeline.from_pretrained(tiny_diffusion_folder, safety_checker=None)
+    stock.set_progress_bar_config(disable=True)
+    prompt, noise = PROMPTS[0].text, torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(3))
+
+    def image() -> torch.Tensor:
+        options = {"latents": noise, "height": 8, "width": 8, "num_inference_steps": 3, "guidance_scale": 2.0}
+        return stock(prompt, output_type="pt", **options).images
+
+    before = image()
+    stock.load_lora_weights(folder)
+    assert (image() - before).abs().max() > 1e-3
+    tokens = stock.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
+    with torch.no_grad():  # alpha is not the rank here: it must have travelled along
+        torch.testing.assert_close(stock.text_encoder(tokens)[0], tuner.generator.encode_prompts([prompt]))
+
+
+def test_the_adapter_loads_into_a_new_generator_frozen(
+    saved_adapter: tuple[Tuner, Path], tiny_diffusion_folder: Path
+) -> None:
+    tuner, folder = saved_adapter
+    generator = new_generator(tiny_diffusion_folder, adapter=False)
+    generator.load_adapter(folder)
+    texts = [prompt.text for prompt in PROMPTS[:2]]
+    assert torch.equal(generator.sample(texts, [1, 2], 3), tuner.generator.sample(texts, [1, 2], 3))
+    assert not any(weight.requires_grad for weight in generator.text_encoder.parameters())
+    with pytest.raises(ValueError, match="already"):
+        generator.load_adapter(folder)
+
+
+def damage(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    save_file(change(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {key.replace("layers.1", "layers.7"): value for key, value in t.items()}, "layers.7"),
+        (lambda t: dict(list(t.items())[1:]), "1 are missing"),
+        (lambda t: t | {"unet.lora_A.weight": torch.zeros(2, 2)}, "1 matrices have no place"),
+        (lambda t: {key: torch.cat([value, value], dim=1) for key, value in t.items()}, "but must be"),
+        (lambda t: {}, "are missing"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused(
+    saved_adapter: tuple[Tuner, Path], tiny_diffusion_folder: Path, change: Any, message: str
+) -> None:
+    _, folder = saved_adapter
+    damage(folder, change)
+    generator = new_generator(tiny_diffusion_folder, adapter=False)
+    with pytest.raises(ValueError, match=message):
+        generator.load_adapter(folder)
+    assert not any(".lora_" in name for name, _ in generator.text_encoder.named_parameters())
+
+
+def test_a_truncated_or_missing_adapter_is_refused(
+    saved_adapter: tuple[Tuner, Path], tiny_diffusion_folder: Path, tmp_path: Path
+) -> None:
+    _, folder = saved_adapter
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-50])
+    generator = new_generator(tiny_diffusion_folder, adapter=False)
+    with pytest.raises(ValueError, match="truncated"):
+        generator.load_adapter(folder)
+    with pytest.raises(ValueError, match="there is no adapter"):
+        generator.load_adapter(tmp_path / "nowhere")
+
+
+def test_a_folder_of_zero_updates_keeps_the_text_encoder(tiny_diffusion_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tuning.json").write_text('{"num_updates": 0}')
+    generator = new_generator(tiny_diffusion_folder, adapter=False)
+    before = generator.sample(["a kite"], [1], 2)
+    generator.load_adapter(tmp_path)
+    assert torch.equal(generator.sample(["a kite"], [1], 2), before)
+    (tmp_path / "tuning.json").write_text('{"num_updates": 60}')
+    with pytest.raises(ValueError, match="there is no adapter"):
+        generator.load_adapter(tmp_path)
+
+
+def test_held_out_prompts_are_spread_over_labels_and_never_tuned_on() -> None:
+    tuning, held_out = split_prompts(PROMPTS, len(LABELS), seed=0)
+    assert sorted(prompt.labels for prompt in held_out) == sorted(LABELS)
+    assert not {prompt.text for prompt in tuning} & {prompt.text for prompt in held_out}
+    assert len(tuning) == len(PROMPTS) - len(LABELS)
+    assert split_prompts(PROMPTS, 5, seed=0) == (tuning, held_out)
+    assert split_prompts(PROMPTS, 5, seed=1)[1] != held_out
+
+
+def test_a_text_that_is_held_out_is_not_tuned_on_under_another_id() -> None:
+    twins = [prompt.model_copy(update={"text": "the same words", "prompt_id": str(i)}) for i, prompt in enumerate(PROMPTS)]
+    assert split_prompts(twins, 3, seed=0)[0] == []
+
+
+@pytest.mark.parametrize("num_held_out", [0, len(PROMPTS)])
+def test_a_split_without_prompts_on_one_side_is_refused(num_held_out: int) -> None:
+    with pytest.raises(ValueError, match="choose 1 to 14"):
+        split_prompts(PROMPTS, num_held_out, seed=0)
+
+
+def test_acceptance_is_the_share_of_images_that_show_every_requested_label(scorer: Scorer) -> None:
+    images = torch.rand(len(PROMPTS), 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    probabilities = scorer.probabilities(images, PROMPTS)
+    expected = [
+        all(row[UNSEEN.index(label)] > 0.5 for label in prompt.labels)
+        for row, prompt in zip(probabilities.tolist(), PROMPTS, strict=True)
+    ]
+    assert 0 < sum(expected) < len(expected)
+    assert acceptance(scorer, images, PROMPTS) == pytest.approx(sum(expected) / len(expected))
+    assert acceptance(scorer, images, PROMPTS, batch_size=4) == acceptance(scorer, images, PROMPTS)
+
+
+def test_drawing_repeats_itself_whatever_the_batch_and_varies_a_repeated_prompt(tiny_diffusion_folder: Path) -> None:
+    generator = new_generator(tiny_diffusion_folder, adapter=False)
+    prompts = PROMPTS[:3] * 2
+    images = torch.cat(list(draw(generator, prompts, 0, 2, batch_size=4)))
+    again = torch.cat(list(draw(generator, prompts, 0, 2, batch_size=6)))
+    torch.testing.assert_close(images, again, atol=1e-5, rtol=0)
+    assert (images[0] - images[3]).abs().max() > 1e-2

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities import Run
+
+from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, execution_key
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+def runs(root: Path) -> dict[str, Run]:
+    client, experiment = connect(root)
+    return {run.info.run_name: run for run in client.search_runs([experiment])}
+
+
+def track(root: Path, stage: str) -> None:
+    with Tracker(stage, root, {f"{stage}.size": 3}) as tracker:
+        tracker.log_metrics({f"{stage}/loss": 0.5}, step=1)
+        tracker.log_metrics({f"{stage}/loss": 0.25}, step=2)
+
+
+def test_stages_of_one_execution_share_a_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
+    track(root, "filter_images")
+    track(root, "evaluate")
+    found = runs(root)
+    assert set(found) == {"sunny-dune", "filter_images", "evaluate"}
+    parent = found["sunny-dune"].info.run_id
+    assert {found[name].data.tags["mlflow.parentRunId"] for name in ("filter_images", "evaluate")} == {parent}
+    assert found["evaluate"].data.params == {"evaluate.size": "3"}
+    assert found["evaluate"].data.metrics == {"evaluate/loss": 0.25}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
+def test_another_execution_gets_another_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        track(root, "evaluate")
+    assert {"one", "two"} <= set(runs(root))
+
+
+def test_an_execution_without_an_experiment_is_known_by_its_process(root: Path) -> None:
+    ask = "from tailorset.tracking import execution_key; print(execution_key()[0])"
+    keys = {subprocess.check_output([sys.executable, "-c", ask], text=True) for _ in range(2)}
+    assert len(keys) == 2
+    assert execution_key() == execution_key()
+
+
+def test_the_parent_gets_all_params_and_metrics(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
+    params = {f"block.key{number}": number for number in range(150)}
+    with Tracker("register_model", root, {}) as tracker:
+        tracker.summarise(params | {"long": "x" * 7000}, {"zsl/map": 0.5, "acceptance/before/judge": 0.25})
+    parent = runs(root)["sunny-dune"]
+    assert parent.data.metrics == {"zsl/map": 0.5, "acceptance/before/judge": 0.25}
+    assert parent.data.params["block.key149"] == "149"
+    assert len(parent.data.params["long"]) == 6000
+
+
+def test_artifacts_lie_in_the_project_wherever_a_stage_runs(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("copy"))
+    figure = Path("plot.txt")
+    figure.write_text("a plot")
+    with Tracker("evaluate", root, {}) as tracker:
+        tracker.log_file(figure)
+    assert [path.read_text() for path in (root / "mlartifacts").rglob("plot.txt")] == ["a plot"]
+
+
+def test_a_stage_that_fails_is_marked_failed(root: Path) -> None:
+    def fails() -> None:
+        with Tracker("evaluate", root, {}):
+            raise RuntimeError("no images")
+
+    with pytest.raises(RuntimeError, match="no images"):
+        fails()
+    assert runs(root)["evaluate"].info.status == "FAILED"
+
+
+def test_without_a_server_the_stage_goes_on_and_says_so(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.warns(TrackingWarning, match="WITHOUT tracking"), Tracker("evaluate", root, {"a": 1}) as tracker:
+        tracker.log_metrics({"zsl/map": 0.5})
+        tracker.log_file(root / "missing.png")
+        tracker.summarise({"a": 1}, {"zsl/map": 0.5})
+        assert not tracker.is_up
+    assert capsys.readouterr().err.count("WITHOUT tracking") == 1
+
+
+def test_a_metric_mlflow_refuses_stops_the_tracking_only(root: Path) -> None:
+    with pytest.warns(TrackingWarning), Tracker("evaluate", root, {}) as tracker:
+        tracker.log_metrics({"not a name!?": 0.5})
+    assert not tracker.is_up
+
+
+def test_the_tracking_uri_is_honoured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = root / "elsewhere" / "runs.db"
+    elsewhere.parent.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    track(root, "evaluate")
+    assert elsewhere.exists()
+    assert not (root / "mlflow.db").exists()
+
+
+def test_several_first_stages_can_open_the_database_at_once(root: Path) -> None:
+    script = (
+        "from pathlib import Path; from tailorset.tracking import Tracker\n"
+        f"with Tracker('evaluate', Path({str(root)!r}), {{}}) as tracker: assert tracker.is_up"
+    )
+    started = [subprocess.Popen([sys.executable, "-W", "error::UserWarning", "-c", script]) for _ in range(2)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    client, experiment = connect(root)
+    assert client.get_experiment(experiment).name == EXPERIMENT
+    assert len(client.search_runs([experiment], "attributes.run_name = 'evaluate'")) == 2
+
+
+@pytest.fixture(autouse=True)
+def _untracked_afterwards() -> object:
+    yield
+    mlflow.set_tracking_uri("")
