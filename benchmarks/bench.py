@@ -128,26 +128,22 @@ class Bench:
 
     def utilisation(self) -> Utilisation:
         """Rate of the UNet while sampling, against the best rate of matmuls and of its own convolutions."""
-        counter = FlopCounterMode(display=False, depth=1)
-        with counter:
+        with FlopCounterMode(display=False) as everywhere:
             self._sample()
-        in_unet = FlopCounterMode(display=False)
-        with TimedModule(self.generator.unet, self.device, in_unet):
+        with TimedModule(self.generator.unet, self.device, count_flops=True) as in_unet:
             self._sample()
         shares, seconds = [], []
         for _ in range(self.repetitions):
-            timed = TimedModule(self.generator.unet, self.device)
-            with timed:
+            with TimedModule(self.generator.unet, self.device) as timed:
                 total = timed_call(self._sample, self.device)
             seconds.append(timed.seconds)
             shares.append(timed.seconds / total)
-        flops = float(in_unet.get_total_flops())
         roofs = measured_roofs(self.generator.unet, self._unet_batch(), self.device, self.repetitions)
         return Utilisation(
-            unet_flops=flops,
-            unet_share_of_flops=flops / counter.get_total_flops(),
+            unet_flops=in_unet.flops,
+            unet_share_of_flops=in_unet.flops / everywhere.get_total_flops(),
             unet_share_of_time=median(shares),
-            rate=flops / median(seconds),
+            rate=in_unet.flops / median(seconds),
             roofs=roofs,
         )
 
@@ -216,7 +212,7 @@ def stock_pipeline(config: Any, device: torch.device) -> Any:
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(
-        config.model, torch_dtype=getattr(torch, config.dtype), safety_checker=None, requires_safety_checker=False
+        config.model, dtype=getattr(torch, config.dtype), safety_checker=None, requires_safety_checker=False
     )
     pipeline.scheduler = build_scheduler(config.scheduler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)

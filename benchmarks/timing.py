@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -40,16 +40,16 @@ def synchronise(device: torch.device) -> None:
 
 
 class TimedModule:
-    """Adds up the seconds spent in a module's forward passes; `counter` counts FLOPs there instead of all around."""
+    """Adds up the seconds spent in a module's forward passes, and on request the FLOPs; counting them takes time."""
 
-    def __init__(self, module: nn.Module, device: torch.device, counter: FlopCounterMode | None = None) -> None:
-        self.module, self.device, self.counter = module, device, counter
-        self.seconds = self._start = 0.0
+    def __init__(self, module: nn.Module, device: torch.device, count_flops: bool = False) -> None:
+        self.module, self.device, self.count_flops = module, device, count_flops
+        self.seconds = self.flops = 0.0
+        self._counter = FlopCounterMode(display=False)
 
-    def __enter__(self) -> TimedModule:
-        self._handles = [
-            self.module.register_forward_pre_hook(self._before), self.module.register_forward_hook(self._after)
-        ]  # fmt: skip
+    def __enter__(self) -> Self:
+        before, after = self.module.register_forward_pre_hook, self.module.register_forward_hook
+        self._handles = [before(self._before), after(self._after)]
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -58,15 +58,16 @@ class TimedModule:
 
     def _before(self, *_: object) -> None:
         synchronise(self.device)
+        if self.count_flops:
+            self._counter.__enter__()  # starts from zero
         self._start = time.perf_counter()
-        if self.counter:
-            self.counter.__enter__()
 
     def _after(self, *_: object) -> None:
-        if self.counter:
-            self.counter.__exit__(None, None, None)
         synchronise(self.device)
         self.seconds += time.perf_counter() - self._start
+        if self.count_flops:
+            self._counter.__exit__(None, None, None)
+            self.flops += self._counter.get_total_flops()
 
 
 @torch.no_grad()

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from tailorset.classifier_training import predict
-from tailorset.classifiers import load_classifier
+from tailorset.classifiers import Classifier, load_classifier
 from tailorset.clip import Clip, load_clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.image_set import ImageSet, load_image_set, real_rows
 from tailorset.metrics import zero_shot_metrics
+from tailorset.records import LabelSpace
 from tailorset.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, Stage, run_stage, write_json
 
@@ -28,9 +29,8 @@ def clip_logits(clip: Clip, images: Tensor, names: tuple[str, ...], template: st
     return torch.cat([clip.logits(batch.float() / 255, text_features).cpu() for batch in images.split(batch_size)])
 
 
-def score_methods(stage: Stage, test: ImageSet) -> list[Method]:
+def score_methods(stage: Stage, classifier: Classifier, test: ImageSet) -> list[Method]:
     """Ours, and the classifier's own backbone without any training, raw and normalised."""
-    classifier = load_classifier(CLASSIFIER, stage.device)
     backbone = stage.params.train_classifier.config.backbone
     clip = load_clip(backbone.model, stage.device, backbone.pretrained)
     logits = clip_logits(clip, test.images, stage.label_space.names, stage.params.clip.prompt_template)
@@ -53,6 +53,16 @@ def acceptance_metrics(path: Path) -> dict[str, float]:
     return {key: metrics[key] for key in ACCEPTANCE}
 
 
+def check_labels(classifier: Classifier, label_space: LabelSpace) -> None:
+    """Scores and targets are compared column by column.
+
+    Raises:
+        ValueError: the classifier answers for other labels than the label space holds, or in another order.
+    """
+    if classifier.labels != label_space.names:
+        raise ValueError(f"{CLASSIFIER} knows {classifier.labels}, the label space {label_space.names}: train it again")
+
+
 def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
     per_label_table(methods, test.targets, stage.label_space).to_csv(stage.report_dir / "per_label.csv", index=False)
     curves, sheet = stage.plots_dir / "precision_recall.png", stage.plots_dir / "test_images.png"
@@ -66,10 +76,11 @@ def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
 
 def main() -> None:
     with run_stage("evaluate") as stage:
+        classifier = load_classifier(CLASSIFIER, stage.device)
+        check_labels(classifier, stage.label_space)
         rows, targets = real_rows(REAL, "test", stage.label_space)
-        image_px = load_classifier(CLASSIFIER, "cpu").image_px
-        test = load_image_set(rows, targets, REAL, image_px)
-        methods = score_methods(stage, test)
+        test = load_image_set(rows, targets, REAL, classifier.image_px)
+        methods = score_methods(stage, classifier, test)
         metrics = acceptance_metrics(REPORTS / "tune_text_encoder" / "metrics.json")
         for method in methods:
             values = zero_shot_metrics(

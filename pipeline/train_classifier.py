@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
@@ -77,7 +76,6 @@ def main() -> None:
         block = stage.params.train_classifier
         config, label_space = block.config, stage.label_space
         assert isinstance(config, TrainingConfig)
-        torch.set_float32_matmul_precision("highest")
         classifier = load_plugin("classifiers", block.name).build(config, label_space, stage.device)
 
         real, synthetic = load_training_set(label_space, classifier.image_px)

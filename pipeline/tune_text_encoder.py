@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
@@ -135,7 +135,7 @@ def report(stage: Stage, scorers: dict[str, Scorer], history: list[Update], held
 
 def plot_curve(curve: pd.DataFrame, path: Path) -> None:
     """Loss and acceptance over the updates, thin as measured and bold as the mean of ten."""
-    figure = mpl.figure.Figure(figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3), layout="constrained")
     for axis, column in zip(figure.subplots(1, 2), ("loss", "acceptance"), strict=True):
         axis.plot(curve["update"], curve[column], color="tab:blue", alpha=0.3)
         axis.plot(curve["update"], curve[column].rolling(10, min_periods=1).mean(), color="tab:blue")

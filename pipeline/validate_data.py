@@ -34,7 +34,9 @@ def main() -> None:
     with run_stage("validate_data") as stage:
         PASS_FILE.unlink(missing_ok=True)
         shutil.rmtree(VALIDATION, ignore_errors=True)
-        findings = check_products(stage.label_space, stage.params.validate_data, VALIDATION / "data_docs")
+        gate = Gate()
+        findings = check_products(gate, stage.label_space, stage.params.validate_data)
+        gate.write_docs(VALIDATION / "data_docs")
 
         content = report(findings)
         write_json(VALIDATION / "report.json", content)
@@ -48,9 +50,8 @@ def main() -> None:
         write_json(PASS_FILE, {str(path): file_digest(path) for path in MANIFESTS.values()})
 
 
-def check_products(label_space: LabelSpace, settings: ValidateData, docs_folder: Path) -> list[Finding]:
+def check_products(gate: Gate, label_space: LabelSpace, settings: ValidateData) -> list[Finding]:
     """All findings; the content is looked at only where every manifest has its columns."""
-    gate = Gate(docs_folder)
     products = Products(**{name: pd.read_parquet(path) for name, path in MANIFESTS.items()})
     findings = gate.check(layout_tables(products, label_space))
     if any(finding.is_critical for finding in findings):

@@ -37,4 +37,4 @@ def test_bench_measures_all_four_and_agrees_with_the_stock_pipeline(
         assert row["ratio"] == pytest.approx(row["stock_s"] / row["ours_s"])
         assert row["name"] in printed
     assert 0 < figures["utilisation"]["mfu"] < 1.5
-    assert 0 < figures["utilisation"]["unet_share_of_flops"] <= 1
+    assert 0.3 < figures["utilisation"]["unet_share_of_flops"] < 1

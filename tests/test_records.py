@@ -73,7 +73,11 @@ def test_shipped_label_files_load() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("name: cup, seen: true, parents: [ware]", "name: mouse, seen: false", r"\['mouse'\] are listed more than once"),
+        (
+            "name: cup, seen: true, parents: [ware]",
+            "name: mouse, seen: false",
+            r"\['mouse'\] are listed more than once",
+        ),
         ("name: cup, seen: true, parents: [ware]", "name: mouse, seen: true", "'mouse' is both seen and unseen"),
         ("name: cup,", "name: ../../x,", r"'../../x' is no label name: names are also file names"),
         ("name: cup,", "name: /etc/x,", "is no label name"),
@@ -105,7 +109,9 @@ def test_a_contradiction_is_named(tmp_path: Path, old: str, new: str, message: s
     assert "labels.yaml" in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words", "labels: [", "\tname: x", "!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "text", ["", "- a\n- b\n", "just words", "labels: [", "\tname: x", "!!python/object:os.system {}"]
+)
 def test_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"labels\.yaml (is|cannot be read)"):
         load(tmp_path, text)

@@ -163,7 +163,10 @@ def test_transparent_pixels_are_white() -> None:
     rgba[:2] = (255, 0, 0, 255)
     palette = Image.new("P", (4, 4), 0)
     palette.putpalette([0, 0, 0, 255, 0, 0])
-    for content in (saved(Image.fromarray(rgba), format="PNG"), saved(Image.fromarray(rgba), format="WEBP", lossless=True)):
+    for content in (
+        saved(Image.fromarray(rgba), format="PNG"),
+        saved(Image.fromarray(rgba), format="WEBP", lossless=True),
+    ):
         pixels = np.asarray(decode_image(content))
         assert (pixels[0, 0] == (255, 0, 0)).all()
         assert (pixels[3, 3] == 255).all()

@@ -123,7 +123,7 @@ def measure_clips(settings: Foundation, space: LabelSpace, oracle: Oracle) -> di
             agree = (shown(oracle, images)[..., 0] > 0.5).numpy() == present
             metrics["oracle/web_accuracy"] = float(agree.mean())
         for name in ("discriminator", "judge", "backbone"):
-            clip = load_clip(f"local-dir:{settings.output / name}", torch.device("cpu"))
+            clip = load_clip(f"local-dir:{settings.published / name}", torch.device("cpu"))
             texts = clip.encode_texts(space.names, "a photo of a {}")
             scores = torch.cat([clip.logits(batch, texts) for batch in images.split(100)]).numpy()
             metrics[f"{name}/{style}_map"] = float(average_precision_score(present, scores, average="macro"))
@@ -143,12 +143,12 @@ def main() -> None:
     settings = load_settings()
     space = LabelSpace.load(settings.label_space)
     oracle = load_oracle(len(space.names))
-    config = Config(model=str(settings.output / "diffusion"), image_px=IMAGE_PX, guidance_scale=4.0)
+    config = Config(model=str(settings.published / "diffusion"), image_px=IMAGE_PX, guidance_scale=4.0)
     reports = Path("reports/foundation")
     metrics = measure_drawing(space, oracle, build(config, torch.device("cpu")), reports / "plots" / "drawings.png")
     metrics |= measure_clips(settings, space, oracle)
     if not arguments.skip_llm:
-        metrics |= measure_llm(settings.output / "llm", space)
+        metrics |= measure_llm(settings.published / "llm", space)
     show(metrics)
     (reports / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
 

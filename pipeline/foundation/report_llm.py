@@ -33,7 +33,7 @@ def measure_llm(folder: Path, label_space: LabelSpace) -> dict[str, float]:
 
 def main() -> None:
     settings = load_settings()
-    figures = measure_llm(settings.output / "llm", LabelSpace.load(settings.label_space))
+    figures = measure_llm(settings.published / "llm", LabelSpace.load(settings.label_space))
     for name, value in figures.items():
         print(f"{name:<32} {value:.3f}")
 

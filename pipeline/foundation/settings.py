@@ -61,6 +61,7 @@ class Foundation(Settings):
     seed: int
     label_space: Path
     output: Path
+    published: Path
     draw_web: DrawWeb
     train_tokenizer: TrainTokenizer
     train_clip: dict[str, TrainClip]

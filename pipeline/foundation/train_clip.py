@@ -11,7 +11,7 @@ import open_clip
 import torch
 from loop import half, train
 from safetensors.torch import save_file
-from settings import WORK, Foundation, TrainClip, load_settings
+from settings import Foundation, TrainClip, load_settings
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
@@ -74,7 +74,7 @@ def main(name: str) -> None:
     clip = settings.train_clip[name]
     tokenizer = CLIPTokenizer.from_pretrained(settings.output / "diffusion" / "tokenizer")
     torch.manual_seed(clip.seed)
-    folder = (WORK if name == "text_tower" else settings.output) / name
+    folder = settings.output / name
     model = build(model_config(clip, tokenizer), folder, tokenizer).train().to(memory_format=torch.channels_last)
     web = Web.load(clip.half)
 

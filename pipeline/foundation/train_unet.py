@@ -1,7 +1,7 @@
 """Train the diffusion model of the toybox world and write the StableDiffusionPipeline folder.
 
 v-prediction on a cosine schedule (its terminal SNR is practically zero), min-SNR weighting (Hang et al. 2023), EMA.
-Latents and text states are encoded once.
+Latents are encoded once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from loop import train, work_file
-from numpy.lib.format import open_memmap
-from settings import WORK, Foundation, load_settings
+from settings import Foundation, load_settings
 from text_tower import text_encoder_from_open_clip
 from torch import Tensor
 from tqdm import tqdm
@@ -67,23 +66,6 @@ def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
 
 
 @torch.no_grad()
-def encode_captions(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions: list[list[str]]) -> np.ndarray:
-    """Text states (N, C, T, D) fp16 of every caption, cached on disk."""
-    path = work_file("text_states.npy")
-    if path.exists():
-        return np.load(path, mmap_mode="r")
-    partial = path.with_suffix(".partial")
-    shape = (len(captions), len(captions[0]), tokenizer.model_max_length, encoder.config.hidden_size)
-    states = open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-    for start in tqdm(range(0, len(captions), ENCODE_BATCH), desc="captions"):
-        texts = [text for group in captions[start : start + ENCODE_BATCH] for text in group]
-        encoded = encode(encoder, tokenizer, texts)
-        states[start : start + ENCODE_BATCH] = encoded.half().numpy().reshape(-1, *shape[1:])
-    states.flush()
-    partial.rename(path)
-    return np.load(path, mmap_mode="r")
-
-
 def encode(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     """Text states (B, T, D) as StableDiffusionPipeline makes them."""
     tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
@@ -124,23 +106,21 @@ def main(num_steps: int | None = None) -> None:
     options = settings.train_unet
     folder = settings.output / "diffusion"
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = text_encoder_from_open_clip(WORK / "text_tower", tokenizer)
+    encoder = text_encoder_from_open_clip(settings.output / "text_tower", tokenizer)
     web = Web.load()
     latents = encode_latents(AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval(), web)
-    states = encode_captions(encoder, tokenizer, web.captions)
-    with torch.no_grad():
-        empty = encode(encoder, tokenizer, [""])[0]
     torch.manual_seed(settings.seed)
-    unet = build_unet(states.shape[-1]).to(memory_format=torch.channels_last)
-    ema = build_unet(states.shape[-1]).requires_grad_(False)
+    unet = build_unet(encoder.config.hidden_size).to(memory_format=torch.channels_last)
+    ema = build_unet(encoder.config.hidden_size).requires_grad_(False)
     ema.load_state_dict(unet.state_dict())
     scheduler = build_scheduler()
 
     def loss_at(step: int) -> Tensor:
         indices = batch_indices(len(web), options.batch_size, step, settings.seed)
         rng = np.random.default_rng((settings.seed, step))
-        text = torch.from_numpy(states[indices, rng.integers(states.shape[1], size=len(indices))]).float()
-        text[torch.from_numpy(rng.random(len(indices)) < options.unconditional_share)] = empty
+        dropped = rng.random(len(indices)) < options.unconditional_share
+        texts = ["" if drop else rng.choice(web.captions[i]) for i, drop in zip(indices, dropped, strict=True)]
+        text = encode(encoder, tokenizer, texts)
         batch = torch.from_numpy(latents[indices]).float().contiguous(memory_format=torch.channels_last)
         return diffusion_loss(unet, scheduler, batch, text, options.snr_gamma)
 

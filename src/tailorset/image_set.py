@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 from tqdm import tqdm
 
@@ -50,7 +51,7 @@ def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: 
     ids = []
     decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
     for index, (image_id, image) in enumerate(tqdm(decoded, total=total, desc=f"decode {folder}")):
-        images[index] = tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], antialias=True)
+        images[index] = tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], InterpolationMode.BICUBIC)
         ids.append(image_id)
     return ImageSet(tuple(ids), images, targets)
 

@@ -133,7 +133,7 @@ class Tuner:
             self.optimizer.step()
         self.optimizer.zero_grad()
         accepted = (weakest_requested(probabilities.detach(), targets) > ACCEPTED_ABOVE).float().mean()
-        return Update(update, float(loss), float(accepted), norm, skipped=not finite)
+        return Update(update, float(loss.detach()), float(accepted), norm, skipped=not finite)
 
     def _batch(self, update: int) -> tuple[list[Prompt], list[int]]:
         """The prompts and image seeds of one update, drawn from its number."""

@@ -13,7 +13,11 @@ from tailorset.shards import decode_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = LabelSpace.load(ROOT / "data" / "labels" / "toybox.yaml")
-EMBEDDED = [name for name in plugin_names("datasets") if not load_plugin("datasets", name).Config.model_json_schema().get("required")]
+EMBEDDED = [
+    name
+    for name in plugin_names("datasets")
+    if not load_plugin("datasets", name).Config.model_json_schema().get("required")
+]
 
 
 @pytest.fixture(params=EMBEDDED)

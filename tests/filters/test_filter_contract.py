@@ -35,7 +35,9 @@ def test_order_and_batch_do_not_matter(rule: Filter) -> None:
     backwards = rule.decide(logits.flip(0), requested[::-1])[::-1]
     for others in (alone, backwards):
         assert [decision[:3] for decision in others] == [decision[:3] for decision in together]
-        assert [decision.confidence for decision in others] == pytest.approx([decision.confidence for decision in together])
+        assert [decision.confidence for decision in others] == pytest.approx(
+            [decision.confidence for decision in together]
+        )
 
 
 def test_rejected_images_have_no_label_but_a_reason(rule: Filter) -> None:

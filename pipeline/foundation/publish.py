@@ -1,0 +1,31 @@
+"""Copy the finished foundation models to where git keeps them, within the size the repository allows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from settings import load_settings
+
+MODELS = ("diffusion", "discriminator", "judge", "backbone", "llm")
+LIMIT_MIB = 32
+
+
+def size_mib(folders: list[Path]) -> float:
+    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()) / 2**20
+
+
+def main() -> None:
+    settings = load_settings()
+    sources = [settings.output / name for name in MODELS]
+    total = size_mib(sources)
+    if total > LIMIT_MIB:
+        raise ValueError(f"foundation models take {total:.1f} MiB, the limit is {LIMIT_MIB}: make one of them smaller")
+    for source in sources:
+        shutil.copytree(source, settings.published / source.name, dirs_exist_ok=True)
+        print(f"{source.name:14} {size_mib([source]):6.2f} MiB")
+    print(f"{'total':14} {total:6.2f} MiB of {LIMIT_MIB}")
+
+
+if __name__ == "__main__":
+    main()
