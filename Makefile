@@ -28,10 +28,10 @@ test: lint  ## lint, types, boundaries, duplicates, then all fast tests
 	pytest
 
 lint: setup  ## ruff, mypy, import boundaries, duplicate code
-	@ruff check src pipeline tests
+	@ruff check
 	@mypy
 	@lint-imports --no-logo
-	@pylint --disable=all --enable=duplicate-code --score=n src pipeline
+	@pylint --disable=all --enable=duplicate-code --score=n src pipeline benchmarks
 
 bench: setup  ## throughput against the stock pipelines
 	python benchmarks/bench.py

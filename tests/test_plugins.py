@@ -38,7 +38,7 @@ def test_a_config_takes_the_other_keys_of_the_block() -> None:
 
 
 def test_a_typo_in_a_block_names_the_nearest_key() -> None:
-    with pytest.raises(ValueError, match="'treshold'.*Did you mean 'threshold'"):
+    with pytest.raises(ValueError, match=r"'treshold'.*Did you mean 'threshold'"):
         plugin_config("filters", {"name": "grouped_softmax", "treshold": 0.25})
 
 

@@ -60,12 +60,19 @@ def test_members_are_named_as_webdataset_wants_them(tmp_path: Path) -> None:
 
 
 def test_a_failing_writer_leaves_no_shard(tmp_path: Path) -> None:
-    def broken():  # noqa: ANN202
+    def broken():
         yield from pictures(1)
         raise RuntimeError("no more")
 
     with pytest.raises(RuntimeError, match="no more"):
         write_shard(tmp_path / "one.tar", broken())
+    assert not (tmp_path / "one.tar").exists()
+
+
+@pytest.mark.parametrize("image_id", ["../../x", "/tmp/x", "a/b", "a.b", "", "x" * 91])
+def test_ids_are_safe_file_names(tmp_path: Path, image_id: str) -> None:
+    with pytest.raises(ValueError, match="use up to 90 letters"):
+        write_shard(tmp_path / "one.tar", [(image_id, b"")])
     assert not (tmp_path / "one.tar").exists()
 
 
@@ -201,7 +208,7 @@ def test_an_animation_gives_its_first_frame() -> None:
     [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"],
 )
 def test_no_image_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="no readable image.*give a complete file"):
+    with pytest.raises(ValueError, match=r"no readable image.*give a complete file"):
         decode_image(content)
 
 

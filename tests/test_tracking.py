@@ -93,18 +93,22 @@ def test_without_a_server_the_stage_goes_on_and_says_so(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.warns(TrackingWarning, match="WITHOUT tracking"), Tracker("evaluate", root, {"a": 1}) as tracker:
-        tracker.log_metrics({"zsl/map": 0.5})
-        tracker.log_file(root / "missing.png")
-        tracker.summarise({"a": 1}, {"zsl/map": 0.5})
-        assert not tracker.is_up
+    tracker = Tracker("evaluate", root, {"a": 1})
+    with pytest.warns(TrackingWarning, match="WITHOUT tracking"):
+        tracker.__enter__()
+    tracker.log_metrics({"zsl/map": 0.5})
+    tracker.log_file(root / "missing.png")
+    tracker.summarise({"a": 1}, {"zsl/map": 0.5})
+    tracker.__exit__(None, None, None)
+    assert not tracker.is_up
     assert capsys.readouterr().err.count("WITHOUT tracking") == 1
 
 
 def test_a_metric_mlflow_refuses_stops_the_tracking_only(root: Path) -> None:
-    with pytest.warns(TrackingWarning), Tracker("evaluate", root, {}) as tracker:
-        tracker.log_metrics({"not a name!?": 0.5})
-    assert not tracker.is_up
+    with Tracker("evaluate", root, {}) as tracker:
+        with pytest.warns(TrackingWarning):
+            tracker.log_metrics({"not a name!?": 0.5})
+        assert not tracker.is_up
 
 
 def test_the_tracking_uri_is_honoured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

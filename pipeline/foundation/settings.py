@@ -38,6 +38,7 @@ class TrainClip(Settings):
 
 class TrainVae(Settings):
     num_steps: int
+    num_decoder_steps: int
     batch_size: int
     learning_rate: float
 

@@ -17,7 +17,7 @@ from settings import Foundation, load_settings
 from text_tower import text_encoder_from_open_clip
 from torch import Tensor
 from tqdm import tqdm
-from train_vae import IMAGE_PX
+from train_vae import IMAGE_PX, LATENT_CHANNELS
 from transformers import CLIPTextModel, CLIPTokenizer
 from web import Web, batch_indices
 
@@ -27,8 +27,8 @@ ENCODE_BATCH = 256
 def build_unet(cross_attention_dim: int) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=IMAGE_PX // 4,
-        in_channels=4,
-        out_channels=4,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
         layers_per_block=1,
         block_out_channels=(80, 160),
         down_block_types=("CrossAttnDownBlock2D",) * 2,
@@ -51,11 +51,11 @@ def build_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
-    """Scaled latent means (N, 4, 8, 8) fp16, cached on disk."""
+    """Scaled latent means (N, 8, 8, 8) fp16, cached on disk."""
     path = work_file("latents.npy")
     if path.exists():
         return np.load(path, mmap_mode="r")
-    latents = np.empty((len(web), 4, IMAGE_PX // 4, IMAGE_PX // 4), dtype=np.float16)
+    latents = np.empty((len(web), LATENT_CHANNELS, IMAGE_PX // 4, IMAGE_PX // 4), dtype=np.float16)
     for start in tqdm(range(0, len(web), ENCODE_BATCH), desc="latents"):
         indices = np.arange(start, min(start + ENCODE_BATCH, len(web)))
         images = 2 * web.pixels(indices, IMAGE_PX) - 1
@@ -75,7 +75,7 @@ def encode(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -
 def diffusion_loss(
     unet: UNet2DConditionModel, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float
 ) -> Tensor:
-    """Min-SNR weighted v-prediction error; latents (B, 4, 8, 8), states (B, T, D)."""
+    """Min-SNR weighted v-prediction error; latents (B, 8, 8, 8), states (B, T, D)."""
     timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),))
     noise = torch.randn_like(latents)
     noisy = scheduler.add_noise(latents, noise, timesteps)

@@ -1,4 +1,4 @@
-"""Train the autoencoder of the toybox diffusion model: 32 px images, factor 4, 4 latent channels."""
+"""Train the autoencoder of the toybox diffusion model: 32 px images, factor 4, 8 latent channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from web import Web, batch_indices
 
-IMAGE_PX = 32
+IMAGE_PX, LATENT_CHANNELS = 32, 8
 KL_WEIGHT = 1e-6
 
 
@@ -20,18 +20,30 @@ def build_vae() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(32, 64, 64),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENT_CHANNELS,
         norm_num_groups=16,
         sample_size=IMAGE_PX,
     )
 
 
 def vae_loss(vae: AutoencoderKL, images: Tensor) -> Tensor:
-    """L1 plus L1 of the gradients (keeps outlines) plus a small KL term; images (B, 3, P, P) in [-1, 1]."""
+    """Reconstruction of noisy latents and a small KL; images (B, 3, P, P) in [-1, 1]."""
     posterior = vae.encode(images).latent_dist
-    decoded = vae.decode(posterior.sample()).sample
-    edges = sum(F.l1_loss(decoded.diff(dim=d), images.diff(dim=d)) for d in (-1, -2))
-    return F.l1_loss(decoded, images) + edges + KL_WEIGHT * posterior.kl().mean()
+    return reconstruction_loss(vae, posterior.sample(), images) + KL_WEIGHT * posterior.kl().mean()
+
+
+def reconstruction_loss(vae: AutoencoderKL, latents: Tensor, images: Tensor) -> Tensor:
+    """L1 of pixels, of their gradients (outlines) and of 4 px means (colours)."""
+    error = vae.decode(latents).sample - images
+    edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    colour = F.avg_pool2d(error, 4).abs().mean()
+    return error.abs().mean() + 0.5 * edges + 2 * colour
+
+
+@torch.no_grad()
+def scaling_factor(vae: AutoencoderKL, images: Tensor) -> float:
+    """What brings the latents to unit variance."""
+    return round(1 / vae.encode(images).latent_dist.mean.std().item(), 5)
 
 
 def main() -> None:
@@ -41,15 +53,21 @@ def main() -> None:
     vae = build_vae().to(memory_format=torch.channels_last)
     web = Web.load()
 
-    def loss_at(step: int) -> Tensor:
+    def images_at(step: int) -> Tensor:
         images = web.pixels(batch_indices(len(web), options.batch_size, step, settings.seed), IMAGE_PX)
-        return vae_loss(vae, (2 * images - 1).contiguous(memory_format=torch.channels_last))
+        return (2 * images - 1).contiguous(memory_format=torch.channels_last)
 
-    train("vae", {"vae": vae}, loss_at, options.num_steps, options.learning_rate)
-    with torch.no_grad():
-        sample = 2 * web.pixels(batch_indices(len(web), 512, 0, settings.seed), IMAGE_PX) - 1
-        latents = vae.encode(sample).latent_dist.mean
-    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    def decoder_loss_at(step: int) -> Tensor:
+        images = images_at(options.num_steps + step)
+        with torch.no_grad():
+            latents = vae.encode(images).latent_dist.mean
+        return reconstruction_loss(vae, latents, images)
+
+    train("vae", {"vae": vae}, lambda step: vae_loss(vae, images_at(step)), options.num_steps, options.learning_rate)
+    decoder = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+    train("vae_decoder", decoder, decoder_loss_at, options.num_decoder_steps, options.learning_rate)
+    sample = 2 * web.pixels(batch_indices(len(web), 512, 0, settings.seed), IMAGE_PX) - 1
+    vae.register_to_config(scaling_factor=scaling_factor(vae, sample))
     vae.half().save_pretrained(settings.output / "diffusion" / "vae")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
 
-Part = nn.Module | Optimizer
+Part: TypeAlias = nn.Module | Optimizer
 
 
 def save_checkpoint(path: Path, step: int, **parts: Part) -> None:

@@ -65,7 +65,7 @@ def results() -> None:
     console.print(acceptance_table(metrics))
     console.print(_quota_line())
     model = read_yaml(PARAMS)["register_model"]["model_name"]
-    console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables; models:/{model}@challenger serves")
+    console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables; models:/{model}@challenger is it")
 
 
 def results_table(metrics: dict[str, float]) -> Table:

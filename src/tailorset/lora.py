@@ -24,8 +24,7 @@ def add_lora(text_encoder: nn.Module, rank: int, alpha: float, seed: int) -> Non
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    if has_lora(text_encoder):
-        raise ValueError("the text encoder has an adapter already: build a new generator for another one")
+    _refuse_second(text_encoder)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -64,6 +63,7 @@ def load_lora(text_encoder: nn.Module, folder: Path) -> None:
     Raises:
         ValueError: no adapter, a damaged file, or matrices that do not fit, the first of them named.
     """
+    _refuse_second(text_encoder)
     path = folder / WEIGHTS
     if not path.is_file() and _says_zero_updates(folder / NOTE):
         return
@@ -74,6 +74,11 @@ def load_lora(text_encoder: nn.Module, folder: Path) -> None:
     for name, weight in _lora_weights(text_encoder).items():
         weight.data.copy_(stored[name])
         weight.requires_grad_(False)
+
+
+def _refuse_second(text_encoder: nn.Module) -> None:
+    if has_lora(text_encoder):
+        raise ValueError("the text encoder has an adapter already: build a new generator for another one")
 
 
 def _lora_weights(text_encoder: nn.Module) -> dict[str, nn.Parameter]:

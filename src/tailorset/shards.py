@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs a program to decode
+_SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dot: WebDataset ends a key at the first one
 _TRAILER = bytes(2 * tarfile.BLOCKSIZE)  # what every complete tar ends with
 
 
@@ -34,12 +36,18 @@ class CorruptShardError(ValueError):
 
 
 def write_shard(path: str | Path, samples: Iterable[tuple[str, bytes]]) -> None:
-    """Writes (image_id, PNG bytes) pairs as a tar; equal samples give equal bytes, and no half file remains."""
+    """Writes (image_id, PNG bytes) pairs as a tar; equal samples give equal bytes, and no half file remains.
+
+    Raises:
+        ValueError: an id is no safe file name.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
         for image_id, content in samples:
+            if not _SAFE_ID.fullmatch(image_id):
+                raise ValueError(f"image id {image_id!r}: use up to 90 letters, digits, '_' or '-'; it names a file")
             member = tarfile.TarInfo(f"{image_id}.png")  # mtime, uid and gid are 0
             member.size, member.mode = len(content), 0o644
             tar.addfile(member, io.BytesIO(content))

@@ -46,8 +46,8 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
 
     uri = tracking_uri(root)
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient()
     with _lock(root):
+        client = mlflow.MlflowClient()  # opens the database already
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return client, experiment.experiment_id

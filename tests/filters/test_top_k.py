@@ -19,7 +19,7 @@ SPACE = LabelSpace(
 )  # unseen: cup, fish, key, animal, living
 
 
-def decide(logits: list[float], *labels: str, k: int = 2, extra_threshold: float = 0.1):  # noqa: ANN201
+def decide(logits: list[float], *labels: str, k: int = 2, extra_threshold: float = 0.1):
     rule = build(Config(k=k, extra_threshold=extra_threshold), SPACE)
     return rule.decide(torch.tensor([logits]), [labels])[0]
 

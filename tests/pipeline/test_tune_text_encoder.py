@@ -33,9 +33,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-def tuning_project(
-    project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path
-) -> Path:
+def tuning_project(project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path) -> Path:
     """A project with prompts and tiny random models."""
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["generator"] |= {"model": str(tiny_diffusion_folder), "image_px": 8}
@@ -44,9 +42,9 @@ def tuning_project(
     params["tune_text_encoder"] |= SETTINGS
     Path("params.yaml").write_text(yaml.safe_dump(params))
     prompts = [
-        Prompt(prompt_id=prompt_id(labels, i), text=" ".join(("red",) * i + labels), labels=labels, origin="llm", attempt=1)
+        Prompt(prompt_id=prompt_id(labels, i), text=" ".join((colour, *labels)), labels=labels, origin="llm", attempt=1)
         for labels in LabelSpace.load(params["label_space"]).pairs()
-        for i in range(2)
+        for i, colour in enumerate(("red", "blue"))
     ]
     Path("data/prompts").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([p.model_dump() for p in prompts]), "data/prompts/prompts.parquet")
@@ -67,7 +65,7 @@ def run_and_kill(folder: Path) -> int:
     """Start the stage in a process of its own and kill -9 it after its second checkpoint; finished updates."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=environment)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     try:
         while True:
             found = list(folder.glob(".work/tune_text_encoder/*/history.json"))

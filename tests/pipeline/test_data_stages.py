@@ -1,0 +1,253 @@
+"""prepare_dataset, filter_images and validate_data, run in a small project."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline import filter_images, prepare_dataset, validate_data
+from tailorset.datasets import RealSample, toybox
+from tailorset.records import FILTERED_COLUMNS, PROMPT_COLUMNS, REAL_COLUMNS, SYNTHETIC_COLUMNS, LabelSpace
+from tailorset.shards import load_images
+from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC
+
+SIZES = {"train": 20, "val": 9, "test": 12}
+REPORT = Path("reports/validation/report.json")
+
+
+@pytest.fixture
+def small_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project with few and small images, and no MLflow server to talk to."""
+    sizes = {f"num_{split}": size for split, size in SIZES.items()}
+    change_params("prepare_dataset", **sizes, image_px=16, shard_size=8)
+    change_params("validate_data", min_images_per_label=3)
+    monkeypatch.setattr("tailorset.tracking.connect", refuse)
+    monkeypatch.setattr(prepare_dataset, "NUM_EXAMPLES", 2)
+    return project
+
+
+def refuse(root: Path) -> None:
+    raise ConnectionError("no tracking server in this test")
+
+
+def change_params(block: str, **values: Any) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params[block] |= values
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def metrics_of(stage: str) -> dict[str, float]:
+    return json.loads(Path(f"reports/{stage}/metrics.json").read_text())
+
+
+def space() -> LabelSpace:
+    return LabelSpace.load("data/labels/toybox.yaml")
+
+
+def write_generated() -> None:
+    """Prompts for every pair, and three candidates for each: two that show their labels, one that does not."""
+    unseen = space().unseen
+    prompts = pd.DataFrame(
+        [(f"p{k}", " next to ".join(f"a {name}" for name in labels), list(labels), "llm", 1)
+         for k, labels in enumerate(space().pairs())],
+        columns=PROMPT_COLUMNS,
+    )  # fmt: skip
+    rows = []
+    for k, prompt in enumerate(islice(cycle(prompts.itertuples()), 3 * len(prompts))):
+        shown = np.array([10.0 * (name in prompt.labels) for name in unseen])
+        logits = shown if k < 2 * len(prompts) else 10.0 - shown
+        image = (f"s{k}", prompt.prompt_id, prompt.labels, k, "synthetic-00000.tar", f"sha-s{k}", 16, 16, 0.5, 0.2)
+        rows.append((*image, logits.tolist(), (shown if k % 2 else 10.0 - shown).tolist()))
+    PROMPTS.parent.mkdir(parents=True)
+    prompts.to_parquet(PROMPTS)
+    SYNTHETIC.mkdir(parents=True)
+    pd.DataFrame(rows, columns=SYNTHETIC_COLUMNS).to_parquet(SYNTHETIC / "manifest.parquet")
+
+
+@pytest.mark.usefixtures("small_project")
+class TestPrepareDataset:
+    def test_products_are_complete(self) -> None:
+        prepare_dataset.main()
+        manifest, targets = (pd.read_parquet(REAL / f"{name}.parquet") for name in ("manifest", "targets"))
+        assert tuple(manifest.columns) == REAL_COLUMNS
+        assert tuple(targets.columns) == ("image_id", *space().names)
+        assert manifest["split"].value_counts().to_dict() == SIZES
+        assert manifest["shard"].nunique() == 3 + 2 + 2
+        assert [name for name, _ in load_images(manifest, REAL)] == list(manifest["image_id"])
+
+    def test_unseen_truth_stays_out_of_train(self) -> None:
+        prepare_dataset.main()
+        targets = pd.read_parquet(REAL / "targets.parquet")
+        train = pd.read_parquet(REAL / "manifest.parquet")["split"].eq("train")
+        assert (targets.loc[train, list(space().unseen)] == -1).all(axis=None)
+        assert (targets.loc[train, list(space().seen)] >= 0).all(axis=None)
+        assert (targets.loc[~train, list(space().names)] >= 0).all(axis=None)
+
+    def test_reports_say_what_is_there(self) -> None:
+        prepare_dataset.main()
+        counts = pd.read_csv("reports/prepare_dataset/plots/label_counts.csv", index_col="label")
+        targets = pd.read_parquet(REAL / "targets.parquet")
+        assert counts.loc["car", ["train", "val", "test"]].sum() == (targets["car"] == 1).sum()
+        assert (counts.loc[list(space().unseen), "train"] == 0).all()
+        metrics = metrics_of("prepare_dataset")
+        assert {split: metrics[f"real/{split}/num_images"] for split in SIZES} == SIZES
+        assert metrics["real/train/num_labels"] <= len(space().seen)
+        plots = {path.name for path in Path("reports/prepare_dataset/plots").iterdir()}
+        assert plots == {"photo_style.png", "web_style.png", "label_counts.csv"}
+
+    def test_shard_size_changes_no_image(self) -> None:
+        prepare_dataset.main()
+        small = pd.read_parquet(REAL / "manifest.parquet")
+        change_params("prepare_dataset", shard_size=1000)
+        prepare_dataset.main()
+        large = pd.read_parquet(REAL / "manifest.parquet")
+        assert large["shard"].nunique() == 3
+        assert small.drop(columns="shard").equals(large.drop(columns="shard"))
+
+    def test_an_interrupted_run_goes_on_where_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        prepare_dataset.main()
+        expected = contents(REAL)
+        (REAL / "manifest.parquet").unlink()
+        drawn: list[str] = []
+        monkeypatch.setattr(toybox.Toybox, "samples", counting(toybox.Toybox.samples, drawn, stop_after=21))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_dataset.main()
+        assert not (REAL / "manifest.parquet").exists()
+        drawn.clear()
+        prepare_dataset.main()
+        assert contents(REAL) == expected
+        assert len(drawn) == sum(SIZES.values()) - 20  # three finished shards of train stay
+        assert not any(Path(".work/prepare_dataset").iterdir())
+
+    def test_a_data_set_that_ends_early_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        samples = toybox.Toybox.samples
+        monkeypatch.setattr(toybox.Toybox, "samples", lambda *args: islice(samples(*args), 5))
+        with pytest.raises(ValueError, match="train ended after 5 of 20 images: correct `sizes`"):
+            prepare_dataset.main()
+
+
+def counting(samples: Any, drawn: list[str], stop_after: int) -> Any:
+    """`samples` that notes each image, and once is interrupted."""
+    budget = [stop_after]
+
+    def noted(self: toybox.Toybox, split: Any, start: int = 0) -> Iterator[RealSample]:
+        for sample in samples(self, split, start):
+            if budget[0] == 0:
+                budget[0] = -1
+                raise KeyboardInterrupt
+            budget[0] -= 1
+            drawn.append(sample.image_id)
+            yield sample
+
+    return noted
+
+
+@pytest.mark.usefixtures("small_project")
+class TestFilterImages:
+    def test_every_candidate_is_decided_on(self) -> None:
+        write_generated()
+        filter_images.main()
+        filtered = pd.read_parquet(FILTERED / "manifest.parquet")
+        synthetic = pd.read_parquet(SYNTHETIC / "manifest.parquet")
+        assert tuple(filtered.columns) == FILTERED_COLUMNS
+        assert filtered["image_id"].equals(synthetic["image_id"])
+        assert filtered["kept"].sum() == 2 * len(space().pairs())
+        for row, requested in zip(filtered.itertuples(), synthetic["labels"], strict=True):
+            assert list(row.labels) == (list(requested) if row.kept else [])
+            assert (row.reason == "kept") == row.kept
+
+    def test_reports_agree_with_the_manifest(self) -> None:
+        write_generated()
+        filter_images.main()
+        metrics, pairs = metrics_of("filter_images"), space().pairs()
+        assert metrics["filter/candidates"] == 3 * len(pairs)
+        assert metrics["filter/kept"] == 2 * len(pairs)
+        assert metrics["filter/judge_precision"] == pytest.approx(0.5)
+        with_cup = sum("cup" in labels for labels in pairs)
+        assert metrics["filter/kept_per_label/cup"] == 2 * with_cup
+        assert metrics["filter/pass_rate/cup"] == pytest.approx(2 / 3)
+        labels = pd.read_csv("reports/filter_images/plots/labels.csv", index_col="label")
+        assert labels.loc["cup", ["requested", "passed", "kept"]].tolist() == [3 * with_cup, 2 * with_cup, 2 * with_cup]
+        reasons = pd.read_csv("reports/filter_images/plots/reasons.csv", index_col="reason")["num_images"]
+        assert reasons["kept"] == 2 * len(pairs)
+        assert reasons.sum() == 3 * len(pairs)
+
+    def test_the_other_rule_is_a_setting(self) -> None:
+        write_generated()
+        params = yaml.safe_load(Path("params.yaml").read_text())
+        params["filter_images"] = {"name": "top_k", "k": 2}
+        Path("params.yaml").write_text(yaml.safe_dump(params))
+        filter_images.main()
+        filtered = pd.read_parquet(FILTERED / "manifest.parquet")
+        assert filtered.loc[~filtered["kept"], "reason"].str.contains("not among the 2 best").all()
+
+    def test_no_kept_image_is_reported_not_hidden(self) -> None:
+        write_generated()
+        change_params("filter_images", threshold=1.0)
+        filter_images.main()
+        metrics = metrics_of("filter_images")
+        assert metrics["filter/kept"] == 0
+        assert "filter/judge_precision" not in metrics
+
+
+@pytest.mark.usefixtures("small_project")
+class TestValidateData:
+    def make_products(self) -> None:
+        prepare_dataset.main()
+        write_generated()
+        filter_images.main()
+
+    def test_good_products_pass(self) -> None:
+        self.make_products()
+        validate_data.main()
+        passed = validate_data.PASS_FILE.read_bytes()
+        assert len(json.loads(passed)) == 5
+        assert json.loads(REPORT.read_text())["passed"]
+        assert Path("reports/validation/data_docs/index.html").exists()
+        assert metrics_of("validate_data")["validation/critical"] == 0
+        report = REPORT.read_bytes()
+        validate_data.main()
+        assert (validate_data.PASS_FILE.read_bytes(), REPORT.read_bytes()) == (passed, report)
+
+    def test_leaked_truth_stops_with_a_report(self) -> None:
+        self.make_products()
+        validate_data.PASS_FILE.write_text("{}")  # of an earlier run
+        targets = pd.read_parquet(REAL / "targets.parquet")
+        targets.loc[3, "fish"] = 1
+        targets.to_parquet(REAL / "targets.parquet")
+        with pytest.raises(SystemExit) as stop:
+            validate_data.main()
+        message = str(stop.value.code)
+        assert "train images are not annotated for unseen labels" in message
+        assert "1 of 41 rows" in message
+        assert "train-000003: fish" in message
+        assert "remedy: " in message
+        assert not json.loads(REPORT.read_text())["passed"]
+        assert not validate_data.PASS_FILE.exists()
+
+    def test_a_manifest_without_its_columns_stops(self) -> None:
+        self.make_products()
+        synthetic = pd.read_parquet(SYNTHETIC / "manifest.parquet")
+        synthetic.drop(columns="judge_logits").to_parquet(SYNTHETIC / "manifest.parquet")
+        with pytest.raises(SystemExit) as stop:
+            validate_data.main()
+        assert "synthetic_columns: has exactly its columns" in str(stop.value.code)
+
+    def test_few_images_only_warn(self, caplog: pytest.LogCaptureFixture) -> None:
+        self.make_products()
+        change_params("validate_data", min_images_per_label=10_000)
+        validate_data.main()
+        assert validate_data.PASS_FILE.exists()
+        assert "[warning] unseen_labels: shown by enough kept images" in caplog.text

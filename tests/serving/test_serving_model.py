@@ -1,0 +1,145 @@
+"""The registered model: logged by the stage's own code, loaded in a fresh process, fed files as people have them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.register_model import lineage, log_model
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
+from tailorset.shards import encode_png, write_shard
+from tailorset.stage import CLASSIFIER
+from tailorset.tracking import connect
+from tests.classifiers.conftest import write_backbone
+
+TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"
+ASK = """
+import json, sys
+from pathlib import Path
+import mlflow, pandas as pd
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/tiny/1")
+files = sorted(path for path in Path(sys.argv[2]).iterdir())
+scores = model.predict(pd.DataFrame({"image": [path.read_bytes() for path in files]}))
+print(json.dumps({"files": [path.name for path in files], "scores": scores.to_dict("records")}))
+"""
+
+
+@pytest.fixture(scope="module")
+def label_space() -> LabelSpace:
+    labels = [{"name": "tea cup", "seen": False}, {"name": "ball", "seen": True}]
+    return LabelSpace.model_validate({"name": "tiny", "labels": labels})
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace) -> Path:
+    """A project in which the stage's code has registered a small classifier as tiny, version 1."""
+    root = tmp_path_factory.mktemp("registry")
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        (root / "data" / "real" / "shards").mkdir(parents=True)
+        write_shard("data/real/shards/test-00000.tar", [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
+        plugin = load_plugin("classifiers", "dual_prompt")
+        backbone = write_backbone(root / "backbone", "resnet")
+        config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
+        plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
+        mlflow.set_experiment(experiment_id=connect(root)[1])
+        with mlflow.start_run():
+            assert log_model("tiny", label_space) == "1"
+    finally:
+        os.chdir(before)
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """One file of each kind a camera, a scanner or a browser makes, all sizes, and real photographs where present."""
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 256, (61, 35, 3), dtype=np.uint8))
+    exif = rgb.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    rgb.save(tmp_path / "turned.jpg", exif=exif)
+    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    rgb.convert("L").save(tmp_path / "grey.png")
+    rgb.convert("P").save(tmp_path / "palette.gif")
+    rgb.convert("RGBA").save(tmp_path / "alpha.webp")
+    Image.fromarray(rng.integers(0, 65536, (40, 300), dtype=np.uint16)).save(tmp_path / "deep.png")
+    rgb.resize((1, 1)).save(tmp_path / "dot.png")
+    for photo in sorted(TINY_COCO.rglob("*.jpg"))[:10]:
+        (tmp_path / photo.name).write_bytes(photo.read_bytes())
+    return tmp_path
+
+
+def ask(registry: Path, files: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", ASK, f"sqlite:///{registry / 'mlflow.db'}", str(files)]
+    strict = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONPATH": ""}
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | strict, check=False, cwd=files)
+
+
+def test_a_fresh_process_answers_every_kind_of_file(registry: Path, photos: Path, label_space: LabelSpace) -> None:
+    answer = ask(registry, photos)
+    assert answer.returncode == 0, answer.stderr
+    said = json.loads(answer.stdout.splitlines()[-1])
+    assert len(said["scores"]) == len(said["files"]) >= 7
+    for row in said["scores"]:
+        assert tuple(row) == label_space.names
+        assert all(0 <= score <= 1 for score in row.values())
+
+
+def test_the_model_says_the_same_over_http_as_in_memory(registry: Path, label_space: LabelSpace) -> None:
+    """Scoring a JSON request, as `mlflow models serve` does, without the network."""
+    from mlflow.pyfunc.scoring_server import _parse_json_data
+
+    mlflow.set_tracking_uri(f"sqlite:///{registry / 'mlflow.db'}")
+    model = mlflow.pyfunc.load_model("models:/tiny/1")
+    content = encode_png(np.full((40, 30, 3), 120, np.uint8))
+    request = {"columns": ["image"], "data": [[base64.b64encode(content).decode()]]}
+    data = json.dumps({"dataframe_split": request})
+    parsed = _parse_json_data(data, model.metadata, model.metadata.get_input_schema())
+    over_http = model.predict(parsed.data)
+    direct = model.predict({"image": [content]})
+    assert list(over_http.columns) == list(label_space.names)
+    np.testing.assert_allclose(over_http.to_numpy(), direct.to_numpy())
+
+
+def test_bytes_that_are_no_image_are_named_by_row(registry: Path, tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    (tmp_path / "a.png").write_bytes(picture.getvalue())
+    (tmp_path / "b.png").write_bytes(picture.getvalue()[:40])
+    answer = ask(registry, tmp_path)
+    assert answer.returncode != 0
+    assert "row 1: " in answer.stderr
+    assert "no readable image" in answer.stderr
+
+
+def test_the_logged_model_holds_no_pickle_and_brings_its_package(registry: Path) -> None:
+    names = [path.name for path in (registry / "mlartifacts").rglob("*") if path.is_file()]
+    assert {"classifier.safetensors", "config.json", "model.py", "shards.py"} <= set(names)
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin"))]
+
+
+def test_a_version_says_what_it_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
+    (tmp_path / "params.yaml").write_text("seed: 0\n")
+    tags = lineage()
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    changed = {key for key, value in lineage().items() if tags[key] != value}
+    assert changed == {"params.sha256"}
+    monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
+    assert lineage()["dvc.experiment"] == "sunny-dune"

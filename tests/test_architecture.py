@@ -1,0 +1,144 @@
+"""The rules of the house: who imports whom, what a stage depends on, how long things get, what the README says."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tailorset.plugins import KINDS
+from tailorset.stage import stage_definition
+
+ROOT = Path(__file__).resolve().parents[1]
+SRC = ROOT / "src"
+STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+# They serve the scripts and shape no product: a new log line must not repeat a training.
+PLUMBING = {"tailorset", "tailorset.stage", "tailorset.params", "tailorset.plugins", "tailorset.tracking"}
+SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
+
+
+def module_file(module: str) -> Path | None:
+    path = SRC / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def imported_modules(path: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, at its top or inside functions; not those for annotations only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped = {id(inner) for node in ast.walk(tree) if _type_checking(node) for inner in ast.walk(node)}
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (name for alias in node.names if module_file(name := f"{node.module}.{alias.name}"))
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+@functools.cache
+def reachable_files(path: Path) -> frozenset[str]:
+    """Every file of the package a script runs through, relative to the repository."""
+    found: dict[str, Path] = {}
+    queue = [path]
+    while queue:
+        for module in imported_modules(queue.pop()):
+            file = module_file(module)
+            if module.startswith("tailorset") and module not in PLUMBING and module not in found and file:
+                found[module] = file
+                queue.append(file)
+    return frozenset(str(file.relative_to(ROOT)) for file in found.values())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_all_code_it_runs(stage: str) -> None:
+    deps = stage_definition(stage, ROOT)["deps"]
+    plugins = [ROOT / dep for dep in deps if dep.split("/")[2:3] and dep.split("/")[2] in KINDS and dep.endswith(".py")]
+    needed = set(reachable_files(ROOT / "pipeline" / f"{stage}.py"))
+    for plugin in plugins:
+        needed |= reachable_files(plugin)
+    uncovered = {file for file in needed if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)}
+    assert not uncovered, f"add to the deps of {stage} in dvc.yaml: {sorted(uncovered)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_is_a_script_and_a_block_of_the_same_name(stage: str) -> None:
+    definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    assert definition["cmd"] == f"python pipeline/{stage}.py"
+    assert f"pipeline/{stage}.py" in definition["deps"]
+    assert stage in yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def test_only_the_pipeline_and_the_command_know_stages_and_tracking() -> None:
+    outer = {"stage.py", "params.py", "tracking.py", "cli.py"}
+    inner = [path for path in SRC.rglob("*.py") if path.name not in outer and "serving" not in path.parts]
+    forbidden = {"tailorset.stage", "tailorset.params", "tailorset.tracking", "tailorset.cli", "mlflow", "dvc"}
+    wrong = {path.name: used for path in inner if (used := forbidden & set(imported_modules(path)))}
+    assert not wrong
+
+
+def test_settings_are_read_without_loading_a_framework() -> None:
+    """Every stage and command reads params.yaml, and with it the module of every plug-in named there."""
+    heavy = ("diffusers", "transformers", "open_clip", "peft", "mlflow", "great_expectations")
+    code = f"""
+import sys
+from tailorset.params import load_params
+load_params()
+print([name for name in {heavy} if name in sys.modules])"""
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_nothing_is_ever_unpickled() -> None:
+    loaders = re.compile(r"\b(import pickle|from pickle|pickle\.loads?|torch\.load|joblib\.load|cloudpickle)\b")
+    assert not [str(path) for path in SOURCES if loaders.search(path.read_text(encoding="utf-8"))]
+
+
+def test_functions_and_files_stay_short() -> None:
+    lengths = {}
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= 300, f"{path} has more than 300 lines: split it by noun"
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lengths[f"{path}:{node.name}"] = (node.end_lineno or node.lineno) - node.lineno + 1
+    longest = max(lengths, key=lambda name: lengths[name])
+    assert lengths[longest] <= 60, f"{longest} has {lengths[longest]} lines"
+    assert statistics.median(lengths.values()) <= 12
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    assert not [path for path in SOURCES if path.stem in {"utils", "util", "helpers", "common", "misc"}]
+
+
+def test_the_commands_of_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    commands = {"use", "status", "results"}
+    for name in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)`", text)) <= targets
+        assert set(re.findall(r"^(?:\$ )?make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets
+        assert set(re.findall(r"\btailorset (?!is\b)([a-z]+) ?(?:[A-Za-z]*)`", text)) <= commands
+
+
+def test_files_the_documents_point_to_exist() -> None:
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}, which is not there"
+
+
+def test_constraints_pin_exact_versions_from_anywhere() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert not [line for line in lines if line[:1] != "#" and not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9a-z.]*", line)]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tailorset import cli
+from tailorset.stage import write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _wide_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture
+def presets(project: Path) -> Path:
+    shutil.copytree(ROOT / "presets", project / "presets")
+    return project / "presets"
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    answer = runner.invoke(cli.app, list(arguments))
+    return answer.exit_code, answer.output
+
+
+def write_results(reports: Path) -> None:
+    rows = {"baseline/clip/": 0.25, "baseline/clip_normalised/": 0.5, "": 0.75}
+    metrics = {prefix + key: value for prefix, value in rows.items() for key in cli.COLUMNS.values()}
+    acceptance = {"before/discriminator": 0.125, "after/discriminator": 0.625, "before/judge": 0.1, "after/judge": 0.2}
+    write_json(reports / "metrics.json", metrics | {f"acceptance/{key}": value for key, value in acceptance.items()})
+
+
+def test_use_takes_over_a_preset(presets: Path) -> None:
+    (presets / "other.yaml").write_text("seed: 1\n")
+    assert run("use", "other")[0] == 0
+    assert Path("params.yaml").read_text() == "seed: 1\n"
+    assert run("use", "toybox")[0] == 0
+
+
+def test_use_keeps_edited_settings_unless_forced(presets: Path) -> None:
+    Path("params.yaml").write_text("seed: 7\n")
+    code, output = run("use", "toybox")
+    assert code == 1
+    assert "--force" in output
+    assert Path("params.yaml").read_text() == "seed: 7\n"
+    assert run("use", "toybox", "--force")[0] == 0
+    assert Path("params.yaml").read_bytes() == (presets / "toybox.yaml").read_bytes()
+
+
+def test_use_lists_the_choices_for_an_unknown_preset(presets: Path) -> None:
+    code, output = run("use", "toybx")
+    assert code == 1
+    assert "Did you mean 'toybox'?" in output
+    assert run("use", "../params")[0] == 1
+
+
+def test_results_show_every_method_and_where_to_look_next(project: Path) -> None:
+    write_results(project / "reports")
+    write_json(project / "reports/generate_images/metrics.json", {"generate/images": 900, "generate/under_quota": 2})
+    code, output = run("results")
+    assert code == 0
+    for text in ("raw CLIP", "25.0", "normalised CLIP", "50.0", "ours", "75.0", "12.5", "62.5", "20.0"):
+        assert text in output
+    assert "NOT reached by 2 unseen labels" in output
+    assert "900 images" in output
+    assert "models:/tailorset@challenger" in output
+    assert "make ui" in output
+
+
+def test_results_before_the_first_run_name_the_command(project: Path) -> None:
+    code, output = run("results")
+    assert code == 1
+    assert "make run" in output
+
+
+def test_status_says_what_is_there_and_what_is_missing(project: Path) -> None:
+    folder = project / "models/foundation/toybox/diffusion"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    write_results(project / "reports")
+    code, output = run("status")
+    assert code == 0, output
+    assert "seen" in output
+    missing = next(line for line in output.splitlines() if line.startswith("weights"))
+    assert "models/foundation/toybox/judge" in missing
+    assert "diffusion" not in missing
+    assert "ZSL mAP 75.0 %" in output
+    assert "no models:/tailorset@challenger" in output
+
+
+def test_status_explains_faulty_settings(project: Path) -> None:
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("threshold: 0.5", "treshold: 0.5"))
+    code, output = run("status")
+    assert code == 1
+    assert "treshold" in output
