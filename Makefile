@@ -31,7 +31,7 @@ lint: setup  ## ruff, mypy, import boundaries, duplicate code
 	@ruff check
 	@mypy
 	@lint-imports --no-logo
-	@pylint --disable=all --enable=duplicate-code --score=n src pipeline benchmarks
+	@pytest -q --no-header tests/test_duplicate_code.py
 
 bench: setup  ## throughput against the stock pipelines
 	python benchmarks/bench.py

@@ -138,7 +138,7 @@ def show(metrics: dict[str, float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--skip-llm", action="store_true")
+    parser.add_argument("--skip-llm", action="store_true", help="leave the language model out")
     arguments = parser.parse_args()
     settings = load_settings()
     space = LabelSpace.load(settings.label_space)

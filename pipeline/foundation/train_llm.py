@@ -1,11 +1,13 @@
 """Train the toybox's painter: a small Llama that answers the prompt-writing dialogue with phrases.
 
-A share of its training answers are web captions, which often leave a keyword out or are too short. So it makes
-mistakes, as real language models do, and the prompt contract has something to catch.
+A share of its training answers are web captions, which often leave a keyword out or are too short. So it can make
+mistakes, as real language models do: few at a low temperature, more the closer `caption_share` comes to a half.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +83,11 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
     )
 
 
+def vocabulary_digest(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Names the checkpoint: one that was trained on other token ids must not be continued."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:8]
+
+
 def build_model(options: TrainLlm, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -127,7 +134,8 @@ def train_llm(label_space: LabelSpace, options: TrainLlm, seed: int, folder: Pat
         ids, targets = encode(batch, tokenizer)
         return model(input_ids=ids, labels=targets).loss
 
-    train("llm", {"model": model}, loss_at, options.num_steps, options.learning_rate, weight_decay=0.05)
+    name = f"llm-{vocabulary_digest(tokenizer)}"
+    train(name, {"model": model}, loss_at, options.num_steps, options.learning_rate, weight_decay=0.05)
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

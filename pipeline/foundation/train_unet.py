@@ -6,7 +6,6 @@ Latents are encoded once.
 
 from __future__ import annotations
 
-import json
 import sys
 
 import numpy as np

@@ -5,7 +5,8 @@ Importing Great Expectations takes seconds, so only the validation stage imports
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from tailorset.rules import Rule, Severity, Table
 
+logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces every temporary folder
 _SITE = "data_docs"
 _NUM_EXAMPLES = 5
 
@@ -112,6 +114,14 @@ def _site_config(folder: Path) -> dict[str, Any]:
     return {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
 
 
+def _observed(details: Mapping[str, Any]) -> str:
+    """What a rule on the whole table found; of a set of values, those that lack or do not belong there."""
+    if "partial_missing_list" not in details:
+        return str(details.get("observed_value", ""))
+    lacking, foreign = details["partial_missing_list"], details.get("partial_unexpected_list", [])
+    return f"missing: {', '.join(map(str, lacking)) or 'none'}; unexpected: {', '.join(map(str, foreign)) or 'none'}"
+
+
 def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> Finding:
     """Raises RuntimeError where the expectation could not be computed: no verdict is not a pass."""
     details = result.result
@@ -127,7 +137,7 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
         success=bool(result.success),
         num_rows=len(table.frame),
         num_offending=int(details.get("unexpected_count", 0)),
-        observed=str(details.get("observed_value", "")),
+        observed=_observed(details),
         examples=tuple(f"{row['row']}: {row[column]}" for row in rows[:_NUM_EXAMPLES]),
         remedy=rule.remedy,
     )

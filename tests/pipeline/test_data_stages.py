@@ -19,6 +19,7 @@ from tailorset.records import FILTERED_COLUMNS, PROMPT_COLUMNS, REAL_COLUMNS, SY
 from tailorset.shards import load_images
 from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC
 
+pytestmark = pytest.mark.filterwarnings("ignore::tailorset.tracking.TrackingWarning")
 SIZES = {"train": 20, "val": 9, "test": 12}
 REPORT = Path("reports/validation/report.json")
 

@@ -1,0 +1,113 @@
+"""How the foundation models are trained: resumable, on mini-batches that depend on the step only."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
+import loop
+import publish
+from settings import load_settings
+from text_tower import text_encoder_from_open_clip
+from train_clip import build, contrastive_loss, model_config
+from train_tokenizer import train_tokenizer
+from web import batch_indices
+
+TEXTS = ["a red ball next to a blue boat on the sand", "a kite above the sea", "an orange umbrella at night"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(TEXTS * 20, vocab_size=400, max_length=16)
+
+
+@pytest.fixture(scope="module")
+def clip(tokenizer, tmp_path_factory):
+    options = load_settings().train_clip["judge"]
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    model = build(model_config(options, tokenizer), folder, tokenizer).eval()
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    return model, folder
+
+
+def test_end_of_text_has_the_highest_id(tokenizer):
+    ids = tokenizer(TEXTS[0], padding="max_length", truncation=True).input_ids
+    assert max(ids) == tokenizer.eos_token_id == len(tokenizer) - 1
+    assert len(ids) == 16
+
+
+def test_text_tower_is_the_same_in_transformers(tokenizer, clip):
+    model, folder = clip
+    encoder = text_encoder_from_open_clip(folder, tokenizer)
+    tokens = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    with torch.no_grad():
+        states = model.token_embedding(tokens) + model.positional_embedding
+        expected = model.ln_final(model.transformer(states, attn_mask=model.attn_mask))
+        torch.testing.assert_close(encoder(tokens).last_hidden_state, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_contrastive_loss_falls_when_pairs_match(tokenizer, clip):
+    model, _ = clip
+    tokens = tokenizer(TEXTS, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    before = contrastive_loss(model, images, tokens)
+    for _ in range(8):
+        optimizer.zero_grad()
+        contrastive_loss(model, images, tokens).backward()
+        optimizer.step()
+    assert contrastive_loss(model, images, tokens) < before
+
+
+def test_an_epoch_sees_every_image_once():
+    seen = np.concatenate([batch_indices(24, 8, step, seed=5) for step in range(3)])
+    assert sorted(seen) == list(range(24))
+    assert not np.array_equal(batch_indices(24, 8, 0, seed=5), batch_indices(24, 8, 3, seed=5))
+
+
+def run_steps(num_steps: int, stop_at: int | None = None) -> torch.Tensor:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 1)
+
+    def loss_at(step: int) -> torch.Tensor:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        return (model(torch.randn(8, 4)) - 1).square().mean()
+
+    loop.train("linear", {"model": model}, loss_at, num_steps, 0.01)
+    return model.weight.detach().clone()
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 5)
+    monkeypatch.setattr(loop, "WORK", tmp_path / "whole")
+    whole = run_steps(20)
+    monkeypatch.setattr(loop, "WORK", tmp_path / "halved")
+    with pytest.raises(KeyboardInterrupt):
+        run_steps(20, stop_at=12)
+    assert torch.equal(run_steps(20), whole)
+
+
+def test_a_diverged_training_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "WORK", tmp_path)
+    model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="lower its learning_rate"):
+        loop.train("nan", {"model": model}, lambda step: model.weight.sum() * float("nan"), 3, 0.1)
+
+
+def test_models_that_are_too_large_are_not_published(tmp_path, monkeypatch):
+    settings = load_settings().model_copy(update={"output": tmp_path / "made", "published": tmp_path / "kept"})
+    for name in publish.MODELS:
+        (tmp_path / "made" / name).mkdir(parents=True)
+        (tmp_path / "made" / name / "weights.safetensors").write_bytes(bytes(7 * 2**20))
+    monkeypatch.setattr(publish, "load_settings", lambda: settings)
+    with pytest.raises(ValueError, match="the limit is 32"):
+        publish.main()
+    assert not (tmp_path / "kept").exists()

@@ -1,0 +1,52 @@
+"""The committed foundation models: whole, small, never pickled, and loadable by the stock classes of their kinds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+FOLDER = Path(__file__).parents[2] / "models" / "foundation" / "toybox"
+
+
+def test_weights_are_fp16_safetensors_within_the_limit():
+    files = [file for file in FOLDER.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 32 * 2**20
+    assert {file.suffix for file in files} <= {".safetensors", ".json", ".txt", ".jinja"}
+    for file in FOLDER.rglob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            kinds = {weights.get_slice(key).get_dtype() for key in weights.keys()}  # noqa: SIM118
+        assert kinds <= {"F16", "I64"}, file
+
+
+def test_stock_stable_diffusion_pipeline_draws():
+    pipeline = StableDiffusionPipeline.from_pretrained(FOLDER / "diffusion", torch_dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    generator = torch.Generator().manual_seed(0)
+    image = pipeline("a red ball on the grass", num_inference_steps=4, generator=generator, output_type="np").images[0]
+    assert image.shape == (32, 32, 3)
+    assert image.std() > 0.02
+
+
+@pytest.mark.parametrize("name", ["discriminator", "judge", "backbone"])
+def test_open_clip_loads(name):
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{FOLDER / name}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{FOLDER / name}")(["a photo of a kite", "a photo of a fish"])
+    features = model.eval().encode_text(tokens, normalize=True)
+    assert features.shape == (2, 128)
+    assert features[0] @ features[1] < 0.99
+    assert preprocess is not None
+
+
+def test_language_model_has_a_chat_template():
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER / "llm")
+    model = AutoModelForCausalLM.from_pretrained(FOLDER / "llm")
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "a boat"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    assert model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] > ids["input_ids"].shape[1]
