@@ -44,7 +44,7 @@ def test_no_code_stands_twice() -> None:
 
 
 def test_a_copy_is_found_behind_other_comments_and_layout() -> None:
-    original = "import os\n\ndef f(a):\n    '''Doc.'''\n    b = a + 1\n    c = [a,\n         b]\n    d = c * 2\n    return d\n"
+    original = "def f(a):\n    'Doc.'\n    b = a + 1\n    c = [a,\n         b]\n    d = c * 2\n    return d\n"
     copy = "def f(a):  # a copy\n    b = a+1\n\n    c = [a, b]\n    d = c*2\n    return d\n"
     assert list(duplicates({"one.py": original, "two.py": copy}))
     assert not list(duplicates({"one.py": original, "two.py": copy.replace("* 2", "* 3").replace("*2", "*3")}))

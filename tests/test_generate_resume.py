@@ -72,12 +72,12 @@ def run_and_kill(folder: Path, after_shard: int) -> list[str]:
     """Start the stage in a process of its own and kill -9 it once a shard is finished; names of finished shards."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=environment)
-    deadline = time.monotonic() + 300
-    while not list(folder.glob(f".work/generate_images/*/synthetic-{after_shard:05d}.tar.rows.parquet")):
-        assert process.poll() is None, "the stage ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    try:  # a slow machine is no failure: how long to wait is for pytest's timeout to say
+        while not list(folder.glob(f".work/generate_images/*/synthetic-{after_shard:05d}.tar.rows.parquet")):
+            assert process.poll() is None, "the stage ended before it could be killed"
+            time.sleep(0.005)
+    finally:
+        process.kill()  # SIGKILL
     assert process.wait() == -signal.SIGKILL
     return sorted(path.name.removesuffix(".rows.parquet") for path in folder.glob(".work/*/*/*.rows.parquet"))
 
@@ -96,6 +96,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@pytest.mark.timeout(1800)
 def test_killed_and_restarted_equals_uninterrupted(generation_project: Path, drawn: list[str]) -> None:
     run_stage_script()
     expected, all_shards = products(generation_project), list(drawn)

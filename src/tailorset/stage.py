@@ -203,6 +203,7 @@ def _remove(path: Path) -> None:
 
 
 def _log_plainly() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("alembic", "mlflow", "httpx", "filelock", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    """Our own messages and everybody's warnings: open_clip and others tell their every step on the root logger."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for ours in ("__main__", "tailorset"):
+        logging.getLogger(ours).setLevel(logging.INFO)

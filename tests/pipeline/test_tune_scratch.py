@@ -1,0 +1,122 @@
+"""The stage tune_text_encoder: its products, the ablation, and kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from tailorset.records import LabelSpace, Prompt, prompt_id
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "pipeline" / "tune_text_encoder.py"
+REPORT = Path("reports/tune_text_encoder")
+LORA = Path("models/text_encoder_lora")
+SETTINGS = {
+    "num_updates": 12, "batch_size": 2, "num_inference_steps": 2, "backprop_steps": 1, "held_out_prompts": 3,
+    "checkpoint_every": 2,
+}  # fmt: skip
+
+
+@pytest.fixture
+def tuning_project(project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path) -> Path:
+    """A project with prompts and tiny random models."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["generator"] |= {"model": str(tiny_diffusion_folder), "image_px": 8}
+    for role, folder in (("discriminator", tiny_clip_folder), ("judge", tiny_judge_folder)):
+        params["clip"][role] = {"model": f"local-dir:{folder}"}
+    params["tune_text_encoder"] |= SETTINGS
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    prompts = [
+        Prompt(prompt_id=prompt_id(labels, i), text=" ".join((colour, *labels)), labels=labels, origin="llm", attempt=1)
+        for labels in LabelSpace.load(params["label_space"]).pairs()
+        for i, colour in enumerate(("red", "blue"))
+    ]
+    Path("data/prompts").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([p.model_dump() for p in prompts]), "data/prompts/prompts.parquet")
+    return project
+
+
+def run_stage_script() -> None:
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+def change_params(**settings: Any) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["tune_text_encoder"] |= settings
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def run_and_kill(folder: Path) -> int:
+    """Start the stage in a process of its own and kill -9 it after its second checkpoint; finished updates."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=environment)
+    deadline = time.monotonic() + 3000
+    try:
+        while True:
+            found = list(folder.glob(".work/tune_text_encoder/*/history.json"))
+            if found and len(finished := json.loads(found[0].read_text())) >= 4:
+                return len(finished)
+            assert process.poll() is None, "the stage ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
+    tuning_project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run_and_kill(tuning_project) < SETTINGS["num_updates"]
+    assert not LORA.exists()
+    capfd.readouterr()
+    run_stage_script()
+    assert "tune_text_encoder:   0%" not in capfd.readouterr().err  # the progress bar starts where the kill was
+    products = [LORA / "pytorch_lora_weights.safetensors", LORA / "tuning.json", REPORT / "metrics.json"]
+    products.append(REPORT / "plots" / "curve.csv")
+    resumed = [path.read_bytes() for path in products]
+    assert not list(Path(".work/tune_text_encoder").iterdir())
+    for folder in ("models", "reports"):
+        shutil.rmtree(folder)
+    run_stage_script()
+    assert [path.read_bytes() for path in products] == resumed
+
+
+def test_the_products_of_the_stage(tuning_project: Path) -> None:
+    change_params(num_updates=2)
+    run_stage_script()
+    metrics = json.loads((REPORT / "metrics.json").read_text())
+    for when in ("before", "after"):
+        for role in ("discriminator", "judge"):
+            assert 0 <= metrics[f"acceptance/{when}/{role}"] <= 1
+    assert (metrics["tune/updates"], metrics["tune/skipped_updates"]) == (2, 0)
+    assert list(pd.read_csv(REPORT / "plots" / "curve.csv").columns) == [
+        "update", "loss", "acceptance", "grad_norm", "skipped",
+    ]  # fmt: skip
+    assert {path.name for path in (REPORT / "plots").glob("*.png")} == {"curve.png", "before_after.png"}
+    assert json.loads((LORA / "tuning.json").read_text()) == {"num_updates": 2}
+    assert all(tensor.isfinite().all() for tensor in load_file(LORA / "pytorch_lora_weights.safetensors").values())
+
+
+def test_zero_updates_keep_the_text_encoder(tuning_project: Path) -> None:
+    change_params(num_updates=0)
+    run_stage_script()
+    assert [path.name for path in LORA.iterdir()] == ["tuning.json"]
+    metrics = json.loads((REPORT / "metrics.json").read_text())
+    for role in ("discriminator", "judge"):
+        assert metrics[f"acceptance/before/{role}"] == metrics[f"acceptance/after/{role}"]
