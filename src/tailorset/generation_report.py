@@ -20,7 +20,7 @@ from tailorset.quota import QuotaPlanner
 from tailorset.shards import load_images
 from tailorset.sheets import contact_sheet
 
-SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 96
+SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
 
 
 def outcome_table(planner: QuotaPlanner, rows: list[Row], judged: np.ndarray) -> pd.DataFrame:

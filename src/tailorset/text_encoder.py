@@ -8,19 +8,29 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from tailorset.clip import Clip
-from tailorset.generators import Generator
 from tailorset.losses import asymmetric_loss, grouped_softmax
 from tailorset.records import Prompt
 from tailorset.seeding import numpy_rng, sample_seed
 
 MAX_SKIPPED_IN_A_ROW = 5
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
+
+
+class Generator(Protocol):
+    """The part of a generator plug-in that this module calls."""
+
+    @property
+    def text_encoder(self) -> nn.Module: ...
+
+    def sample(
+        self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
