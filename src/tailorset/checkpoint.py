@@ -39,7 +39,7 @@ def load_checkpoint(path: Path, **parts: Part) -> int:
     try:
         with safe_open(path, framework="pt") as file:
             step = int(file.metadata()["step"])
-            stored = {key: file.get_tensor(key) for key in file.keys()}
+            stored = {key: file.get_tensor(key) for key in list(file.keys())}
         for name, part in parts.items():
             prefix = f"{name}/"
             _restore(part, {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})

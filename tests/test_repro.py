@@ -1,0 +1,96 @@
+"""The whole system on the real foundation weights, small: `dvc repro` from a fresh copy to a registered classifier."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {
+    "prepare_dataset": {"num_train": 160, "num_val": 60, "num_test": 80},
+    "write_prompts": {"prompts_per_pair": 2},
+    "tune_text_encoder": {"num_updates": 2, "batch_size": 2, "num_inference_steps": 4, "held_out_prompts": 6},
+    "generate_images": {"images_per_label": 6, "max_images": 96, "num_inference_steps": 6, "batch_size": 32},
+    "validate_data": {"min_images_per_label": 1},
+    "train_classifier": {"num_epochs": 2},
+}
+METRICS = {f"{prefix}{key}" for prefix in ("", "baseline/clip/", "baseline/clip_normalised/") for key in (
+    "zsl/map", "zsl/f1_at_3", "gzsl/map", "gzsl/f1_at_3")} | {
+    f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge")}  # fmt: skip
+ANSWER = """
+import io, mlflow, pandas as pd
+from PIL import Image
+image = io.BytesIO(); Image.new("CMYK", (301, 77), (10, 200, 30, 0)).save(image, "JPEG")
+model = mlflow.pyfunc.load_model("models:/tailorset@challenger")
+print(model.predict(pd.DataFrame({"image": [image.getvalue()]})).to_json())
+"""
+
+
+def run(folder: Path, *command: str, **variables: str) -> str:
+    """Output of a command in the copy, with this environment's programs first on the path."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
+    done = subprocess.run(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what git tracks, with small settings, committed."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in run(ROOT, "git", "ls-files").splitlines():
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/", "reports/")) and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for block, values in SMALL.items():
+        params[block] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
+    run(folder, "git", "init", "--quiet")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", *identity, "commit", "--quiet", "--message", "small")
+    run(folder, "dvc", "repro")
+    return folder
+
+
+@pytest.mark.timeout(1500)
+def test_one_command_makes_metrics_and_a_registered_model(small_project: Path) -> None:
+    metrics = json.loads((small_project / "reports/metrics.json").read_text())
+    assert set(metrics) >= METRICS
+    assert all(0 <= metrics[key] <= 1 for key in METRICS)
+    assert "ours" in run(small_project, "tailorset", "results")
+    answer = json.loads(
+        run(
+            small_project, sys.executable, "-c", ANSWER, MLFLOW_TRACKING_URI=f"sqlite:///{small_project}/mlflow.db"
+        ).splitlines()[-1]
+    )
+    assert len(answer) == 20
+    assert all(0 <= column["0"] <= 1 for column in answer.values())
+
+
+@pytest.mark.timeout(600)
+def test_a_second_run_runs_no_stage(small_project: Path) -> None:
+    before = (small_project / "dvc.lock").read_bytes()
+    output = run(small_project, "dvc", "repro")
+    assert "Running stage" not in output
+    assert (small_project / "dvc.lock").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_sweep_repeats_only_what_its_key_changes(small_project: Path) -> None:
+    output = run(small_project, "dvc", "exp", "run", "--temp", "--set-param", "filter_images.threshold=0.3")
+    assert "Running stage 'filter_images'" in output
+    assert "Running stage 'generate_images'" not in output
+    shown = json.loads(run(small_project, "dvc", "exp", "show", "--json"))
+    assert "0.3" in json.dumps(shown)
