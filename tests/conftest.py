@@ -22,10 +22,21 @@ STAGES = (
 )
 
 
+@pytest.fixture(scope="session")
+def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, to copy: setting one up takes seconds."""
+    import mlflow
+
+    path = tmp_path_factory.mktemp("tracking") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: Path) -> Path:
     """A temporary project to work in: params.yaml, label files, and a dvc.yaml whose stages depend on params only."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(tracking_database, tmp_path)
     shutil.copytree(ROOT / "data" / "labels", tmp_path / "data" / "labels")
     blocks = list(yaml.safe_load((ROOT / "params.yaml").read_text()))
     stages = {name: {"cmd": f"python pipeline/{name}.py", "params": blocks} for name in STAGES}

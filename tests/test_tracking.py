@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, ex
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: Path) -> Path:
+    """A project's folder with an empty tracking database."""
     for variable in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME"):
         monkeypatch.delenv(variable, raising=False)
+    shutil.copy(tracking_database, tmp_path)
     return tmp_path
 
 
@@ -115,12 +118,14 @@ def test_the_tracking_uri_is_honoured(root: Path, monkeypatch: pytest.MonkeyPatc
     elsewhere = root / "elsewhere" / "runs.db"
     elsewhere.parent.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
+    (root / "mlflow.db").rename(elsewhere)
     track(root, "evaluate")
-    assert elsewhere.exists()
     assert not (root / "mlflow.db").exists()
+    assert "evaluate" in runs(root)
 
 
 def test_several_first_stages_can_open_the_database_at_once(root: Path) -> None:
+    (root / "mlflow.db").unlink()
     script = (
         "from pathlib import Path; from tailorset.tracking import Tracker\n"
         f"with Tracker('evaluate', Path({str(root)!r}), {{}}) as tracker: assert tracker.is_up"

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 from web import Web, batch_indices
 
+from tailorset.records import LabelSpace
+
 EMBED_DIM = 128
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -63,10 +65,17 @@ def augment(images: Tensor, image_px: int) -> Tensor:
 
 
 def contrastive_loss(model: nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
+    """InfoNCE in both directions; equal captions in a batch are each other's positives (UniCL, Yang et al. 2022)."""
     image_features, text_features, scale = model(images, tokens)
     logits = scale.clamp(max=50) * image_features @ text_features.T
-    targets = torch.arange(len(logits))
+    equal = (tokens[:, None] == tokens[None]).all(-1).float()
+    targets = equal / equal.sum(1, keepdim=True)
     return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+
+
+def object_caption(names: list[str], rng: np.random.Generator) -> str:
+    """The shortest web caption: one of the image's objects, without colour or place, so that only shape tells it."""
+    return f"a photo of a {rng.choice(names)}"
 
 
 def main(name: str) -> None:
@@ -77,11 +86,15 @@ def main(name: str) -> None:
     folder = settings.output / name
     model = build(model_config(clip, tokenizer), folder, tokenizer).train().to(memory_format=torch.channels_last)
     web = Web.load(clip.half)
+    names = np.array(LabelSpace.load(settings.label_space).names)
 
     def loss_at(step: int) -> Tensor:
         indices = batch_indices(len(web), clip.batch_size, step, clip.seed)
-        choice = np.random.default_rng((clip.seed, step)).integers(len(web.captions[0]), size=len(indices))
-        texts = [web.captions[i][c] for i, c in zip(indices, choice, strict=True)]
+        rng = np.random.default_rng((clip.seed, step))
+        if step % 2:
+            texts = [object_caption(names[web.objects[i]].tolist(), rng) for i in indices]
+        else:
+            texts = [rng.choice(web.captions[i]) for i in indices]
         tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         images = augment(web.pixels(indices), int(clip.vision["image_size"]))
         return contrastive_loss(model, images.contiguous(memory_format=torch.channels_last), tokens)

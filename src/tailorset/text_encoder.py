@@ -25,8 +25,7 @@ ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
 class Generator(Protocol):
     """The part of a generator plug-in that this module calls."""
 
-    @property
-    def text_encoder(self) -> nn.Module: ...
+    text_encoder: nn.Module
 
     def sample(
         self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0
