@@ -6,12 +6,15 @@ Letters: B batch, P positions, D joint width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
 
 DenseEncoder = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -22,6 +25,9 @@ def dense_encoder(visual: nn.Module) -> DenseEncoder:
     Raises:
         ValueError: a tower whose positions cannot be projected.
     """
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
+
     if isinstance(visual, ModifiedResNet):
         return lambda images: _resnet_features(visual, images)
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None and visual.pool_type == "tok":

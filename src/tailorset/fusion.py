@@ -7,12 +7,14 @@ Source: Zhang et al. 2024 (arXiv 2404.03144), plug-in "global feature fusion".
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from open_clip.modified_resnet import Bottleneck, ModifiedResNet
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
 
 NEAR_ZERO = 1e-4  # std of the normalisation's scale at the start
 
@@ -58,6 +60,9 @@ def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.Module
     Raises:
         ValueError: the tower is neither of the two.
     """
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
+
     if isinstance(visual, ModifiedResNet):
         return _fuse_resnet(visual, reduction, num_heads)
     if isinstance(visual, VisionTransformer):
@@ -69,6 +74,8 @@ def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.Module
 
 
 def _fuse_resnet(visual: ModifiedResNet, reduction: int, num_heads: int) -> nn.ModuleList:
+    from open_clip.modified_resnet import Bottleneck
+
     branches = nn.ModuleList()
     for block in visual.modules():
         if isinstance(block, Bottleneck):

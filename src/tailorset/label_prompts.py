@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +44,8 @@ class TextTower:
 
     def ends(self, token_ids: Tensor) -> Tensor:
         """(L, T) -> (L,): the position whose output is the text's feature, by the tower's own pooling."""
+        from open_clip.transformer import text_global_pool
+
         positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
         return text_global_pool(positions, token_ids, self.pool_type, eos_token_id=self.eos_id)
 

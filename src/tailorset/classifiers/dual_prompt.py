@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import open_clip
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
@@ -66,6 +65,8 @@ class Vision(BaseModel):
 
     def build(self) -> nn.Module:
         """The visual tower with random weights; the text tower of its CLIP is a tiny throw-away."""
+        import open_clip
+
         text_cfg = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
         model = open_clip.CLIP(self.embed_dim, self.vision_cfg, text_cfg, quick_gelu=self.quick_gelu)  # type: ignore[arg-type]
         return model.visual
@@ -192,6 +193,8 @@ def build(config: Config, label_space: LabelSpace, device: torch.device | str = 
     Raises:
         ValueError: the backbone is missing or unsuitable, or the contexts do not fit beside a label.
     """
+    import open_clip
+
     clip = load_clip(config.backbone.model, device, config.backbone.pretrained)
     tokenizer = open_clip.get_tokenizer(config.backbone.model)
     prompts = LabelPrompts(clip.model, tokenizer, label_space.names, config.num_context_tokens, config.template)
@@ -222,6 +225,8 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
 
 
 def _vision(model: str, visual: Any, image_px: int) -> Vision:
+    import open_clip
+
     description = open_clip.get_model_config(model)
     return Vision(
         embed_dim=description["embed_dim"],
