@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,14 @@ STAGES = (
     "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",
     "train_classifier", "evaluate", "register_model",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_tracking() -> Iterator[None]:
+    """mlflow.set_tracking_uri writes the variable; what one module chose must not reach the next one's runs."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    yield
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")
