@@ -199,6 +199,13 @@ def test_the_adapter_loads_into_a_new_generator_frozen(
         generator.load_adapter(folder)
 
 
+def test_the_same_adapter_gives_the_same_bytes(saved_adapter: tuple[Tuner, Path], tmp_path: Path) -> None:
+    tuner, folder = saved_adapter
+    for attempt in range(8):  # with several header entries, half of the files would differ
+        tuner.generator.save_adapter(tmp_path / str(attempt))
+        assert (tmp_path / str(attempt) / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+
+
 def damage(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file(change(tensors), folder / WEIGHTS, metadata={"format": "pt"})

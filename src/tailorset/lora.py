@@ -14,6 +14,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # suffixes: transformers m
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NOTE = "tuning.json"
 PREFIX = "text_encoder."
+HEADER_KEY = "lora_adapter_metadata"  # diffusers' name for it
 REMEDY = "tune again for this model (`dvc repro tune_text_encoder`), or name the generator.model it was tuned for"
 
 
@@ -39,22 +40,25 @@ def has_lora(text_encoder: nn.Module) -> bool:
 def save_lora(text_encoder: nn.Module, folder: Path) -> None:
     """Write the adapter; its alpha travels in the file's header, without which diffusers would take the rank for it.
 
+    The same adapter gives the same bytes: the header holds one entry only; safetensors writes several in random order.
+
     Raises: ValueError without an adapter.
     """
     from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
+    from safetensors.torch import save_file
 
     if not has_lora(text_encoder):
         raise ValueError("the text encoder has no adapter to save: call add_adapter first")
     config: Any = text_encoder.peft_config["default"]  # type: ignore[index]
+    settings = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+    header = {HEADER_KEY: json.dumps({PREFIX + key: value for key, value in settings.items()})}
     weights = {name: weight.detach().cpu().contiguous() for name, weight in _lora_weights(text_encoder).items()}
     StableDiffusionPipeline.save_lora_weights(
         folder,
         text_encoder_lora_layers=convert_state_dict_to_diffusers(weights),
-        text_encoder_lora_adapter_metadata={
-            "r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules),
-        },
-    )  # fmt: skip
+        save_function=lambda tensors, path: save_file(tensors, path, metadata=header),
+    )
 
 
 def load_lora(text_encoder: nn.Module, folder: Path) -> None:
@@ -117,7 +121,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ValueError(f"there is no adapter {path}; {REMEDY}")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
+            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
             weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); {REMEDY}") from error
