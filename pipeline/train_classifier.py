@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
@@ -14,8 +15,10 @@ from tailorset.image_set import ImageSet, load_image_set, real_rows, synthetic_r
 from tailorset.metrics import harmonic_map, zero_shot_metrics
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
+from tailorset.seeding import torch_generator
 from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
 
+NUM_CALIBRATION_IMAGES = 1000
 History = list[dict[str, float]]  # entry e: validation metrics after e epochs, entry 0 before training
 
 
@@ -30,6 +33,12 @@ def load_training_set(label_space: LabelSpace, image_px: int) -> tuple[ImageSet,
 def validate(classifier: Classifier, val: ImageSet, label_space: LabelSpace) -> dict[str, float]:
     metrics = zero_shot_metrics(predict(classifier, val.images), val.targets, label_space)
     return {f"val/{key}": value for key, value in (metrics | {"harmonic_map": harmonic_map(metrics)}).items()}
+
+
+def calibration_sample(num_images: int, seed: int) -> list[int]:
+    """Indices of the training images whose scores are calibrated before training."""
+    order = torch.randperm(num_images, generator=torch_generator(seed, "calibrate"))
+    return sorted(order[:NUM_CALIBRATION_IMAGES].tolist())
 
 
 def best_epoch(history: History) -> int:
@@ -48,6 +57,8 @@ def fit(
     stage: Stage | None = None,
 ) -> History:
     """Train all epochs, or those after the last one stored in `work_dir`; leaves the best one in the classifier."""
+    sample = calibration_sample(len(data), seed)
+    classifier.calibrate(data.images[sample], data.targets[sample])
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()}
     last, best, log = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))

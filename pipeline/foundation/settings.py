@@ -63,6 +63,7 @@ class Foundation(Settings):
     label_space: Path
     output: Path
     published: Path
+    continue_from: Path | None
     draw_web: DrawWeb
     train_tokenizer: TrainTokenizer
     train_clip: dict[str, TrainClip]

@@ -10,7 +10,7 @@ import numpy as np
 import open_clip
 import torch
 from loop import half, train
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from settings import Foundation, TrainClip, load_settings
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,6 +20,7 @@ from web import Web, batch_indices
 from tailorset.records import LabelSpace
 
 EMBED_DIM = 128
+WEIGHTS = "open_clip_model.safetensors"
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -46,7 +47,7 @@ def build(config: dict[str, object], folder: Path, tokenizer: CLIPTokenizer) -> 
 
 
 def augment(images: Tensor, image_px: int) -> Tensor:
-    """Random flip, crop and resolution: (B, 3, P, P) in [0, 1] -> normalised (B, 3, image_px, image_px).
+    """Random flip, turn, crop and resolution: (B, 3, P, P) in [0, 1] -> normalised (B, 3, image_px, image_px).
 
     Half of the batches pass through 32 px first: web images come in all resolutions.
     """
@@ -54,9 +55,12 @@ def augment(images: Tensor, image_px: int) -> Tensor:
         images = F.interpolate(images, size=(32, 32), mode="area")
     if torch.rand(()) < 0.5:
         images = images.flip(-1)
-    zoom = 1 + 0.3 * (2 * torch.rand(len(images)) - 1)
+    zoom = 0.7 + torch.rand(len(images))
+    angle = 0.35 * (2 * torch.rand(len(images)) - 1)
     theta = torch.zeros(len(images), 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    theta[:, 0, 0] = theta[:, 1, 1] = zoom * angle.cos()
+    theta[:, 1, 0] = zoom * angle.sin()
+    theta[:, 0, 1] = -theta[:, 1, 0]
     theta[:, :, 2] = 0.2 * (2 * torch.rand(len(images), 2) - 1)
     grid = F.affine_grid(theta, [len(images), 3, image_px, image_px], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -64,18 +68,17 @@ def augment(images: Tensor, image_px: int) -> Tensor:
     return (images * gain - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def contrastive_loss(model: nn.Module, images: Tensor, tokens: Tensor) -> Tensor:
-    """InfoNCE in both directions; equal captions in a batch are each other's positives (UniCL, Yang et al. 2022)."""
-    image_features, text_features, scale = model(images, tokens)
-    logits = scale.clamp(max=50) * image_features @ text_features.T
-    equal = (tokens[:, None] == tokens[None]).all(-1).float()
-    targets = equal / equal.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+def matching_loss(logits: Tensor, matches: Tensor) -> Tensor:
+    """InfoNCE in both directions over (images, texts), every match being a positive (UniCL, Yang et al. 2022).
+
+    A row without a match has no loss.
+    """
+    return (softmax_loss(logits, matches.float()) + softmax_loss(logits.T, matches.T.float())) / 2
 
 
-def object_caption(names: list[str], rng: np.random.Generator) -> str:
-    """The shortest web caption: one of the image's objects, without colour or place, so that only shape tells it."""
-    return f"a photo of a {rng.choice(names)}"
+def softmax_loss(logits: Tensor, matches: Tensor) -> Tensor:
+    rows = matches.sum(1) > 0
+    return F.cross_entropy(logits[rows], matches[rows] / matches[rows].sum(1, keepdim=True))
 
 
 def main(name: str) -> None:
@@ -85,22 +88,32 @@ def main(name: str) -> None:
     torch.manual_seed(clip.seed)
     folder = settings.output / name
     model = build(model_config(clip, tokenizer), folder, tokenizer).train().to(memory_format=torch.channels_last)
+    if settings.continue_from is not None:
+        model.load_state_dict(load_file(settings.continue_from / name / WEIGHTS))
     web = Web.load(clip.half)
-    names = np.array(LabelSpace.load(settings.label_space).names)
+    names = LabelSpace.load(settings.label_space).names
+
+    def tokens_of(texts: list[str]) -> Tensor:
+        return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+
+
+    object_tokens = tokens_of([f"a photo of a {object_name}" for object_name in names])
 
     def loss_at(step: int) -> Tensor:
+        """Whole captions every fourth step, else the shortest ones: one object each, so that only shape tells it."""
         indices = batch_indices(len(web), clip.batch_size, step, clip.seed)
-        rng = np.random.default_rng((clip.seed, step))
-        if step % 2:
-            texts = [object_caption(names[web.objects[i]].tolist(), rng) for i in indices]
+        if step % 4:
+            tokens, matches = object_tokens, torch.from_numpy(web.objects[indices])
         else:
-            texts = [rng.choice(web.captions[i]) for i in indices]
-        tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            rng = np.random.default_rng((clip.seed, step))
+            tokens = tokens_of([rng.choice(web.captions[i]) for i in indices])
+            matches = (tokens[:, None] == tokens[None]).all(-1)
         images = augment(web.pixels(indices), int(clip.vision["image_size"]))
-        return contrastive_loss(model, images.contiguous(memory_format=torch.channels_last), tokens)
+        image_features, text_features, scale = model(images.contiguous(memory_format=torch.channels_last), tokens)
+        return matching_loss(scale.clamp(max=50) * image_features @ text_features.T, matches)
 
     train(name, {"model": model}, loss_at, clip.num_steps, clip.learning_rate, weight_decay=0.1)
-    save_file(half(model), folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    save_file(half(model), folder / WEIGHTS, metadata={"format": "pt"})
 
 
 if __name__ == "__main__":

@@ -38,6 +38,22 @@ def build_unet(cross_attention_dim: int) -> UNet2DConditionModel:
     )
 
 
+def first_unet(settings: Foundation, cross_attention_dim: int) -> UNet2DConditionModel:
+    """The UNet that training begins with: random, or `continue_from`'s."""
+    if settings.continue_from is None:
+        return build_unet(cross_attention_dim)
+    folder = settings.continue_from / "diffusion" / "unet"
+    return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def text_encoder(settings: Foundation, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """The frozen text encoder: the text tower's, or the one that `continue_from`'s UNet knows."""
+    if settings.continue_from is None:
+        return text_encoder_from_open_clip(settings.output / "text_tower", tokenizer)
+    folder = settings.continue_from / "diffusion" / "text_encoder"
+    return CLIPTextModel.from_pretrained(folder, torch_dtype=torch.float32).eval()
+
+
 def build_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
         beta_schedule="squaredcos_cap_v2",
@@ -105,11 +121,11 @@ def main(num_steps: int | None = None) -> None:
     options = settings.train_unet
     folder = settings.output / "diffusion"
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = text_encoder_from_open_clip(settings.output / "text_tower", tokenizer)
+    encoder = text_encoder(settings, tokenizer)
     web = Web.load()
     latents = encode_latents(AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval(), web)
     torch.manual_seed(settings.seed)
-    unet = build_unet(encoder.config.hidden_size).to(memory_format=torch.channels_last)
+    unet = first_unet(settings, encoder.config.hidden_size).to(memory_format=torch.channels_last)
     ema = build_unet(encoder.config.hidden_size).requires_grad_(False)
     ema.load_state_dict(unet.state_dict())
     scheduler = build_scheduler()

@@ -123,7 +123,11 @@ def _batch_loss(
     seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in batch]
     images = augment(data.images[batch], seeds, config)
     probabilities = classifier(images, columns)  # (B, len(columns))
-    targets = data.targets[batch][:, columns].to(probabilities.device)
+    return annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
+
+
+def annotated_loss(probabilities: Tensor, targets: Tensor, config: TrainingConfig) -> Tensor:
+    """The asymmetric loss of probabilities (B, L) where targets (B, L) are annotated: 1, 0; -1 counts for nothing."""
     return asymmetric_loss(
         probabilities, targets.clamp(min=0).float(), config.gamma_neg, config.gamma_pos, config.clip, mask=targets >= 0
     )

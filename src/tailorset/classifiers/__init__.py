@@ -36,6 +36,10 @@ class Classifier(Protocol):
         """(B, L, h, w): where each label is seen, each map summing to 1."""
         ...
 
+    def calibrate(self, images: Tensor, targets: Tensor) -> None:
+        """Before training: suit the scores' scale to images (N, 3, P, P) uint8 and targets (N, L), -1 unannotated."""
+        ...
+
     def learned_modules(self) -> dict[str, nn.Module]:
         """What training changes, by name: the state to store between epochs. Everything else is frozen."""
         ...

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
-from tailorset.classifier_training import TrainingConfig
+from tailorset.calibration import Calibration
+from tailorset.classifier_training import TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.clip import load_clip
 from tailorset.dense_features import dense_encoder, grid_of, weighted_similarity
@@ -45,6 +46,7 @@ class Config(TrainingConfig):
     learning_rate: float = Field(0.02, gt=0)  # of the contexts: SGD, momentum
     momentum: float = Field(0.9, ge=0, lt=1)
     fusion_learning_rate: float = Field(1.0e-4, gt=0)  # of the fusion: AdamW
+    calibration_learning_rate: float = Field(0.01, gt=0)  # of scale and bias of the scores: AdamW
     weight_decay: float = Field(5.0e-4, ge=0)
     score_scale: float | None = Field(None, gt=0)  # of the summed similarity; None = the backbone's logit_scale
     spatial_scale: float | None = Field(None, gt=0)  # of the softmax over positions; None = a fifth of it
@@ -75,7 +77,8 @@ class Vision(BaseModel):
 class DualPrompt(nn.Module):
     """The classifier: frozen tower, learned fusion, learned label prompts.
 
-    score = s * (w (global_pos - global_neg) + (1 - w) (dense_pos - dense_neg)),  p = softmax over (negative, positive)
+    score = s * (w (global_pos - global_neg) + (1 - w) (dense_pos - dense_neg)),  p = sigmoid(calibration(score)),
+    which is the two-way softmax of (negative, positive) while the calibration is the identity.
 
     With OpenAI's CLIP s is 100 = 20 * 5, the published scales; another backbone brings its own logit_scale, so that
     no score starts saturated. Deviation: the share w of the pooled feature (0 = published).
@@ -102,6 +105,7 @@ class DualPrompt(nn.Module):
         self.visual = visual.requires_grad_(False)
         self.encode = dense_encoder(self.visual)
         self.fusion = fuse(self.visual) if config.fusion else nn.ModuleList()
+        self.calibration = Calibration()
         self.prompts = prompts
         self.register_buffer("mean", torch.tensor(vision.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(vision.std).view(3, 1, 1), persistent=False)
@@ -128,14 +132,24 @@ class DualPrompt(nn.Module):
         return self.logits(images, label_indices).sigmoid()
 
     def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
-        """The difference of positive and negative score: the sigmoid of it is the two-way softmax."""
+        """The calibrated difference of positive and negative score, (B, L)."""
         text = self._text(label_indices)
         dense, pooled = self.encode(self._preprocess(images))
         dense_similarity, _ = weighted_similarity(dense, text, self.spatial_scale)
         global_similarity = torch.einsum("bd,nld->nbl", pooled, text)
         weight = self.config.global_weight
         similarity = weight * global_similarity + (1 - weight) * dense_similarity  # (2, B, L)
-        return self.score_scale * (similarity[0] - similarity[1])
+        logits: Tensor = self.calibration(self.score_scale * (similarity[0] - similarity[1]))
+        return logits
+
+    @torch.no_grad()
+    def calibrate(self, images: Tensor, targets: Tensor) -> None:
+        """Fit the calibration to images (N, 3, P, P) uint8 and targets (N, L), -1 = not annotated."""
+        self.calibration = Calibration().to(self.mean.device)
+        self.eval()
+        logits = torch.cat([self.logits(batch.float() / 255) for batch in images.split(self.config.batch_size)])
+        with torch.enable_grad():
+            self.calibration.fit(logits, lambda p: annotated_loss(p, targets.to(p.device), self.config))
 
     def spatial_maps(self, images: Tensor) -> Tensor:
         """(B, L, h, w): the weight of each position for each label."""
@@ -144,8 +158,9 @@ class DualPrompt(nn.Module):
         return weights.unflatten(-1, grid_of(weights.shape[-1]))
 
     def learned_modules(self) -> dict[str, nn.Module]:
-        """Contexts (training only) and fusion; the frozen rest comes from the backbone."""
-        modules: dict[str, nn.Module] = {"fusion": self.fusion} if self.config.fusion else {}
+        """Contexts (training only), calibration and fusion; the frozen rest comes from the backbone."""
+        modules: dict[str, nn.Module] = {"calibration": self.calibration}
+        modules |= {"fusion": self.fusion} if self.config.fusion else {}
         return modules if self.prompts is None else {"prompts": self.prompts} | modules
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -153,13 +168,15 @@ class DualPrompt(nn.Module):
         assert self.prompts is not None, "only a classifier built from its params is trained"
         config = self.config
         sgd = SGD([self.prompts.contexts], config.learning_rate, config.momentum, weight_decay=config.weight_decay)
-        if not config.fusion:
-            return {"prompts": sgd}
-        adamw = AdamW(self.fusion.parameters(), config.fusion_learning_rate, weight_decay=config.weight_decay)
-        return {"prompts": sgd, "fusion": adamw}
+        calibration = AdamW(self.calibration.parameters(), config.calibration_learning_rate, weight_decay=0)
+        optimizers: dict[str, Optimizer] = {"prompts": sgd, "calibration": calibration}
+        if config.fusion:
+            rate = config.fusion_learning_rate
+            optimizers["fusion"] = AdamW(self.fusion.parameters(), rate, weight_decay=config.weight_decay)
+        return optimizers
 
     def save(self, folder: Path) -> None:
-        """config.json and classifier.safetensors: contexts, label features, fusion and the frozen visual tower."""
+        """config.json and classifier.safetensors: label features, what was learned, and the frozen visual tower."""
         folder.mkdir(parents=True, exist_ok=True)
         description = {
             "name": "dual_prompt",
