@@ -96,7 +96,6 @@ def main(name: str) -> None:
     def tokens_of(texts: list[str]) -> Tensor:
         return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
 
-
     object_tokens = tokens_of([f"a photo of a {object_name}" for object_name in names])
 
     def loss_at(step: int) -> Tensor:

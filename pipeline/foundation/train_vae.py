@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import AutoencoderKL
 from loop import train
@@ -50,7 +52,8 @@ def main() -> None:
     settings = load_settings()
     options = settings.train_vae
     torch.manual_seed(settings.seed)
-    vae = build_vae().to(memory_format=torch.channels_last)
+    vae = build_vae() if settings.continue_from is None else published_vae(settings.continue_from)
+    vae = vae.to(memory_format=torch.channels_last)
     web = Web.load()
 
     def images_at(step: int) -> Tensor:
@@ -63,12 +66,18 @@ def main() -> None:
             latents = vae.encode(images).latent_dist.mean
         return reconstruction_loss(vae, latents, images)
 
-    train("vae", {"vae": vae}, lambda step: vae_loss(vae, images_at(step)), options.num_steps, options.learning_rate)
+    if settings.continue_from is None:  # else the encoder stays: the UNet knows its latents
+        rate = options.learning_rate
+        train("vae", {"vae": vae}, lambda step: vae_loss(vae, images_at(step)), options.num_steps, rate)
+        sample = 2 * web.pixels(batch_indices(len(web), 512, 0, settings.seed), IMAGE_PX) - 1
+        vae.register_to_config(scaling_factor=scaling_factor(vae, sample))
     decoder = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     train("vae_decoder", decoder, decoder_loss_at, options.num_decoder_steps, options.learning_rate)
-    sample = 2 * web.pixels(batch_indices(len(web), 512, 0, settings.seed), IMAGE_PX) - 1
-    vae.register_to_config(scaling_factor=scaling_factor(vae, sample))
     vae.half().save_pretrained(settings.output / "diffusion" / "vae")
+
+
+def published_vae(folder: Path) -> AutoencoderKL:
+    return AutoencoderKL.from_pretrained(folder / "diffusion" / "vae", torch_dtype=torch.float32)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+PRIOR = 0.01  # weight of log_scale squared
+
 
 class Calibration(nn.Module):
     """logits -> exp(log_scale) * logits + bias, one pair for all labels; starts as the identity.
@@ -26,13 +28,14 @@ class Calibration(nn.Module):
     def fit(self, logits: Tensor, loss: Callable[[Tensor], Tensor], num_steps: int = 50) -> None:
         """Minimise loss(probabilities) over scale and bias by L-BFGS; logits are constants.
 
+        A weak prior keeps the scale of useless scores from vanishing: nothing could be learned through it.
         Source: Platt 1999.
         """
-        optimizer = torch.optim.LBFGS(self.parameters(), max_iter=num_steps)
+        optimizer = torch.optim.LBFGS(self.parameters(), max_iter=num_steps, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            value = loss(self(logits).sigmoid())
+            value = loss(self(logits).sigmoid()) + PRIOR * self.log_scale**2
             value.backward()  # type: ignore[no-untyped-call]
             return value
 

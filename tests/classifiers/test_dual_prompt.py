@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from tailorset.classifier_training import train_epochs
+from tailorset.classifier_training import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.clip import load_clip
@@ -55,6 +55,24 @@ def test_starts_unsaturated(backbones: dict[str, str], label_space: LabelSpace, 
     assert probabilities.max() < 0.99
 
 
+def test_calibration_lowers_the_loss_and_is_saved(
+    backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, val: ImageSet, tmp_path: Path
+) -> None:
+    classifier = build(config(backbones["resnet"], score_scale=400.0), label_space)
+    with torch.no_grad():
+        before, before_real = classifier.logits(pixels(val)), classifier(pixels(real))
+        classifier.calibrate(real.images, real.targets)
+        after, after_real = classifier.logits(pixels(val)), classifier(pixels(real))
+    assert annotated_loss(after_real, real.targets, classifier.config) < annotated_loss(
+        before_real, real.targets, classifier.config
+    )
+    scale, bias = classifier.calibration.log_scale.exp(), classifier.calibration.bias
+    assert 0.01 < scale < 1  # overconfident scores of noise shrink, but never to nothing
+    torch.testing.assert_close(after, scale * before + bias)
+    classifier.save(tmp_path)
+    assert torch.equal(load_classifier(tmp_path).calibration.bias, classifier.calibration.bias)
+
+
 @torch.no_grad()
 def test_positions_follow_the_published_formula(
     backbones: dict[str, str], label_space: LabelSpace, val: ImageSet
@@ -74,7 +92,7 @@ def test_positions_follow_the_published_formula(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_changes_contexts_and_fusion_and_nothing_else(
+def test_training_changes_contexts_calibration_and_fusion_and_nothing_else(
     kind: str, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet
 ) -> None:
     classifier = build(config(backbones[kind]), label_space)
@@ -85,7 +103,7 @@ def test_training_changes_contexts_and_fusion_and_nothing_else(
     assert all(torch.equal(value, frozen[name]) for name, value in tower.state_dict().items())
     after = dict(classifier.named_parameters())
     assert {name for name in learned if not torch.equal(after[name], learned[name])} == set(learned)
-    assert {name.split(".")[0] for name in learned} == {"prompts", "fusion"}
+    assert {name.split(".")[0] for name in learned} == {"prompts", "fusion", "calibration"}
 
 
 def test_training_learns(
