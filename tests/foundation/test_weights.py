@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors import safe_open
+from sklearn.metrics import average_precision_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tailorset.clip import load_clip
+from tailorset.records import LabelSpace
+from tailorset.seeding import numpy_rng
+from tailorset.toybox.scenes import render, web_scene
 
 FOLDER = Path(__file__).parents[2] / "models" / "foundation" / "toybox"
 
@@ -41,6 +48,18 @@ def test_open_clip_loads(name):
     assert features.shape == (2, 128)
     assert features[0] @ features[1] < 0.99
     assert preprocess is not None
+
+
+@pytest.mark.parametrize("name", ["discriminator", "judge", "backbone"])
+def test_zero_shot_clip_knows_the_objects(name):
+    names = LabelSpace.load(FOLDER.parents[2] / "data" / "labels" / "toybox.yaml").names
+    scenes = [web_scene(numpy_rng("test weights", i), names) for i in range(150)]
+    images = torch.from_numpy(np.stack([render(scene, 64) for scene in scenes])).permute(0, 3, 1, 2) / 255
+    present = [[name in {item.label for item in scene.items} for name in names] for scene in scenes]
+    clip = load_clip(f"local-dir:{FOLDER / name}", torch.device("cpu"))
+    with torch.no_grad():
+        scores = clip.logits(images, clip.encode_texts(names, "a photo of a {}"))
+    assert average_precision_score(np.array(present), scores.numpy(), average="macro") > 0.7
 
 
 def test_language_model_has_a_chat_template():
