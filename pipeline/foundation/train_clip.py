@@ -88,7 +88,7 @@ def main(name: str) -> None:
     torch.manual_seed(clip.seed)
     folder = settings.output / name
     model = build(model_config(clip, tokenizer), folder, tokenizer).train().to(memory_format=torch.channels_last)
-    if settings.continue_from is not None:
+    if settings.continue_from is not None and name != "text_tower":  # published as the text encoder only
         model.load_state_dict(load_file(settings.continue_from / name / WEIGHTS))
     web = Web.load(clip.half)
     names = LabelSpace.load(settings.label_space).names
