@@ -112,6 +112,17 @@ def test_a_stage_seeds_torch_by_seed_and_name(project: Path) -> None:
     assert draws[0] == draws[1] != draws[2]
 
 
+def test_too_few_unseen_labels_are_refused(project: Path) -> None:
+    path = project / "data" / "labels" / "toybox.yaml"
+    content = yaml.safe_load(path.read_text())
+    unseen = [label for label in content["labels"] if not label["seen"]]
+    content["labels"] = [label for label in content["labels"] if label["seen"]] + unseen[:2]
+    content["confusable"] = []
+    path.write_text(yaml.safe_dump(content))
+    with run_stage("evaluate") as stage, pytest.raises(ValueError, match=r"has 2 unseen labels .* at least 3"):
+        _ = stage.label_space
+
+
 def test_metrics_are_sorted_flat_and_finite(project: Path) -> None:
     with run_stage("evaluate") as stage:
         stage.save_metrics({"b": torch.tensor(0.5), "a": 1})

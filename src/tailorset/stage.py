@@ -32,6 +32,7 @@ SYNTHETIC = Path("data/synthetic")
 FILTERED = Path("data/filtered")
 CLASSIFIER = Path("models/classifier")
 REPORTS = Path("reports")
+MIN_UNSEEN = 3
 
 
 class Stage:
@@ -42,8 +43,19 @@ class Stage:
 
     @cached_property
     def label_space(self) -> LabelSpace:
-        """The labels, validated."""
-        return LabelSpace.load(self.params.label_space)
+        """The labels, validated.
+
+        Raises:
+            ValueError: the file is not usable, or names too few unseen labels to tell whether an image shows its own.
+        """
+        label_space = LabelSpace.load(self.params.label_space)
+        if len(label_space.unseen) < MIN_UNSEEN:
+            raise ValueError(
+                f"label space {self.params.label_space} has {len(label_space.unseen)} unseen labels"
+                f" {list(label_space.unseen)}: an image of two labels is accepted by comparing them with the other"
+                f" unseen ones, so name at least {MIN_UNSEEN}"
+            )
+        return label_space
 
     @cached_property
     def device(self) -> torch.device:
