@@ -15,7 +15,7 @@ from tailorset.records import LabelSpace
 from tailorset.shards import encode_png, sha256, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = {"key": False, "cup": False, "hat": True, "car": True}
+LABELS = {"key": False, "cup": False, "fish": False, "tree": True, "ball": True}
 SIZES = {"train": 12, "val": 9, "test": 10}
 METRICS = ("map", "f1_at_3", "precision_at_3", "recall_at_3", "num_labels_without_positive")
 ACCEPTANCE = {f"acceptance/{when}/{who}": 0.5 for when in ("before", "after") for who in ("discriminator", "judge")}
@@ -45,7 +45,7 @@ def write_real() -> None:
         present = np.random.default_rng(1).integers(0, 2, (size, len(LABELS)))
         table = pd.DataFrame(present, columns=list(LABELS)[::-1], dtype="int8")  # columns in another order
         if split == "train":
-            table[["key", "cup"]] = np.int8(-1)
+            table[["key", "cup", "fish"]] = np.int8(-1)
         targets.append(table.assign(image_id=parts[-1]["image_id"]))
     pd.concat(parts).to_parquet(folder / "manifest.parquet")
     pd.concat(targets[::-1]).to_parquet(folder / "targets.parquet")  # and rows as well
@@ -135,4 +135,4 @@ def test_targets_follow_images_and_labels_by_name(small_project: Path) -> None:
         assert row == [table.loc[image_id, name] for name in LABELS]
     assert data.images.shape == (9, 3, 16, 16)
     rows, targets = synthetic_rows(Path("data/filtered/manifest.parquet"), space)
-    assert targets.tolist() == [[1, 0, -1, -1], [0, 1, -1, -1], [1, 1, -1, -1]] * 2
+    assert targets.tolist() == [[1, 0, 0, -1, -1], [0, 1, 0, -1, -1], [1, 1, 0, -1, -1]] * 2
