@@ -21,6 +21,7 @@ help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 run: setup  ## label file -> registered classifier: every stage that is out of date, then the table of results
+	@tailorset check
 	dvc repro
 	@tailorset results
 

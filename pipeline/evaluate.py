@@ -69,7 +69,8 @@ def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
     precision_recall_figure(methods, test.targets, stage.label_space).savefig(curves, dpi=100)
     shown = test.images[:NUM_SHOWN]
     captions = prediction_captions(methods[-1].scores[:NUM_SHOWN], test.targets[:NUM_SHOWN], stage.label_space)
-    contact_sheet(list(shown.permute(0, 2, 3, 1).numpy()), captions, columns=6, scale=1).save(sheet)
+    title = "test images: the three best scores, * = present; missed = present but not among them"
+    contact_sheet(list(shown.permute(0, 2, 3, 1).numpy()), captions, columns=6, scale=1, title=title).save(sheet)
     for path in (curves, sheet):
         stage.log_figure(path)
 

@@ -60,7 +60,8 @@ def test_use_lists_the_choices_for_an_unknown_preset(presets: Path) -> None:
     assert run("use", "../params")[0] == 1
 
 
-def test_results_show_every_method_and_where_to_look_next(project: Path) -> None:
+def test_results_show_every_method_and_where_to_look_next(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     write_results(project / "reports")
     write_json(project / "reports/generate_images/metrics.json", {"generate/images": 900, "generate/under_quota": 2})
     code, output = run("results")
@@ -69,7 +70,8 @@ def test_results_show_every_method_and_where_to_look_next(project: Path) -> None
         assert text in output
     assert "NOT reached by 2 unseen labels" in output
     assert "900 images" in output
-    assert "models:/tailorset@challenger" in output
+    assert "no models:/tailorset@challenger; register one: dvc repro --force --single-item register_model" in output
+    assert not (project / "mlflow.db").exists()  # asking makes no database
     assert "make ui" in output
 
 
@@ -92,6 +94,26 @@ def test_status_says_what_is_there_and_what_is_missing(project: Path) -> None:
     assert "diffusion" not in missing
     assert "ZSL mAP 75.0 %" in output
     assert "no models:/tailorset@challenger" in output
+
+
+def test_use_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = run("use", "toybox")
+    assert code == 1
+    assert "There is no presets/ here" in output
+
+
+def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -> None:
+    assert run("check") == (0, "")
+    labels = project / "data/labels/toybox.yaml"
+    labels.write_text(labels.read_text().replace("name: ball", "name: ../../x"))
+    code, output = run("check")
+    assert code == 1
+    assert "'../../x' is no label name" in output
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("grouped_softmax ", "grouped_sofmax "))
+    code, output = run("check")
+    assert code == 1
+    assert "Did you mean 'grouped_softmax'?" in output
 
 
 def test_status_explains_faulty_settings(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,8 @@ def use(
     force: Annotated[bool, typer.Option(help="Overwrite a params.yaml that was edited")] = False,
 ) -> None:
     """Make a preset the params.yaml."""
+    if not PRESETS.is_dir():
+        _stop(f"There is no {PRESETS}/ here: go to the folder of a tailorset project.")
     presets = {path.stem: path.read_bytes() for path in sorted(PRESETS.glob("*.yaml"))}
     if preset not in presets:
         _stop(unknown("preset", preset, presets))
@@ -56,6 +59,13 @@ def status() -> None:
 
 
 @app.command()
+def check() -> None:
+    """Whether params.yaml and the label file can be used; takes a second and runs nothing."""
+    params: Params = _or_stop(load_params, PARAMS)
+    _or_stop(LabelSpace.load, params.label_space)
+
+
+@app.command()
 def results() -> None:
     """The measured results: ours beside raw and normalised CLIP, acceptance before and after tuning, quotas."""
     metrics = _metrics(REPORTS / "metrics.json")
@@ -65,7 +75,8 @@ def results() -> None:
     console.print(acceptance_table(metrics))
     console.print(_quota_line())
     model = read_yaml(PARAMS)["register_model"]["model_name"]
-    console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables; models:/{model}@challenger is it")
+    console.print(_registry_line(model))
+    console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
 
 
 def results_table(metrics: dict[str, float]) -> Table:
@@ -136,10 +147,13 @@ def _registry_line(model: str) -> str:
 
     from tailorset.tracking import connect
 
+    remedy = f"no models:/{model}@challenger; register one: dvc repro --force --single-item register_model"
+    if "MLFLOW_TRACKING_URI" not in os.environ and not Path("mlflow.db").exists():
+        return remedy  # asking would create the database
     try:
         version = connect(Path.cwd())[0].get_model_version_by_alias(model, "challenger")
     except MlflowException as error:
-        return f"no models:/{model}@challenger ({error.error_code})"
+        return f"{remedy} ({error.error_code})"
     commit = version.tags.get("git.commit", "unknown")
     return f"models:/{model}@challenger is version {version.version}, made from commit {commit[:8]}"
 

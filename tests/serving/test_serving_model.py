@@ -143,3 +143,14 @@ def test_a_version_says_what_it_was_made_from(tmp_path: Path, monkeypatch: pytes
     assert changed == {"params.sha256"}
     monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
     assert lineage()["dvc.experiment"] == "sunny-dune"
+
+
+def test_base64_may_be_wrapped_or_a_data_url_and_other_types_are_named_by_row(model: PyFuncModel) -> None:
+    served = model.unwrap_python_model()
+    content = encode_png(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
+    wrapped, url = base64.encodebytes(content).decode(), f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    rows = served.predict(None, pd.DataFrame({"image": [content, wrapped, url]})).to_numpy()
+    assert (rows == rows[0]).all()
+    for wrong in (None, float("nan"), 5):
+        with pytest.raises(ValueError, match=r"row 1: this is .*: send a file's bytes"):
+            served.predict(None, pd.DataFrame({"image": pd.Series([content, wrong], dtype=object)}))

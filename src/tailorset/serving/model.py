@@ -48,7 +48,7 @@ class ServedClassifier(PythonModel):
         return pd.DataFrame(rows, columns=list(self.classifier.labels), index=model_input.index)
 
     @torch.inference_mode()
-    def _scores(self, row: int, content: bytes | str) -> list[float]:
+    def _scores(self, row: int, content: object) -> list[float]:
         try:
             image = decode_image(_file_bytes(content))
         except ValueError as error:
@@ -65,13 +65,18 @@ def signature(labels: Iterable[str]) -> ModelSignature:
     )
 
 
-def _file_bytes(content: bytes | str) -> bytes:
-    if isinstance(content, str):
-        try:
-            return base64.b64decode(content, validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"this text is no base64 ({error}): send a file's bytes, base64-encoded.") from None
-    return bytes(content)
+def _file_bytes(content: object) -> bytes:
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    if not isinstance(content, str):
+        raise ValueError(f"this is {type(content).__name__}: send a file's bytes, or their base64 as text.")
+    text = "".join(content.split())  # base64 may be wrapped
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"this text is no base64 ({error}): send a file's bytes, base64-encoded.") from None
 
 
 mlflow.models.set_model(ServedClassifier())
