@@ -60,8 +60,8 @@ def test_use_lists_the_choices_for_an_unknown_preset(presets: Path) -> None:
     assert run("use", "../params")[0] == 1
 
 
-def test_results_show_every_method_and_where_to_look_next(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_results_show_every_method_and_where_to_look_next(project: Path) -> None:
+    (project / "mlflow.db").unlink()
     write_results(project / "reports")
     write_json(project / "reports/generate_images/metrics.json", {"generate/images": 900, "generate/under_quota": 2})
     code, output = run("results")
