@@ -73,6 +73,15 @@ def test_calibration_lowers_the_loss_and_is_saved(
     assert torch.equal(load_classifier(tmp_path).calibration.bias, classifier.calibration.bias)
 
 
+def test_the_same_classifier_is_saved_as_the_same_bytes(backbones: dict[str, str], tmp_path: Path) -> None:
+    space = LabelSpace.load(Path(__file__).parents[2] / "data" / "labels" / "toybox.yaml")
+    build(config(backbones["resnet"]), space).save(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["label_space"]
+    assert len(saved["confusable"]) > 2
+    assert saved["confusable"] == sorted(map(sorted, space.confusable))
+    assert load_classifier(tmp_path).label_space == space
+
+
 @torch.no_grad()
 def test_positions_follow_the_published_formula(
     backbones: dict[str, str], label_space: LabelSpace, val: ImageSet

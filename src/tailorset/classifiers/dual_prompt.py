@@ -178,10 +178,11 @@ class DualPrompt(nn.Module):
     def save(self, folder: Path) -> None:
         """config.json and classifier.safetensors: label features, what was learned, and the frozen visual tower."""
         folder.mkdir(parents=True, exist_ok=True)
+        confusable = sorted(map(sorted, self.label_space.confusable))  # a set's order differs between processes
         description = {
             "name": "dual_prompt",
             "config": self.config.model_dump(),
-            "label_space": self.label_space.model_dump(mode="json"),
+            "label_space": self.label_space.model_dump(mode="json") | {"confusable": confusable},
             "vision": self.vision.model_dump(),
             "logit_scale": self.logit_scale,
         }
