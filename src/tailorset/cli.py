@@ -48,8 +48,7 @@ def use(
 @app.command()
 def status() -> None:
     """What is up to date, what is missing, what was measured and registered last."""
-    params: Params = _or_stop(load_params, PARAMS)
-    space: LabelSpace = _or_stop(LabelSpace.load, params.label_space)
+    params, space = _settings()
     counts = f"{len(space.seen)} seen, {len(space.unseen)} unseen"
     console.print(f"labels      {space.name}: {counts} ({params.label_space})")
     console.print(f"weights     {_weights_line()}")
@@ -61,8 +60,7 @@ def status() -> None:
 @app.command()
 def check() -> None:
     """Whether params.yaml and the label file can be used; takes a second and runs nothing."""
-    params: Params = _or_stop(load_params, PARAMS)
-    _or_stop(LabelSpace.load, params.label_space)
+    _settings()
 
 
 @app.command()
@@ -160,6 +158,11 @@ def _registry_line(model: str) -> str:
 
 def _metrics(path: Path) -> dict[str, float]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _settings() -> tuple[Params, LabelSpace]:
+    params: Params = _or_stop(load_params, PARAMS)
+    return params, _or_stop(LabelSpace.load, params.label_space)
 
 
 def _or_stop(load: Any, path: Path) -> Any:
