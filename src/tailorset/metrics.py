@@ -47,16 +47,25 @@ def top_k_metrics(scores: Tensor, targets: Tensor, k: int) -> dict[str, float]:
     """
     _check(scores, targets)
     num_labels = scores.shape[1]
-    if k < 1:
-        raise ValueError(f"top_k {k}: choose 1 or more, as a rule the number of labels an image has")
-    ranked = scores.masked_fill(targets < 0, -torch.inf)
-    predictions = torch.zeros_like(targets).scatter_(1, ranked.topk(min(k, num_labels)).indices, 1).float()
+    predictions = top_k_predictions(scores, targets, k).float()
     known = targets.long()
     measures = {"precision": multilabel_precision, "recall": multilabel_recall, "f1": multilabel_f1_score}
     return {
         f"{name}_at_{k}": float(measure(predictions, known, num_labels, average="micro", ignore_index=-1))
         for name, measure in measures.items()
     }
+
+
+def top_k_predictions(scores: Tensor, targets: Tensor, k: int) -> Tensor:
+    """(N, L), 1 at each image's k best annotated labels; unannotated ones fill up where an image has fewer.
+
+    Raises:
+        ValueError: k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"top_k {k}: choose 1 or more, as a rule the number of labels an image has")
+    ranked = scores.masked_fill(targets < 0, -torch.inf)
+    return torch.zeros_like(targets).scatter_(1, ranked.topk(min(k, scores.shape[1])).indices, 1)
 
 
 def multilabel_metrics(scores: Tensor, targets: Tensor, top_k: Sequence[int] = (3,)) -> dict[str, float]:
