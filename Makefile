@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup run test lint bench ui foundation foundation-report clean
+.PHONY: help setup run test lint bench ui ladder foundation foundation-report clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -39,6 +39,9 @@ bench: setup  ## throughput against the stock pipelines
 
 ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+ladder: setup  ## what each part of the method brings: docs/results.md (hours on two cores; goes on where it was)
+	dvc repro pipeline/ladder/dvc.yaml
 
 foundation: setup  ## train the toybox world's foundation models again (hours on a CPU)
 	dvc repro pipeline/foundation/dvc.yaml

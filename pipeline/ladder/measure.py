@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import pandas as pd
 from settings import RESULTS, Point, load_ladder
 from tqdm import tqdm
 from workspace import STAGES, Workspace
@@ -32,6 +33,7 @@ def main(world: str) -> None:
     root = project_root()
     first, *others = ladder.points(world)
     failed = [run_point(root, first)]  # sets up the photographs and the tracking database that all others share
+    keep_targets(root, first)
     with get_context("spawn").Pool(ladder.num_workers, initializer=one_thread) as pool:
         outcomes = pool.imap_unordered(partial(run_point, root), others)
         failed += list(tqdm(outcomes, total=len(others), desc=f"ladder {world}", unit="point"))
@@ -71,6 +73,15 @@ def keep_results(workspace: Workspace, folder: Path) -> None:
     write_json(folder / METRICS, all_metrics(workspace.folder / "reports"))
 
 
+def keep_targets(root: Path, point: Point) -> None:
+    """The test photographs' truth, the same for all points of a world."""
+    real = root / WORK / "workspaces" / point.run_name / "data/real"
+    manifest = pd.read_parquet(real / "manifest.parquet", columns=["image_id", "split"])
+    targets = pd.read_parquet(real / "targets.parquet")
+    test = manifest.loc[manifest["split"] == "test", "image_id"]
+    targets[targets["image_id"].isin(test)].to_parquet(root / RESULTS / point.world / "targets.parquet", index=False)
+
+
 def summarise(workspace: Workspace, root: Path) -> None:
     """All params and metrics to the point's parent run, as the pipeline's last stage does."""
     params = load_params(workspace.folder / "params.yaml")
@@ -91,5 +102,4 @@ def read_metrics(point: Point) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    assert RESULTS.parts, "the results' folder is a stage's output"
     main(sys.argv[1])
