@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
-from settings import RESULTS, Point, load_ladder
+from points import RESULTS, Point, load_ladder
 from tqdm import tqdm
 from workspace import STAGES, Workspace
 

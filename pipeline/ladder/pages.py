@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import pandas as pd
 from matplotlib.figure import Figure
-from settings import FULL, SUPERVISED, Ladder
+from points import FULL, SUPERVISED, Ladder
 
 from tailorset.bootstrap import Interval
 
@@ -135,8 +135,25 @@ def results_page(ladder: Ladder, tables: Mapping[str, pd.DataFrame], gaps: Gaps)
         f"ZSL mAP of {next(iter(gaps))} along one setting, {len(ladder.curves.seeds)} seeds.\n",
         curve_table(tables["curves"]) + "\n",
         "![The ladder](../reports/ladder/ladder.png)\n",
+        "## Make a row again\n",
+        "Seed 0 of each row; `reports/metrics.json` then holds its figures. (Other seeds keep the photographs of seed 0, which"
+        " only the ladder does.)\n",
+        *(f"**{rung.title}**\n\n    {command(ladder, name)}\n" for name, rung in ladder.rungs.items()),
     ]
     return "\n".join(parts)
+
+
+def command(ladder: Ladder, rung: str) -> str:
+    """The experiment that makes seed 0 of a rung on the first world."""
+    settings = ladder.base | ladder.rungs[rung].settings
+    return "dvc exp run " + " ".join(f"-S '{key}={spelled(value)}'" for key, value in settings.items())
+
+
+def spelled(value: object) -> str:
+    """A value as `dvc exp run -S` reads it: [real], true, 0.003."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(spelled, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def with_summary(readme: str, tables: Mapping[str, pd.DataFrame], gaps: Gaps) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from measure import read_metrics
 from pages import MEASURES, curves_figure, ladder_figure, results_page, with_summary
-from settings import FULL, RESULTS, SEEN, SUPERVISED, Curves, Ladder, Point, load_ladder
+from points import FULL, RESULTS, SEEN, SUPERVISED, Curves, Ladder, Point, load_ladder
 from torch import Tensor
 
 from tailorset.bootstrap import (
@@ -139,7 +139,7 @@ class WorldScores:
 def test_targets(world: str, label_space: LabelSpace) -> tuple[list[str], Tensor]:
     """Ids of the test photographs and their targets (N, L)."""
     table = pd.read_parquet(RESULTS / world / "targets.parquet").set_index("image_id")
-    return list(table.index), torch.from_numpy(table[list(label_space.names)].to_numpy("int8"))
+    return list(table.index), torch.from_numpy(table[list(label_space.names)].to_numpy("int8", copy=True))
 
 
 def columns_of(name: str, interval: Interval) -> dict[str, float]:

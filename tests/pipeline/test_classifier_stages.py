@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+from tailorset.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
 from tailorset.shards import encode_png, sha256, write_shard
 
@@ -99,10 +101,11 @@ def test_training_never_needs_test_and_evaluation_needs_test_only(small_project:
     drop_split("val")
     run("evaluate")
     metrics = json.loads(Path("reports/metrics.json").read_text())
-    rows = [f"{row}{task}/{key}" for row in ("", "baseline/clip/", "baseline/clip_normalised/")
-            for task in ("zsl", "gzsl") for key in METRICS]  # fmt: skip
+    prefixes = ["", *(f"baseline/{name}/" for name in ("clip", "clip_ensemble", "clip_normalised"))]
+    rows = [f"{prefix}{task}/{key}" for prefix in prefixes for task in ("zsl", "gzsl") for key in METRICS]
     assert metrics.keys() == {*rows, *ACCEPTANCE}
     check_table(metrics)
+    check_scores(metrics)
     for plot in ("precision_recall", "test_images"):
         assert Path(f"reports/evaluate/plots/{plot}.png").stat().st_size > 1000
     Path("reports/tune_text_encoder/metrics.json").write_text("{}")
@@ -122,6 +125,29 @@ def check_table(metrics: dict[str, float]) -> None:
     unseen = table[~table["seen"]]
     for column, key in (("ours", ""), ("clip", "baseline/clip/"), ("clip_normalised", "baseline/clip_normalised/")):
         assert unseen[column].mean() == pytest.approx(metrics[f"{key}zsl/map"])
+
+
+def check_scores(metrics: dict[str, float]) -> None:
+    """The saved scores give the reported figures again."""
+    space = LabelSpace.load("data/labels/small.yaml")
+    scores = pd.read_parquet("reports/evaluate/scores.parquet")
+    assert scores["method"].unique().tolist() == ["clip", "clip_ensemble", "clip_normalised", "ours"]
+    ours = scores[scores["method"] == "ours"]
+    truth = pd.read_parquet("data/real/targets.parquet").set_index("image_id").loc[ours["image_id"], list(LABELS)]
+    values = torch.from_numpy(ours[list(LABELS)].to_numpy())
+    found = zero_shot_metrics(values, torch.from_numpy(truth.to_numpy("int8")), space)
+    assert found["zsl/map"] == pytest.approx(metrics["zsl/map"])
+    assert found["gzsl/f1_at_3"] == pytest.approx(metrics["gzsl/f1_at_3"])
+
+
+@pytest.mark.parametrize(("train_on", "counts"), [(["real"], (12, 0)), (["synthetic"], (0, 6))])
+def test_training_on_one_kind_of_images(small_project: Path, train_on: list[str], counts: tuple[int, int]) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train_classifier"]["train_on"] = train_on
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    run("train_classifier")
+    training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
+    assert (training["num_real_images"], training["num_synthetic_images"]) == counts
 
 
 def test_targets_follow_images_and_labels_by_name(small_project: Path) -> None:

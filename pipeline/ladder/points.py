@@ -34,7 +34,7 @@ class Curves(Settings):
 
 
 class Point(NamedTuple):
-    """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`; photographs keep theirs."""
+    """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`, but for photographs."""
 
     world: str
     name: str
