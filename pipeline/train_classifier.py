@@ -11,7 +11,7 @@ import torch
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.classifiers import Classifier
-from tailorset.image_set import ImageSet, load_image_set, real_rows, synthetic_rows
+from tailorset.image_set import ImageSet, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.metrics import harmonic_map, zero_shot_metrics
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
@@ -22,11 +22,11 @@ NUM_CALIBRATION_IMAGES = 1000
 History = list[dict[str, float]]  # entry e: validation metrics after e epochs, entry 0 before training
 
 
-def load_training_set(label_space: LabelSpace, image_px: int) -> tuple[ImageSet, ImageSet]:
-    """Real train images and kept synthetic images."""
-    rows, targets = real_rows(REAL, "train", label_space)
+def load_training_set(label_space: LabelSpace, image_px: int, held_out_share: float) -> tuple[ImageSet, ImageSet]:
+    """Real train images and kept synthetic images, without those that fit_thresholds needs."""
+    (rows, targets), _ = split_held_out(*real_rows(REAL, "train", label_space), held_out_share)
     real = load_image_set(rows, targets, REAL, image_px)
-    rows, targets = synthetic_rows(FILTERED / "manifest.parquet", label_space)
+    (rows, targets), _ = split_held_out(*synthetic_rows(FILTERED / "manifest.parquet", label_space), held_out_share)
     return real, load_image_set(rows, targets, SYNTHETIC, image_px)
 
 
@@ -89,7 +89,7 @@ def main() -> None:
         assert isinstance(config, TrainingConfig)
         classifier = load_plugin("classifiers", block.name).build(config, label_space, stage.device)
 
-        real, synthetic = load_training_set(label_space, classifier.image_px)
+        real, synthetic = load_training_set(label_space, classifier.image_px, block.held_out_share)
         rows, targets = real_rows(REAL, "val", label_space)
         val = load_image_set(rows, targets, REAL, classifier.image_px)
         history = fit(classifier, real + synthetic, val, label_space, config, stage.params.seed, stage.work_dir, stage)
