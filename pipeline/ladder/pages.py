@@ -136,8 +136,8 @@ def results_page(ladder: Ladder, tables: Mapping[str, pd.DataFrame], gaps: Gaps)
         curve_table(tables["curves"]) + "\n",
         "![The ladder](../reports/ladder/ladder.png)\n",
         "## Make a row again\n",
-        "Seed 0 of each row; `reports/metrics.json` then holds its figures. (Other seeds keep the photographs of seed 0, which"
-        " only the ladder does.)\n",
+        "Seed 0 of each row; `reports/metrics.json` then holds its figures. Other seeds keep the photographs of seed 0,"
+        " which only the ladder does.\n",
         *(f"**{rung.title}**\n\n    {command(ladder, name)}\n" for name, rung in ladder.rungs.items()),
     ]
     return "\n".join(parts)

@@ -22,7 +22,7 @@ from tailorset.stage import atomic_output, fingerprint, stage_definition
 
 STAGES = (
     "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",
-    "train_classifier", "evaluate",
+    "train_classifier", "fit_thresholds", "evaluate",
 )  # fmt: skip
 SHARED = ("src", "pipeline", "dvc.yaml", "models/foundation", "data/labels")
 

@@ -125,6 +125,13 @@ class ValidateData(Block):
 
 class TrainClassifier(PluginBlock):
     kind = "classifiers"
+    held_out_share: float = Field(gt=0, lt=1)
+
+
+class FitThresholds(Block):
+    source: Literal["seen_photos", "synthetic"]
+    share_pooling: float = Field(ge=0, le=1)
+    max_risk: float = Field(gt=0, le=0.5)
 
 
 class Evaluate(Block):
@@ -151,6 +158,7 @@ class Params(Block):
     filter_images: FilterImages
     validate_data: ValidateData
     train_classifier: TrainClassifier
+    fit_thresholds: FitThresholds
     evaluate: Evaluate
     register_model: RegisterModel
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "pipeline" / "ladder"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "ladder"))
 import measure
 import pages
 import report
@@ -22,6 +21,8 @@ from workspace import Workspace, merged
 
 from tailorset.metrics import multilabel_metrics
 from tailorset.records import LabelSpace
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
