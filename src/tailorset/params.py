@@ -130,6 +130,14 @@ class Evaluate(Block):
     top_k: tuple[int, ...] = Field(min_length=1)
 
 
+class DataCard(Block):
+    num_shown: int = Field(ge=2)
+    num_resamples: int = Field(gt=0)
+    near_duplicate: float = Field(gt=0, le=1)
+    low_pass_rate: float = Field(ge=0, le=1)
+    min_gain: float = Field(ge=0, lt=1)
+
+
 class RegisterModel(Block):
     model_name: str = Field(min_length=1)
 
@@ -150,6 +158,7 @@ class Params(Block):
     validate_data: ValidateData
     train_classifier: TrainClassifier
     evaluate: Evaluate
+    data_card: DataCard
     register_model: RegisterModel
 
 
