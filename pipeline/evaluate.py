@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -23,19 +25,21 @@ NUM_SHOWN = 24  # test images on the sheet
 
 
 @torch.no_grad()
-def clip_logits(clip: Clip, images: Tensor, names: tuple[str, ...], template: str, batch_size: int = 128) -> Tensor:
-    """Zero-shot logits (N, L) for uint8 images."""
-    text_features = clip.encode_texts(names, template)
+def clip_logits(clip: Clip, images: Tensor, text_features: Tensor, batch_size: int = 128) -> Tensor:
+    """Zero-shot logits (N, L) for uint8 images and text features (L, D)."""
     return torch.cat([clip.logits(batch.float() / 255, text_features).cpu() for batch in images.split(batch_size)])
 
 
 def score_methods(stage: Stage, classifier: Classifier, test: ImageSet) -> list[Method]:
-    """Ours, and the classifier's own backbone without any training, raw and normalised."""
+    """Ours, and the classifier's own backbone without any training: raw, by an ensemble of templates, normalised."""
     backbone = stage.params.train_classifier.config.backbone
     clip = load_clip(backbone.model, stage.device, backbone.pretrained)
-    logits = clip_logits(clip, test.images, stage.label_space.names, stage.params.clip.prompt_template)
+    names, template = stage.label_space.names, stage.params.clip.prompt_template
+    logits = clip_logits(clip, test.images, clip.encode_texts(names, template))
+    ensemble = clip_logits(clip, test.images, clip.encode_ensemble(names, stage.params.evaluate.templates))
     return [
         Method("clip", "baseline/clip/", logits),
+        Method("clip_ensemble", "baseline/clip_ensemble/", ensemble),
         Method("clip_normalised", "baseline/clip_normalised/", logits, normalise_scores),
         Method("ours", "", predict(classifier, test.images)),
     ]
@@ -65,6 +69,8 @@ def check_labels(classifier: Classifier, label_space: LabelSpace) -> None:
 
 def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
     per_label_table(methods, test.targets, stage.label_space).to_csv(stage.report_dir / "per_label.csv", index=False)
+    scores = [score_table(method, test.ids, stage.label_space.names) for method in methods]
+    pd.concat(scores).to_parquet(stage.report_dir / "scores.parquet", index=False)
     curves, sheet = stage.plots_dir / "precision_recall.png", stage.plots_dir / "test_images.png"
     precision_recall_figure(methods, test.targets, stage.label_space).savefig(curves, dpi=100)
     shown = test.images[:NUM_SHOWN]
@@ -73,6 +79,12 @@ def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
     contact_sheet(list(shown.permute(0, 2, 3, 1).numpy()), captions, columns=6, scale=1, title=title).save(sheet)
     for path in (curves, sheet):
         stage.log_figure(path)
+
+
+def score_table(method: Method, image_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """One row an image: method, image_id, then its scores before any normalisation, a column a label."""
+    scores = pd.DataFrame(method.scores.float().numpy(), columns=list(names))
+    return pd.DataFrame({"method": method.name, "image_id": image_ids}).join(scores)
 
 
 def main() -> None:

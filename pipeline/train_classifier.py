@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import pandas as pd
@@ -18,16 +21,22 @@ from tailorset.records import LabelSpace
 from tailorset.seeding import torch_generator
 from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
 
+SOURCES = ("real", "synthetic")
 NUM_CALIBRATION_IMAGES = 1000
 History = list[dict[str, float]]  # entry e: validation metrics after e epochs, entry 0 before training
 
 
-def load_training_set(label_space: LabelSpace, image_px: int) -> tuple[ImageSet, ImageSet]:
-    """Real train images and kept synthetic images."""
-    rows, targets = real_rows(REAL, "train", label_space)
-    real = load_image_set(rows, targets, REAL, image_px)
-    rows, targets = synthetic_rows(FILTERED / "manifest.parquet", label_space)
-    return real, load_image_set(rows, targets, SYNTHETIC, image_px)
+def load_training_sets(label_space: LabelSpace, image_px: int, train_on: Sequence[str]) -> dict[str, ImageSet]:
+    """Real train images, kept synthetic images, or both, as `train_on` names them."""
+    sources = {
+        "real": lambda: (*real_rows(REAL, "train", label_space), REAL),
+        "synthetic": lambda: (*synthetic_rows(FILTERED / "manifest.parquet", label_space), SYNTHETIC),
+    }
+    return {name: load_image_set(*sources[name](), image_px) for name in train_on}
+
+
+def joined(images: Mapping[str, ImageSet]) -> ImageSet:
+    return reduce(add, images.values())
 
 
 def validate(classifier: Classifier, val: ImageSet, label_space: LabelSpace) -> dict[str, float]:
@@ -89,15 +98,15 @@ def main() -> None:
         assert isinstance(config, TrainingConfig)
         classifier = load_plugin("classifiers", block.name).build(config, label_space, stage.device)
 
-        real, synthetic = load_training_set(label_space, classifier.image_px)
+        images = load_training_sets(label_space, classifier.image_px, config.train_on)
         rows, targets = real_rows(REAL, "val", label_space)
         val = load_image_set(rows, targets, REAL, classifier.image_px)
-        history = fit(classifier, real + synthetic, val, label_space, config, stage.params.seed, stage.work_dir, stage)
+        history = fit(classifier, joined(images), val, label_space, config, stage.params.seed, stage.work_dir, stage)
 
         with atomic_output(CLASSIFIER) as folder:
             classifier.save(folder)
         chosen = best_epoch(history)
-        counts = {"best_epoch": chosen, "num_real_images": len(real), "num_synthetic_images": len(synthetic)}
+        counts = {"best_epoch": chosen} | {f"num_{name}_images": len(images.get(name, ())) for name in SOURCES}
         stage.save_metrics(history[chosen] | {"val/start_zsl/map": history[0]["val/zsl/map"]} | counts)
         pd.DataFrame(history).rename_axis("epoch").to_csv(stage.plots_dir / "history.csv")
 

@@ -56,7 +56,7 @@ def check_products(gate: Gate, label_space: LabelSpace, settings: ValidateData) 
     findings = gate.check(layout_tables(products, label_space))
     if any(finding.is_critical for finding in findings):
         return findings
-    limits = (settings.max_template_share, settings.min_images_per_label)
+    limits = (settings.max_template_share, settings.min_images_per_label, settings.annotated_unseen)
     return findings + gate.check(content_tables(products, label_space, *limits))
 
 

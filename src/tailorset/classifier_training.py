@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -24,6 +24,7 @@ from tailorset.seeding import sample_seed, torch_generator
 class TrainingConfig(AugmentConfig):
     """What the loop needs; a classifier's Config adds its own keys."""
 
+    train_on: tuple[Literal["real", "synthetic"], ...] = Field(("real", "synthetic"), min_length=1)
     num_epochs: int = Field(8, ge=1)
     warmup_epochs: int = Field(1, ge=0)
     batch_size: int = Field(64, ge=2)  # the fusion's normalisation needs two images at least

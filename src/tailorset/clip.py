@@ -41,6 +41,10 @@ class Clip:
         parts = [self._tokenizer(texts[i : i + TEXT_BATCH]) for i in range(0, len(texts), TEXT_BATCH)]
         return torch.cat([self.model.encode_text(tokens.to(self.device), normalize=True) for tokens in parts])
 
+    def encode_ensemble(self, names: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """(L, D) unit vectors: a name's mean over the templates. Source: Radford et al. 2021."""
+        return F.normalize(torch.stack([self.encode_texts(names, template) for template in templates]).mean(0), dim=-1)
+
     def preprocess(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> normalised (B, 3, image_px, image_px), as open_clip's own transform, with gradient.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
@@ -120,6 +120,7 @@ class FilterImages(PluginBlock):
 class ValidateData(Block):
     max_template_share: float = Field(ge=0, le=1)
     min_images_per_label: int = Field(ge=0)
+    annotated_unseen: bool = False
 
 
 class TrainClassifier(PluginBlock):
@@ -128,6 +129,7 @@ class TrainClassifier(PluginBlock):
 
 class Evaluate(Block):
     top_k: tuple[int, ...] = Field(min_length=1)
+    templates: tuple[Annotated[str, Field(pattern=r"\{\}")], ...] = Field(min_length=1)
 
 
 class DataCard(Block):

@@ -48,13 +48,20 @@ def layout_tables(products: Products, label_space: LabelSpace) -> list[Table]:
 
 
 def content_tables(
-    products: Products, label_space: LabelSpace, max_template_share: float, min_images_per_label: int
+    products: Products,
+    label_space: LabelSpace,
+    max_template_share: float,
+    min_images_per_label: int,
+    annotated_unseen: bool = False,
 ) -> list[Table]:
-    """All rules on the content; the manifests must have passed `layout_tables`."""
+    """All rules on the content; the manifests must have passed `layout_tables`.
+
+    annotated_unseen: unseen labels may be annotated in train images, as for measuring what full supervision reaches.
+    """
     return [
         _prompts(products.prompts, label_space, max_template_share),
         _real(products.real, products.targets),
-        _targets(products.real, products.targets, label_space),
+        _targets(products.real, products.targets, label_space, annotated_unseen),
         _candidates(products, len(label_space.unseen)),
         _filtered(products, label_space),
         _kept(products),
@@ -119,7 +126,7 @@ def _real(real: pd.DataFrame, targets: pd.DataFrame) -> Table:
     ])  # fmt: skip
 
 
-def _targets(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace) -> Table:
+def _targets(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace, annotated_unseen: bool) -> Table:
     split = targets["image_id"].map(real.drop_duplicates("image_id").set_index("image_id")["split"])
     train = split.eq("train").to_numpy()[:, None]  # (N, 1)
     values = targets[list(label_space.names)].to_numpy()  # (N, L)
@@ -138,7 +145,8 @@ def _targets(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace)
         unique("each image has one row", "image_id", rewrite),
         blank("each row has its image", "stranger", rewrite),
         blank("train images are not annotated for unseen labels", "leaked", "let the data set plug-in give targets "
-               "of train images for seen labels only: unseen truth is for measuring"),
+               "of train images for seen labels only: unseen truth is for measuring",
+               "warning" if annotated_unseen else "critical"),
         blank("targets are 1, 0 or -1", "unknown", rewrite),
         blank("val and test images are annotated for all labels", "incomplete", "leave these images out in the data "
                "set plug-in: evaluation needs the whole truth"),

@@ -16,13 +16,18 @@ from tailorset.toybox.scenes import Scene, photo_scene, render, web_scene
 
 
 class Config(BaseModel):
-    """Number of images per split and their side length; photographs become legible from about 48 px on."""
+    """Number of images per split and their side length; photographs become legible from about 48 px on.
+
+    annotate_unseen: train photographs show and annotate unseen labels too. Nobody has such data: it is what the ladder
+    measures the full supervision with that everything else is compared to.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     num_train: int = Field(default=4000, ge=1)
     num_val: int = Field(default=1000, ge=1)
     num_test: int = Field(default=2000, ge=1)
     image_px: int = Field(default=64, ge=16, le=1024)
+    annotate_unseen: bool = False
 
 
 class Toybox:
@@ -31,14 +36,15 @@ class Toybox:
     def __init__(self, config: Config, label_space: LabelSpace, seed: int) -> None:
         self.image_px = config.image_px
         self.seed = seed
-        self.seen, self.names = label_space.seen, label_space.names
+        self.names = label_space.names
+        self.in_train = label_space.names if config.annotate_unseen else label_space.seen
         self.sizes: Mapping[Split, int] = {
             "train": config.num_train, "val": config.num_val, "test": config.num_test,
         }  # fmt: skip
 
     def samples(self, split: Split, start: int = 0) -> Iterator[RealSample]:
-        """Draws the samples of a split; in train, unseen labels are neither drawn nor annotated."""
-        labels = self.seen if split == "train" else self.names
+        """Draws the samples of a split; in train, unseen labels are as a rule neither drawn nor annotated."""
+        labels = self._labels(split)
         for number in range(start, self.sizes[split]):
             scene = self._photo(split, number)
             shown = {item.label for item in scene.items}
@@ -55,8 +61,10 @@ class Toybox:
         }
 
     def _photo(self, split: Split, number: int) -> Scene:
-        labels = self.seen if split == "train" else self.names
-        return photo_scene(numpy_rng(self.seed, "toybox", split, number), labels)
+        return photo_scene(numpy_rng(self.seed, "toybox", split, number), self._labels(split))
+
+    def _labels(self, split: Split) -> tuple[str, ...]:
+        return self.in_train if split == "train" else self.names
 
     def _web_example(self, number: int) -> Example:
         rng = numpy_rng(self.seed, "toybox", "web", number)
