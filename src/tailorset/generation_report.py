@@ -20,6 +20,7 @@ from tailorset.quota import QuotaPlanner
 from tailorset.shards import load_images
 from tailorset.sheets import contact_sheet
 
+AT_QUOTA = "at quota"
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
 
 
@@ -38,7 +39,7 @@ def outcome_table(planner: QuotaPlanner, rows: list[Row], judged: np.ndarray) ->
             "kept": [planner.kept[label] for label in planner.labels],
             "pass_rate": [planner.kept[label] / planner.drawn[label] for label in planner.labels],
             "judge_pass_rate": [float(judged[column].mean()) for column in requested.T],
-            "outcome": [outcome.get(label, "at quota") for label in planner.labels],
+            "outcome": [outcome.get(label, AT_QUOTA) for label in planner.labels],
         }
     )
 

@@ -139,6 +139,14 @@ class Evaluate(Block):
     templates: tuple[Annotated[str, Field(pattern=r"\{\}")], ...] = Field(min_length=1)
 
 
+class DataCard(Block):
+    num_shown: int = Field(ge=2)
+    num_resamples: int = Field(gt=0)
+    near_duplicate: float = Field(gt=0, le=1)
+    low_pass_rate: float = Field(ge=0, le=1)
+    min_gain: float = Field(ge=0, lt=1)
+
+
 class RegisterModel(Block):
     model_name: str = Field(min_length=1)
 
@@ -160,6 +168,7 @@ class Params(Block):
     train_classifier: TrainClassifier
     fit_thresholds: FitThresholds
     evaluate: Evaluate
+    data_card: DataCard
     register_model: RegisterModel
 
 

@@ -45,8 +45,8 @@ def _safe_name(name: str) -> str:
             f"{name!r} is no label name: names are also file names, so use up to 80 lower-case letters,"
             " digits, blanks, '_' or '-', a letter or digit first and last; other wordings go to aliases"
         )
-    if name == "image_id":
-        raise ValueError("'image_id' is the name of a column beside the labels: write it in another way")
+    if name in ("image_id", "method"):
+        raise ValueError(f"{name!r} is the name of a column beside the labels: write it in another way")
     return name
 
 

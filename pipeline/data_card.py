@@ -1,0 +1,134 @@
+"""One page on what became of each unseen label: prompts, images kept and rejected, test photos, and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from tailorset.candidates import SCORERS, Candidates, join_candidates, look_at_images, stored_probabilities
+from tailorset.card import LabelCard, Options, label_card, shown_ids
+from tailorset.card_page import data_uris, render
+from tailorset.clip import Clip, load_clip
+from tailorset.confusions import Photos
+from tailorset.filters import Filter
+from tailorset.generation_report import AT_QUOTA
+from tailorset.image_set import real_rows
+from tailorset.plugins import load_plugin
+from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.verdicts import Precision, ladder_gains, precisions, verdict
+
+PAGE = REPORTS / "card" / "index.html"
+SCORES = REPORTS / "evaluate" / "scores.parquet"
+OUTCOME = REPORTS / "generate_images" / "plots" / "pass_rate.csv"
+LADDER = REPORTS / "ladder" / "per_label.csv"  # of `make ladder`, which ends by making this page again
+
+
+def main() -> None:
+    with run_stage("data_card") as stage:
+        candidates, photos = read_candidates(stage), read_photos(stage)
+        cards = make_cards(stage, candidates, photos, read_precisions(stage, photos))
+        ids = shown_ids(cards)
+        generated = data_uris(candidates.table, ids["generated"], SYNTHETIC)
+        real = data_uris(pd.read_parquet(REAL / "manifest.parquet"), ids["photos"], REAL)
+        page = render(cards, facts(stage, candidates), generated, real)
+        with atomic_output(PAGE) as path:
+            path.write_text(page, encoding="utf-8")
+        stage.tracker.log_file(PAGE)
+
+
+def read_candidates(stage: Stage) -> Candidates:
+    """Every candidate with the filter's decision, what it would be by the judge's scores, and both CLIPs' scores."""
+    synthetic = pd.read_parquet(SYNTHETIC / "manifest.parquet")
+    table = join_candidates(synthetic, pd.read_parquet(FILTERED / "manifest.parquet"))
+    settings, space = stage.params.filter_images, stage.label_space
+    rule: Filter = load_plugin("filters", settings.name).build(settings.config, space)
+    scores = torch.tensor(table["judge_logits"].to_list())
+    decisions = rule.decide(scores, table["requested"].to_list())
+    table["judged"] = [decision.kept for decision in decisions]
+    table["judge_confidence"] = [decision.confidence for decision in decisions]
+    clips = {scorer: open_clip(stage, scorer) for scorer in SCORERS}
+    template = stage.params.clip.prompt_template
+    texts = {scorer: clip.encode_texts(space.names, template) for scorer, clip in clips.items()}
+    logits, signatures = look_at_images(table, SYNTHETIC, clips, texts)
+    return Candidates(table, space, stored_probabilities(synthetic, space.unseen), logits, signatures)
+
+
+def open_clip(stage: Stage, scorer: str) -> Clip:
+    model = getattr(stage.params.clip, scorer)
+    return load_clip(model.model, stage.device, model.pretrained)
+
+
+def read_photos(stage: Stage) -> Photos:
+    """The test photos as the classifier scored them in `evaluate`."""
+    rows, targets = real_rows(REAL, "test", stage.label_space)
+    scores = read_scores(stage, "ours", rows["image_id"])
+    return Photos(tuple(rows["image_id"]), scores.numpy(), targets.numpy())
+
+
+def read_scores(stage: Stage, method: str, image_ids: Sequence[str]) -> torch.Tensor:
+    """(N, L) scores of one method, in the order of the images."""
+    table = pd.read_parquet(SCORES)
+    chosen = table[table["method"] == method].set_index("image_id")
+    return torch.from_numpy(chosen.loc[list(image_ids), list(stage.label_space.names)].to_numpy("float32"))
+
+
+def read_precisions(stage: Stage, photos: Photos) -> list[Precision]:
+    """Of the unseen labels, in their order."""
+    columns = [stage.label_space.index(label) for label in stage.label_space.unseen]
+    targets, clip = torch.from_numpy(photos.targets), read_scores(stage, "clip", photos.ids)
+    num_resamples, seed = stage.params.data_card.num_resamples, stage.params.seed
+    ours = torch.from_numpy(photos.scores)
+    return precisions(ours[:, columns], clip[:, columns], targets[:, columns], num_resamples, seed)
+
+
+def make_cards(stage: Stage, candidates: Candidates, photos: Photos, measured: list[Precision]) -> list[LabelCard]:
+    settings = stage.params.data_card
+    options = Options(settings.num_shown, settings.near_duplicate, settings.low_pass_rate)
+    prompts, gains, shortfalls = (
+        pd.read_parquet(PROMPTS),
+        ladder_gains(LADDER, stage.label_space.name),
+        read_shortfalls(),
+    )
+    return [
+        label_card(
+            label,
+            candidates,
+            prompts,
+            photos,
+            shortfalls.get(label, ""),
+            precision,
+            verdict(gains.get(label), settings.min_gain),
+            options,
+        )
+        for label, precision in zip(stage.label_space.unseen, measured, strict=True)
+    ]
+
+
+def read_shortfalls() -> dict[str, str]:
+    """What generation says of the labels that missed their quota."""
+    table = pd.read_csv(OUTCOME)
+    missed = table[table["outcome"] != AT_QUOTA]
+    return dict(zip(missed["label"], missed["outcome"], strict=True))
+
+
+def facts(stage: Stage, candidates: Candidates) -> dict[str, object]:
+    """What the page says of the run; nothing of when or where, so that the same run gives the same page."""
+    params, space, settings = stage.params, stage.label_space, stage.params.data_card
+    rule = ", ".join(f"{key} {value}" for key, value in params.filter_images.config.model_dump().items())
+    return {
+        "label space": f"{space.name}: {len(space.unseen)} unseen, {len(space.seen)} seen",
+        "candidates": f"{len(candidates.table)} drawn, {int(candidates.kept.sum())} kept",
+        "generator": getattr(params.generator.config, "model", params.generator.name),
+        "filter": f"{params.filter_images.name}, {rule}",
+        "discriminator": params.clip.discriminator.model,
+        "judge": params.clip.judge.model,
+        "hard to draw": f"under quota, or a pass rate below {settings.low_pass_rate:.0%}",
+        "near-duplicates": f"pixels correlate by {settings.near_duplicate} or more",
+        "worth generating": f"yes if all of the interval lies above {settings.min_gain:g} AP, no if none of it does",
+    }
+
+
+if __name__ == "__main__":
+    main()

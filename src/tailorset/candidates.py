@@ -1,0 +1,120 @@
+"""All candidates that were drawn, with what discriminator, judge and filter said of them.
+
+Letters: N candidates, U unseen labels, L all labels, D numbers of a signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tailorset.clip import Clip
+from tailorset.generation import requested_probabilities
+from tailorset.near_duplicates import signature
+from tailorset.records import LabelSpace
+from tailorset.shards import load_images
+
+SCORERS = ("discriminator", "judge")
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Columns of `table`: image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged (whether
+    the judge would keep it by the filter's rule) and judge_confidence; all arrays have its rows.
+
+    probabilities: scorer -> (N, U), grouped, NaN for labels that were not requested.
+    logits: scorer -> (N, L), against seen labels as well. signatures: (N, D).
+    """
+
+    table: pd.DataFrame
+    label_space: LabelSpace
+    probabilities: Mapping[str, np.ndarray]
+    logits: Mapping[str, np.ndarray]
+    signatures: np.ndarray
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(N, L) bool: which labels each candidate was asked to show."""
+        mask = np.zeros((len(self.table), len(self.label_space.names)), dtype=bool)
+        for row, labels in zip(mask, self.table["requested"], strict=True):
+            row[[self.label_space.index(label) for label in labels]] = True
+        return mask
+
+    def requested(self, label: str) -> np.ndarray:
+        """(N,) bool: which candidates were asked to show a label."""
+        return self.mask[:, self.label_space.index(label)]
+
+    def carriers(self, label: str) -> np.ndarray:
+        """(N,) bool: which kept candidates train a label, also those in which it was found unasked."""
+        return np.array([label in labels for labels in self.table["labels"]], dtype=bool) & self.kept
+
+    def weakest(self, label: str) -> np.ndarray:
+        """(N,) bool: where no requested label has a lower probability by the discriminator."""
+        probabilities = self.probabilities["discriminator"]
+        own = probabilities[:, self.label_space.unseen.index(label)]
+        return own == np.nanmin(probabilities, axis=1)
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        return self.table["kept"].to_numpy(bool)
+
+    @cached_property
+    def judged(self) -> np.ndarray:
+        return self.table["judged"].to_numpy(bool)
+
+
+def join_candidates(synthetic: pd.DataFrame, filtered: pd.DataFrame) -> pd.DataFrame:
+    """The table of `Candidates`, still without the judge's word.
+
+    Raises:
+        ValueError: the filtered manifest is about other images than the synthetic one.
+    """
+    fate = filtered[["image_id", "kept", "labels", "reason", "confidence"]]
+    table = synthetic.rename(columns={"labels": "requested"}).merge(fate, on="image_id", validate="1:1")
+    if not len(table) == len(synthetic) == len(filtered):
+        raise ValueError(
+            f"{len(synthetic)} images were drawn and {len(filtered)} filtered, {len(table)} of them the same:"
+            " run `dvc repro filter_images`"
+        )
+    return table
+
+
+def stored_probabilities(synthetic: pd.DataFrame, unseen: Sequence[str]) -> dict[str, np.ndarray]:
+    """scorer -> (N, U) grouped probabilities by the scores in the manifest."""
+    rows = synthetic.to_dict("records")
+    return {scorer: requested_probabilities(rows, unseen, scorer) for scorer in SCORERS}
+
+
+@torch.no_grad()
+def look_at_images(
+    rows: pd.DataFrame, folder: Path, clips: Mapping[str, Clip], texts: Mapping[str, Tensor]
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """One pass over the images: logits by scorer, (N, L) each, and signatures (N, D); no more than a batch in memory.
+
+    texts: scorer -> (L, width) features of the labels' names.
+    """
+    logits: dict[str, list[np.ndarray]] = {scorer: [] for scorer in clips}
+    signatures: list[np.ndarray] = []
+    images = (image for _, image in load_images(rows, folder))
+    while batch := list(islice(images, BATCH_SIZE)):
+        signatures += map(signature, batch)
+        pixels = _stacked(batch)
+        for scorer, clip in clips.items():
+            logits[scorer].append(clip.logits(pixels, texts[scorer]).float().cpu().numpy())
+    return {scorer: np.concatenate(parts) for scorer, parts in logits.items()}, np.stack(signatures)
+
+
+def _stacked(images: Iterable[Image.Image]) -> Tensor:
+    """(B, 3, H, W) in [0, 1]; a generator draws images of one size."""
+    arrays = np.stack([np.asarray(image) for image in images])
+    return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,78 @@
+"""The data card as one HTML file that needs nothing else: images and styles are inside, and all text is escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from tailorset.card import LabelCard, hardest_first
+from tailorset.shards import encode_png, load_images
+
+TEMPLATE = "card_page.html"
+MAX_PX = 128  # larger images are shown as thumbnails of this size
+
+
+def render(
+    cards: Sequence[LabelCard],
+    facts: Mapping[str, object],
+    generated: Mapping[str, str],
+    photos: Mapping[str, str],
+) -> str:
+    """The page: labels that are hard to draw first.
+
+    facts: settings to state at its head. generated, photos: image id -> data URI of every image the cards show.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # prompts were written by an LLM
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "signed": signed}
+    context = {"cards": hardest_first(cards), "facts": facts, "widest": widest_gain(cards)}
+    return environment.get_template(TEMPLATE).render(context, generated=generated, photos=photos) + "\n"
+
+
+def data_uris(manifest: pd.DataFrame, chosen: Iterable[str], folder: Path) -> dict[str, str]:
+    """image id -> data URI of the chosen images of a product folder."""
+    rows = manifest[manifest["image_id"].isin(set(chosen))]
+    return {image_id: data_uri(image) for image_id, image in load_images(rows, folder)}
+
+
+def data_uri(image: Image.Image) -> str:
+    """Small images exactly, as PNG; larger ones as a JPEG thumbnail."""
+    if max(image.size) <= MAX_PX:
+        return _uri("png", encode_png(np.asarray(image)))
+    thumbnail = image.copy()
+    thumbnail.thumbnail((MAX_PX, MAX_PX))
+    buffer = io.BytesIO()
+    thumbnail.save(buffer, format="JPEG", quality=85)
+    return _uri("jpeg", buffer.getvalue())
+
+
+def percent(share: float | None) -> str:
+    """0.4567 -> "46 %"; a share of nothing is a dash."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+def signed(points: float) -> str:
+    """0.123 -> "+12.3", in percentage points."""
+    return f"{100 * points:+.1f}".replace("-", "−")
+
+
+def widest_gain(cards: Sequence[LabelCard]) -> float:
+    """The bound furthest from 0 of all intervals: they are drawn on one scale."""
+    gains = [gain for card in cards for gain in (card.precision.gain, card.verdict.gain) if gain]
+    return max((abs(bound) for gain in gains for bound in (gain.low, gain.high)), default=0.0) or 1.0
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
