@@ -46,8 +46,7 @@ ladder: setup  ## what each part of the method brings: docs/results.md (hours on
 foundation: setup  ## train the toybox world's foundation models again (hours on a CPU)
 	dvc repro pipeline/foundation/dvc.yaml
 
-foundation-report: setup  ## measure the foundation models against their bars (trains the measuring oracle first)
-	dvc repro pipeline/foundation/dvc.yaml:train_oracle
+foundation-report: setup  ## measure the foundation models against their bars
 	python pipeline/foundation/report.py
 
 clean:  ## remove the environment, resume state and caches; keeps products and mlflow.db
