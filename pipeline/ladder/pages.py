@@ -81,13 +81,10 @@ def label_table(table: pd.DataFrame) -> str:
 
 
 def image_table(table: pd.DataFrame) -> str:
+    shares = {"judge_precision": "judge accepts of the kept", "oracle_precision": "really show their labels (oracle)"}
     rows = [
-        {
-            "row": row["row"],
-            "images drawn": f"{row['drawn']:.0f}",
-            "kept": f"{row['kept']:.0f}",
-            "judge accepts of the kept": f"{100 * row['judge_precision']:.1f} %",
-        }
+        {"row": row["row"], "images drawn": f"{row['drawn']:.0f}", "kept": f"{row['kept']:.0f}"}
+        | {title: f"{100 * row[key]:.1f} %" for key, title in shares.items() if key in row}
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
@@ -118,7 +115,10 @@ def results_page(ladder: Ladder, tables: Mapping[str, pd.DataFrame], gaps: Gaps)
         " last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml` with the settings"
         " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier.\n",
     ]
-    for world in gaps:
+    for world in ladder.worlds:
+        if world not in gaps:
+            parts.append(f"## {world}\n\nNot measured yet: `make ladder`.\n")
+            continue
         part = {name: table[table["world"] == world] for name, table in tables.items() if "world" in table}
         parts += [
             f"## {world}\n",

@@ -55,6 +55,7 @@ class Ladder(Settings):
     num_workers: int = Field(ge=1)
     num_resamples: int = Field(ge=100)
     level: float = Field(gt=0, lt=1)
+    oracle: Path | None
     worlds: dict[str, World] = Field(min_length=1)
     base: dict[str, Any]
     rungs: dict[str, Rung]

@@ -150,20 +150,21 @@ def image_counts(ladder: Ladder, world: str) -> pd.DataFrame:
     """Generated images of each rung, means over the seeds: drawn, kept, and what judge and oracle say of the kept."""
     keys = {
         "drawn": "generate/images", "kept": "filter/kept", "trained_on": "num_synthetic_images",
-        "judge_precision": "filter/judge_precision",
+        "judge_precision": "filter/judge_precision", "oracle_precision": "filter/oracle_precision",
     }  # fmt: skip
     rows = []
     for name in ladder.rungs:
         found = pd.DataFrame([read_metrics(Point(world, name, seed, {})) for seed in ladder.worlds[world].seeds])
         if found["num_synthetic_images"].gt(0).any():
-            rows.append({"world": world, "row": name} | {column: found[key].mean() for column, key in keys.items()})
+            means = {column: found[key].mean() for column, key in keys.items() if key in found}
+            rows.append({"world": world, "row": name} | means)
     return pd.DataFrame(rows)
 
 
 def main() -> None:
     ladder = load_ladder()
     REPORT.mkdir(parents=True, exist_ok=True)
-    worlds = {name: WorldScores(ladder, name) for name in ladder.worlds}
+    worlds = {name: WorldScores(ladder, name) for name in ladder.worlds if (RESULTS / name).exists()}
     tables = {
         "ladder": pd.concat([world.table() for world in worlds.values()]),
         "components": pd.concat([world.components() for world in worlds.values()]),

@@ -30,7 +30,6 @@ def settings(project: Path) -> Path:
     """A project with the shipped ladder, fewer seeds and no curves."""
     content = yaml.safe_load((ROOT / "pipeline/ladder/params.yaml").read_text())
     content["worlds"]["toybox"]["seeds"] = [0, 1]
-    content["worlds"].pop("toybox_b")
     content |= {"num_resamples": 200, "curves": {"seeds": [0], "settings": {"filter_images.threshold": [0.9]}}}
     path = project / "ladder.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -55,6 +54,12 @@ def test_shipped_ladder_is_valid_and_its_second_world_has_other_unseen_labels(pr
     first, second = (LabelSpace.load(world.label_space) for world in ladder.worlds.values())
     assert not set(first.unseen) & set(second.unseen)
     assert set(first.names) == set(second.names)
+
+
+def test_a_world_without_results_is_said_to_be_not_measured(results: Path) -> None:
+    page = Path("docs/results.md").read_text()
+    assert "## toybox_b\n\nNot measured yet" in page
+    assert page.index("## toybox\n") < page.index("## toybox_b\n")
 
 
 def test_bad_settings_are_named(settings: Path) -> None:
@@ -139,7 +144,7 @@ def write_results(ladder: object, image_ids: list[str], targets: pd.DataFrame) -
             table = pd.DataFrame(quality * targets.to_numpy() + noise, columns=names).astype("float32")
             rows.append(pd.DataFrame({"method": method, "image_id": image_ids}).join(table))
         pd.concat(rows).sample(frac=1, random_state=0).to_parquet(point.folder / "scores.parquet")
-        counts = {"generate/images": 700, "filter/kept": 300, "filter/judge_precision": 0.7}
+        counts = {"generate/images": 700, "filter/kept": 300, "filter/judge_precision": 0.7, "filter/oracle_precision": 0.6}
         trained = 0 if point.name.startswith(("seen", "supervised")) else 300
         (point.folder / "metrics.json").write_text(json.dumps(counts | {"num_synthetic_images": trained}))
     targets.assign(image_id=image_ids).to_parquet(Path("data/ladder/toybox/targets.parquet"))
