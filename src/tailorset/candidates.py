@@ -29,7 +29,7 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class Candidates:
-    """Columns of `table`: image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged (would the
+    """`table` has image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged (would the
     judge keep it by the filter's rule?) and judge_confidence; all arrays have its rows.
 
     probabilities: scorer -> (N, U), grouped, NaN for labels that were not requested.
