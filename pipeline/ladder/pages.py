@@ -92,7 +92,11 @@ def image_table(table: pd.DataFrame) -> str:
 
 def curve_table(table: pd.DataFrame) -> str:
     rows = [
-        {"setting": f"`{row['setting']}`", "value": f"{row['value']:g}", "ZSL mAP": percent(row, "zsl_map")}
+        {
+            "setting": f"`{row['setting']}`",
+            "value": f"{row['value']:g}",
+            "ZSL mAP": percent(row, "zsl_map") or "not measured",
+        }
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
@@ -134,7 +138,7 @@ def results_page(ladder: Ladder, tables: Mapping[str, pd.DataFrame], gaps: Gaps)
         "## Curves\n",
         f"ZSL mAP of {next(iter(gaps))} along one setting, {len(ladder.curves.seeds)} seeds.\n",
         curve_table(tables["curves"]) + "\n",
-        "![The ladder](../reports/ladder/ladder.png)\n",
+        "![Curves](pictures/ladder_curves.png)\n\n![The ladder](pictures/ladder.png)\n",
         "## Make a row again\n",
         "Seed 0 of each row; `reports/metrics.json` then holds its figures. Other seeds keep the photographs of seed 0,"
         " which only the ladder does.\n",

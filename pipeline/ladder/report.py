@@ -32,7 +32,7 @@ from tailorset.records import LabelSpace
 from tailorset.stage import write_json
 
 REPORT = Path("reports/ladder")
-PAGE, README = Path("docs/results.md"), Path("README.md")
+PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
 ASIDE = ("without_fusion", "supervised", SUPERVISED)  # rows that are no step up from the one before
 BASELINES = {"clip": "raw CLIP", "clip_ensemble": "template-ensemble CLIP", "clip_normalised": "score-normalised CLIP"}
 
@@ -131,9 +131,12 @@ class WorldScores:
         for key, values in curves.settings.items():
             for value in sorted({*values, settings[key]}):
                 name = FULL if value == settings[key] else f"{key}={value:g}"
-                measured = self.measure(name, self.scores(name, curves.seeds), resamples)["zsl_map"]
-                rows.append({"setting": key, "value": value} | columns_of("zsl_map", measured.interval()))
-        return pd.DataFrame(rows)
+                row: dict[str, object] = {"setting": key, "value": value}
+                if all(Point(self.world, name, seed, {}).folder.exists() for seed in curves.seeds):
+                    measured = self.measure(name, self.scores(name, curves.seeds), resamples)["zsl_map"]
+                    row |= columns_of("zsl_map", measured.interval(self.ladder.level))
+                rows.append(row)
+        return pd.DataFrame(rows, columns=["setting", "value", *columns_of("zsl_map", Interval(0, 0, 0))])
 
 
 def test_targets(world: str, label_space: LabelSpace) -> tuple[list[str], Tensor]:
@@ -163,7 +166,8 @@ def image_counts(ladder: Ladder, world: str) -> pd.DataFrame:
 
 def main() -> None:
     ladder = load_ladder()
-    REPORT.mkdir(parents=True, exist_ok=True)
+    for folder in (REPORT, PICTURES):
+        folder.mkdir(parents=True, exist_ok=True)
     worlds = {name: WorldScores(ladder, name) for name in ladder.worlds if (RESULTS / name).exists()}
     tables = {
         "ladder": pd.concat([world.table() for world in worlds.values()]),
@@ -175,8 +179,8 @@ def main() -> None:
     gaps = {name: world.gap() for name, world in worlds.items()}
     for name, table in tables.items():
         table.to_csv(REPORT / f"{name}.csv", index=False, float_format="%.6f")
-    ladder_figure(tables["ladder"]).savefig(REPORT / "ladder.png", dpi=120)
-    curves_figure(tables["curves"]).savefig(REPORT / "curves.png", dpi=120)
+    ladder_figure(tables["ladder"]).savefig(PICTURES / "ladder.png", dpi=120)
+    curves_figure(tables["curves"]).savefig(PICTURES / "ladder_curves.png", dpi=120)
     write_json(REPORT / "metrics.json", flat_metrics(tables["ladder"], gaps))
     PAGE.write_text(results_page(ladder, tables, gaps), encoding="utf-8")
     README.write_text(with_summary(README.read_text(encoding="utf-8"), tables, gaps), encoding="utf-8")

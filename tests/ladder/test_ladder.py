@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -144,7 +145,8 @@ def write_results(ladder: object, image_ids: list[str], targets: pd.DataFrame) -
             table = pd.DataFrame(quality * targets.to_numpy() + noise, columns=names).astype("float32")
             rows.append(pd.DataFrame({"method": method, "image_id": image_ids}).join(table))
         pd.concat(rows).sample(frac=1, random_state=0).to_parquet(point.folder / "scores.parquet")
-        counts = {"generate/images": 700, "filter/kept": 300, "filter/judge_precision": 0.7, "filter/oracle_precision": 0.6}
+        counts = {"generate/images": 700, "filter/kept": 300}
+        counts |= {"filter/judge_precision": 0.7, "filter/oracle_precision": 0.6}
         trained = 0 if point.name.startswith(("seen", "supervised")) else 300
         (point.folder / "metrics.json").write_text(json.dumps(counts | {"num_synthetic_images": trained}))
     targets.assign(image_id=image_ids).to_parquet(Path("data/ladder/toybox/targets.parquet"))
@@ -189,6 +191,14 @@ def test_components_that_help_are_told_from_those_that_do_not(results: Path) -> 
     assert lines["tuned text encoder"].endswith("no effect shown |")
     gap = json.loads(Path("reports/ladder/metrics.json").read_text())["toybox/gap_closed"]
     assert 0.5 < gap < 1
+
+
+def test_curves_say_which_values_are_not_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("data/ladder/toybox/filter_images.threshold=0.9")
+    report.main()
+    table = pd.read_csv("reports/ladder/curves.csv").set_index("value")
+    assert table.loc[0.5, "zsl_map_low"] < table.loc[0.5, "zsl_map"]
+    assert "| `filter_images.threshold` | 0.9 | not measured |" in Path("docs/results.md").read_text()
 
 
 def test_readme_gets_the_summary_between_its_marks(results: Path) -> None:
