@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
@@ -104,9 +104,18 @@ class TuneTextEncoder(Block):
         return self
 
 
+class Allocation(Block):
+    name: Literal["uniform", "turns", "thompson"]
+    round_images: int = Field(gt=0)
+    max_share_per_prompt: float = Field(gt=0, le=1)
+    max_share_per_pair: float = Field(gt=0, le=1)
+
+
 class GenerateImages(Block):
     images_per_label: int = Field(gt=0)
     max_images: int = Field(gt=0)
+    allocation: Allocation
+    weakness: dict[str, Annotated[float, Field(gt=0)]]
     quota_threshold: float = Field(ge=0, le=1)
     num_inference_steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
