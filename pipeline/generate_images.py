@@ -26,9 +26,8 @@ def main() -> None:
         settings = stage.params.generate_images
         prompts = [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
         allocation = build(seed=stage.params.seed, **settings.allocation.model_dump())
-        planner = QuotaPlanner(
-            stage.label_space.unseen, prompts, settings.images_per_label, settings.max_images, allocation, settings.weakness
-        )
+        quota, budget = settings.images_per_label, settings.max_images
+        planner = QuotaPlanner(stage.label_space.unseen, prompts, quota, budget, allocation, settings.weakness)
         store = ShardStore(stage.work_dir)
         rows = draw_all(stage, planner, store)
         with atomic_output(SYNTHETIC) as folder:

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from tailorset.records import Prompt
 from tailorset.seeding import numpy_rng
 
-PRIOR_IMAGES = 4.0  # what a prior weighs against images; prompts of a toybox pair differ as much as 3 to 6 would let them
+PRIOR_IMAGES = (
+    4.0  # what a prior weighs against images; prompts of a toybox pair differ as much as 3 to 6 would let them
+)
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Plan:
     """A round in the making.
 
     usable: (P,) bool, no label given up; quota, target, expected: (U,) kept images wished for, aimed at, foreseen;
-    charged, limit: (U,) candidates drawn for a label, and the most of them in this round; images: (P,) with those planned.
+    charged, limit: (U,) candidates drawn for a label, and the most they may come to; images: (P,) with those planned.
     """
 
     ledger: Ledger
@@ -100,8 +102,8 @@ class Allocation(Protocol):
     @property
     def round_images(self) -> int | None: ...
 
-    def may_draw(self, ledger: Ledger, quota: np.ndarray) -> np.ndarray:
-        """(P,) bool: prompts that have not given all they may; quota: (U,)."""
+    def may_draw(self, ledger: Ledger, quota: np.ndarray, usable: np.ndarray) -> np.ndarray:
+        """(P,) bool: those of the `usable` prompts that have not given all they may; quota: (U,)."""
 
     def choices(self, plan: Plan) -> Iterator[tuple[int, int]]:
         """Yield (prompt, label that pays), each booked in `plan`, until no label is open or no prompt may be drawn."""
@@ -112,8 +114,8 @@ class Unlimited:
 
     round_images: int | None = None
 
-    def may_draw(self, ledger: Ledger, quota: np.ndarray) -> np.ndarray:
-        return np.ones(len(ledger.pair), dtype=bool)
+    def may_draw(self, ledger: Ledger, quota: np.ndarray, usable: np.ndarray) -> np.ndarray:
+        return usable
 
 
 class Uniform(Unlimited):
@@ -122,7 +124,9 @@ class Uniform(Unlimited):
     def choices(self, plan: Plan) -> Iterator[tuple[int, int]]:
         ledger, rates = plan.ledger, label_rates(plan.ledger)
         by_pair = np.flatnonzero(plan.usable)[np.argsort(ledger.pair[plan.usable], kind="stable")]
-        of_pair = np.split(by_pair, np.bincount(ledger.pair[plan.usable], minlength=len(ledger.pair_wants)).cumsum()[:-1])
+        of_pair = np.split(
+            by_pair, np.bincount(ledger.pair[plan.usable], minlength=len(ledger.pair_wants)).cumsum()[:-1]
+        )
 
         def draw(pair: int) -> tuple[int, int] | None:
             payers = np.flatnonzero(ledger.pair_wants[pair] & plan.open)
@@ -151,24 +155,26 @@ class Turns(Unlimited):
 class Thompson:
     """The label most short of its quota, with the prompt of the largest expected gain by a sample of the posterior.
 
-    Gain: the chance to be kept, times how many of the requested labels are still short. Of a label's quota, one prompt
-    and one pair give at most their share, be all their images kept; a share below an equal one means the equal one.
+    gain: `images`, the chance to be kept; or `labels`, that chance times how many requested labels are still short.
+    Of a label's quota one prompt and one pair give at most their share, be all their images kept; a share below an
+    equal one, among those not given up, means the equal one.
     Source: Thompson 1933; Beta-Bernoulli as in Russo et al. 2018, sec. 3.
     """
 
     seed: int
-    round_images: int | None
+    round_images: int
+    gain: Literal["images", "labels"]
     max_share_per_prompt: float
     max_share_per_pair: float
 
-    def may_draw(self, ledger: Ledger, quota: np.ndarray) -> np.ndarray:
-        of_prompt, of_pair = self._rooms(ledger, quota)
-        return (of_prompt > 0) & (of_pair[ledger.pair] > 0)
+    def may_draw(self, ledger: Ledger, quota: np.ndarray, usable: np.ndarray) -> np.ndarray:
+        of_prompt, of_pair = self.room(ledger, quota, usable)
+        return usable & (of_prompt > 0) & (of_pair[ledger.pair] > 0)
 
     def choices(self, plan: Plan) -> Iterator[tuple[int, int]]:
         ledger, of_label = plan.ledger, plan.prompts_by_label()
         alpha, beta = posterior(ledger)
-        of_prompt, of_pair = self._rooms(ledger, plan.quota)
+        of_prompt, of_pair = self.room(ledger, plan.quota, plan.usable)
         rng = numpy_rng(self.seed, "allocation", int(ledger.drawn.sum()))
         served = np.ones(len(plan.quota), dtype=bool)
         while (waiting := plan.open & served).any():
@@ -179,37 +185,34 @@ class Thompson:
             if not len(prompts):
                 served[label] = False
                 continue
-            gain = rng.beta(alpha[prompts], beta[prompts]) * (ledger.wants[prompts] @ plan.short.astype(int))
+            gain = rng.beta(alpha[prompts], beta[prompts])
+            if self.gain == "labels":
+                gain *= ledger.wants[prompts] @ plan.short.astype(int)
             prompt = int(prompts[gain.argmax()])
             of_prompt[prompt] -= 1
             of_pair[ledger.pair[prompt]] -= 1
             yield plan.book(prompt, label, alpha[prompt] / (alpha[prompt] + beta[prompt]))
 
-    def _rooms(self, ledger: Ledger, quota: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def room(self, ledger: Ledger, quota: np.ndarray, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(P,) and (R,) images that each prompt and each pair may still give."""
-        return (
-            most_kept(ledger.wants, quota, self.max_share_per_prompt) - ledger.kept,
-            most_kept(ledger.pair_wants, quota, self.max_share_per_pair) - ledger.by_pair(ledger.kept),
-        )
+        of_prompt = most_kept(ledger.wants, usable, quota, self.max_share_per_prompt)
+        of_pair = most_kept(ledger.pair_wants, ledger.by_pair(usable) > 0, quota, self.max_share_per_pair)
+        return of_prompt - ledger.kept, of_pair - ledger.by_pair(ledger.kept)
 
 
-def build(
-    name: str, seed: int, round_images: int, max_share_per_prompt: float, max_share_per_pair: float
-) -> Allocation:
-    """The allocation of that name; all but `thompson` have no use for the other settings.
+def build(name: str, **settings: Any) -> Allocation:
+    """The allocation of that name; settings: those of `Thompson`, for which the others have no use.
 
     Raises: ValueError for an unknown name.
     """
     if name == "thompson":
-        return Thompson(seed, round_images, max_share_per_prompt, max_share_per_pair)
+        return Thompson(**settings)
     if name not in ("uniform", "turns"):
         raise ValueError(f"unknown allocation {name!r}; choose uniform, turns or thompson")
     return Uniform() if name == "uniform" else Turns()
 
 
-def in_turn(
-    takers: Iterable[int], draw: Callable[[int], tuple[int, int] | None]
-) -> Iterator[tuple[int, int]]:
+def in_turn(takers: Iterable[int], draw: Callable[[int], tuple[int, int] | None]) -> Iterator[tuple[int, int]]:
     """What the takers draw one after the other; who draws nothing leaves."""
     turns = deque(takers)
     while turns:
@@ -224,9 +227,10 @@ def label_rates(ledger: Ledger) -> np.ndarray:
     return (ledger.by_label(ledger.kept) + 1) / (ledger.by_label(ledger.drawn) + 1)
 
 
-def most_kept(wants: np.ndarray, quota: np.ndarray, max_share: float) -> np.ndarray:
-    """(n,) most kept images of each row of `wants`: (n, U) bool; the strictest of its labels counts."""
-    of_label = np.ceil(np.maximum(max_share, 1 / wants.sum(0)) * quota)
+def most_kept(wants: np.ndarray, usable: np.ndarray, quota: np.ndarray, max_share: float) -> np.ndarray:
+    """(n,) most kept images of each row of `wants`: (n, U) bool, the strictest of its labels counts; usable: (n,) bool."""
+    equal_share = 1 / np.maximum(wants[usable].sum(0), 1)
+    of_label = np.ceil(np.maximum(max_share, equal_share) * quota)
     return np.where(wants, of_label, np.inf).min(1).astype(int)
 
 

@@ -107,6 +107,7 @@ class TuneTextEncoder(Block):
 class Allocation(Block):
     name: Literal["uniform", "turns", "thompson"]
     round_images: int = Field(gt=0)
+    gain: Literal["images", "labels"]
     max_share_per_prompt: float = Field(gt=0, le=1)
     max_share_per_pair: float = Field(gt=0, le=1)
 

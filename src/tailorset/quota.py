@@ -39,7 +39,7 @@ class QuotaPlanner:
     """Plans rounds of draws over `labels`; `record` tells it what became of a round.
 
     weakness: label -> factor of its quota, 1 where a label is not named.
-    Raises: ValueError where the budget gives a label no image, a label has no prompt, a prompt or a weight no known label.
+    Raises: ValueError if the budget gives a label no image, a label has no prompt, a prompt or weight no such label.
     """
 
     def __init__(
@@ -127,14 +127,22 @@ class QuotaPlanner:
 
     def _plan(self) -> Plan:
         """An empty round. Its targets are the quotas and about one standard deviation of what is missing, so that few
-        rounds come after; prompts that ask for a given-up label too, or may give no more, are out of use."""
+        rounds come after; prompts that ask for a given-up label too are out of use."""
         kept, quota = self.ledger.by_label(self.ledger.kept), np.array(list(self.quotas.values()))
         hopeless = np.isin(self.labels, self.given_up)
-        usable = ~self.ledger.wants[:, hopeless].any(1) & self.allocation.may_draw(self.ledger, quota)
+        usable = ~self.ledger.wants[:, hopeless].any(1)
+        may_draw = self.allocation.may_draw(self.ledger, quota, usable)
         target = np.where(kept < quota, quota + np.sqrt(np.maximum(quota - kept, 0)), 0)
-        limit = self._limits((kept < quota) & self.ledger.wants[usable].any(0))
+        limit = self._limits((kept < quota) & self.ledger.wants[may_draw].any(0))
         return Plan(
-            self.ledger, usable, quota, target, kept.astype(float), self._charged.copy(), limit, self.ledger.drawn.copy()
+            self.ledger,
+            usable,
+            quota,
+            target,
+            kept.astype(float),
+            self._charged.copy(),
+            limit,
+            self.ledger.drawn.copy(),
         )
 
     def _limits(self, active: np.ndarray) -> np.ndarray:
