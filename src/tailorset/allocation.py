@@ -228,7 +228,7 @@ def label_rates(ledger: Ledger) -> np.ndarray:
 
 
 def most_kept(wants: np.ndarray, usable: np.ndarray, quota: np.ndarray, max_share: float) -> np.ndarray:
-    """(n,) most kept images of each row of `wants`: (n, U) bool, the strictest of its labels counts; usable: (n,) bool."""
+    """(n,) most kept images of each row of `wants`: (n, U) bool, by the strictest of its labels; usable: (n,) bool."""
     equal_share = 1 / np.maximum(wants[usable].sum(0), 1)
     of_label = np.ceil(np.maximum(max_share, equal_share) * quota)
     return np.where(wants, of_label, np.inf).min(1).astype(int)
