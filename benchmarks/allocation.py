@@ -68,6 +68,7 @@ def figures(planner: QuotaPlanner, pool: Pool, draws: Sequence[Draw], shown: np.
     kept = [draw for draw, passed in zip(draws, shown[:, 0], strict=True) if passed]
     useful = sum(min(count, planner.quotas[label]) for label, count in planner.kept.items())
     pairs = pd.Series([draw.prompt.labels for draw in kept])
+    in_company, judged = pairs.map(len).gt(1), shown[shown[:, 0], 1]
     return {
         "drawn": len(draws),
         "kept": len(kept),
@@ -77,8 +78,10 @@ def figures(planner: QuotaPlanner, pool: Pool, draws: Sequence[Draw], shown: np.
         "prompts": len({draw.prompt.prompt_id for draw in kept}),
         "pairs": pairs.nunique(),
         "largest_pair": float(pairs.value_counts(normalize=True).iloc[0]),
-        "in_company": float(pairs.map(len).gt(1).mean()),
-        "judge_precision": float(shown[shown[:, 0], 1].mean()),
+        "in_company": float(in_company.mean()),
+        "judge_precision": float(judged.mean()),
+        "judge_precision_alone": float(pd.Series(judged)[~in_company].mean()),
+        "judge_precision_in_company": float(pd.Series(judged)[in_company].mean()),
         "judged_right_per_drawn": float(shown.all(1).mean()),
         "repeats": float(np.mean([draw.index >= len(pool.shown[draw.prompt.prompt_id]) for draw in draws])),
     }

@@ -130,7 +130,7 @@ class QuotaPlanner:
         rounds come after; prompts that ask for a given-up label too are out of use."""
         kept, quota = self.ledger.by_label(self.ledger.kept), np.array(list(self.quotas.values()))
         hopeless = np.isin(self.labels, self.given_up)
-        usable = ~self.ledger.wants[:, hopeless].any(1)
+        usable = np.logical_not(self.ledger.wants[:, hopeless].any(axis=1))
         may_draw = self.allocation.may_draw(self.ledger, quota, usable)
         target = np.where(kept < quota, quota + np.sqrt(np.maximum(quota - kept, 0)), 0)
         limit = self._limits((kept < quota) & self.ledger.wants[may_draw].any(0))
