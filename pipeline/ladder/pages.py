@@ -16,13 +16,14 @@ from tailorset.bootstrap import Interval
 
 MEASURES = {"zsl_map": "ZSL mAP", "zsl_f1": "ZSL F1@3", "gzsl_map": "GZSL mAP", "gzsl_f1": "GZSL F1@3"}
 SUMMARY = re.compile(r"(<!-- ladder -->\n).*?(<!-- /ladder -->)", re.DOTALL)
+ASIDE = ("clip", "without_fusion", "supervised", SUPERVISED)  # rows that are no step up from the one before
 Gaps = Mapping[str, Interval | None]
 
 
 def percent(row: pd.Series, name: str, signed: bool = False) -> str:
-    """`48.7 [46.1, 50.9]`: a figure in percent with its interval, or nothing."""
-    if name not in row or pd.isna(row[name]):
-        return ""
+    """`48.7 [46.1, 50.9]`: a figure in percent with its interval."""
+    if pd.isna(row[name]):
+        return "not measured"
     sign = "+" if signed else ""
     value, low, high = (100 * row[key] for key in (name, f"{name}_low", f"{name}_high"))
     return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
@@ -30,6 +31,8 @@ def percent(row: pd.Series, name: str, signed: bool = False) -> str:
 
 def verdict(row: pd.Series, name: str) -> str:
     """Whether a difference's interval lies above 0, below it, or holds it."""
+    if pd.isna(row[name]):
+        return ""
     if row[f"{name}_low"] > 0:
         return "helps"
     return "hurts" if row[f"{name}_high"] < 0 else "no effect shown"
@@ -44,7 +47,10 @@ def ladder_table(table: pd.DataFrame) -> str:
     rows = [
         {"row": row["title"]}
         | {title: percent(row, key) for key, title in MEASURES.items()}
-        | {"step, ZSL mAP": percent(row, "step", signed=True), "MLflow runs": run_names(row)}
+        | {
+            "step, ZSL mAP": "" if row["row"] in ASIDE else percent(row, "step", signed=True),
+            "MLflow runs": run_names(row),
+        }
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
@@ -92,11 +98,7 @@ def image_table(table: pd.DataFrame) -> str:
 
 def curve_table(table: pd.DataFrame) -> str:
     rows = [
-        {
-            "setting": f"`{row['setting']}`",
-            "value": f"{row['value']:g}",
-            "ZSL mAP": percent(row, "zsl_map") or "not measured",
-        }
+        {"setting": f"`{row['setting']}`", "value": f"{row['value']:g}", "ZSL mAP": percent(row, "zsl_map")}
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
@@ -104,7 +106,7 @@ def curve_table(table: pd.DataFrame) -> str:
 
 def gap_sentence(world: str, gap: Interval | None) -> str:
     if gap is None:
-        return f"{world}: no gap to close: the interval of (supervised - raw CLIP) holds 0."
+        return f"{world}: none to state: full supervision is not measured, or its difference to raw CLIP may be 0."
     return f"{world}: {gap} of the way from raw CLIP to full supervision (goal 0.9)."
 
 

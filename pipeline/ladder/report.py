@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan, nan
 from pathlib import Path
 
 import pandas as pd
 import torch
-from measure import read_metrics
-from pages import MEASURES, curves_figure, ladder_figure, results_page, with_summary
+from measure import METRICS, read_metrics
+from pages import ASIDE, MEASURES, curves_figure, ladder_figure, results_page, with_summary
 from points import FULL, RESULTS, SEEN, SUPERVISED, Curves, Ladder, Point, load_ladder
 from torch import Tensor
 
@@ -33,7 +34,6 @@ from tailorset.stage import write_json
 
 REPORT = Path("reports/ladder")
 PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
-ASIDE = ("without_fusion", "supervised", SUPERVISED)  # rows that are no step up from the one before
 BASELINES = {"clip": "raw CLIP", "clip_ensemble": "template-ensemble CLIP", "clip_normalised": "score-normalised CLIP"}
 
 
@@ -48,8 +48,12 @@ class WorldScores:
         self.seeds = ladder.worlds[world].seeds
         self.resamples = draw_resamples(len(self.seeds), len(self.targets), ladder.num_resamples, seed=0)
         self.rows = {name: self.scores(FULL, self.seeds[:1], name) for name in BASELINES}
-        self.rows |= {name: self.scores(name, self.seeds) for name in ladder.rungs}
+        self.rows |= {name: self.scores(name, self.seeds) for name in ladder.rungs if self.is_measured(name)}
         self.estimates = {name: self.measure(name, scores, self.resamples) for name, scores in self.rows.items()}
+
+    def is_measured(self, name: str) -> bool:
+        """Whether every seed of a rung has been run."""
+        return all((Point(self.world, name, seed, {}).folder / METRICS).exists() for seed in self.seeds)
 
     def scores(self, name: str, seeds: Sequence[int], method: str = "ours") -> Tensor:
         """(S, N, L) scores of a point's seeds, images in the order of `image_ids`."""
@@ -72,20 +76,26 @@ class WorldScores:
         return found
 
     def table(self) -> pd.DataFrame:
-        """One row a rung: every measure with its interval, and the step from the rung below in ZSL mAP."""
+        """One row a rung: every measure with its interval, and the step from the rung below in ZSL mAP.
+
+        A rung that has not been run is a row of its names only, and no step is measured from it.
+        """
         titles = BASELINES | {name: rung.title for name, rung in self.ladder.rungs.items()}
-        rows, below = [], None
-        for name, measures in self.estimates.items():
-            row: dict[str, object] = {"world": self.world, "row": name, "title": titles[name]}
-            for key, value in measures.items():
+        rows, below = [], ""
+        for name, title in titles.items():
+            row: dict[str, object] = {"world": self.world, "row": name, "title": title}
+            for key, value in self.estimates.get(name, {}).items():
                 row |= columns_of(key, value.interval(self.ladder.level))
-            if below and name not in ASIDE:
+            if name not in ASIDE:
                 row |= columns_of("step", self.difference(name, below))
             rows.append(row)
             below = name
         return pd.DataFrame(rows)
 
     def difference(self, ours: str, other: str, measure: str = "zsl_map") -> Interval:
+        """Paired; NaN where one of the two has not been run."""
+        if ours not in self.estimates or other not in self.estimates:
+            return Interval(nan, nan, nan)
         return paired_difference(self.estimates[ours][measure], self.estimates[other][measure], self.ladder.level)
 
     def components(self) -> pd.DataFrame:
@@ -100,6 +110,8 @@ class WorldScores:
 
     def gap(self) -> Interval | None:
         """Share of the way from raw CLIP to full supervision; None where no such way is measurable."""
+        if SUPERVISED not in self.estimates:
+            return None
         ours, raw, bound = (self.estimates[name]["zsl_map"] for name in (FULL, "clip", SUPERVISED))
         try:
             return gap_closed(ours, raw, bound, self.ladder.level)
@@ -149,18 +161,18 @@ def columns_of(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def image_counts(ladder: Ladder, world: str) -> pd.DataFrame:
+def image_counts(world: WorldScores) -> pd.DataFrame:
     """Generated images of each rung, means over the seeds: drawn, kept, and what judge and oracle say of the kept."""
     keys = {
         "drawn": "generate/images", "kept": "filter/kept", "trained_on": "num_synthetic_images",
         "judge_precision": "filter/judge_precision", "oracle_precision": "filter/oracle_precision",
     }  # fmt: skip
     rows = []
-    for name in ladder.rungs:
-        found = pd.DataFrame([read_metrics(Point(world, name, seed, {})) for seed in ladder.worlds[world].seeds])
+    for name in filter(world.is_measured, world.ladder.rungs):
+        found = pd.DataFrame([read_metrics(Point(world.world, name, seed, {})) for seed in world.seeds])
         if found["num_synthetic_images"].gt(0).any():
             means = {column: found[key].mean() for column, key in keys.items() if key in found}
-            rows.append({"world": world, "row": name} | means)
+            rows.append({"world": world.world, "row": name} | means)
     return pd.DataFrame(rows)
 
 
@@ -173,7 +185,7 @@ def main() -> None:
         "ladder": pd.concat([world.table() for world in worlds.values()]),
         "components": pd.concat([world.components() for world in worlds.values()]),
         "per_label": pd.concat([world.per_label() for world in worlds.values()]),
-        "images": pd.concat([image_counts(ladder, name) for name in worlds]),
+        "images": pd.concat([image_counts(world) for world in worlds.values()]),
         "curves": next(iter(worlds.values())).curves(ladder.curves, flatten(read_yaml("params.yaml")) | ladder.base),
     }
     gaps = {name: world.gap() for name, world in worlds.items()}
@@ -188,7 +200,8 @@ def main() -> None:
 
 def flat_metrics(table: pd.DataFrame, gaps: dict[str, Interval | None]) -> dict[str, float]:
     """The ladder's rows under flat names, as every other metrics.json has them."""
-    metrics = {f"{row.world}/{row.row}/{key}": getattr(row, key) for row in table.itertuples() for key in MEASURES}
+    values = {f"{row.world}/{row.row}/{key}": getattr(row, key) for row in table.itertuples() for key in MEASURES}
+    metrics = {key: value for key, value in values.items() if not isnan(value)}
     return metrics | {f"{world}/gap_closed": gap.value for world, gap in gaps.items() if gap}
 
 

@@ -201,6 +201,17 @@ def test_curves_say_which_values_are_not_measured(results: Path, monkeypatch: py
     assert "| `filter_images.threshold` | 0.9 | not measured |" in Path("docs/results.md").read_text()
 
 
+def test_rungs_that_were_not_run_are_rows_without_figures(results: Path) -> None:
+    shutil.rmtree("data/ladder/toybox/template/seed-1")
+    report.main()
+    table = pd.read_csv("reports/ladder/ladder.csv").set_index("row")
+    assert np.isnan(table.loc["template", "zsl_map"])
+    components = pd.read_csv("reports/ladder/components.csv").set_index("component")
+    assert np.isnan(components.loc["prompts by the language model", "zsl_map"])
+    assert components.loc["fusion", "zsl_map_low"] > 0
+    assert "| + images of template prompts, unfiltered | not measured |" in Path("docs/results.md").read_text()
+
+
 def test_readme_gets_the_summary_between_its_marks(results: Path) -> None:
     readme = Path("README.md").read_text()
     assert readme.startswith("before\n<!-- ladder -->\n| test split, % |")
