@@ -92,6 +92,8 @@ class TuneTextEncoder(Block):
     gamma_pos: float = Field(ge=0)
     clip: float = Field(ge=0, lt=1)
     held_out_prompts: int = Field(gt=0)
+    evaluate_every: int = Field(gt=0)
+    patience: int = Field(gt=0)
     checkpoint_every: int = Field(gt=0)
 
     @model_validator(mode="after")
