@@ -154,7 +154,7 @@ def test_training_on_one_kind_of_images(small_project: Path, train_on: str) -> N
     run("train_classifier")
     training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
     counts = {name: training[f"num_{name}_images"] for name in ("real", "synthetic")}
-    assert counts.pop(train_on) == 6  # half is held out
+    assert counts.pop(train_on) in (6, 7)  # about half is held out
     assert list(counts.values()) == [0]
 
 

@@ -219,6 +219,7 @@ def build(config: Config, label_space: LabelSpace, device: torch.device | str = 
     clip = load_clip(config.backbone.model, device, config.backbone.pretrained)
     tokenizer = open_clip.get_tokenizer(config.backbone.model)
     prompts = LabelPrompts(clip.model, tokenizer, label_space.names, config.num_context_tokens, config.template)
+    prompts.residual.requires_grad_(config.label_residual_learning_rate > 0)
     visual = clip.model.visual.to(memory_format=torch.channels_last)
     vision = _vision(config.backbone.model, visual, clip.image_px)
     return DualPrompt(config, label_space, visual, vision, clip.logit_scale, prompts).to(device)
