@@ -89,12 +89,38 @@ def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
     capfd.readouterr()
     run_stage_script()
     assert "tune_text_encoder:   0%" not in capfd.readouterr().err  # the progress bar starts where the kill was
-    products = [LORA / "pytorch_lora_weights.safetensors", LORA / "tuning.json", REPORT / "metrics.json"]
+    # random models accept nothing, before or after: that the best adapter survives is the next test's matter
+    products = [LORA / "tuning.json", REPORT / "metrics.json"]
     products += [REPORT / "plots" / name for name in ("curve.csv", "reward_hacking.csv")]
     resumed = [path.read_bytes() for path in products]
     assert not list(Path(".work/tune_text_encoder").iterdir())
     for folder in ("models", "reports"):
         shutil.rmtree(folder)
+    run_stage_script()
+    assert [path.read_bytes() for path in products] == resumed
+
+
+def test_the_best_adapter_survives_an_interruption(tuning_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, interrupt_at = iter(range(1000)), {9}  # in the evaluation after update 12
+
+    def brightness(scorer: Any, images: torch.Tensor, prompts: Any) -> float:
+        if next(calls) in interrupt_at:
+            raise KeyboardInterrupt
+        return float(images.mean())
+
+    monkeypatch.setattr("tailorset.text_encoder.acceptance", brightness)
+    change_params(learning_rate=0.05)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage_script()
+    interrupt_at.clear()
+    run_stage_script()
+    products = [
+        LORA / "pytorch_lora_weights.safetensors",
+        LORA / "tuning.json",
+        REPORT / "plots" / "reward_hacking.csv",
+    ]
+    resumed = [path.read_bytes() for path in products]
+    shutil.rmtree("models")
     run_stage_script()
     assert [path.read_bytes() for path in products] == resumed
 
