@@ -92,6 +92,8 @@ def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
     # random models accept nothing, before or after: that the best adapter survives is the next test's matter
     products = [LORA / "tuning.json", REPORT / "metrics.json"]
     products += [REPORT / "plots" / name for name in ("curve.csv", "reward_hacking.csv")]
+    if json.loads((LORA / "tuning.json").read_text())["num_updates"] == 0:
+        products.pop(0)  # held-out prompts liked the untuned text encoder best: there is no adapter
     resumed = [path.read_bytes() for path in products]
     assert not list(Path(".work/tune_text_encoder").iterdir())
     for folder in ("models", "reports"):
