@@ -176,9 +176,8 @@ def test_the_page_holds_the_facts_of_the_run(cards: list[LabelCard]) -> None:
         "4 of 7 candidates kept (57 %)",
         "confirms 75 % of the kept ones",
         "4 images train the label",
-        "AP on test photos: 50.0 % ours, 25.0 % raw CLIP",
-        "+25.0 [+12.5, +37.5]",
-        "1 pairs, 2 images",
+        "AP on test photos: 50.0 % ours, 25.0 % raw CLIP, +25.0 [+12.5, +37.5] points",
+        "1 pair, 2 images",
         "look-alike",
         "a key nobody drew",
         "template",
@@ -201,7 +200,7 @@ def test_a_measured_verdict_stands_with_its_interval(
 ) -> None:
     low, high = bounds
     html = page(cards[:1], verdict=verdict(Interval((low + high) / 2, low, high), 0.0))
-    assert f"Worth generating? {answer} " in text_of(html)
+    assert f"Worth generating? {answer} :" in text_of(html)
     assert f"[{100 * low:+.1f}, {100 * high:+.1f}] points of AP against".replace("-", "−") in text_of(html)
     assert "make ladder" not in html
 
@@ -209,7 +208,7 @@ def test_a_measured_verdict_stands_with_its_interval(
 def test_an_unmeasured_verdict_names_the_command(cards: list[LabelCard]) -> None:
     text = text_of(page(cards))
     assert "Worth generating? Not measured: make ladder" in text
-    assert "Worth generating? not measured : make ladder" in text
+    assert "Worth generating? not measured ( make ladder )" in text
 
 
 def test_a_label_no_photo_shows_has_no_precision(cards: list[LabelCard]) -> None:
