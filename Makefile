@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup run test lint bench ui foundation foundation-report clean
+.PHONY: help setup run test lint bench ui ladder foundation foundation-report clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -40,11 +40,16 @@ bench: setup  ## throughput against the stock pipelines
 ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
+ladder: setup  ## what each part of the method brings: docs/results.md (hours on two cores; goes on where it was)
+	dvc repro pipeline/ladder/dvc.yaml
+	dvc repro evaluate
+	dvc repro --force --single-item data_card  # now with the verdicts
+	test ! -e reports/evaluate/scores.parquet || dvc repro --force --single-item data_card
+
 foundation: setup  ## train the toybox world's foundation models again (hours on a CPU)
 	dvc repro pipeline/foundation/dvc.yaml
 
-foundation-report: setup  ## measure the foundation models against their bars (trains the measuring oracle first)
-	dvc repro pipeline/foundation/dvc.yaml:train_oracle
+foundation-report: setup  ## measure the foundation models against their bars
 	python pipeline/foundation/report.py
 
 clean:  ## remove the environment, resume state and caches; keeps products and mlflow.db

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from statistics import median
 from typing import Any, Self
 
@@ -92,3 +93,17 @@ def _rate(work: Callable[[], object], flops: float, device: torch.device, repeti
     """The best of several turns: a roof is what the machine can do, not what it usually does."""
     work()
     return flops / min(timed_call(work, device) for _ in range(3 * repetitions))
+
+
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """Most bytes of tensors that `work` held at once, on top of what there was before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held, default=0)

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from tailorset.classifier_training import predict
-from tailorset.classifiers import Classifier, load_classifier
+from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip import Clip, load_clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.image_set import ImageSet, load_image_set, real_rows
-from tailorset.metrics import zero_shot_metrics
-from tailorset.records import LabelSpace
+from tailorset.metrics import column_indices, zero_shot_metrics
 from tailorset.sheets import contact_sheet
-from tailorset.stage import CLASSIFIER, REAL, REPORTS, Stage, run_stage, write_json
+from tailorset.stage import CLASSIFIER, REAL, REPORTS, THRESHOLDS, Stage, run_stage, write_json
+from tailorset.trust import Decisions, Thresholds, one_threshold, score_logits
+from tailorset.trust_fitting import fit_platt, make_thresholds
+from tailorset.trust_measures import trust_figure, trust_metrics
 
 ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
 NUM_SHOWN = 24  # test images on the sheet
@@ -57,14 +59,37 @@ def acceptance_metrics(path: Path) -> dict[str, float]:
     return {key: metrics[key] for key in ACCEPTANCE}
 
 
-def check_labels(classifier: Classifier, label_space: LabelSpace) -> None:
-    """Scores and targets are compared column by column.
+def threshold_rules(stage: Stage, classifier: Classifier) -> dict[str, Thresholds]:
+    """The fitted rules, the one without fitting, and the bound: fitted on the val split with its real labels.
 
     Raises:
-        ValueError: the classifier answers for other labels than the label space holds, or in another order.
+        ValueError: the fitted rules are for other labels.
     """
-    if classifier.labels != label_space.names:
-        raise ValueError(f"{CLASSIFIER} knows {classifier.labels}, the label space {label_space.names}: train it again")
+    names = stage.label_space.names
+    fitted = Thresholds.load(THRESHOLDS)
+    if fitted.labels != names:
+        raise ValueError(f"{THRESHOLDS} is for {fitted.labels}, not {names}: run `dvc repro fit_thresholds`")
+    rows, targets = real_rows(REAL, "val", stage.label_space)
+    logits = score_logits(predict(classifier, load_image_set(rows, targets, REAL, classifier.image_px).images))
+    max_risk = stage.params.fit_thresholds.max_risk
+    bound = make_thresholds(names, fit_platt(logits, targets, names), logits, targets, max_risk)
+    return {"fitted": fitted, "one_threshold": one_threshold(names), "real_labels": bound}
+
+
+def report_trust(stage: Stage, rules: dict[str, Decisions], targets: Tensor) -> dict[str, float]:
+    """`trust/<rule>/zsl|gzsl/...`, and the plot of the unseen labels."""
+    unseen, metrics = column_indices(stage.label_space, stage.label_space.unseen), {}
+    for name, decisions in rules.items():
+        zsl = trust_metrics(decisions.columns(unseen), targets[:, unseen])
+        gzsl = trust_metrics(decisions, targets)
+        metrics |= {f"trust/{name}/zsl/{key}": value for key, value in zsl.items()}
+        metrics |= {f"trust/{name}/gzsl/{key}": value for key, value in gzsl.items()}
+    path = stage.plots_dir / "trust.png"
+    trust_figure({name: rule.columns(unseen) for name, rule in rules.items()}, targets[:, unseen]).savefig(
+        path, dpi=100
+    )
+    stage.log_figure(path)
+    return metrics
 
 
 def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
@@ -90,7 +115,7 @@ def score_table(method: Method, image_ids: Sequence[str], names: Sequence[str]) 
 def main() -> None:
     with run_stage("evaluate") as stage:
         classifier = load_classifier(CLASSIFIER, stage.device)
-        check_labels(classifier, stage.label_space)
+        check_labels(classifier, stage.label_space.names)
         rows, targets = real_rows(REAL, "test", stage.label_space)
         test = load_image_set(rows, targets, REAL, classifier.image_px)
         methods = score_methods(stage, classifier, test)
@@ -100,6 +125,8 @@ def main() -> None:
                 method.scores, test.targets, stage.label_space, stage.params.evaluate.top_k, method.normalise
             )
             metrics |= {f"{method.prefix}{key}": value for key, value in values.items()}
+        rules = {name: rule.apply(methods[-1].scores) for name, rule in threshold_rules(stage, classifier).items()}
+        metrics |= report_trust(stage, rules, test.targets)
         write_json(REPORTS / "metrics.json", metrics)
         stage.log_metrics(metrics)
         write_reports(stage, methods, test)

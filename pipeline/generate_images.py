@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from tailorset.allocation import build
 from tailorset.clip import Clip, load_clip
 from tailorset.generation import Row, Studio, generate_shards, passes
 from tailorset.generation_report import outcome_table, plot_pass_rates, save_sheet
@@ -24,7 +25,9 @@ def main() -> None:
     with run_stage("generate_images") as stage:
         settings = stage.params.generate_images
         prompts = [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
-        planner = QuotaPlanner(stage.label_space.unseen, prompts, settings.images_per_label, settings.max_images)
+        allocation = build(seed=stage.params.seed, **settings.allocation.model_dump())
+        quota, budget = settings.images_per_label, settings.max_images
+        planner = QuotaPlanner(stage.label_space.unseen, prompts, quota, budget, allocation, settings.weakness)
         store = ShardStore(stage.work_dir)
         rows = draw_all(stage, planner, store)
         with atomic_output(SYNTHETIC) as folder:
@@ -49,7 +52,7 @@ def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> list[Row
             for row, passed in zip(shard.rows, shard.passed, strict=True):
                 for label in row["labels"]:
                     kept[label] += passed
-            bar.set_postfix_str(_fewest(kept, planner.quota))
+            bar.set_postfix_str(_fewest(kept, planner.quotas))
             progress = {f"generate/kept/{label}": float(count) for label, count in kept.items()}
             stage.log_metrics(progress, step=len(rows))
     return rows
@@ -76,10 +79,10 @@ def open_studio(stage: Stage) -> Studio:
     )
 
 
-def _fewest(kept: dict[str, int], quota: int, num_shown: int = 6) -> str:
-    """The labels with the fewest kept images, for the progress bar."""
-    fewest = sorted(kept.items(), key=lambda item: item[1])[:num_shown]
-    return f"kept of {quota}: " + ", ".join(f"{label} {count}" for label, count in fewest)
+def _fewest(kept: dict[str, int], quotas: dict[str, int], num_shown: int = 6) -> str:
+    """The labels that have the least of their quota, for the progress bar."""
+    fewest = sorted(kept, key=lambda label: kept[label] / quotas[label])[:num_shown]
+    return "kept: " + ", ".join(f"{label} {kept[label]}/{quotas[label]}" for label in fewest)
 
 
 def report(stage: Stage, planner: QuotaPlanner, rows: list[Row]) -> None:
@@ -103,8 +106,8 @@ def report(stage: Stage, planner: QuotaPlanner, rows: list[Row]) -> None:
             save_sheet(rows, unseen, np.flatnonzero(chosen), SYNTHETIC, stage.plots_dir / f"{name}.png")
     for path in sorted(stage.plots_dir.glob("*.png")):
         stage.log_figure(path)
-    for row in outcome[outcome.kept < planner.quota].itertuples():
-        log.warning("%s: %d of %d images kept (%s)", row.label, row.kept, planner.quota, row.outcome)
+    for row in outcome[outcome.kept < outcome.quota].itertuples():
+        log.warning("%s: %d of %d images kept (%s)", row.label, row.kept, row.quota, row.outcome)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.classifiers import Classifier
-from tailorset.image_set import ImageSet, load_image_set, real_rows, synthetic_rows
+from tailorset.image_set import ImageSet, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.metrics import harmonic_map, zero_shot_metrics
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
@@ -26,13 +26,20 @@ NUM_CALIBRATION_IMAGES = 1000
 History = list[dict[str, float]]  # entry e: validation metrics after e epochs, entry 0 before training
 
 
-def load_training_sets(label_space: LabelSpace, image_px: int, train_on: Sequence[str]) -> dict[str, ImageSet]:
-    """Real train images, kept synthetic images, or both, as `train_on` names them."""
+def load_training_sets(
+    label_space: LabelSpace, image_px: int, train_on: Sequence[str], held_out_share: float
+) -> dict[str, ImageSet]:
+    """Real train images, kept synthetic images, or both, as `train_on` names them; without those held out."""
     sources = {
-        "real": lambda: (*real_rows(REAL, "train", label_space), REAL),
-        "synthetic": lambda: (*synthetic_rows(FILTERED / "manifest.parquet", label_space), SYNTHETIC),
+        "real": lambda: (real_rows(REAL, "train", label_space), REAL),
+        "synthetic": lambda: (synthetic_rows(FILTERED / "manifest.parquet", label_space), SYNTHETIC),
     }
-    return {name: load_image_set(*sources[name](), image_px) for name in train_on}
+    sets = {}
+    for name in train_on:
+        annotated, folder = sources[name]()
+        (rows, targets), _ = split_held_out(*annotated, held_out_share)
+        sets[name] = load_image_set(rows, targets, folder, image_px)
+    return sets
 
 
 def joined(images: Mapping[str, ImageSet]) -> ImageSet:
@@ -98,7 +105,7 @@ def main() -> None:
         assert isinstance(config, TrainingConfig)
         classifier = load_plugin("classifiers", block.name).build(config, label_space, stage.device)
 
-        images = load_training_sets(label_space, classifier.image_px, config.train_on)
+        images = load_training_sets(label_space, classifier.image_px, config.train_on, block.held_out_share)
         rows, targets = real_rows(REAL, "val", label_space)
         val = load_image_set(rows, targets, REAL, classifier.image_px)
         history = fit(classifier, joined(images), val, label_space, config, stage.params.seed, stage.work_dir, stage)

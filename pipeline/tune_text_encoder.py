@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.clip import load_clip
+from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
 from tailorset.plugins import load_plugin
 from tailorset.records import PROMPT_COLUMNS, Prompt
@@ -26,6 +28,8 @@ from tailorset.text_encoder import Scorer, Settings, Tuner, Update, acceptance, 
 
 IMAGES_PER_PROMPT = 4  # of a held-out prompt, each with its own seed
 SHEET_COLUMNS, SHEET_PROMPTS = 7, 21
+EVALUATION_BATCH = 64
+BEST = "best.safetensors"
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +39,14 @@ class HeldOut(NamedTuple):
     prompts: list[Prompt]
     before: torch.Tensor
     after: torch.Tensor
+
+
+@dataclass
+class Progress:
+    """What an interrupted run has done so far."""
+
+    updates: list[Update] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
 
 
 def main() -> None:
@@ -48,13 +60,14 @@ def main() -> None:
             stage.params.generator.config, stage.device
         )
         before = draw_all(stage, generator, shown, "before")
-        history = tune(stage, generator, scorers["discriminator"], tuning)
-        after = draw_all(stage, generator, shown, "after") if history else before
+        progress = tune(stage, generator, scorers, tuning, held_out) if settings.num_updates else Progress()
+        kept = best(progress.evaluations).update if progress.evaluations else 0
+        after = draw_all(stage, generator, shown, "after") if kept else before
         with atomic_output(LORA) as folder:
-            if history:
+            if kept:
                 generator.save_adapter(folder)
-            write_json(folder / "tuning.json", {"num_updates": len(history)})
-        report(stage, scorers, history, HeldOut(shown, before, after))
+            write_json(folder / "tuning.json", {"num_updates": kept})
+        report(stage, scorers, progress, HeldOut(shown, before, after))
 
 
 def open_scorer(stage: Stage, role: str) -> Scorer:
@@ -74,60 +87,97 @@ def draw_all(stage: Stage, generator: Generator, prompts: list[Prompt], when: st
     return torch.cat(images)
 
 
-def tune(stage: Stage, generator: Generator, discriminator: Scorer, prompts: list[Prompt]) -> list[Update]:
-    """All updates, from the last checkpoint on; without updates the text encoder gets no adapter."""
+def tune(
+    stage: Stage, generator: Generator, scorers: dict[str, Scorer], prompts: list[Prompt], held_out: list[Prompt]
+) -> Progress:
+    """Updates from the last checkpoint on until patience ends; leaves the adapter that held-out prompts liked best."""
     block = stage.params.tune_text_encoder
-    if not block.num_updates:
-        return []
     generator.add_adapter(block.lora_rank, block.lora_alpha, stage.params.seed)
     if block.gradient_checkpointing:
         generator.enable_gradient_checkpointing()
     settings = Settings(**block.model_dump(include=set(Settings.__dataclass_fields__)))
-    tuner = Tuner(generator, discriminator, prompts, settings, stage.params.seed)
-    history = restore(stage.work_dir, tuner)
-    with tqdm(total=block.num_updates, initial=len(history), desc="tune_text_encoder", unit="update") as bar:
-        for record in tuner.updates(history):
-            history.append(record)
-            if len(history) % block.checkpoint_every == 0:
-                keep(stage.work_dir, tuner, history)
+    tuner = Tuner(generator, scorers["discriminator"], prompts, settings, stage.params.seed)
+    progress = restore(stage.work_dir, tuner)
+    done, updates = progress.updates, tuner.updates(progress.updates)
+    if not progress.evaluations:
+        evaluate(stage, tuner, scorers, held_out, progress)
+    with tqdm(total=block.num_updates, initial=len(done), desc="tune_text_encoder", unit="update") as bar:
+        while not is_over(progress.evaluations, block.patience) and (record := next(updates, None)):
+            done.append(record)
             stage.log_metrics(
                 {f"tune/{key}": getattr(record, key) for key in ("loss", "acceptance", "grad_norm")}, step=record.update
             )
+            if len(done) % block.evaluate_every == 0 or len(done) == block.num_updates:
+                evaluate(stage, tuner, scorers, held_out, progress)
+                keep(stage.work_dir, tuner, progress)
+            elif len(done) % block.checkpoint_every == 0:
+                keep(stage.work_dir, tuner, progress)
             bar.update()
             bar.set_postfix(loss=f"{record.loss:.3f}", acceptance=f"{record.acceptance:.2f}")
-    return history
+    load_checkpoint(stage.work_dir / BEST, adapter=tuner.adapter)
+    return progress
 
 
-def keep(work_dir: Path, tuner: Tuner, history: list[Update]) -> None:
+def evaluate(stage: Stage, tuner: Tuner, scorers: dict[str, Scorer], prompts: list[Prompt], progress: Progress) -> None:
+    """One image of each held-out prompt, none of those of the final measurement, by both CLIPs."""
+    steps, size = tuner.settings.num_inference_steps, EVALUATION_BATCH
+    images = torch.cat(list(draw(tuner.generator, prompts, stage.params.seed, steps, size, "early stop")))
+    accepted = {role: acceptance(scorer, images, prompts) for role, scorer in scorers.items()}
+    progress.evaluations.append(latest := Evaluation(len(progress.updates), **accepted))
+    if best(progress.evaluations) is latest:
+        save_checkpoint(stage.work_dir / BEST, latest.update, adapter=tuner.adapter)
+    gauge = {"tune/reward_hacking": reward_hacking(progress.evaluations[0], latest)}
+    stage.log_metrics({f"tune/held_out/{role}": share for role, share in accepted.items()} | gauge, step=latest.update)
+
+
+def keep(work_dir: Path, tuner: Tuner, progress: Progress) -> None:
     """The history first: a kill in between leaves it longer than the checkpoint, and `restore` cuts it."""
     partial = work_dir / "history.json.partial"
-    partial.write_text(json.dumps(history))
+    partial.write_text(json.dumps(asdict(progress)))
     os.replace(partial, work_dir / "history.json")
-    save_checkpoint(work_dir / "adapter.safetensors", len(history), adapter=tuner.adapter, optimizer=tuner.optimizer)
+    save_checkpoint(
+        work_dir / "adapter.safetensors", len(progress.updates), adapter=tuner.adapter, optimizer=tuner.optimizer
+    )
 
 
-def restore(work_dir: Path, tuner: Tuner) -> list[Update]:
-    """The updates an interrupted run has finished, their effect put in place."""
+def restore(work_dir: Path, tuner: Tuner) -> Progress:
+    """What an interrupted run has finished, its effect put in place."""
     done = load_checkpoint(work_dir / "adapter.safetensors", adapter=tuner.adapter, optimizer=tuner.optimizer)
     if not done:
-        return []
-    return [Update(*record) for record in json.loads((work_dir / "history.json").read_text())[:done]]
+        return Progress()
+    history = json.loads((work_dir / "history.json").read_text())
+    evaluations = [Evaluation(*row) for row in history["evaluations"]]
+    return Progress(
+        [Update(*row) for row in history["updates"][:done]], [row for row in evaluations if row.update <= done]
+    )
 
 
-def report(stage: Stage, scorers: dict[str, Scorer], history: list[Update], held_out: HeldOut) -> None:
-    """Acceptance before and after by both CLIPs, the curve, and the same prompts and seeds side by side."""
-    metrics = {
-        f"acceptance/{when}/{role}": acceptance(scorer, getattr(held_out, when), held_out.prompts)
+def report(stage: Stage, scorers: dict[str, Scorer], progress: Progress, held_out: HeldOut) -> None:
+    """Acceptance before and after by both CLIPs, the curves, and the same prompts and seeds side by side."""
+    num_updates, skipped = len(progress.updates), sum(record.skipped for record in progress.updates)
+    accepted = {
+        when: {role: acceptance(scorer, getattr(held_out, when), held_out.prompts) for role, scorer in scorers.items()}
         for when in ("before", "after")
-        for role, scorer in scorers.items()
     }
-    skipped = sum(record.skipped for record in history)
-    stage.save_metrics(metrics | {"tune/updates": len(history), "tune/skipped_updates": skipped})
+    kept = best(progress.evaluations).update if progress.evaluations else 0
+    stage.save_metrics(
+        {f"acceptance/{when}/{role}": share for when, shares in accepted.items() for role, share in shares.items()}
+        | {"tune/updates": num_updates, "tune/kept_update": kept, "tune/skipped_updates": skipped}
+        | {
+            "tune/reward_hacking": reward_hacking(
+                Evaluation(0, **accepted["before"]), Evaluation(kept, **accepted["after"])
+            )
+        }
+    )
     if skipped:
-        log.warning("%d of %d updates were skipped: their gradient was not finite", skipped, len(history))
-    curve = pd.DataFrame(history, columns=list(Update._fields))
+        log.warning("%d of %d updates were skipped: their gradient was not finite", skipped, num_updates)
+    curve = pd.DataFrame(progress.updates, columns=list(Update._fields))
     curve.to_csv(stage.plots_dir / "curve.csv", index=False)
     plot_curve(curve, stage.plots_dir / "curve.png")
+    gauge = gauge_table(progress.evaluations)
+    gauge.to_csv(stage.plots_dir / "reward_hacking.csv", index=False)
+    if progress.evaluations:
+        plot_gauge(gauge, kept, stage.plots_dir / "reward_hacking.png")
     save_sheet(scorers["discriminator"], held_out, stage.plots_dir / "before_after.png")
     for path in sorted(stage.plots_dir.glob("*.png")):
         stage.log_figure(path)
@@ -140,6 +190,28 @@ def plot_curve(curve: pd.DataFrame, path: Path) -> None:
         axis.plot(curve["update"], curve[column], color="tab:blue", alpha=0.3)
         axis.plot(curve["update"], curve[column].rolling(10, min_periods=1).mean(), color="tab:blue")
         axis.set(xlabel="update", title=f"{column} on the tuning batch", ylim=(0, None))
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def gauge_table(evaluations: list[Evaluation]) -> pd.DataFrame:
+    """The evaluations, with the gauge of each against the first."""
+    table = pd.DataFrame(evaluations, columns=list(Evaluation._fields))
+    return table.assign(reward_hacking=[reward_hacking(evaluations[0], latest) for latest in evaluations])
+
+
+def plot_gauge(table: pd.DataFrame, kept: int, path: Path) -> None:
+    """Gains of both CLIPs over the updates and their difference; the dotted line is the adapter that was kept."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axis = figure.subplots()
+    for role in ("discriminator", "judge"):
+        axis.plot(table["update"], table[role] - table[role].iloc[0], marker="o", label=f"{role}'s gain")
+    axis.plot(
+        table["update"], table["reward_hacking"], color="tab:red", marker="o", label="reward hacking: the difference"
+    )
+    axis.axvline(kept, color="grey", linestyle=":")
+    axis.axhline(0, color="grey", linewidth=0.5)
+    axis.set(xlabel="update", title="acceptance of held-out prompts against untuned")
+    axis.legend(fontsize="small")
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 

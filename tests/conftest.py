@@ -20,7 +20,7 @@ TEXT_TOKENS = 12
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = (
     "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",
-    "train_classifier", "evaluate", "data_card", "register_model",
+    "train_classifier", "fit_thresholds", "evaluate", "data_card", "register_model",
 )
 
 

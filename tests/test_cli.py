@@ -110,6 +110,11 @@ def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -
     code, output = run("check")
     assert code == 1
     assert "'../../x' is no label name" in output
+    labels.write_text(labels.read_text().replace("name: ../../x", "name: ball"))
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("weakness: {}", "weakness: {fsh: 2}"))
+    code, output = run("check")
+    assert code == 1
+    assert "Did you mean 'fish'?" in output
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("grouped_softmax ", "grouped_sofmax "))
     code, output = run("check")
     assert code == 1

@@ -54,6 +54,8 @@ def test_params_are_frozen_and_reach_the_plugin() -> None:
         (lambda p: p.pop("evaluate"), r"evaluate: Field required"),
         (lambda p: p["tune_text_encoder"].update(backprop_steps=11), r"choose 1 to num_inference_steps \(10\)"),
         (lambda p: p["clip"].update(prompt_template="a photo"), r"clip\.prompt_template: "),
+        (lambda p: p["generate_images"]["allocation"].update(name="ucb"), r"allocation\.name: .*'thompson'"),
+        (lambda p: p["generate_images"].update(weakness={"fish": 0}), r"weakness\.fish: .*greater than 0"),
         (lambda p: p["generate_images"].update(max_images=-1), r"generate_images\.max_images: .*greater than 0"),
     ],
 )

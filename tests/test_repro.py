@@ -19,7 +19,7 @@ SMALL = {
     "tune_text_encoder": {"num_updates": 2, "batch_size": 2, "num_inference_steps": 4, "held_out_prompts": 6},
     "generate_images": {"images_per_label": 6, "max_images": 96, "num_inference_steps": 6, "batch_size": 32},
     "validate_data": {"min_images_per_label": 1},
-    "train_classifier": {"num_epochs": 2},
+    "train_classifier": {"num_epochs": 2, "held_out_share": 0.3},
 }
 METRICS = {f"{prefix}{key}" for prefix in ("", "baseline/clip/", "baseline/clip_normalised/") for key in (
     "zsl/map", "zsl/f1_at_3", "gzsl/map", "gzsl/f1_at_3")} | {

@@ -152,6 +152,42 @@ def test_nan_gradients_without_end_stop_the_run(new_tuner: NewTuner) -> None:
         list(resumed.updates(records[:8]))  # the count goes on across a restart
 
 
+def scale_gradients(tuner: Tuner, factor: float) -> None:
+    """Let every gradient be `factor` times as long, as another K would have it."""
+    sample = tuner.generator.sample
+
+    def scaled(*args: Any) -> torch.Tensor:
+        images = sample(*args)
+        images.register_hook(lambda gradient: gradient * factor)
+        return images
+
+    tuner.generator.sample = scaled
+
+
+@pytest.mark.parametrize("factor", [2.0**-10, 2.0**10])
+def test_the_length_of_gradients_does_not_matter(new_tuner: NewTuner, factor: float) -> None:
+    plain, scaled = new_tuner(), new_tuner()
+    scale_gradients(scaled, factor)
+    ratios = [b.grad_norm / a.grad_norm for a, b in zip(plain.updates(), scaled.updates(), strict=True)]
+    assert ratios == pytest.approx([factor] * len(ratios), rel=1e-3)
+    for ours, expected in zip(adapter_of(scaled), adapter_of(plain), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_gradients_are_counted_in_median_norms_and_clipped(new_tuner: NewTuner) -> None:
+    tuner = new_tuner(max_grad_norm=2.0)
+
+    def length_after(norm: float, unit: float) -> float:
+        for weight in tuner.adapter:
+            weight.grad = torch.full_like(weight, norm / sum(w.numel() for w in tuner.adapter) ** 0.5)
+        tuner._rescale(norm, unit)
+        return float(nn.utils.get_total_norm([weight.grad for weight in tuner.adapter]))
+
+    assert length_after(norm=6.0, unit=4.0) == pytest.approx(1.5)
+    assert length_after(norm=60.0, unit=4.0) == pytest.approx(2.0)
+    assert length_after(norm=0.0, unit=0.0) == 0
+
+
 def test_tuning_without_an_adapter_or_prompts_is_refused(tiny_diffusion_folder: Path, scorer: Scorer) -> None:
     bare = new_generator(tiny_diffusion_folder, adapter=False)
     with pytest.raises(ValueError, match="0 trainable weights"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from settings import load_settings
 
-MODELS = ("diffusion", "discriminator", "judge", "backbone", "llm")
+MODELS = ("diffusion", "discriminator", "judge", "backbone", "llm", "oracle")
 LIMIT_MIB = 32
 
 

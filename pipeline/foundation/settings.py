@@ -53,6 +53,7 @@ class TrainUnet(Settings):
 
 
 class TrainOracle(Settings):
+    width: int
     num_steps: int
     batch_size: int
     learning_rate: float

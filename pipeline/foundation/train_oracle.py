@@ -1,93 +1,68 @@
-"""Train the oracle: supervised on every label and colour of web style, used for measuring only, never by a stage."""
+"""Train the oracle on web scenes drawn as it goes, half of them through the VAE, as generated images are."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from draw_web import scene_at
-from loop import half, train
-from safetensors.torch import load_file, save_file
-from settings import WEB, Foundation, load_settings
-from torch import Tensor, nn
+from diffusers import AutoencoderKL
+from loop import train
+from settings import load_settings
+from torch import Tensor
 from torch.nn import functional as F
-from web import Web, batch_indices
+from train_vae import published_vae
 
 from tailorset.records import LabelSpace
+from tailorset.seeding import numpy_rng
 from tailorset.toybox.objects import COLOURS
+from tailorset.toybox.oracle import IMAGE_PX, Oracle, save_oracle
+from tailorset.toybox.scenes import Scene, render, web_scene
 
-IMAGE_PX = 32
-ORACLE = WEB.parent / "oracle.safetensors"
-
-
-class Oracle(nn.Module):
-    """Images (B, 3, 32, 32) in [0, 1] -> logits (B, L, 1 + C): label present; present in each of C colours."""
-
-    def __init__(self, num_labels: int, width: int = 32) -> None:
-        super().__init__()
-        widths = (3, width, 2 * width, 4 * width, 8 * width)
-        blocks = [block(a, b, stride) for a, b, stride in zip(widths, widths[1:], (1, 2, 2, 1), strict=False)]
-        self.features = nn.Sequential(*blocks)
-        self.head = nn.Linear(widths[-1], num_labels * (1 + len(COLOURS)))
-        self.num_labels = num_labels
-
-    def forward(self, images: Tensor) -> Tensor:
-        peak = self.features(2 * images - 1).amax(dim=(2, 3))
-        return self.head(peak).view(len(images), self.num_labels, -1)
+WEB_PX = 64
+LATENT_NOISE = 0.3  # in units of the latents' spread: what the UNet leaves of it
 
 
-def block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(),
-        nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(),
-    )
-
-
-def truth(settings: Foundation, names: tuple[str, ...], count: int) -> np.ndarray:
-    """(N, L, 1 + C) bool: what each web image shows, redrawn from its seed."""
+def truth(scene: Scene, names: tuple[str, ...]) -> np.ndarray:
+    """(L, 1 + C) bool: what a scene shows, and in which colours."""
     colours = list(COLOURS)
-    shown = np.zeros((count, len(names), 1 + len(colours)), dtype=bool)
-    for index in range(count):
-        for item in scene_at(settings, names, index)[0].items:
-            shown[index, names.index(item.label), [0, 1 + colours.index(item.colour)]] = True
+    shown = np.zeros((len(names), 1 + len(colours)), dtype=bool)
+    for item in scene.items:
+        shown[names.index(item.label), [0, 1 + colours.index(item.colour)]] = True
     return shown
 
 
-def blur(images: Tensor) -> Tensor:
-    """Half of the batches lose detail, as decoded images do."""
-    if torch.rand(()) < 0.5:
-        return images
-    return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1) * 0.5 + images * 0.5
+def batch_of(scenes: list[Scene], names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, 32, 32) in [0, 1] and what they show (B, L, 1 + C) float."""
+    drawn = torch.from_numpy(np.stack([render(scene, WEB_PX) for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    images = F.interpolate(drawn, size=(IMAGE_PX, IMAGE_PX), mode="area")
+    return images, torch.from_numpy(np.stack([truth(scene, names) for scene in scenes])).float()
 
 
-def load_oracle(num_labels: int) -> Oracle:
-    oracle = Oracle(num_labels)
-    oracle.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(ORACLE).items()})
-    return oracle.eval()
+@torch.no_grad()
+def through_vae(vae: AutoencoderKL, images: Tensor, noise: float) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] encoded and decoded again, with `noise` times the latents' spread added."""
+    latents = vae.encode(2 * images - 1).latent_dist.mean
+    latents = latents + noise / vae.config.scaling_factor * torch.randn_like(latents)
+    return (vae.decode(latents).sample / 2 + 0.5).clamp(0, 1)
 
 
 def main() -> None:
     settings = load_settings()
     options = settings.train_oracle
     names = LabelSpace.load(settings.label_space).names
-    web = Web.load()
-    targets = truth(settings, names, len(web))
+    vae = published_vae(settings.published)
     torch.manual_seed(settings.seed)
-    oracle = Oracle(len(names)).to(memory_format=torch.channels_last).train()
+    oracle = Oracle(names, list(COLOURS), options.width).to(memory_format=torch.channels_last).train()
 
     def loss_at(step: int) -> Tensor:
-        indices = batch_indices(len(web), options.batch_size, step, settings.seed)
-        images = blur(web.pixels(indices, IMAGE_PX)).contiguous(memory_format=torch.channels_last)
-        if step % 2:
-            images = images.flip(-1)
-        target = torch.from_numpy(targets[indices]).float()
+        rngs = [numpy_rng("oracle", settings.seed, step, i) for i in range(options.batch_size)]
+        images, target = batch_of([web_scene(rng, names) for rng in rngs], names)
+        half = len(images) // 2
+        decoded = through_vae(vae, images[:half], LATENT_NOISE * float(torch.rand(())))
+        images = torch.cat([decoded, images[half:]]).contiguous(memory_format=torch.channels_last)
         return F.binary_cross_entropy_with_logits(oracle(images), target) * len(names)
 
     train("oracle", {"oracle": oracle}, loss_at, options.num_steps, options.learning_rate)
-    save_file(half(oracle), ORACLE)
+    save_oracle(oracle, settings.output / "oracle")
 
 
 if __name__ == "__main__":

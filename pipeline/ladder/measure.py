@@ -13,16 +13,21 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from settings import RESULTS, Point, load_ladder
+import pandas as pd
+from points import RESULTS, Point, load_ladder
 from tqdm import tqdm
-from workspace import STAGES, Workspace
+from workspace import STAGES, Workspace, working_in
 
+from tailorset.image_set import load_image_set, synthetic_rows
 from tailorset.params import flatten, load_params
-from tailorset.stage import all_metrics, project_root, write_json
+from tailorset.records import LabelSpace
+from tailorset.stage import FILTERED, SYNTHETIC, all_metrics, project_root, write_json
+from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
 from tailorset.tracking import Tracker
 
 WORK = Path(".work/ladder")
 METRICS = "metrics.json"
+SHOWN_ABOVE = 0.5  # the oracle's probability
 
 
 def main(world: str) -> None:
@@ -31,9 +36,11 @@ def main(world: str) -> None:
         raise ValueError(f"world {world!r} is not in the ladder: choose from {list(ladder.worlds)}")
     root = project_root()
     first, *others = ladder.points(world)
-    failed = [run_point(root, first)]  # sets up the photographs and the tracking database that all others share
+    run_one = partial(run_point, root, ladder.oracle)
+    failed = [run_one(first)]  # sets up the photographs and the tracking database that all others share
+    keep_targets(root, first)
     with get_context("spawn").Pool(ladder.num_workers, initializer=one_thread) as pool:
-        outcomes = pool.imap_unordered(partial(run_point, root), others)
+        outcomes = pool.imap_unordered(run_one, others)
         failed += list(tqdm(outcomes, total=len(others), desc=f"ladder {world}", unit="point"))
     if messages := [message for message in failed if message]:
         sys.exit("\n".join([f"{len(messages)} points failed; the next run goes on from what is finished.", *messages]))
@@ -47,7 +54,7 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def run_point(root: Path, point: Point) -> str:
+def run_point(root: Path, oracle: Path | None, point: Point) -> str:
     """All stages of a point up to evaluation, then what the report needs; returns what went wrong, if anything did."""
     os.environ |= {"DVC_ROOT": str(root), "DVC_EXP_NAME": point.run_name}
     with log_to(root / WORK / "logs" / f"{point.run_name}.log"):
@@ -56,7 +63,8 @@ def run_point(root: Path, point: Point) -> str:
             for stage in STAGES:
                 seed = {} if stage == "prepare_dataset" else {"seed": point.seed}
                 workspace.run(stage, point.settings | seed)
-            keep_results(workspace, root / point.folder)
+            truth = kept_truth(workspace, load_oracle(root / oracle)) if oracle else {}
+            keep_results(workspace, root / point.folder, truth)
             summarise(workspace, root)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - one point's fault must not lose the others' hours
             traceback.print_exc()
@@ -64,11 +72,32 @@ def run_point(root: Path, point: Point) -> str:
     return ""
 
 
-def keep_results(workspace: Workspace, folder: Path) -> None:
+def kept_truth(workspace: Workspace, oracle: Oracle) -> dict[str, float]:
+    """Share of the kept images that, to the oracle, show every label they are kept for."""
+    with working_in(workspace.folder):
+        label_space = LabelSpace.load(load_params().label_space)
+        images = load_image_set(*synthetic_rows(FILTERED / "manifest.parquet", label_space), SYNTHETIC, IMAGE_PX)
+    if not len(images):
+        return {}
+    shown = oracle.shown(images.images.float() / 255)[:, [oracle.labels.index(name) for name in label_space.names]]
+    present = (shown > SHOWN_ABOVE) | (images.targets != 1)
+    return {"filter/oracle_precision": float(present.all(1).float().mean())}
+
+
+def keep_results(workspace: Workspace, folder: Path, truth: dict[str, float]) -> None:
     """Test scores of the point and the metrics of all its stages."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(workspace.folder / "reports/evaluate/scores.parquet", folder)
-    write_json(folder / METRICS, all_metrics(workspace.folder / "reports"))
+    write_json(folder / METRICS, all_metrics(workspace.folder / "reports") | truth)
+
+
+def keep_targets(root: Path, point: Point) -> None:
+    """The test photographs' truth, the same for all points of a world."""
+    real = root / WORK / "workspaces" / point.run_name / "data/real"
+    manifest = pd.read_parquet(real / "manifest.parquet", columns=["image_id", "split"])
+    targets = pd.read_parquet(real / "targets.parquet")
+    test = manifest.loc[manifest["split"] == "test", "image_id"]
+    targets[targets["image_id"].isin(test)].to_parquet(root / RESULTS / point.world / "targets.parquet", index=False)
 
 
 def summarise(workspace: Workspace, root: Path) -> None:
@@ -91,5 +120,4 @@ def read_metrics(point: Point) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    assert RESULTS.parts, "the results' folder is a stage's output"
     main(sys.argv[1])

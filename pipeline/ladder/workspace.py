@@ -1,7 +1,7 @@
 """A place to run the pipeline's stages with other settings, and a store that runs none of them twice.
 
-A product is kept under the fingerprint of its stage (settings, inputs, code), the same that names resume folders. Points
-that agree on it share it, whatever else they differ in; a kill loses the unfinished stage only, and that resumes.
+A product is kept under the fingerprint of its stage (settings, inputs, code), which names resume folders as well.
+Points that agree on it share it, whatever else they differ in; a kill loses the unfinished stage only, which resumes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tailorset.stage import atomic_output, fingerprint, stage_definition
 
 STAGES = (
     "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",
-    "train_classifier", "evaluate",
+    "train_classifier", "fit_thresholds", "evaluate",
 )  # fmt: skip
 SHARED = ("src", "pipeline", "dvc.yaml", "models/foundation", "data/labels")
 

@@ -162,7 +162,11 @@ def _metrics(path: Path) -> dict[str, float]:
 
 def _settings() -> tuple[Params, LabelSpace]:
     params: Params = _or_stop(load_params, PARAMS)
-    return params, _or_stop(LabelSpace.load, params.label_space)
+    space: LabelSpace = _or_stop(LabelSpace.load, params.label_space)
+    for label in params.generate_images.weakness:
+        if label not in space.unseen:
+            _stop(unknown("unseen label in generate_images.weakness", label, space.unseen))
+    return params, space
 
 
 def _or_stop(load: Any, path: Path) -> Any:

@@ -30,13 +30,15 @@ def outcome_table(planner: QuotaPlanner, rows: list[Row], judged: np.ndarray) ->
     judged: (N,) bool, whether the judge sees every requested label.
     """
     requested = np.array([[label in row["labels"] for label in planner.labels] for row in rows])  # (N, U)
-    outcome = dict.fromkeys(planner.under_quota, "under quota, budget spent")
+    reason = "no prompt left that may be drawn" if planner.left else "budget spent"
+    outcome = dict.fromkeys(planner.under_quota, f"under quota, {reason}")
     outcome |= dict.fromkeys(planner.given_up, "given up: not one kept in its share of the budget")
     return pd.DataFrame(
         {
             "label": planner.labels,
-            "drawn": [planner.drawn[label] for label in planner.labels],
-            "kept": [planner.kept[label] for label in planner.labels],
+            "drawn": planner.drawn.values(),
+            "kept": planner.kept.values(),
+            "quota": planner.quotas.values(),
             "pass_rate": [planner.kept[label] / planner.drawn[label] for label in planner.labels],
             "judge_pass_rate": [float(judged[column].mean()) for column in requested.T],
             "outcome": [outcome.get(label, AT_QUOTA) for label in planner.labels],

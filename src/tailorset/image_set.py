@@ -18,7 +18,10 @@ from torchvision.transforms.v2 import functional as tvf
 from tqdm import tqdm
 
 from tailorset.records import NOT_ANNOTATED, LabelSpace
+from tailorset.seeding import sample_seed
 from tailorset.shards import load_images
+
+AnnotatedRows = tuple[pd.DataFrame, Tensor]  # manifest rows and their targets, (N, L)
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: 
     return ImageSet(tuple(ids), images, targets)
 
 
-def real_rows(folder: Path, split: str, label_space: LabelSpace) -> tuple[pd.DataFrame, Tensor]:
+def real_rows(folder: Path, split: str, label_space: LabelSpace) -> AnnotatedRows:
     """Manifest rows of one split and their targets, (N, L) in label-space order."""
     manifest = pd.read_parquet(folder / "manifest.parquet")
     rows = manifest[manifest["split"] == split]
@@ -69,12 +72,25 @@ def real_rows(folder: Path, split: str, label_space: LabelSpace) -> tuple[pd.Dat
     return rows, torch.tensor(columns)
 
 
-def synthetic_rows(manifest: Path, label_space: LabelSpace) -> tuple[pd.DataFrame, Tensor]:
-    """Kept rows of a filtered manifest and their targets: annotated for unseen labels only."""
+def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
+    """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only."""
     table = pd.read_parquet(manifest)
     rows = table[table["kept"]]
+    rows = rows.assign(prompt_id=rows["image_id"].str.rpartition("-")[0])  # image_id = prompt_id-index
     targets = torch.full((len(rows), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
     for name in label_space.unseen:
         present = [name in labels for labels in rows["labels"]]
         targets[:, label_space.index(name)] = torch.tensor(present, dtype=torch.int8)
     return rows, targets
+
+
+def split_held_out(rows: pd.DataFrame, targets: Tensor, share: float) -> tuple[AnnotatedRows, AnnotatedRows]:
+    """What training sees, and what is kept for fitting on its scores: the images of `share` of the prompts or ids.
+
+    The lowest hashes of the prompt ids (of the image ids where there is no prompt), so images drawn from one prompt
+    stay together; the run's seed does not matter, so two stages that see the same rows agree.
+    """
+    groups = rows["prompt_id"] if "prompt_id" in rows else rows["image_id"]
+    ranked = sorted(groups.unique(), key=lambda group: sample_seed("held_out", group))
+    held_out = groups.isin(ranked[: round(share * len(ranked))]).to_numpy().copy()  # pandas' own is read-only
+    return (rows[~held_out], targets[~held_out]), (rows[held_out], targets[held_out])

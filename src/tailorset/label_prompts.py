@@ -73,11 +73,14 @@ def _spliced(embedding: nn.Embedding, contexts: Tensor) -> Iterator[None]:
 class LabelPrompts(nn.Module):
     """Two contexts, positive and negative, shared by all labels: [start][context x M][label][end].
 
-    text_l = normalise(anchor_l + tower(context, label_l) - tower(initial context, label_l))
+    text_l = normalise(anchor_l + residual_l + tower(context, label_l) - tower(initial context, label_l))
 
     Deviation: the anchors. DualCoOp starts from random contexts, which rank at chance. Here the positive anchor is raw
     CLIP's feature of the label and the negative one the mean of all labels' features, so training starts at
     zero-shot CLIP, for any M, and the contexts learn the change.
+
+    Deviation: the residuals (task residual, Yu et al. 2023), zero at the start: what a label's own images teach of it
+    alone. Shared contexts move all labels together.
     """
 
     anchors: Tensor  # (2, L, D)
@@ -99,6 +102,7 @@ class LabelPrompts(nn.Module):
             negative = F.normalize(positive.mean(0, keepdim=True), dim=-1).expand_as(positive)
             initial = self.tower.encode_with_contexts(token_ids, start)
         self.contexts = nn.Parameter(torch.stack([start, start]))  # (2, M, W)
+        self.residual = nn.Parameter(torch.zeros_like(positive).expand(2, -1, -1).clone())  # (2, L, D)
         self.register_buffer("token_ids", token_ids, persistent=False)
         self.register_buffer("anchors", torch.stack([positive, negative]), persistent=False)
         self.register_buffer("initial", torch.stack([initial, initial]), persistent=False)
@@ -108,7 +112,8 @@ class LabelPrompts(nn.Module):
         columns = list(label_indices)
         tokens = self.token_ids[columns]
         texts = torch.stack([self.tower.encode_with_contexts(tokens, contexts) for contexts in self.contexts])
-        return F.normalize(self.anchors[:, columns] + texts - self.initial[:, columns], dim=-1)
+        change = self.residual[:, columns] + texts - self.initial[:, columns]
+        return F.normalize(self.anchors[:, columns] + change, dim=-1)
 
 
 def prompt_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int) -> Tensor:

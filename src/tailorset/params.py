@@ -92,6 +92,8 @@ class TuneTextEncoder(Block):
     gamma_pos: float = Field(ge=0)
     clip: float = Field(ge=0, lt=1)
     held_out_prompts: int = Field(gt=0)
+    evaluate_every: int = Field(gt=0)
+    patience: int = Field(gt=0)
     checkpoint_every: int = Field(gt=0)
 
     @model_validator(mode="after")
@@ -104,9 +106,19 @@ class TuneTextEncoder(Block):
         return self
 
 
+class Allocation(Block):
+    name: Literal["uniform", "turns", "thompson"]
+    round_images: int = Field(gt=0)
+    gain: Literal["images", "labels"]
+    max_share_per_prompt: float = Field(gt=0, le=1)
+    max_share_per_pair: float = Field(gt=0, le=1)
+
+
 class GenerateImages(Block):
     images_per_label: int = Field(gt=0)
     max_images: int = Field(gt=0)
+    allocation: Allocation
+    weakness: dict[str, Annotated[float, Field(gt=0)]]
     quota_threshold: float = Field(ge=0, le=1)
     num_inference_steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -125,6 +137,13 @@ class ValidateData(Block):
 
 class TrainClassifier(PluginBlock):
     kind = "classifiers"
+    held_out_share: float = Field(gt=0, lt=1)
+
+
+class FitThresholds(Block):
+    source: Literal["seen_photos", "synthetic"]
+    share_pooling: float = Field(ge=0, le=1)
+    max_risk: float = Field(gt=0, le=0.5)
 
 
 class Evaluate(Block):
@@ -159,6 +178,7 @@ class Params(Block):
     filter_images: FilterImages
     validate_data: ValidateData
     train_classifier: TrainClassifier
+    fit_thresholds: FitThresholds
     evaluate: Evaluate
     data_card: DataCard
     register_model: RegisterModel

@@ -1,19 +1,25 @@
-"""Rounds of generation: which prompts to draw next, so that every unseen label gets its kept images within a budget.
+"""Rounds of generation: so that every unseen label gets its kept images within a budget.
 
 A round is planned from the outcome of the rounds before it and from nothing else, so a restart plans the same again.
 Each candidate is charged to the label it was chosen for. A label may spend an equal share of the budget; with no
 image kept by then it is given up. What labels at quota leave unspent goes to those which are still short of it.
+Which prompt is drawn within these rules is for `tailorset.allocation` to say.
 """
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
 
+import numpy as np
+
+from tailorset.allocation import Allocation, Ledger, Plan, Turns
 from tailorset.records import Prompt
+
+EQUAL: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,19 +38,28 @@ class Draw:
 class QuotaPlanner:
     """Plans rounds of draws over `labels`; `record` tells it what became of a round.
 
-    Raises: ValueError where the budget gives a label no image, a label has no prompt or a prompt an unknown label.
+    weakness: label -> factor of its quota, 1 where a label is not named.
+    Raises: ValueError if the budget gives a label no image, a label has no prompt, a prompt or weight no such label.
     """
 
-    def __init__(self, labels: Sequence[str], prompts: Sequence[Prompt], images_per_label: int, max_images: int):
-        self.labels, self.quota, self.max_images = tuple(labels), images_per_label, max_images
+    def __init__(
+        self,
+        labels: Sequence[str],
+        prompts: Sequence[Prompt],
+        images_per_label: int,
+        max_images: int,
+        allocation: Allocation | None = None,
+        weakness: Mapping[str, float] = EQUAL,
+    ):
+        self.labels, self.max_images = tuple(labels), max_images
         self.prompts = sorted(prompts, key=lambda prompt: prompt.prompt_id)  # ids are hashes: pairs come mixed
-        self.drawn: Counter[str] = Counter()  # candidates that request a label
-        self.kept: Counter[str] = Counter()  # those of them that showed all they were asked for
-        self.charged: Counter[str] = Counter()
-        self._images_of: Counter[str] = Counter()  # prompt_id -> images planned so far
-        self._check()
+        self.allocation = allocation or Turns()
+        self._check(weakness)
+        self.quotas = {label: max(1, round(images_per_label * weakness.get(label, 1))) for label in self.labels}
+        self.ledger = Ledger.of(self.prompts, self.labels)
+        self._charged = np.zeros(len(self.labels), dtype=int)
 
-    def _check(self) -> None:
+    def _check(self, weakness: Mapping[str, float]) -> None:
         if self.max_images < len(self.labels):
             raise ValueError(
                 f"max_images={self.max_images} for {len(self.labels)} unseen labels; allow at least one image a label"
@@ -56,6 +71,23 @@ class QuotaPlanner:
             raise ValueError(f"prompts request {unknown}; choices: {list(self.labels)}; write the prompts again")
         if missing := [label for label in self.labels if label not in named]:
             raise ValueError(f"no prompt requests {missing}; write the prompts again with these labels")
+        if strange := sorted(set(weakness) - set(self.labels)):
+            raise ValueError(f"weakness names {strange}; choices: {list(self.labels)}; leave out what is not unseen")
+
+    @property
+    def drawn(self) -> dict[str, int]:
+        """label -> candidates that request it."""
+        return self._by_label(self.ledger.by_label(self.ledger.drawn))
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """label -> those of them that showed all they were asked for."""
+        return self._by_label(self.ledger.by_label(self.ledger.kept))
+
+    @property
+    def charged(self) -> dict[str, int]:
+        """label -> candidates drawn on its account."""
+        return self._by_label(self._charged)
 
     @property
     def share(self) -> int:
@@ -63,73 +95,65 @@ class QuotaPlanner:
         return self.max_images // len(self.labels)
 
     @property
+    def left(self) -> int:
+        """Candidates the budget still allows."""
+        return self.max_images - int(self._charged.sum())
+
+    @property
     def given_up(self) -> tuple[str, ...]:
         """Labels that spent their share without one kept image."""
-        return tuple(label for label in self.labels if not self.kept[label] and self.charged[label] >= self.share)
+        kept, charged = self.kept, self.charged
+        return tuple(label for label in self.labels if not kept[label] and charged[label] >= self.share)
 
     @property
     def under_quota(self) -> tuple[str, ...]:
-        return tuple(label for label in self.labels if self.kept[label] < self.quota)
+        return tuple(label for label, count in self.kept.items() if count < self.quotas[label])
 
     def plan_round(self) -> list[Draw]:
-        """The next round: labels under quota take turns, each with its least drawn prompt; [] when all is over."""
-        pools = self._pools()
-        allowance = self._allowance(pools)
-        target = {label: self._target(label) for label in allowance}
-        expected = {label: float(self.kept[label]) for label in self.labels}
-        rate = {label: (self.kept[label] + 1) / (self.drawn[label] + 1) for label in self.labels}
-        left = self.max_images - self.charged.total()
-        turns = deque(allowance)
-        draws: list[Draw] = []
-        while turns and len(draws) < left:
-            label = turns.popleft()
-            if expected[label] >= target[label] or not allowance[label]:
-                continue
-            prompt = self._least_drawn(pools[label])
-            draws.append(Draw(prompt, self._images_of[prompt.prompt_id], label))
-            self._images_of[prompt.prompt_id] += 1
-            allowance[label] -= 1
-            for requested in prompt.labels:
-                expected[requested] += rate[requested]
-            turns.append(label)
+        """The next round, in the order of the allocation; [] when all is over."""
+        plan = self._plan()
+        draws = []
+        for prompt, payer in islice(self.allocation.choices(plan), self._round_images()):
+            draws.append(Draw(self.prompts[prompt], int(plan.images[prompt]) - 1, self.labels[payer]))
         return draws
 
     def record(self, draws: Sequence[Draw], passed: Iterable[bool]) -> None:
         """Count a finished round; passed: one flag a draw, true where the image shows every requested label."""
+        position = {prompt.prompt_id: i for i, prompt in enumerate(self.prompts)}
         for draw, shown in zip(draws, passed, strict=True):
-            self.charged[draw.charged_to] += 1
-            self.drawn.update(draw.prompt.labels)
-            if shown:
-                self.kept.update(draw.prompt.labels)
+            self._charged[self.labels.index(draw.charged_to)] += 1
+            self.ledger.drawn[position[draw.prompt.prompt_id]] += 1
+            self.ledger.kept[position[draw.prompt.prompt_id]] += bool(shown)
 
-    def _pools(self) -> dict[str, list[tuple[int, int]]]:
-        """label -> heap of (images so far, prompt's position), without prompts that ask for a given-up label too."""
-        hopeless = set(self.given_up)
-        pools: dict[str, list[tuple[int, int]]] = {label: [] for label in self.labels}
-        for position, prompt in enumerate(self.prompts):
-            if hopeless.isdisjoint(prompt.labels):
-                for label in prompt.labels:
-                    pools[label].append((self._images_of[prompt.prompt_id], position))
-        for pool in pools.values():
-            heapq.heapify(pool)
-        return pools
+    def _plan(self) -> Plan:
+        """An empty round. Its targets are the quotas and about one standard deviation of what is missing, so that few
+        rounds come after; prompts that ask for a given-up label too are out of use."""
+        kept, quota = self.ledger.by_label(self.ledger.kept), np.array(list(self.quotas.values()))
+        hopeless = np.isin(self.labels, self.given_up)
+        usable = np.logical_not(self.ledger.wants[:, hopeless].any(axis=1))
+        may_draw = self.allocation.may_draw(self.ledger, quota, usable)
+        target = np.where(kept < quota, quota + np.sqrt(np.maximum(quota - kept, 0)), 0)
+        limit = self._limits((kept < quota) & self.ledger.wants[may_draw].any(0))
+        return Plan(
+            self.ledger,
+            usable,
+            quota,
+            target,
+            kept.astype(float),
+            self._charged.copy(),
+            limit,
+            self.ledger.drawn.copy(),
+        )
 
-    def _least_drawn(self, pool: list[tuple[int, int]]) -> Prompt:
-        """The prompt with the fewest images. Counts only grow, so stale entries are renewed as they surface."""
-        while pool[0][0] != (count := self._images_of[self.prompts[pool[0][1]].prompt_id]):
-            heapq.heapreplace(pool, (count, pool[0][1]))
-        return self.prompts[pool[0][1]]
+    def _limits(self, active: np.ndarray) -> np.ndarray:
+        """(U,) candidates that `active` labels may come to: their share, later an equal part of the round."""
+        within = active & (self._charged < self.share)
+        if within.any() or not active.any():
+            return np.where(within, self.share, 0)
+        return np.where(active, self._charged + max(1, self._round_images() // int(active.sum())), 0)
 
-    def _allowance(self, pools: dict[str, list[tuple[int, int]]]) -> dict[str, int]:
-        """label -> candidates it may draw in this round: what is left of its share, later an equal part of the rest."""
-        active = [label for label in self.under_quota if pools[label]]
-        within = {label: self.share - self.charged[label] for label in active if self.charged[label] < self.share}
-        if within or not active:
-            return within
-        rest = self.max_images - self.charged.total()
-        return dict.fromkeys(active, max(1, rest // len(active)))
+    def _round_images(self) -> int:
+        return min(self.left, self.allocation.round_images or self.left)
 
-    def _target(self, label: str) -> float:
-        """The quota and about one standard deviation of what is missing, so that few rounds come after."""
-        missing = self.quota - self.kept[label]
-        return self.quota + math.sqrt(missing)
+    def _by_label(self, counts: np.ndarray) -> dict[str, int]:
+        return dict(zip(self.labels, counts.tolist(), strict=True))

@@ -31,6 +31,7 @@ LORA = Path("models/text_encoder_lora")
 SYNTHETIC = Path("data/synthetic")
 FILTERED = Path("data/filtered")
 CLASSIFIER = Path("models/classifier")
+THRESHOLDS = Path("models/thresholds.json")
 REPORTS = Path("reports")
 MIN_UNSEEN = 3
 

@@ -6,8 +6,10 @@ Letters: B images of a batch, U unseen labels, D width of CLIP's embedding.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,6 +21,7 @@ from tailorset.records import Prompt
 from tailorset.seeding import numpy_rng, sample_seed
 
 MAX_SKIPPED_IN_A_ROW = 5
+NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
 
 
@@ -34,7 +37,10 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to tune; `clip` is the margin of the asymmetric loss, backprop_steps the K of the sampling loop."""
+    """How to tune; `clip` is the margin of the asymmetric loss, backprop_steps the K of the sampling loop.
+
+    max_grad_norm: in units of the median gradient norm of the last updates, so that it means the same for every K.
+    """
 
     num_updates: int
     batch_size: int
@@ -116,8 +122,9 @@ class Tuner:
         Raises: ValueError when more than 5 updates in a row had a gradient that is not finite.
         """
         in_a_row = _trailing_skips(history)
+        norms = deque((record.grad_norm for record in history if not record.skipped), maxlen=NORM_WINDOW)
         for update in range(len(history), self.settings.num_updates):
-            record = self._update(update)
+            record = self._update(update, norms)
             in_a_row = in_a_row + 1 if record.skipped else 0
             yield record
             if in_a_row > MAX_SKIPPED_IN_A_ROW:
@@ -126,7 +133,7 @@ class Tuner:
                     " tune_text_encoder.learning_rate or backprop_steps, or set generator.dtype to float32"
                 )
 
-    def _update(self, update: int) -> Update:
+    def _update(self, update: int, norms: deque[float]) -> Update:
         prompts, seeds = self._batch(update)
         settings = self.settings
         images = self.generator.sample(
@@ -136,13 +143,25 @@ class Tuner:
         targets = self.discriminator.requested(prompts)
         loss = asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
         loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.adapter, settings.max_grad_norm))
+        norm = float(nn.utils.get_total_norm([weight.grad for weight in self.adapter]))
         finite = math.isfinite(norm)
         if finite:
+            norms.append(norm)
+            self._rescale(norm, median(norms))
             self.optimizer.step()
         self.optimizer.zero_grad()
         accepted = (weakest_requested(probabilities.detach(), targets) > ACCEPTED_ABOVE).float().mean()
         return Update(update, float(loss.detach()), float(accepted), norm, skipped=not finite)
+
+    def _rescale(self, norm: float, unit: float) -> None:
+        """Gradients in units of the usual norm, clipped there.
+
+        A gradient through all steps is some 20 times longer than one through the last step, and its length varies
+        more: a fixed bound would clip every update of the one and none of the other.
+        """
+        factor = min(1 / unit, self.settings.max_grad_norm / norm) if norm and unit else 1.0
+        for weight in self.adapter:
+            weight.grad *= factor
 
     def _batch(self, update: int) -> tuple[list[Prompt], list[int]]:
         """The prompts and image seeds of one update, drawn from its number."""
@@ -177,13 +196,21 @@ def split_prompts(prompts: Sequence[Prompt], num_held_out: int, seed: int) -> tu
 
 
 def draw(
-    generator: Generator, prompts: Sequence[Prompt], seed: int, num_inference_steps: int, batch_size: int
+    generator: Generator,
+    prompts: Sequence[Prompt],
+    seed: int,
+    num_inference_steps: int,
+    batch_size: int,
+    purpose: str = "held out",
 ) -> Iterator[Tensor]:
-    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order; a prompt that repeats gets new seeds."""
+    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order; a prompt that repeats gets new seeds.
+
+    purpose: another one gives other images of the same prompts.
+    """
     met: dict[str, int] = {}
     seeds = []
     for prompt in prompts:
-        seeds.append(sample_seed(seed, "held out", prompt.prompt_id, met.get(prompt.prompt_id, 0)))
+        seeds.append(sample_seed(seed, purpose, prompt.prompt_id, met.get(prompt.prompt_id, 0)))
         met[prompt.prompt_id] = met.get(prompt.prompt_id, 0) + 1
     for start in range(0, len(prompts), batch_size):
         part = slice(start, start + batch_size)

@@ -123,10 +123,11 @@ def test_a_fresh_adapter_changes_nothing_and_gets_a_gradient(make: Make, schedul
     ("scheduler", "step_size", "tolerance"),
     [("ddim", 1e-5, 1e-6), ("dpm++_2m", 2e-4, 2e-3)],  # diffusers computes a DPM-Solver step in float32
 )
+@pytest.mark.parametrize("freeze_negative", [False, True])
 def test_the_full_gradient_equals_finite_differences(
-    make: Make, scheduler: str, step_size: float, tolerance: float
+    make: Make, scheduler: str, step_size: float, tolerance: float, freeze_negative: bool
 ) -> None:
-    generator = in_double(make(scheduler=scheduler))
+    generator = in_double(make(scheduler=scheduler, freeze_negative=freeze_negative))
     weights = with_random_adapter(generator)
     directions = [torch.randn(w.shape, generator=torch.Generator().manual_seed(i)) for i, w in enumerate(weights)]
     exact = gradients(generator, weights, 4, backprop_steps=4)
@@ -146,10 +147,11 @@ def test_the_full_gradient_equals_finite_differences(
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize("backprop_steps", [1, 2])
+@pytest.mark.parametrize("freeze_negative", [False, True])
 def test_a_truncated_gradient_equals_detaching_the_earlier_steps(
-    make: Make, scheduler: str, backprop_steps: int
+    make: Make, scheduler: str, backprop_steps: int, freeze_negative: bool
 ) -> None:
-    generator = make(scheduler=scheduler)
+    generator = make(scheduler=scheduler, freeze_negative=freeze_negative)
     weights = with_random_adapter(generator)
     truncated = gradients(generator, weights, 4, backprop_steps)
 
@@ -180,6 +182,30 @@ def test_checkpointing_leaves_the_gradient_as_it_is(make: Make) -> None:
     generator.enable_gradient_checkpointing()
     for ours, expected in zip(gradients(generator, weights, 3, 3), plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_frozen_negative_prompt_keeps_its_states_and_changes_nothing_without_an_adapter(make: Make) -> None:
+    tuned, frozen = make(), make(freeze_negative=True)
+    torch.testing.assert_close(frozen.sample(PROMPTS, SEEDS, 3), tuned.sample(PROMPTS, SEEDS, 3), atol=1e-6, rtol=0)
+    untuned = frozen._guidance_text(PROMPTS)
+    for generator in (tuned, frozen):
+        with_random_adapter(generator)
+    assert torch.equal(frozen._guidance_text(PROMPTS)[:3], untuned[:3])
+    assert (tuned._guidance_text(PROMPTS)[:3] - untuned[:3]).abs().max() > 1e-3
+    assert torch.equal(frozen._guidance_text(PROMPTS)[3:], tuned._guidance_text(PROMPTS)[3:])
+
+
+@pytest.mark.parametrize(("backprop_steps", "rows_with_gradient"), [(1, [3]), (3, [3, 6, 6])])
+def test_a_frozen_negative_branch_is_recorded_only_where_the_latents_carry_gradient(
+    make: Make, backprop_steps: int, rows_with_gradient: list[int]
+) -> None:
+    generator, rows = make(freeze_negative=True), []
+    with_random_adapter(generator)
+    generator.unet.register_forward_hook(
+        lambda module, inputs, output: rows.append(len(inputs[0])) if output[0].requires_grad else None
+    )
+    generator.sample(PROMPTS, SEEDS, 4, backprop_steps)
+    assert rows == rows_with_gradient
 
 
 def test_half_precision_is_for_the_unet_only(make: Make) -> None:

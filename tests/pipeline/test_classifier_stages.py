@@ -1,4 +1,4 @@
-"""train_classifier and evaluate on a small project: which split each may touch, what they write."""
+"""From train_classifier to evaluate on a small project: which split each may touch, what they write."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
+from tailorset.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
 from tailorset.shards import encode_png, sha256, write_shard
 
@@ -18,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"key": False, "cup": False, "fish": False, "tree": True, "ball": True}
 SIZES = {"train": 12, "val": 9, "test": 10}
 METRICS = ("map", "f1_at_3", "precision_at_3", "recall_at_3", "num_labels_without_positive")
+RULES = ("fitted", "one_threshold", "real_labels")
+TRUST = ("ece", "f1_macro", "f1_micro", "risk", "aurc", "coverage")
 ACCEPTANCE = {f"acceptance/{when}/{who}": 0.5 for when in ("before", "after") for who in ("discriminator", "judge")}
 
 
@@ -52,8 +56,8 @@ def write_real() -> None:
 
 
 def write_filtered() -> None:
-    rows = write_images(Path("data/synthetic"), "0.tar", [f"synthetic{i}" for i in range(8)])
-    labels = [["key"], ["cup"], ["key", "cup"], []] * 2
+    rows = write_images(Path("data/synthetic"), "0.tar", [f"prompt{i // 2}-{i % 2:04d}" for i in range(16)])
+    labels = [["key"], ["cup"], ["key", "fish"], []] * 4
     rows = rows.assign(kept=[bool(names) for names in labels], labels=labels, reason="", confidence=0.9)
     Path("data/filtered").mkdir(parents=True)
     rows.to_parquet("data/filtered/manifest.parquet")
@@ -64,6 +68,7 @@ def small_project(project: Path, tiny_judge_folder: Path) -> Path:
     params = yaml.safe_load(Path("params.yaml").read_text())
     backbone = {"model": f"local-dir:{tiny_judge_folder}"}
     params["train_classifier"] |= {"backbone": backbone, "num_context_tokens": 2, "num_epochs": 2, "batch_size": 8}
+    params["train_classifier"]["held_out_share"] = 0.5
     params |= {"label_space": "data/labels/small.yaml", "device": "cpu"}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     labels = [{"name": name, "seen": seen} for name, seen in LABELS.items()]
@@ -82,28 +87,32 @@ def drop_split(split: str) -> None:
     Path(f"data/real/shards/{split}.tar").unlink()
 
 
-def test_training_never_needs_test_and_evaluation_needs_test_only(small_project: Path) -> None:
+def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_train(small_project: Path) -> None:
     drop_split("test")
     run("train_classifier")
     training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
-    assert training["num_real_images"] == 12
-    assert training["num_synthetic_images"] == 6
+    assert training["num_real_images"] == 6
+    assert training["num_synthetic_images"] == 7
     history = pd.read_csv("reports/train_classifier/plots/history.csv")
     assert history["epoch"].tolist() == [0, 1, 2]
     best = history["val/harmonic_map"].idxmax()
     assert training["best_epoch"] == best
     assert training["val/zsl/map"] == pytest.approx(history["val/zsl/map"][best])
 
+    run("fit_thresholds")
     write_real()
     drop_split("train")
-    drop_split("val")
     run("evaluate")
     metrics = json.loads(Path("reports/metrics.json").read_text())
-    rows = [f"{row}{task}/{key}" for row in ("", "baseline/clip/", "baseline/clip_normalised/")
-            for task in ("zsl", "gzsl") for key in METRICS]  # fmt: skip
-    assert metrics.keys() == {*rows, *ACCEPTANCE}
+    prefixes = ["", *(f"baseline/{name}/" for name in ("clip", "clip_ensemble", "clip_normalised"))]
+    rows = [f"{prefix}{task}/{key}" for prefix in prefixes for task in ("zsl", "gzsl") for key in METRICS]
+    measured = {key for key in metrics if not key.startswith("trust/")}
+    assert measured == {*rows, *ACCEPTANCE}
+    trust = {f"trust/{rule}/{task}/{key}" for rule in RULES for task in ("zsl", "gzsl") for key in TRUST}
+    assert trust <= metrics.keys() <= {*rows, *ACCEPTANCE, *trust} | {key for key in metrics if "/answered/" in key}
     check_table(metrics)
-    for plot in ("precision_recall", "test_images"):
+    check_scores(metrics)
+    for plot in ("precision_recall", "test_images", "trust"):
         assert Path(f"reports/evaluate/plots/{plot}.png").stat().st_size > 1000
     Path("reports/tune_text_encoder/metrics.json").write_text("{}")
     with pytest.raises(ValueError, match="dvc repro tune_text_encoder"):
@@ -124,6 +133,31 @@ def check_table(metrics: dict[str, float]) -> None:
         assert unseen[column].mean() == pytest.approx(metrics[f"{key}zsl/map"])
 
 
+def check_scores(metrics: dict[str, float]) -> None:
+    """The saved scores give the reported figures again."""
+    space = LabelSpace.load("data/labels/small.yaml")
+    scores = pd.read_parquet("reports/evaluate/scores.parquet")
+    assert scores["method"].unique().tolist() == ["clip", "clip_ensemble", "clip_normalised", "ours"]
+    ours = scores[scores["method"] == "ours"]
+    truth = pd.read_parquet("data/real/targets.parquet").set_index("image_id").loc[ours["image_id"], list(LABELS)]
+    values = torch.from_numpy(ours[list(LABELS)].to_numpy())
+    found = zero_shot_metrics(values, torch.from_numpy(truth.to_numpy("int8")), space)
+    assert found["zsl/map"] == pytest.approx(metrics["zsl/map"])
+    assert found["gzsl/f1_at_3"] == pytest.approx(metrics["gzsl/f1_at_3"])
+
+
+@pytest.mark.parametrize("train_on", ["real", "synthetic"])
+def test_training_on_one_kind_of_images(small_project: Path, train_on: str) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train_classifier"]["train_on"] = [train_on]
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    run("train_classifier")
+    training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
+    counts = {name: training[f"num_{name}_images"] for name in ("real", "synthetic")}
+    assert counts.pop(train_on) == 6  # half is held out
+    assert list(counts.values()) == [0]
+
+
 def test_targets_follow_images_and_labels_by_name(small_project: Path) -> None:
     from tailorset.image_set import load_image_set, real_rows, synthetic_rows
 
@@ -135,4 +169,50 @@ def test_targets_follow_images_and_labels_by_name(small_project: Path) -> None:
         assert row == [table.loc[image_id, name] for name in LABELS]
     assert data.images.shape == (9, 3, 16, 16)
     rows, targets = synthetic_rows(Path("data/filtered/manifest.parquet"), space)
-    assert targets.tolist() == [[1, 0, 0, -1, -1], [0, 1, 0, -1, -1], [1, 1, 0, -1, -1]] * 2
+    assert targets.tolist() == [[1, 0, 0, -1, -1], [0, 1, 0, -1, -1], [1, 0, 1, -1, -1]] * 4
+
+
+def thresholds_bytes() -> bytes:
+    run("fit_thresholds")
+    return Path("models/thresholds.json").read_bytes()
+
+
+@pytest.mark.parametrize("source", ["seen_photos", "synthetic"])
+def test_thresholds_never_read_the_labels_of_the_photos(small_project: Path, source: str) -> None:
+    set_param("fit_thresholds", "source", source)
+    run("train_classifier")
+    before = thresholds_bytes()
+    table = pd.read_parquet("data/real/targets.parquet")
+    others = table["image_id"].str.startswith(("val", "test"))
+    table.loc[others, list(LABELS)] = 1 - table.loc[others, list(LABELS)]
+    table.to_parquet("data/real/targets.parquet")
+    assert thresholds_bytes() == before
+
+
+def set_param(block: str, key: str, value: object) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params[block][key] = value
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_without_seen_labels_the_source_must_be_synthetic(small_project: Path) -> None:
+    run("train_classifier")
+    space = yaml.safe_load(Path("data/labels/small.yaml").read_text())
+    labels = [label | {"seen": False} for label in space["labels"]]
+    Path("data/labels/small.yaml").write_text(yaml.safe_dump(space | {"labels": labels}))
+    with pytest.raises(ValueError, match="no label is seen: choose synthetic"):
+        run("fit_thresholds")
+
+
+def test_what_is_held_out_shares_no_prompt_with_what_is_trained_on(small_project: Path) -> None:
+    from tailorset.image_set import split_held_out, synthetic_rows
+
+    rows, targets = synthetic_rows(Path("data/filtered/manifest.parquet"), LabelSpace.load("data/labels/small.yaml"))
+    (kept, kept_targets), (held_out, held_out_targets) = split_held_out(rows, targets, 0.25)
+    assert set(kept["image_id"]) | set(held_out["image_id"]) == set(rows["image_id"])
+    assert not set(kept["prompt_id"]) & set(held_out["prompt_id"])
+    assert held_out["prompt_id"].nunique() == 2
+    assert (len(kept_targets), len(held_out_targets)) == (len(kept), len(held_out))
+    (_, _), (again, again_targets) = split_held_out(rows[::-1], targets.flip(0), 0.25)
+    assert again["image_id"].tolist() == held_out["image_id"].tolist()[::-1]
+    assert again_targets.flip(0).tolist() == held_out_targets.tolist()

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
@@ -26,9 +27,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "pipeline" / "tune_text_encoder.py"
 REPORT = Path("reports/tune_text_encoder")
 LORA = Path("models/text_encoder_lora")
+ROLES = ("discriminator", "judge")
 SETTINGS = {
     "num_updates": 12, "batch_size": 2, "num_inference_steps": 2, "backprop_steps": 1, "held_out_prompts": 3,
-    "checkpoint_every": 2,
+    "checkpoint_every": 2, "evaluate_every": 3, "patience": 10,
 }  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def run_and_kill(folder: Path) -> int:
     try:
         while True:
             found = list(folder.glob(".work/tune_text_encoder/*/history.json"))
-            if found and len(finished := json.loads(found[0].read_text())) >= 4:
+            if found and len(finished := json.loads(found[0].read_text())["updates"]) >= 4:
                 return len(finished)
             assert process.poll() is None, "the stage ended before it could be killed"
             assert time.monotonic() < deadline
@@ -88,7 +90,7 @@ def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
     run_stage_script()
     assert "tune_text_encoder:   0%" not in capfd.readouterr().err  # the progress bar starts where the kill was
     products = [LORA / "pytorch_lora_weights.safetensors", LORA / "tuning.json", REPORT / "metrics.json"]
-    products.append(REPORT / "plots" / "curve.csv")
+    products += [REPORT / "plots" / name for name in ("curve.csv", "reward_hacking.csv")]
     resumed = [path.read_bytes() for path in products]
     assert not list(Path(".work/tune_text_encoder").iterdir())
     for folder in ("models", "reports"):
@@ -108,8 +110,52 @@ def test_the_products_of_the_stage(tuning_project: Path) -> None:
     assert list(pd.read_csv(REPORT / "plots" / "curve.csv").columns) == [
         "update", "loss", "acceptance", "grad_norm", "skipped",
     ]  # fmt: skip
-    assert {path.name for path in (REPORT / "plots").glob("*.png")} == {"curve.png", "before_after.png"}
+    assert {path.name for path in (REPORT / "plots").glob("*.png")} == {
+        "curve.png", "before_after.png", "reward_hacking.png",
+    }  # fmt: skip
+    gains = [metrics[f"acceptance/after/{role}"] - metrics[f"acceptance/before/{role}"] for role in ROLES]
+    assert metrics["tune/reward_hacking"] == pytest.approx(gains[0] - gains[1])
+    assert json.loads((LORA / "tuning.json").read_text()) == {"num_updates": metrics["tune/kept_update"]}
+
+
+def stub_acceptance(monkeypatch: pytest.MonkeyPatch, shares: list[float]) -> None:
+    """Let the evaluations of the discriminator and then the judge, in turn, find these shares."""
+    remaining = iter(shares)
+    monkeypatch.setattr("tailorset.text_encoder.acceptance", lambda *_: next(remaining, 0.5))
+
+
+def test_the_best_adapter_is_kept_and_tuning_ends_when_patience_does(
+    tuning_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = [0.2, 0.1, 0.3, 0.1, 0.9, 0.1, 0.5, 0.9, 0.6, 0.9]  # updates 0, 1, 2 (best), 3, 4
+    change_params(evaluate_every=1, patience=2)
+    stub_acceptance(monkeypatch, shares)
+    run_stage_script()
     assert json.loads((LORA / "tuning.json").read_text()) == {"num_updates": 2}
+    table = pd.read_csv(REPORT / "plots" / "reward_hacking.csv")
+    assert list(table["update"]) == [0, 1, 2, 3, 4]
+    assert list(table["reward_hacking"]) == pytest.approx([0, 0.1, 0.7, 0.3 - 0.8, 0.4 - 0.8])
+    kept = load_file(LORA / "pytorch_lora_weights.safetensors")
+    change_params(num_updates=2, evaluate_every=2)
+    stub_acceptance(monkeypatch, [0.2, 0.1, 0.9, 0.1])
+    run_stage_script()
+    again = load_file(LORA / "pytorch_lora_weights.safetensors")
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+
+
+def test_an_adapter_that_never_helps_is_not_kept(tuning_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_params(evaluate_every=1, patience=2)
+    stub_acceptance(monkeypatch, [0.9] * 2 + [0.1] * 4)
+    run_stage_script()
+    assert [path.name for path in LORA.iterdir()] == ["tuning.json"]
+    metrics = json.loads((REPORT / "metrics.json").read_text())
+    assert (metrics["tune/updates"], metrics["tune/kept_update"]) == (2, 0)
+
+
+def test_the_adapter_is_finite(tuning_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_params(num_updates=2)
+    stub_acceptance(monkeypatch, [0.1, 0.1, 0.9, 0.1])
+    run_stage_script()
     assert all(tensor.isfinite().all() for tensor in load_file(LORA / "pytorch_lora_weights.safetensors").values())
 
 

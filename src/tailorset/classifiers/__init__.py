@@ -65,3 +65,13 @@ def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> C
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no classifier's config ({error}): run `dvc repro train_classifier`") from error
     return cast(Classifier, load_plugin("classifiers", name).load(Path(folder), torch.device(device)))
+
+
+def check_labels(classifier: Classifier, labels: Sequence[str]) -> None:
+    """Scores and targets are compared column by column.
+
+    Raises:
+        ValueError: the classifier answers for other labels, or in another order.
+    """
+    if classifier.labels != tuple(labels):
+        raise ValueError(f"the classifier knows {classifier.labels}, the label space {tuple(labels)}: train it again")

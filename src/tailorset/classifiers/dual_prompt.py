@@ -45,6 +45,7 @@ class Config(TrainingConfig):
     fusion: bool = True
     learning_rate: float = Field(0.02, gt=0)  # of the contexts: SGD, momentum
     momentum: float = Field(0.9, ge=0, lt=1)
+    label_residual_learning_rate: float = Field(0.0, ge=0)  # of each label's own change: AdamW; 0 = none, the paper
     fusion_learning_rate: float = Field(1.0e-4, gt=0)  # of the fusion: AdamW
     calibration_learning_rate: float = Field(0.01, gt=0)  # of scale and bias of the scores: AdamW
     weight_decay: float = Field(5.0e-4, ge=0)
@@ -170,6 +171,8 @@ class DualPrompt(nn.Module):
         sgd = SGD([self.prompts.contexts], config.learning_rate, config.momentum, weight_decay=config.weight_decay)
         calibration = AdamW(self.calibration.parameters(), config.calibration_learning_rate, weight_decay=0)
         optimizers: dict[str, Optimizer] = {"prompts": sgd, "calibration": calibration}
+        if rate := config.label_residual_learning_rate:
+            optimizers["label_residual"] = AdamW([self.prompts.residual], rate, weight_decay=0)
         if config.fusion:
             rate = config.fusion_learning_rate
             optimizers["fusion"] = AdamW(self.fusion.parameters(), rate, weight_decay=config.weight_decay)
@@ -235,7 +238,8 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
         label_space = LabelSpace.model_validate(description["label_space"])
         config = Config.model_validate(description["config"])
         classifier = DualPrompt(config, label_space, visual, vision, float(description["logit_scale"]), None)
-        tensors.pop("prompts.contexts")
+        for name in ("prompts.contexts", "prompts.residual"):
+            tensors.pop(name)
         classifier.load_state_dict(tensors)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no usable classifier ({error}): run `dvc repro train_classifier`") from error

@@ -32,9 +32,11 @@ REMEDY = (
 class Config(BaseModel):
     """model: folder or hub id. image_px: side of the images, a multiple of the VAE's factor.
 
-    guidance_scale: 1 or less switches guidance off and halves the cost. dtype: of the UNet; the VAE always decodes in
-    float32, where half precision overflows, and the text encoder stays in float32, where small updates survive.
-    scheduler: dpm++_2m needs the fewest steps; euler is what the paper used; ddim is the plainest.
+    guidance_scale: 1 or less switches guidance off and halves the cost. freeze_negative: the negative prompt keeps the
+    text states it has without an adapter, in tuning and in drawing, and only prompts get a gradient. dtype: of the
+    UNet; the VAE always decodes in float32, where half precision overflows, and the text encoder stays in float32,
+    where small updates survive. scheduler: dpm++_2m needs the fewest steps; euler is what the paper used; ddim is the
+    plainest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class Config(BaseModel):
     image_px: int = Field(gt=0)
     guidance_scale: float = Field(default=7.5, ge=0)
     negative_prompt: str = ""
+    freeze_negative: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     scheduler: Literal["dpm++_2m", "euler", "ddim"] = "dpm++_2m"
 
@@ -70,6 +73,7 @@ class StableDiffusion:
         self.vae: Any = _frozen(components.vae, device)
         self._scheduler_config = components.scheduler_config
         self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
+        self._frozen_negative = self._untuned_negative() if self._guided and config.freeze_negative else None
 
     def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0) -> Tensor:
         """(B, 3, H, W) float32 in [0, 1]; see `generators.Generator`.
@@ -131,10 +135,22 @@ class StableDiffusion:
         """
         load_lora(self.text_encoder, folder)
 
+    @property
+    def _guided(self) -> bool:
+        return self.config.guidance_scale > 1
+
+    @torch.no_grad()
+    def _untuned_negative(self) -> Tensor:
+        """(1, tokens, E) states of the negative prompt before there is an adapter."""
+        return self.encode_prompts([self.config.negative_prompt])
+
     def _guidance_text(self, prompts: list[str]) -> Tensor:
         """(B, tokens, E), or (2B, tokens, E) with the negative prompt's states first when guidance is on."""
-        negative = [self.config.negative_prompt] * len(prompts) if self.config.guidance_scale > 1 else []
-        return self.encode_prompts([*negative, *prompts]).to(self.unet.dtype)
+        if self._frozen_negative is not None:
+            negative = self._frozen_negative.expand(len(prompts), -1, -1)
+            return torch.cat([negative, self.encode_prompts(prompts)]).to(self.unet.dtype)
+        repeated = [self.config.negative_prompt] * len(prompts) if self._guided else []
+        return self.encode_prompts([*repeated, *prompts]).to(self.unet.dtype)
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
         """(B, C, h, w) standard normal, each sample from its own seed on the CPU."""
@@ -153,13 +169,24 @@ class StableDiffusion:
         return latents
 
     def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        """The UNet's prediction, both guidance branches in one forward pass."""
-        copies = len(text) // len(latents)
-        batch = torch.cat([latents] * copies).to(self.unet.dtype)
-        output = self._maybe_checkpoint(lambda x, t: self.unet(x, timestep, t, return_dict=False)[0], batch, text)
-        if copies == 1:
-            return output
-        negative, positive = output.chunk(2)
+        """The UNet's prediction, both guidance branches in one forward pass.
+
+        In two passes where only the positive branch has a gradient: the first step with gradient, the negative frozen.
+        """
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return self._maybe_checkpoint(lambda x, t: self.unet(x, timestep, t, return_dict=False)[0], x, t)
+
+        latents = latents.to(self.unet.dtype)
+        if not self._guided:
+            return velocity(latents, text)
+        if torch.is_grad_enabled() and not latents.requires_grad and self._frozen_negative is not None:
+            of_negative, of_prompt = text.chunk(2)
+            with torch.no_grad():
+                negative = velocity(latents, of_negative)
+            positive = velocity(latents, of_prompt)
+        else:
+            negative, positive = velocity(torch.cat([latents, latents]), text).chunk(2)
         return negative + self.config.guidance_scale * (positive - negative)
 
     def _maybe_checkpoint(self, function: Any, *inputs: Tensor) -> Tensor:

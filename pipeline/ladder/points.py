@@ -11,7 +11,7 @@ from tailorset.params import flatten, read_yaml
 
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world>/<point>/seed-<seed>/
-FULL, SEEN, SUPERVISED = "full", "seen", "supervised"  # the rungs that figures are taken from by name
+FULL, SEEN, SUPERVISED = "full", "seen", "supervised_residual"  # the rungs that figures are taken from by name
 
 
 class Settings(BaseModel):
@@ -20,6 +20,7 @@ class Settings(BaseModel):
 
 class World(Settings):
     label_space: Path
+    seeds: tuple[int, ...] = Field(min_length=1)
 
 
 class Rung(Settings):
@@ -33,7 +34,7 @@ class Curves(Settings):
 
 
 class Point(NamedTuple):
-    """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`."""
+    """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`, but for photographs."""
 
     world: str
     name: str
@@ -51,11 +52,12 @@ class Point(NamedTuple):
 
 
 class Ladder(Settings):
-    seeds: tuple[int, ...] = Field(min_length=1)
     num_workers: int = Field(ge=1)
     num_resamples: int = Field(ge=100)
     level: float = Field(gt=0, lt=1)
+    oracle: Path | None
     worlds: dict[str, World] = Field(min_length=1)
+    base: dict[str, Any]
     rungs: dict[str, Rung]
     components: dict[str, tuple[str, str]]
     curves: Curves
@@ -65,24 +67,33 @@ class Ladder(Settings):
         named = {FULL, SEEN, SUPERVISED} | {rung for pair in self.components.values() for rung in pair}
         if missing := sorted(named - set(self.rungs)):
             raise ValueError(f"rungs {missing} are needed but not listed: add them to `rungs` ({list(self.rungs)})")
-        if unknown := sorted(set(self.curves.seeds) - set(self.seeds)):
-            raise ValueError(f"curves.seeds {unknown} are not among seeds {list(self.seeds)}: choose from these")
+        if unknown := sorted(set(self.curves.seeds) - set(self.first_world.seeds)):
+            choices = list(self.first_world.seeds)
+            raise ValueError(f"curves.seeds {unknown} are not among the first world's seeds: choose from {choices}")
         return self
+
+    @property
+    def first_world(self) -> World:
+        """The world of the curves."""
+        return next(iter(self.worlds.values()))
+
+    def settings_of(self, world: str, rung: str) -> dict[str, Any]:
+        """What a rung changes in params.yaml, {dotted key: value}."""
+        return {"label_space": str(self.worlds[world].label_space)} | self.base | self.rungs[rung].settings
 
     def points(self, world: str) -> list[Point]:
         """Every point of a world; the points of a curve belong to the first world.
 
         Seeds follow each other within a point, so that processes side by side seldom wait for the same product.
         """
-        own = {"label_space": str(self.worlds[world].label_space)}
-        points = [
-            Point(world, name, seed, own | rung.settings) for name, rung in self.rungs.items() for seed in self.seeds
-        ]
-        return points + (self._curve_points(world, own) if world == next(iter(self.worlds)) else [])
+        seeds, first = self.worlds[world].seeds, next(iter(self.worlds))
+        points = [Point(world, rung, seed, self.settings_of(world, rung)) for rung in self.rungs for seed in seeds]
+        return points + (self._curve_points(world) if world == first else [])
 
-    def _curve_points(self, world: str, own: dict[str, Any]) -> list[Point]:
+    def _curve_points(self, world: str) -> list[Point]:
+        full = self.settings_of(world, FULL)
         return [
-            Point(world, f"{key}={value:g}", seed, own | {key: type_of(value)})
+            Point(world, f"{key}={value:g}", seed, full | {key: type_of(value)})
             for key, values in self.curves.settings.items()
             for value in values
             for seed in self.curves.seeds
@@ -102,7 +113,8 @@ def load_ladder(path: Path = PARAMS) -> Ladder:
     """
     ladder = Ladder.model_validate(read_yaml(path))
     known = flatten(read_yaml("params.yaml"))
-    named = [key for rung in ladder.rungs.values() for key in rung.settings] + list(ladder.curves.settings)
+    changed = [ladder.base, ladder.curves.settings, *(rung.settings for rung in ladder.rungs.values())]
+    named = [key for settings in changed for key in settings]
     if unknown := sorted(set(named) - set(known)):
         raise ValueError(f"{path} sets {unknown}, which params.yaml does not have; its keys: {', '.join(known)}")
     return ladder

@@ -1,0 +1,111 @@
+"""A pool of candidates: the first images of every prompt with what both CLIPs say of them, drawn once and kept on disk.
+
+An image is a function of (seed, prompt, index) alone, so the pool holds what any allocation would have drawn, and
+candidates that generate_images has drawn already are taken from its manifest after a batch of them was drawn again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from tailorset.clip import load_clip
+from tailorset.generation import MANIFEST_SCHEMA, Row, Shard, Studio
+from tailorset.params import Params
+from tailorset.plugins import load_plugin
+from tailorset.quota import Draw
+from tailorset.records import PROMPT_COLUMNS, LabelSpace, Prompt
+from tailorset.shard_store import ShardStore
+from tailorset.stage import LORA, PROMPTS, SYNTHETIC, fingerprint, project_root, resolve_device, stage_definition
+
+LOGITS = ("discriminator_logits", "judge_logits")
+SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports
+    "pipeline/generate_images.py", "src/tailorset/allocation.py", "src/tailorset/generation_report.py",
+    "src/tailorset/quota.py", "src/tailorset/sheets.py",
+}  # fmt: skip
+MAX_DIFFERENCE = 0.1  # of logits, between a candidate of the manifest and the same drawn again
+
+
+def read_prompts() -> list[Prompt]:
+    return [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
+
+
+def candidates(params: Params, prompts: Sequence[Prompt], images_per_prompt: int) -> pd.DataFrame:
+    """Manifest rows of the first `images_per_prompt` images of each prompt, by index; those missing are drawn."""
+    wanted = [
+        Draw(prompt, i, prompt.labels[0])
+        for i in range(images_per_prompt)
+        for prompt in sorted(prompts, key=lambda prompt: prompt.prompt_id)
+    ]
+    studio = open_studio(params)
+    known = {row["image_id"]: row for row in drawn_before(studio, wanted)}
+    known |= {row["image_id"]: row for row in _draw(studio, [draw for draw in wanted if draw.image_id not in known])}
+    return pd.DataFrame([known[draw.image_id] for draw in wanted])
+
+
+def open_studio(params: Params) -> Studio:
+    """What draws and scores in generate_images, with its settings."""
+    device, settings = resolve_device(params.device), params.generate_images
+    generator: Any = load_plugin("generators", params.generator.name).build(params.generator.config, device)
+    generator.load_adapter(LORA)
+    clips = [
+        load_clip(model.model, device, model.pretrained) for model in (params.clip.discriminator, params.clip.judge)
+    ]
+    unseen = LabelSpace.load(params.label_space).unseen
+    template, steps = params.clip.prompt_template, settings.num_inference_steps
+    return Studio(generator, *clips, unseen, template, params.seed, steps, settings.batch_size)
+
+
+def drawn_before(studio: Studio, wanted: Sequence[Draw]) -> list[Row]:
+    """Rows of the manifest of generate_images, if there is one and a batch of it comes out the same when drawn again.
+
+    Raises: ValueError where it does not: the manifest is of other settings, prompts or weights.
+    """
+    path = SYNTHETIC / "manifest.parquet"
+    if not path.exists():
+        return []
+    rows = pq.read_table(path, schema=MANIFEST_SCHEMA).to_pylist()
+    known = {row["image_id"]: row for row in rows}
+    again = [draw for draw in wanted if draw.image_id in known][: studio.batch_size]
+    redrawn, _ = studio.draw_shard("again", again, lambda num_images: None)
+    before = [known[draw.image_id] for draw in again]
+    if not again or max(_difference(before, redrawn, name) for name in LOGITS) > MAX_DIFFERENCE:
+        raise ValueError(f"{path} was drawn with other settings than these: run `dvc repro generate_images` first")
+    return rows
+
+
+def _difference(some: Sequence[Row], others: Sequence[Row], name: str) -> float:
+    """The largest between two lists of logits."""
+    a, b = (np.array([row[name] for row in rows]) for rows in (some, others))  # (B, U)
+    return float(np.abs(a - b).max())
+
+
+def _draw(studio: Studio, draws: Sequence[Draw]) -> Iterator[Row]:
+    store, size = ShardStore(_folder()), 4 * studio.batch_size
+    with tqdm(total=len(draws), desc="drawing the pool", unit="image") as bar:
+        for start in range(0, len(draws), size):
+            part, name = draws[start : start + size], f"pool-{start:05d}.tar"
+            rows = store.finished_rows(name)
+            if rows is None or [row["image_id"] for row in rows] != [draw.image_id for draw in part]:
+                rows, samples = studio.draw_shard(name, part, bar.update)
+                store.keep(Shard(name, rows, [False] * len(rows), samples))
+            else:
+                bar.update(len(rows))
+            yield from rows
+
+
+def _folder() -> Path:
+    """Where the pool lies: a folder of its own for every setting, weight and prompt that shapes an image."""
+    definition = stage_definition("generate_images")
+    shaping = {key: value for key, value in definition["params"].items() if not key.startswith("generate_images.")}
+    shaping["steps"] = definition["params"]["generate_images.num_inference_steps"]
+    deps = [dep for dep in definition["deps"] if dep not in SHAPES_NO_IMAGE]
+    folder = project_root() / ".work" / "allocation" / fingerprint({"params": shaping, "deps": deps})
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

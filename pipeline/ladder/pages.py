@@ -1,0 +1,214 @@
+"""What the ladder's report looks like: docs/results.md, the summary in README.md, two figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import matplotlib
+
+matplotlib.use("Agg")
+import pandas as pd
+from matplotlib.figure import Figure
+from points import FULL, SUPERVISED, Ladder
+
+from tailorset.bootstrap import Interval
+
+MEASURES = {"zsl_map": "ZSL mAP", "zsl_f1": "ZSL F1@3", "gzsl_map": "GZSL mAP", "gzsl_f1": "GZSL F1@3"}
+SUMMARY = re.compile(r"(<!-- ladder -->\n).*?(<!-- /ladder -->)", re.DOTALL)
+ASIDE = ("clip", "without_fusion", "supervised", SUPERVISED)  # rows that are no step up from the one before
+Gaps = Mapping[str, Interval | None]
+
+
+def percent(row: pd.Series, name: str, signed: bool = False) -> str:
+    """`48.7 [46.1, 50.9]`: a figure in percent with its interval."""
+    if pd.isna(row[name]):
+        return "not measured"
+    sign = "+" if signed else ""
+    value, low, high = (100 * row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def verdict(row: pd.Series, name: str) -> str:
+    """Whether a difference's interval lies above 0, below it, or holds it."""
+    if pd.isna(row[name]):
+        return ""
+    if row[f"{name}_low"] > 0:
+        return "helps"
+    return "hurts" if row[f"{name}_high"] < 0 else "no effect shown"
+
+
+def markdown(table: pd.DataFrame) -> str:
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)])
+
+
+def ladder_table(table: pd.DataFrame) -> str:
+    rows = [
+        {"row": row["title"]}
+        | {title: percent(row, key) for key, title in MEASURES.items()}
+        | {
+            "step, ZSL mAP": "" if row["row"] in ASIDE else percent(row, "step", signed=True),
+            "MLflow runs": run_names(row),
+        }
+        for _, row in table.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def run_names(row: pd.Series) -> str:
+    rung = FULL if row["row"].startswith("clip") else row["row"]
+    return f"`ladder-{row['world']}-{rung}-*`"
+
+
+def component_table(table: pd.DataFrame) -> str:
+    rows = [
+        {
+            "component": row["component"],
+            "measured as": f"`{row['with']}` - `{row['without']}`",
+            "ZSL mAP": percent(row, "zsl_map", signed=True),
+            "GZSL mAP": percent(row, "gzsl_map", signed=True),
+            "verdict (ZSL)": verdict(row, "zsl_map"),
+        }
+        for _, row in table.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def label_table(table: pd.DataFrame) -> str:
+    shown = {"clip": "raw CLIP", "seen": "seen only", FULL: "full", SUPERVISED: "supervised"}
+    rows = [
+        {"label": row["label"]}
+        | {title: f"{100 * row[key]:.1f}" for key, title in shown.items()}
+        | {"full - seen only": f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"}
+        for _, row in table.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def image_table(table: pd.DataFrame) -> str:
+    shares = {"judge_precision": "judge accepts of the kept", "oracle_precision": "really show their labels (oracle)"}
+    rows = [
+        {"row": row["row"], "images drawn": f"{row['drawn']:.0f}", "kept": f"{row['kept']:.0f}"}
+        | {title: f"{100 * row[key]:.1f} %" for key, title in shares.items() if key in row}
+        for _, row in table.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def curve_table(table: pd.DataFrame) -> str:
+    rows = [
+        {"setting": f"`{row['setting']}`", "value": f"{row['value']:g}", "ZSL mAP": percent(row, "zsl_map")}
+        for _, row in table.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
+def gap_sentence(world: str, gap: Interval | None) -> str:
+    if gap is None:
+        return f"{world}: none to state: full supervision is not measured, or its difference to raw CLIP may be 0."
+    return f"{world}: {gap} of the way from raw CLIP to full supervision (goal 0.9)."
+
+
+def results_page(ladder: Ladder, tables: Mapping[str, pd.DataFrame], gaps: Gaps) -> str:
+    """docs/results.md."""
+    seeds = " and ".join(f"{len(world.seeds)} seeds in {name}" for name, world in ladder.worlds.items())
+    parts = [
+        "# Results\n",
+        "Made by `make ladder` from the points' test scores; do not edit. Figures are percent with"
+        f" {100 * ladder.level:.0f} % bootstrap intervals over test photographs and seeds ({seeds}); a step or a"
+        " difference is paired: both rows on the same resamples. Each figure's runs are in MLflow under the name in the"
+        " last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml` with the settings"
+        " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier.\n",
+    ]
+    for world in ladder.worlds:
+        if world not in gaps:
+            parts.append(f"## {world}\n\nNot measured yet: `make ladder`.\n")
+            continue
+        part = {name: table[table["world"] == world] for name, table in tables.items() if "world" in table}
+        parts += [
+            f"## {world}\n",
+            ladder_table(part["ladder"]) + "\n",
+            f"**Gap closed.** {gap_sentence(world, gaps[world])}\n",
+            component_table(part["components"]) + "\n",
+            "Average precision of each unseen label:\n",
+            label_table(part["per_label"]) + "\n",
+            "Generated images, means over the seeds:\n",
+            image_table(part["images"]) + "\n",
+        ]
+    parts += [
+        "## Curves\n",
+        f"ZSL mAP of {next(iter(gaps))} along one setting, {len(ladder.curves.seeds)} seeds.\n",
+        curve_table(tables["curves"]) + "\n",
+        "![Curves](pictures/ladder_curves.png)\n\n![The ladder](pictures/ladder.png)\n",
+        "## Make a row again\n",
+        "Seed 0 of each row; `reports/metrics.json` then holds its figures. Other seeds keep the photographs of seed 0,"
+        " which only the ladder does.\n",
+        *(f"**{rung.title}**\n\n    {command(ladder, name)}\n" for name, rung in ladder.rungs.items()),
+    ]
+    return "\n".join(parts)
+
+
+def command(ladder: Ladder, rung: str) -> str:
+    """The experiment that makes seed 0 of a rung on the first world."""
+    settings = ladder.base | ladder.rungs[rung].settings
+    return "dvc exp run " + " ".join(f"-S '{key}={spelled(value)}'" for key, value in settings.items())
+
+
+def spelled(value: object) -> str:
+    """A value as `dvc exp run -S` reads it: [real], true, 0.003."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(spelled, value)) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def with_summary(readme: str, tables: Mapping[str, pd.DataFrame], gaps: Gaps) -> str:
+    """README.md with the block between its two ladder marks renewed.
+
+    Raises:
+        ValueError: README.md lacks the marks.
+    """
+    if not SUMMARY.search(readme):
+        raise ValueError("README.md has no `<!-- ladder -->` and `<!-- /ladder -->` lines to put the summary between")
+    world = next(iter(gaps))
+    table = tables["ladder"][tables["ladder"]["world"] == world]
+    rows = [
+        {"test split, %": row["title"]} | {title: percent(row, key) for key, title in MEASURES.items()}
+        for _, row in table.iterrows()
+    ]
+    text = markdown(pd.DataFrame(rows)) + "\n\n" + gap_sentence(world, gaps[world]) + "\n"
+    return SUMMARY.sub(lambda match: match[1] + text + match[2], readme)
+
+
+def ladder_figure(table: pd.DataFrame) -> Figure:
+    """ZSL and GZSL mAP of every row with intervals, a column of panels a world."""
+    worlds = list(dict.fromkeys(table["world"]))
+    figure = Figure(figsize=(6.5 * len(worlds), 0.42 * table["row"].nunique() + 1.2), layout="constrained")
+    panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
+    for axes, world in zip(panels, worlds, strict=True):
+        rows = table[table["world"] == world].reset_index()
+        for shift, key, colour in ((-0.12, "zsl_map", "#33608c"), (0.12, "gzsl_map", "#e0a458")):
+            errors = 100 * abs(rows[[f"{key}_low", f"{key}_high"]].sub(rows[key], axis=0).to_numpy().T)
+            style = {"fmt": "o", "color": colour, "capsize": 3, "label": MEASURES[key]}
+            axes.errorbar(100 * rows[key], rows.index + shift, xerr=errors, **style)
+        axes.set_yticks(rows.index, rows["title"])
+        axes.set(title=world, xlabel="mAP on the test photographs, %")
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].invert_yaxis()
+    panels[0].legend(loc="lower right", frameon=False)
+    return figure
+
+
+def curves_figure(table: pd.DataFrame) -> Figure:
+    """ZSL mAP along each setting."""
+    settings = list(dict.fromkeys(table["setting"]))
+    figure = Figure(figsize=(3.2 * len(settings), 3), layout="constrained")
+    for axes, setting in zip(figure.subplots(1, len(settings), sharey=True, squeeze=False)[0], settings, strict=True):
+        rows = table[table["setting"] == setting]
+        errors = 100 * abs(rows[["zsl_map_low", "zsl_map_high"]].sub(rows["zsl_map"], axis=0).to_numpy().T)
+        axes.errorbar(range(len(rows)), 100 * rows["zsl_map"], yerr=errors, fmt="o-", color="#33608c", capsize=3)
+        axes.set_xticks(range(len(rows)), [f"{value:g}" for value in rows["value"]])
+        axes.set(xlabel=setting.partition(".")[2])
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("ZSL mAP, %")
+    return figure

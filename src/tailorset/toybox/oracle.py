@@ -1,0 +1,84 @@
+"""The toybox's truth: a network, supervised on every label and colour, that says what an image really shows.
+
+For measuring only: what decides anything about a run must not know it.
+Letters: B images of a batch, N images, L labels, C colours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IMAGE_PX = 32
+WEIGHTS = "oracle.safetensors"
+BATCH = 256
+REMEDY = "restore it with `git checkout -- models/foundation`"
+
+
+class Oracle(nn.Module):
+    """Images (B, 3, 32, 32) in [0, 1] -> logits (B, L, 1 + C): label visible; visible in each of the colours."""
+
+    def __init__(self, labels: Sequence[str], colours: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.labels, self.colours, self.width = tuple(labels), tuple(colours), width
+        widths = (3, width, 2 * width, 4 * width, 6 * width)
+        blocks = [_block(a, b, stride) for a, b, stride in zip(widths, widths[1:], (1, 2, 2, 1), strict=False)]
+        self.features = nn.Sequential(*blocks)
+        self.head = nn.Linear(widths[-1], len(labels) * (1 + len(colours)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        peak = self.features(2 * images - 1).amax(dim=(2, 3))
+        return self.head(peak).view(len(images), len(self.labels), -1)
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """(N, L, 1 + C) of images (N, 3, H, W) in [0, 1] of any size, as `forward` orders them, in [0, 1]."""
+        if images.shape[-2:] != (IMAGE_PX, IMAGE_PX):
+            images = F.interpolate(images, size=(IMAGE_PX, IMAGE_PX), mode="area")
+        return torch.cat([self(batch).sigmoid() for batch in images.split(BATCH)])
+
+    def shown(self, images: Tensor) -> Tensor:
+        """(N, L) probability that each label is visible in images (N, 3, H, W) in [0, 1]."""
+        return self.probabilities(images)[..., 0]
+
+
+def save_oracle(oracle: Oracle, folder: Path) -> None:
+    """Write the weights in half precision, with the names of labels and colours in one header entry."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {"labels": oracle.labels, "colours": oracle.colours, "width": oracle.width}
+    state = {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in oracle.state_dict().items()}
+    save_file(state, folder / WEIGHTS, metadata={"oracle": json.dumps(header)})
+
+
+def load_oracle(folder: Path) -> Oracle:
+    """Read what `save_oracle` wrote, in float32 and evaluation mode.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            oracle = Oracle(**json.loads(file.metadata()["oracle"]))
+            oracle.load_state_dict({key: file.get_tensor(key) for key in list(file.keys())})
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"oracle {path} cannot be used ({type(error).__name__}: {error}); {REMEDY}") from error
+    return oracle.eval().requires_grad_(False)
+
+
+def _block(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+        nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(channels_out),
+        nn.ReLU(),
+    )

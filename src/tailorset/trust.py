@@ -1,0 +1,130 @@
+"""What a score is worth: calibrated probabilities, a threshold a label, and when to leave a question open.
+
+Letters: N images, L labels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+FILE_VERSION = 1
+CLIP = 1e-6  # probabilities of exactly 0 or 1 have no logit
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """calibrated = sigmoid(scale * logit(score) + bias); the label is present from `threshold` on.
+
+    Scores whose calibrated probability lies strictly between `abstain_low` and `abstain_high` are better left open.
+    """
+
+    scale: float = 1.0
+    bias: float = 0.0
+    threshold: float = 0.5
+    abstain_low: float = 0.5
+    abstain_high: float = 0.5
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """probabilities: (N, L) calibrated; present, abstained: (N, L) bool. What abstains still has its `present`."""
+
+    probabilities: Tensor
+    present: Tensor
+    abstained: Tensor
+
+    def columns(self, indices: list[int]) -> Decisions:
+        """The decisions on these labels only."""
+        return Decisions(self.probabilities[:, indices], self.present[:, indices], self.abstained[:, indices])
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """A rule a label, in the order of the classifier's scores."""
+
+    rules: dict[str, LabelRule]
+
+    def __post_init__(self) -> None:
+        for label, rule in self.rules.items():
+            if problem := _problem(rule):
+                raise ValueError(f"thresholds of {label!r}: {problem}: run `dvc repro fit_thresholds` again")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(self.rules)
+
+    def apply(self, scores: Tensor) -> Decisions:
+        """Decide on a classifier's scores, (N, L) in [0, 1].
+
+        Raises:
+            ValueError: the scores have another number of labels.
+        """
+        if scores.shape[-1] != len(self.rules):
+            raise ValueError(f"{scores.shape[-1]} scores an image, thresholds for {len(self.rules)}: {self.labels}")
+        probabilities = (self._column("scale") * score_logits(scores) + self._column("bias")).sigmoid()
+        low, high = self._column("abstain_low"), self._column("abstain_high")
+        abstained = (probabilities > low) & (probabilities < high)
+        return Decisions(probabilities, probabilities >= self._column("threshold"), abstained)
+
+    def save(self, path: Path) -> None:
+        """Stable JSON: a version and one object a label, in the order of the scores."""
+        labels = [{"label": label} | asdict(rule) for label, rule in self.rules.items()]
+        content = json.dumps({"version": FILE_VERSION, "labels": labels}, indent=2, allow_nan=False)
+        path.write_text(content + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Thresholds:
+        """Thresholds that `save` wrote.
+
+        Raises:
+            ValueError: the file is missing, damaged, or of another version.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            version = content["version"]
+            rules = {entry.pop("label"): LabelRule(**entry) for entry in content["labels"]}
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} holds no thresholds ({error}): run `dvc repro fit_thresholds`") from error
+        if version != FILE_VERSION:
+            raise ValueError(f"{path} has version {version}, not {FILE_VERSION}: run `dvc repro fit_thresholds`")
+        return cls(rules)
+
+    def _column(self, name: str) -> Tensor:
+        return torch.tensor([getattr(rule, name) for rule in self.rules.values()], dtype=torch.float64)
+
+
+def one_threshold(labels: Sequence[str]) -> Thresholds:
+    """The rule to beat: scores taken for probabilities, every label present from 0.5 on, nothing left open."""
+    return Thresholds({label: LabelRule() for label in labels})
+
+
+def score_logits(scores: Tensor) -> Tensor:
+    """log p / (1 - p), float64, of scores in [0, 1]."""
+    return scores.double().clamp(CLIP, 1 - CLIP).logit()
+
+
+def abstain_band(threshold: float, max_risk: float) -> tuple[float, float]:
+    """Where a decision is expected to be wrong more often than `max_risk`: (low, high) of calibrated probability.
+
+    Saying "absent" at p is wrong with probability p, saying "present" with 1 - p.
+    """
+    low, high = min(threshold, max_risk), max(threshold, 1 - max_risk)
+    return low, high
+
+
+def _problem(rule: LabelRule) -> str | None:
+    values = asdict(rule)
+    if bad := [name for name, value in values.items() if type(value) is not float or not math.isfinite(value)]:
+        return f"{bad[0]} is {values[bad[0]]!r}, not a finite number"
+    if rule.scale <= 0:
+        return f"scale is {rule.scale}, which would turn the ranking round or lose it"
+    if not 0 <= rule.abstain_low <= rule.threshold <= rule.abstain_high <= 1:
+        return f"abstain_low <= threshold <= abstain_high does not hold: {rule}"
+    return None

@@ -1,0 +1,227 @@
+"""The ladder: which points it has, that a product is made once, and that its report says what the scores say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "ladder"))
+import measure
+import pages
+import report
+from points import Point, load_ladder
+from workspace import Workspace, merged
+
+from tailorset.metrics import multilabel_metrics
+from tailorset.records import LabelSpace
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def settings(project: Path) -> Path:
+    """A project with the shipped ladder, fewer seeds and no curves."""
+    content = yaml.safe_load((ROOT / "pipeline/ladder/params.yaml").read_text())
+    content["worlds"]["toybox"]["seeds"] = [0, 1]
+    content |= {"num_resamples": 200, "curves": {"seeds": [0], "settings": {"filter_images.threshold": [0.9]}}}
+    path = project / "ladder.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def changed(path: Path, **blocks: object) -> Path:
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | blocks))
+    return path
+
+
+def test_points_are_the_base_with_the_settings_of_a_rung(settings: Path) -> None:
+    points = {(point.name, point.seed): point for point in load_ladder(settings).points("toybox")}
+    base = points["full", 0].settings
+    assert points["without_fusion", 1].settings == base | {"train_classifier.fusion": False}
+    assert points["filter_images.threshold=0.9", 0].settings == base | {"filter_images.threshold": 0.9}
+    assert ("filter_images.threshold=0.9", 1) not in points
+
+
+def test_shipped_ladder_is_valid_and_its_second_world_has_other_unseen_labels(project: Path) -> None:
+    ladder = load_ladder(ROOT / "pipeline/ladder/params.yaml")
+    first, second = (LabelSpace.load(world.label_space) for world in ladder.worlds.values())
+    assert not set(first.unseen) & set(second.unseen)
+    assert set(first.names) == set(second.names)
+
+
+def test_a_world_without_results_is_said_to_be_not_measured(results: Path) -> None:
+    page = Path("docs/results.md").read_text()
+    assert "## toybox_b\n\nNot measured yet" in page
+    assert page.index("## toybox\n") < page.index("## toybox_b\n")
+
+
+def test_bad_settings_are_named(settings: Path) -> None:
+    with pytest.raises(ValueError, match=r"train_classifier\.fussion.*does not have"):
+        load_ladder(changed(settings, base={"train_classifier.fussion": True}))
+    with pytest.raises(ValueError, match="'nothing'"):
+        load_ladder(changed(settings, base={}, components={"fusion": ["full", "nothing"]}))
+    with pytest.raises(ValueError, match=r"\[7\]"):
+        load_ladder(changed(settings, components={}, curves={"seeds": [7], "settings": {}}))
+
+
+STAGE = """
+import json, os, yaml
+from pathlib import Path
+if __name__ == "__main__":
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    log = Path(os.environ["RUNS"])
+    log.write_text(log.read_text() + f"{params['block']['value']}\\n")
+    Path("data").mkdir(exist_ok=True)
+    Path("data/out.json").write_text(json.dumps(params["block"]))
+    if params["block"]["value"] == 13:
+        raise SystemExit("bad luck")
+"""
+
+
+@pytest.fixture
+def small_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one stage that notes each run."""
+    for folder in ("src", "pipeline", "models/foundation", "data/labels"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "pipeline" / "draw.py").write_text(STAGE)
+    stage = {"cmd": "", "deps": ["pipeline/draw.py"], "params": ["block"], "outs": ["data/out.json"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"draw": stage}}))
+    (tmp_path / "params.yaml").write_text("block: {value: 1}\nother: {value: 1}\n")
+    (tmp_path / "runs").write_text("")
+    monkeypatch.setenv("RUNS", str(tmp_path / "runs"))
+    return tmp_path
+
+
+def test_a_product_is_made_once_and_shared(small_root: Path) -> None:
+    here, there = (Workspace(small_root, small_root / ".work" / name) for name in ("here", "there"))
+    here.run("draw", {"block.value": 5})
+    there.run("draw", {"block.value": 5, "other.value": 9})  # what the stage does not depend on
+    there.run("draw", {"block.value": 6})
+    here.run("draw", {"block.value": 5})
+    assert (small_root / "runs").read_text().split() == ["5", "6"]
+    values = [json.loads((space.folder / "data/out.json").read_text())["value"] for space in (here, there)]
+    assert values == [5, 6]
+
+
+def test_a_failed_stage_leaves_no_product_and_changed_code_makes_a_new_one(small_root: Path) -> None:
+    workspace = Workspace(small_root, small_root / ".work" / "here")
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="bad luck"):
+            workspace.run("draw", {"block.value": 13})
+    workspace.run("draw", {"block.value": 5})
+    script = small_root / "pipeline" / "draw.py"
+    script.write_text(script.read_text() + "\n")
+    workspace.run("draw", {"block.value": 5})
+    assert (small_root / "runs").read_text().split() == ["13", "13", "5", "5"]
+
+
+def test_merged_sets_keys_and_names_what_it_cannot_reach() -> None:
+    assert merged({"a": {"b": 1, "c": 2}}, {"a.b": 3}) == {"a": {"b": 3, "c": 2}}
+    with pytest.raises(KeyError):
+        merged({"a": {}}, {"x.b": 3})
+
+
+QUALITY = {"full": 2.0, "filtered": 2.0, "supervised_residual": 3.0, "supervised": 3.0}  # of made-up scores; 0.5 else
+
+
+def write_results(ladder: object, image_ids: list[str], targets: pd.DataFrame) -> None:
+    """Scores of every point: the truth times a quality, with noise of the seed."""
+    names = list(targets.columns)
+    for point in ladder.points("toybox"):  # type: ignore[attr-defined]
+        point.folder.mkdir(parents=True)
+        rng = np.random.default_rng(point.seed)
+        noise = rng.normal(size=targets.shape)
+        rows = []
+        for method in ("clip", "clip_ensemble", "clip_normalised", "ours"):
+            quality = QUALITY.get(point.name, 0.5) if method == "ours" else 0.3
+            table = pd.DataFrame(quality * targets.to_numpy() + noise, columns=names).astype("float32")
+            rows.append(pd.DataFrame({"method": method, "image_id": image_ids}).join(table))
+        pd.concat(rows).sample(frac=1, random_state=0).to_parquet(point.folder / "scores.parquet")
+        counts = {"generate/images": 700, "filter/kept": 300}
+        counts |= {"filter/judge_precision": 0.7, "filter/oracle_precision": 0.6}
+        trained = 0 if point.name.startswith(("seen", "supervised")) else 300
+        (point.folder / "metrics.json").write_text(json.dumps(counts | {"num_synthetic_images": trained}))
+    targets.assign(image_id=image_ids).to_parquet(Path("data/ladder/toybox/targets.parquet"))
+
+
+@pytest.fixture
+def results(settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    ladder = load_ladder(settings)
+    names = LabelSpace.load("data/labels/toybox.yaml").names
+    truth = np.random.default_rng(5).integers(0, 2, (120, len(names)))
+    write_results(ladder, [f"test-{i}" for i in range(120)], pd.DataFrame(truth, columns=list(names)))
+    monkeypatch.setattr(report, "load_ladder", lambda: ladder)
+    Path("docs").mkdir()
+    Path("README.md").write_text("before\n<!-- ladder -->\nold\n<!-- /ladder -->\nafter\n")
+    report.main()
+    return settings
+
+
+def test_report_says_what_the_scores_say(results: Path) -> None:
+    table = pd.read_csv("reports/ladder/ladder.csv").set_index("row")
+    space = LabelSpace.load("data/labels/toybox.yaml")
+    targets = torch.from_numpy(
+        pd.read_parquet("data/ladder/toybox/targets.parquet")[list(space.unseen)].to_numpy("int8")
+    )
+    maps = []
+    for seed in (0, 1):
+        scores = pd.read_parquet(Point("toybox", "full", seed, {}).folder / "scores.parquet")
+        ours = scores[scores["method"] == "ours"].set_index("image_id").loc[[f"test-{i}" for i in range(120)]]
+        maps.append(multilabel_metrics(torch.from_numpy(ours[list(space.unseen)].to_numpy()), targets)["map"])
+    assert table.loc["full", "zsl_map"] == pytest.approx(np.mean(maps), abs=1e-5)
+    assert table.loc["full", "zsl_map_low"] < table.loc["full", "zsl_map"] < table.loc["full", "zsl_map_high"]
+
+
+def test_components_that_help_are_told_from_those_that_do_not(results: Path) -> None:
+    table = pd.read_csv("reports/ladder/components.csv").set_index("component")
+    assert table.loc["fusion", "zsl_map_low"] > 0  # full 2.0, without 0.5
+    assert table.loc["tuned text encoder", "zsl_map"] == 0  # both 2.0, same noise: paired
+    page = Path("docs/results.md").read_text()
+    assert "| fusion | `full` - `without_fusion` |" in page
+    lines = {line.split(" |")[0].strip("| "): line for line in page.splitlines()}
+    assert lines["fusion"].endswith("helps |")
+    assert lines["tuned text encoder"].endswith("no effect shown |")
+    gap = json.loads(Path("reports/ladder/metrics.json").read_text())["toybox/gap_closed"]
+    assert 0.5 < gap < 1
+
+
+def test_curves_say_which_values_are_not_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree("data/ladder/toybox/filter_images.threshold=0.9")
+    report.main()
+    table = pd.read_csv("reports/ladder/curves.csv").set_index("value")
+    assert table.loc[0.5, "zsl_map_low"] < table.loc[0.5, "zsl_map"]
+    assert "| `filter_images.threshold` | 0.9 | not measured |" in Path("docs/results.md").read_text()
+
+
+def test_rungs_that_were_not_run_are_rows_without_figures(results: Path) -> None:
+    shutil.rmtree("data/ladder/toybox/template/seed-1")
+    report.main()
+    table = pd.read_csv("reports/ladder/ladder.csv").set_index("row")
+    assert np.isnan(table.loc["template", "zsl_map"])
+    components = pd.read_csv("reports/ladder/components.csv").set_index("component")
+    assert np.isnan(components.loc["prompts by the language model", "zsl_map"])
+    assert components.loc["fusion", "zsl_map_low"] > 0
+    assert "| + images of template prompts, unfiltered | not measured |" in Path("docs/results.md").read_text()
+
+
+def test_readme_gets_the_summary_between_its_marks(results: Path) -> None:
+    readme = Path("README.md").read_text()
+    assert readme.startswith("before\n<!-- ladder -->\n| test split, % |")
+    assert readme.endswith("<!-- /ladder -->\nafter\n")
+    assert "old" not in readme
+    with pytest.raises(ValueError, match="no `<!-- ladder -->`"):
+        pages.with_summary("nothing to renew", {}, {})
+
+
+def test_measure_names_an_unknown_world(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "load_ladder", lambda: load_ladder(settings))
+    with pytest.raises(ValueError, match="'toyboks' is not in the ladder"):
+        measure.main("toyboks")

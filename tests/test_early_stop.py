@@ -1,0 +1,29 @@
+"""Early stopping and the reward-hacking gauge, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
+
+RISE_AND_FALL = [
+    Evaluation(0, 0.40, 0.50), Evaluation(10, 0.45, 0.52), Evaluation(20, 0.60, 0.55), Evaluation(30, 0.60, 0.40),
+    Evaluation(40, 0.55, 0.45),
+]  # fmt: skip
+
+
+def test_the_best_is_the_discriminators_and_the_earliest_of_equals() -> None:
+    assert best(RISE_AND_FALL) == RISE_AND_FALL[2]
+    assert best(RISE_AND_FALL[:1]).update == 0
+
+
+@pytest.mark.parametrize(("patience", "num_evaluations"), [(1, 4), (2, 5)])
+def test_tuning_is_over_when_patience_is_used_up_and_not_before(patience: int, num_evaluations: int) -> None:
+    ends = [is_over(RISE_AND_FALL[:count], patience) for count in range(len(RISE_AND_FALL) + 1)]
+    assert ends.index(True) == num_evaluations
+
+
+def test_the_gauge_is_the_gain_only_the_discriminator_sees() -> None:
+    assert reward_hacking(RISE_AND_FALL[0], RISE_AND_FALL[2]) == pytest.approx(0.20 - 0.05)
+    assert reward_hacking(RISE_AND_FALL[0], RISE_AND_FALL[3]) == pytest.approx(0.20 + 0.10)  # the judge is worse off
+    assert reward_hacking(RISE_AND_FALL[0], RISE_AND_FALL[0]) == 0
