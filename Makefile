@@ -42,6 +42,8 @@ ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
 
 ladder: setup  ## what each part of the method brings: docs/results.md (hours on two cores; goes on where it was)
 	dvc repro pipeline/ladder/dvc.yaml
+	dvc repro evaluate
+	dvc repro --force --single-item data_card  # now with the verdicts
 	test ! -e reports/evaluate/scores.parquet || dvc repro --force --single-item data_card
 
 foundation: setup  ## train the toybox world's foundation models again (hours on a CPU)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -44,7 +45,7 @@ def read_candidates(stage: Stage) -> Candidates:
     table = join_candidates(synthetic, pd.read_parquet(FILTERED / "manifest.parquet"))
     settings, space = stage.params.filter_images, stage.label_space
     rule: Filter = load_plugin("filters", settings.name).build(settings.config, space)
-    scores = torch.tensor(table["judge_logits"].to_list())
+    scores = torch.from_numpy(np.stack(table["judge_logits"].to_list()))
     decisions = rule.decide(scores, table["requested"].to_list())
     table["judged"] = [decision.kept for decision in decisions]
     table["judge_confidence"] = [decision.confidence for decision in decisions]
@@ -71,7 +72,7 @@ def read_scores(stage: Stage, method: str, image_ids: Sequence[str]) -> torch.Te
     """(N, L) scores of one method, in the order of the images."""
     table = pd.read_parquet(SCORES)
     chosen = table[table["method"] == method].set_index("image_id")
-    return torch.from_numpy(chosen.loc[list(image_ids), list(stage.label_space.names)].to_numpy("float32"))
+    return torch.tensor(chosen.loc[list(image_ids), list(stage.label_space.names)].to_numpy("float32"))
 
 
 def read_precisions(stage: Stage, photos: Photos) -> list[Precision]:

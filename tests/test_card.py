@@ -1,8 +1,10 @@
-"""The data card: its facts agree with a small made-up run, and its page is safe and leads with what cannot be drawn."""
+"""The data card of a small made-up run says what happened in it, whatever the LLM wrote."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import re
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,167 +13,239 @@ import torch
 from PIL import Image
 
 from tailorset.bootstrap import Interval
-from tailorset.candidates import Candidates, join_candidates
+from tailorset.candidates import Candidates, join_candidates, stored_probabilities
 from tailorset.card import LabelCard, Options, label_card, shown_ids
-from tailorset.card_page import render
-from tailorset.confusions import Photos
-from tailorset.near_duplicates import closest_pairs, signature
-from tailorset.records import Label, LabelSpace
-from tailorset.verdicts import Precision, ladder_gains, precisions, verdict
+from tailorset.card_page import MAX_PX, data_uri, render
+from tailorset.confusions import Photos, confusions
+from tailorset.near_duplicates import signature
+from tailorset.records import LabelSpace
+from tailorset.verdicts import Precision, verdict
 
-UNSEEN, SEEN = ("boat", "cup", "key"), ("hat", "spoon")
-SPACE = LabelSpace(
-    name="small",
-    labels=tuple(Label(name=name, seen=name in SEEN) for name in (*UNSEEN, *SEEN)),
-    confusable=frozenset({frozenset({"boat", "hat"})}),
+SPACE = LabelSpace.model_validate(
+    {
+        "name": "small",
+        "labels": [{"name": name, "seen": name == "tree"} for name in ("key", "cup", "fish", "boat", "tree")],
+        "confusable": [["key", "tree"]],
+    }
 )
-HOSTILE = 'a boat <script>alert("x")</script> & more'
-ROWS = [  # image, prompt, requested, kept, judged
-    ("i0", "p0", ["boat"], True, True),
-    ("i1", "p0", ["boat"], True, False),
-    ("i2", "p0", ["boat"], False, True),
-    ("i3", "p1", ["boat", "cup"], True, True),
-    ("i4", "p2", ["key"], False, False),
-    ("i5", "p2", ["key"], False, False),
-]
-PROMPTS = pd.DataFrame({
-    "prompt_id": ["p0", "p1", "p2"], "text": [HOSTILE, "a boat next to a cup", "a key"],
-    "labels": [["boat"], ["boat", "cup"], ["key"]], "origin": ["llm", "retry", "template"],
-})  # fmt: skip
+HOSTILE = "<script>alert(\"x\")</script> a key & 'cup'"
+# asked for, kept, judge agrees to keep it, best other label by both CLIPs
+DRAWN = [
+    (["key"], True, True, "tree"), (["key"], True, False, "tree"), (["key"], True, True, "cup"),
+    (["key"], False, True, "cup"), (["key"], False, False, "cup"), (["key"], False, False, "tree"),
+    (["key", "cup"], True, True, "fish"), (["cup"], True, True, "fish"),
+    (["fish"], False, False, "key"), (["fish"], False, False, "key"),
+]  # fmt: skip
+TWINS = (0, 2)  # candidates with nearly the same pixels
+OPTIONS = Options(num_shown=4, near_duplicate=0.95, low_pass_rate=0.1)
+
+
+def picture(row: int) -> Image.Image:
+    """Random blocks; of the twins, the second one is the first with noise."""
+    rng = np.random.default_rng(TWINS[0] if row == TWINS[1] else row)
+    pixels = rng.integers(0, 255, (8, 8, 3)).repeat(4, 0).repeat(4, 1)
+    noise = np.random.default_rng(100 + row).normal(0, 4, pixels.shape)
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+
+
+def logits(labels: list[str], shown: bool, other: str) -> list[float]:
+    """(L,) scores: a label that is shown beats `other` by 3; one that is not loses to it by 3 and to the boat by 2."""
+    scores = dict.fromkeys(SPACE.names, -9.0) | {"boat": -9.0 if shown else 4.0, other: -1.0 if shown else 5.0}
+    return list((scores | dict.fromkeys(labels, 2.0)).values())
 
 
 @pytest.fixture(scope="module")
 def candidates() -> Candidates:
-    table = pd.DataFrame(ROWS, columns=["image_id", "prompt_id", "requested", "kept", "judged"])
-    table["labels"] = [labels if kept else [] for labels, kept in zip(table["requested"], table["kept"], strict=True)]
-    table["reason"] = ["kept" if kept else f"{labels[0]} below threshold" for labels, kept in
-                       zip(table["requested"], table["kept"], strict=True)]  # fmt: skip
-    table["confidence"], table["judge_confidence"] = [0.9, 0.8, 0.4, 0.7, 0.1, 0.2], [0.9, 0.3, 0.8, 0.7, 0.1, 0.1]
-    requested = np.array([[name in labels for name in UNSEEN] for labels in table["requested"]])
-    probabilities = np.where(requested, table["confidence"].to_numpy()[:, None], np.nan)
-    logits = np.random.default_rng(0).normal(size=(len(table), len(SPACE.names)))
-    logits[4:, SPACE.index("spoon")] = 9.0  # what rejected keys look like
-    pictures = [
-        np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8) for seed in (0, 0, 2, 3, 4, 5)
-    ]
-    signatures = np.stack([signature(Image.fromarray(picture)) for picture in pictures])
-    scorers = ("discriminator", "judge")
-    return Candidates(table, SPACE, dict.fromkeys(scorers, probabilities), dict.fromkeys(scorers, logits), signatures)
+    by_filter = np.array([logits(labels, kept, other) for labels, kept, _, other in DRAWN])
+    by_judge = np.array([logits(labels, judged, other) for labels, _, judged, other in DRAWN])
+    manifest = pd.DataFrame({"image_id": [f"image{i}" for i in range(len(DRAWN))]})
+    manifest["prompt_id"] = ["first" if i < 4 else f"prompt{i}" for i in range(len(DRAWN))]
+    manifest["labels"] = [labels for labels, *_ in DRAWN]
+    manifest["discriminator_logits"] = list(by_filter[:, :4])
+    manifest["judge_logits"] = list(by_judge[:, :4])
+    filtered = pd.DataFrame(
+        {
+            "image_id": manifest["image_id"],
+            "kept": [kept for _, kept, *_ in DRAWN],
+            "labels": [labels if kept else [] for labels, kept, *_ in DRAWN],
+            "reason": ["kept" if kept else f"{labels[0]} below threshold" for labels, kept, *_ in DRAWN],
+            "confidence": 0.5,
+        }
+    )
+    table = join_candidates(manifest, filtered.iloc[::-1])
+    table["judged"], table["judge_confidence"] = [judged for _, _, judged, _ in DRAWN], 0.25
+    signatures = np.stack([signature(picture(row)) for row in range(len(DRAWN))])
+    scores = {"discriminator": by_filter, "judge": by_judge}
+    return Candidates(table, SPACE, stored_probabilities(manifest, SPACE.unseen), scores, signatures)
 
 
 @pytest.fixture(scope="module")
-def cards(candidates: Candidates) -> dict[str, LabelCard]:
-    rng = np.random.default_rng(1)
-    photos = Photos(tuple(f"photo{i}" for i in range(20)), rng.random((20, 5)), rng.integers(0, 2, (20, 5)))
-    gains = {"boat": Interval(0.05, 0.01, 0.09), "cup": Interval(0.02, -0.01, 0.05)}
-    precision = Precision(0.5, 0.4, Interval(0.1, 0.05, 0.15))
-    options = Options(num_shown=4, near_duplicate=0.95, low_pass_rate=0.1)
-    return {
-        name: label_card(name, candidates, PROMPTS, photos, "", precision, verdict(gains.get(name), 0.0), options)
-        for name in UNSEEN
-    }
+def photos() -> Photos:
+    """Six photos: two show a key; the two best scores for key are a photo of a tree and a photo of a key."""
+    targets = np.zeros((6, 5), dtype=int)
+    targets[[0, 5], 0] = 1
+    targets[[1, 2], 4] = 1
+    scores = np.zeros((6, 5))
+    scores[:, 0] = [0.8, 0.9, 0.1, 0.1, 0.1, 0.1]
+    return Photos(tuple(f"photo{i}" for i in range(6)), scores, targets)
 
 
-def page_of(cards: dict[str, LabelCard]) -> str:
-    ids = shown_ids(list(cards.values()))
-    sources = ({name: f"data:,{name}" for name in ids[kind]} for kind in ("generated", "photos"))
-    return render(list(cards.values()), {"generator": "somewhere/model"}, *sources)
+@pytest.fixture(scope="module")
+def cards(candidates: Candidates, photos: Photos) -> list[LabelCard]:
+    prompts = pd.DataFrame(
+        [("first", HOSTILE, ["key"], "llm"), ("never", "a key nobody drew", ["key"], "template")],
+        columns=["prompt_id", "text", "labels", "origin"],
+    )
+    shortfall = {"fish": "given up: not one kept in its share of the budget"}
+    precision = Precision(0.5, 0.25, Interval(0.25, 0.125, 0.375))
+    unmeasured = verdict(None, 0.0)
+    return [
+        label_card(label, candidates, prompts, photos, shortfall.get(label, ""), precision, unmeasured, OPTIONS)
+        for label in SPACE.unseen
+    ]
 
 
-def test_rates_count_candidates_kept_and_what_the_judge_says(cards: dict[str, LabelCard]) -> None:
-    boat, key = cards["boat"].rates, cards["key"].rates
-    assert (boat.drawn, boat.kept, boat.judge_kept, boat.confirmed) == (4, 3, 3, 2)
-    assert (boat.pass_rate, boat.confirmed_rate) == (0.75, pytest.approx(2 / 3))
-    assert (key.drawn, key.kept, key.confirmed_rate) == (2, 0, None)
-    prompts = {row.text: row for row in cards["boat"].prompts}
-    assert prompts[HOSTILE].rates.kept == 2
-    assert prompts["a boat next to a cup"].origin == "retry"
+def page(cards: list[LabelCard], **replaced: Any) -> str:
+    """The page with one-pixel images; `replaced` fields are set in the first card."""
+    cards = [dataclasses.replace(cards[0], **replaced), *cards[1:]]
+    ids = shown_ids(cards)
+    images = dict.fromkeys(ids["generated"] | ids["photos"], "data:image/png;base64,AAAA")
+    return render(cards, {"label space": "small"}, images, images)
 
 
-def test_sheets_show_where_the_judge_disagrees(cards: dict[str, LabelCard]) -> None:
-    sheets = {sheet.title: [tile.image_id for tile in sheet.tiles] for sheet in cards["boat"].sheets}
-    assert sheets["Kept"] == ["i0", "i1", "i3"]  # the surest first
-    assert sheets["Rejected"] == ["i2"]
-    assert sheets["Kept, but the judge says no"] == ["i1"]
-    assert sheets["Rejected, but the judge says yes"] == ["i2"]
-    rejected = cards["boat"].sheets[1].tiles[0]
-    assert rejected.lines == ("boat 0.40 / 0.40", "boat below threshold")
+def text_of(html: str) -> str:
+    return " ".join(re.sub(r"<style.*?</style>|<[^>]*>", " ", html, flags=re.DOTALL).split())
 
 
-def test_a_planted_duplicate_is_found_and_nothing_else(cards: dict[str, LabelCard]) -> None:
-    found = cards["boat"].duplicates
+def test_rates_are_those_of_the_candidates_asked_to_show_the_label(cards: list[LabelCard]) -> None:
+    key = cards[0]
+    assert (key.rates.drawn, key.rates.kept, key.rates.judge_kept, key.rates.confirmed) == (7, 4, 4, 3)
+    assert {partner: (rates.kept, rates.drawn) for partner, rates in key.partners} == {"alone": (3, 6), "cup": (1, 1)}
+    first, never = key.prompts
+    assert (first.rates.kept, first.rates.drawn, first.origin) == (3, 4, "llm")
+    assert (never.rates.drawn, never.rates.pass_rate, never.origin) == (0, None, "template")
+
+
+def test_sheets_show_images_with_scores_and_reasons(cards: list[LabelCard]) -> None:
+    kept, rejected, judge_no, judge_yes = cards[0].sheets
+    assert (kept.total, rejected.total, judge_no.total, judge_yes.total) == (4, 3, 1, 1)
+    assert {tile.image_id for tile in rejected.tiles} == {"image3", "image4", "image5"}
+    assert judge_no.tiles[0].lines == ("key 1.00 / 0.12",)
+    assert judge_yes.tiles[0].lines == ("key 0.04 / 0.95", "key below threshold")
+
+
+def test_a_planted_near_duplicate_is_found(cards: list[LabelCard]) -> None:
+    found = cards[0].duplicates
     assert (found.pairs, found.images) == (1, 2)
-    first, second = found.closest[0]
-    assert {first.image_id, second.image_id} == {"i0", "i1"}
-    assert cards["key"].duplicates.pairs == 0
+    assert [tile.image_id for tile in found.closest[0]] == ["image0", "image2"]
+    assert len(found.closest) == OPTIONS.num_shown // 2  # the next pairs too, to see where the limit lies
 
 
-def test_signatures_ignore_brightness_and_a_flat_image_resembles_nothing() -> None:
-    picture = np.random.default_rng(0).integers(0, 100, (32, 32, 3), dtype=np.uint8)
-    flat = np.full((32, 32, 3), 90, dtype=np.uint8)
-    marks = np.stack([signature(Image.fromarray(image)) for image in (picture, picture + 100, flat)])
-    pairs = {(pair.first, pair.second): pair.similarity for pair in closest_pairs(marks)}
-    assert pairs[0, 1] == pytest.approx(1)
-    assert pairs[0, 2] == pairs[1, 2] == 0
+def test_confusions_count_who_stands_in_the_way(candidates: Candidates, photos: Photos) -> None:
+    tree, cup, *_ = confusions("key", candidates, photos)
+    assert (tree.label, tree.look_alike) == ("tree", True)
+    assert tree.wins == pytest.approx(1 / 3)
+    assert tree.fools == pytest.approx(1 / 4)  # image1: kept, but the judge sees a tree
+    assert (tree.alarms, tree.usual) == (1, 0.5)  # the only false alarm shows a tree, as half of the photos do
+    assert (cup.label, cup.look_alike) == ("cup", False)
+    assert cup.wins == pytest.approx(2 / 3)
+    assert photos.false_alarms(0).tolist() == [1]
 
 
-def test_confusions_name_who_wins_and_always_the_look_alikes(cards: dict[str, LabelCard]) -> None:
-    key = {row.label: row for row in cards["key"].confusions}
-    assert key["spoon"].wins == 1.0
-    assert cards["boat"].confusions[0].label == "hat"
-    assert cards["boat"].confusions[0].look_alike
+def test_a_label_without_kept_images_has_a_card_and_stands_first(cards: list[LabelCard]) -> None:
+    html = page(cards)
+    fish, boat = cards[2:]
+    assert fish.problems == ("none of 2 candidates kept", "given up: not one kept in its share of the budget")
+    assert boat.problems == ("no candidate drawn",)
+    assert fish.duplicates.pairs == 0
+    assert re.findall(r"<h2>(.*?)</h2>", html) == ["fish", "boat", "key", "cup"]
+    assert html.index("Cannot be drawn") < html.index("none of 2 candidates kept") < html.index("<table>")
+    assert "Every label can be drawn" not in html
 
 
-def test_page_leads_with_what_cannot_be_drawn_and_escapes_what_a_model_wrote(cards: dict[str, LabelCard]) -> None:
-    page = page_of(cards)
-    assert cards["key"].problems == ("none of 2 candidates kept",)
-    assert page.index("none of 2 candidates kept") < page.index("boat next to a cup")
-    assert page.index("<h2>key</h2>") < page.index("<h2>boat</h2>")
-    assert "<script>alert" not in page
-    assert "a boat &lt;script&gt;" in page
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "https://" not in page
-    assert page == page_of(cards)
+def test_labels_with_few_kept_images_are_named_as_hard(cards: list[LabelCard]) -> None:
+    html = page(cards[:2], problems=("under quota, budget spent",))
+    assert "Cannot be drawn" not in html
+    assert html.index("Hard to draw") < html.index("under quota, budget spent") < html.index("<table>")
+    assert "Every label can be drawn" in page(cards[:2])
 
 
-def test_verdict_follows_the_interval() -> None:
-    assert verdict(None, 0.0).answer == "not measured"
-    assert verdict(Interval(0.05, 0.01, 0.09), 0.0).answer == "yes"
-    assert verdict(Interval(0.05, 0.01, 0.09), 0.02).answer == "undecided"
-    assert verdict(Interval(-0.05, -0.09, -0.01), 0.0).answer == "no"
+def test_the_page_holds_the_facts_of_the_run(cards: list[LabelCard]) -> None:
+    text = text_of(page(cards))
+    for fact in (
+        "4 of 7 candidates kept (57 %)",
+        "confirms 75 % of the kept ones",
+        "4 images train the label",
+        "AP on test photos: 50.0 % ours, 25.0 % raw CLIP, +25.0 [+12.5, +37.5] points",
+        "1 pair, 2 images",
+        "look-alike",
+        "a key nobody drew",
+        "template",
+    ):
+        assert fact in text
 
 
-def test_gains_are_read_for_their_world_and_damage_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "per_label.csv"
-    assert ladder_gains(path, "small") == {}
-    rows = [("small", "boat", 0.05, 0.01, 0.09), ("other", "boat", 0.5, 0.1, 0.9)]
-    table = pd.DataFrame(rows, columns=["world", "label", "difference", "low", "high"])
-    table.to_csv(path)
-    assert ladder_gains(path, "small") == {"boat": Interval(0.05, 0.01, 0.09)}
-    table.drop(columns="low").to_csv(path)
-    with pytest.raises(ValueError, match="no column"):
-        ladder_gains(path, "small")
-    table.assign(low=1.0).to_csv(path)
-    with pytest.raises(ValueError, match="boat"):
-        ladder_gains(path, "small")
+def test_what_an_llm_wrote_is_text_and_nothing_else(cards: list[LabelCard]) -> None:
+    html = page(cards)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; a key &amp; &#39;cup&#39;" in html
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/|#)|https?:|url\(|@import", html)  # nothing is fetched
+    assert html == page(cards)
 
 
-def test_precision_of_a_label_without_photos_is_unknown() -> None:
-    rng = np.random.default_rng(0)
-    targets = torch.from_numpy(rng.integers(0, 2, (60, 2)))
-    targets[:, 1] = 0
-    ours, clip = targets + torch.rand(60, 2), torch.from_numpy(rng.random((60, 2)))
-    first, second = precisions(ours, clip, targets, 200, seed=0)
-    assert first.ours == 1.0
-    assert first.gain is not None
-    assert first.gain.low > 0
-    assert second == Precision(None, None, None)
+@pytest.mark.parametrize(
+    ("bounds", "answer"), [((0.01, 0.03), "yes"), ((-0.03, -0.01), "no"), ((-0.01, 0.03), "undecided")]
+)
+def test_a_measured_verdict_stands_with_its_interval(
+    cards: list[LabelCard], bounds: tuple[float, float], answer: str
+) -> None:
+    low, high = bounds
+    html = page(cards[:1], verdict=verdict(Interval((low + high) / 2, low, high), 0.0))
+    assert f"Worth generating? {answer} :" in text_of(html)
+    assert f"[{100 * low:+.1f}, {100 * high:+.1f}] points of AP against".replace("-", "−") in text_of(html)
+    assert "make ladder" not in html
 
 
-def test_manifests_of_different_runs_are_refused() -> None:
-    synthetic = pd.DataFrame({"image_id": ["a", "b"], "labels": [["boat"], ["cup"]]})
+def test_an_unmeasured_verdict_names_the_command(cards: list[LabelCard]) -> None:
+    text = text_of(page(cards))
+    assert "Worth generating? Not measured: make ladder" in text
+    assert "Worth generating? not measured ( make ladder )" in text
+
+
+def test_a_label_no_photo_shows_has_no_precision(cards: list[LabelCard]) -> None:
+    assert "No test photo shows it." in page(cards, precision=Precision(None, None, None))
+    assert "too few photos for an interval" in page(cards, precision=Precision(0.5, 0.5, None))
+
+
+def test_manifests_of_two_runs_are_not_mixed() -> None:
+    drawn = pd.DataFrame({"image_id": ["a", "b"], "labels": [["key"], ["key"]]})
     filtered = pd.DataFrame(
-        {"image_id": ["a", "c"], "kept": True, "labels": [[], []], "reason": "", "confidence": 1}
+        {"image_id": ["a", "c"], "kept": True, "labels": [["key"]] * 2, "reason": "", "confidence": 1}
     )
     with pytest.raises(ValueError, match="dvc repro filter_images"):
-        join_candidates(synthetic, filtered)
+        join_candidates(drawn, filtered)
+
+
+def test_small_images_are_embedded_exactly_and_large_ones_as_thumbnails() -> None:
+    assert data_uri(picture(0)).startswith("data:image/png;base64,")
+    large = data_uri(Image.new("RGB", (512, 256), "red"))
+    assert large.startswith("data:image/jpeg;base64,")
+    assert large == data_uri(Image.new("RGB", (512, 256), "red"))
+    assert len(large) < MAX_PX**2
+
+
+def test_streamed_scores_are_those_of_the_stored_pixels(tmp_path: Any, tiny_clip_folder: Any) -> None:
+    from tailorset.candidates import look_at_images
+    from tailorset.clip import load_clip
+    from tailorset.shards import encode_png, sha256, write_shard
+
+    contents = [(f"i{row}", encode_png(np.asarray(picture(row)))) for row in range(3)]
+    write_shard(tmp_path / "shards" / "0.tar", contents)
+    rows = pd.DataFrame({"image_id": ["i0", "i1", "i2"], "shard": "0.tar", "sha256": [sha256(c) for _, c in contents]})
+    clip = load_clip(f"local-dir:{tiny_clip_folder}", "cpu")
+    texts = clip.encode_texts(SPACE.names, "a photo of a {}")
+    scores, signatures = look_at_images(rows, tmp_path, {"judge": clip}, {"judge": texts})
+    pixels = torch.stack([torch.from_numpy(np.asarray(picture(row)).copy()) for row in range(3)])
+    expected = clip.logits(pixels.permute(0, 3, 1, 2).float() / 255, texts)
+    assert np.allclose(scores["judge"], expected.detach().numpy(), atol=1e-4)
+    assert np.allclose(signatures[2], signature(picture(2)))

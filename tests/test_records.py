@@ -86,6 +86,7 @@ def test_shipped_label_files_load() -> None:
         ("name: cup,", "name: 'cup ',", "is no label name"),
         ("name: cup,", f"name: {'x' * 81},", "up to 80"),
         ("name: cup,", "name: image_id,", "'image_id' is the name of a column"),
+        ("name: cup,", "name: method,", "'method' is the name of a column"),
         ("name: cup,", "name: no,", "quote names that YAML reads as numbers or booleans"),
         ("name: office", "name: ../office", "is no label name"),
         ("[mouse, keyboard]", "[mouse, keybord]", r"confusable \['keybord', 'mouse'\].*two different labels out of"),

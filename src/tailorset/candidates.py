@@ -29,8 +29,8 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True)
 class Candidates:
-    """`table` has image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged (would the
-    judge keep it by the filter's rule?) and judge_confidence; all arrays have its rows.
+    """Columns of `table`: image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged
+    (would the judge keep it by the filter's rule?) and judge_confidence; all arrays have its rows.
 
     probabilities: scorer -> (N, U), grouped, NaN for labels that were not requested.
     logits: scorer -> (N, L), against seen labels as well. signatures: (N, D).
@@ -80,7 +80,8 @@ def join_candidates(synthetic: pd.DataFrame, filtered: pd.DataFrame) -> pd.DataF
         ValueError: the filtered manifest is about other images than the synthetic one.
     """
     fate = filtered[["image_id", "kept", "labels", "reason", "confidence"]]
-    table = synthetic.rename(columns={"labels": "requested"}).merge(fate, on="image_id", validate="1:1")
+    drawn = synthetic.drop(columns="labels").assign(requested=[tuple(labels) for labels in synthetic["labels"]])
+    table = drawn.merge(fate, on="image_id", validate="1:1")
     if not len(table) == len(synthetic) == len(filtered):
         raise ValueError(
             f"{len(synthetic)} images were drawn and {len(filtered)} filtered, {len(table)} of them the same:"

@@ -137,8 +137,8 @@ def label_card(
 
 
 def hardest_first(cards: Sequence[LabelCard]) -> list[LabelCard]:
-    """Labels that cannot be drawn, then those that are hard to draw, then all others in their order."""
-    return sorted(cards, key=lambda card: (card.rates.kept > 0, not card.problems))
+    """Labels that cannot be drawn, then those that are hard to draw, then all others; by pass rate among themselves."""
+    return sorted(cards, key=lambda card: (card.rates.kept > 0, not card.problems, card.rates.pass_rate or 0))
 
 
 def drawing_problems(rates: Rates, shortfall: str, low_pass_rate: float) -> tuple[str, ...]:

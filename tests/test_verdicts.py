@@ -1,0 +1,82 @@
+"""The verdict follows the interval; what was not measured is said to be so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from tailorset.bootstrap import Interval
+from tailorset.verdicts import ladder_gains, precisions, verdict
+
+HEADER = "world,label,difference,low,high\n"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "min_gain", "answer"),
+    [
+        (0.01, 0.05, 0.0, "yes"),
+        (0.01, 0.05, 0.02, "undecided"),
+        (-0.01, 0.05, 0.0, "undecided"),
+        (-0.05, -0.01, 0.0, "no"),
+        (0.001, 0.005, 0.01, "no"),
+        (0.0, 0.0, 0.0, "no"),
+    ],
+)
+def test_the_interval_decides(low: float, high: float, min_gain: float, answer: str) -> None:
+    gain = Interval((low + high) / 2, low, high)
+    assert verdict(gain, min_gain).answer == answer
+    assert verdict(gain, min_gain).gain == gain
+
+
+def test_without_a_ladder_nothing_is_measured(tmp_path: Path) -> None:
+    assert ladder_gains(tmp_path / "per_label.csv", "small") == {}
+    assert verdict(None, 0.0).answer == "not measured"
+
+
+def test_the_ladders_rows_of_this_label_space_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "per_label.csv"
+    path.write_text(HEADER + "small,key,0.02,0.01,0.03\nother,key,9,9,9\nother,cup,0.1,0.0,0.2\n")
+    assert ladder_gains(path, "small") == {"key": Interval(0.02, 0.01, 0.03)}
+    assert ladder_gains(path, "third") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label,low\nkey,1\n", r"no column \['difference', 'high', 'world'\].*make ladder"),
+        (HEADER + "small,key,0.5,0.6,0.7\n", r"\['key'\].*low <= difference <= high"),
+        (HEADER + "small,key,,0.6,0.7\n", r"\['key'\].*finite"),
+        (HEADER + "small,key,1,1,inf\n", r"\['key'\].*finite"),
+        (HEADER + "small,key,1,1,1\nsmall,key,2,2,2\n", r"\['key'\].*each label once"),
+    ],
+)
+def test_a_damaged_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "per_label.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        ladder_gains(path, "small")
+
+
+def test_precision_is_scikit_learns_and_the_gain_is_paired() -> None:
+    rng = np.random.default_rng(0)
+    targets = torch.from_numpy(rng.integers(0, 2, (300, 3)))
+    targets[:, 1] = 0  # never shown
+    targets[:, 2] = 0
+    targets[5, 2] = 1  # shown once: many resamples hold no positive
+    clip = torch.from_numpy(rng.normal(size=(300, 3)))
+    ours = clip + targets
+    often, never, once = precisions(ours, clip, targets, num_resamples=200, seed=0)
+    assert often.ours == pytest.approx(average_precision_score(targets[:, 0], ours[:, 0]))
+    assert often.clip == pytest.approx(average_precision_score(targets[:, 0], clip[:, 0]))
+    assert often.gain is not None
+    assert often.gain.value == pytest.approx(often.ours - often.clip)
+    assert 0 < often.gain.low < often.gain.value < often.gain.high
+    assert (never.ours, never.clip, never.gain) == (None, None, None)
+    assert once.ours is not None
+    assert once.gain is None
+    same = precisions(clip, clip, targets, num_resamples=50, seed=0)[0].gain
+    assert same == Interval(0, 0, 0)
