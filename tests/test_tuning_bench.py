@@ -22,8 +22,6 @@ from tuning import Cost, ratios, seconds_to_equal
 from tailorset.records import LabelSpace, Prompt, prompt_id
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-from timing import peak_bytes
-from tuning import Cost, ratios, seconds_to_equal
 
 ROOT = Path(__file__).resolve().parents[1]
 ONE, ALL = 1, 10

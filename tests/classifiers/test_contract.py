@@ -31,7 +31,8 @@ def test_contract(name: str, backbones: dict[str, str], label_space: LabelSpace,
     assert ((probabilities > 0) & (probabilities < 1)).all()
     torch.testing.assert_close(maps.sum((2, 3)), torch.ones(3, len(label_space.names)))
 
-    trained = {id(p) for module in classifier.learned_modules().values() for p in module.parameters() if p.requires_grad}
+    modules = classifier.learned_modules().values()
+    trained = {id(p) for module in modules for p in module.parameters() if p.requires_grad}
     stepped = {
         id(p) for optimizer in classifier.optimizers().values() for g in optimizer.param_groups for p in g["params"]
     }
