@@ -44,7 +44,6 @@ ladder: setup  ## what each part of the method brings: docs/results.md (hours on
 	dvc repro pipeline/ladder/dvc.yaml
 	dvc repro evaluate
 	dvc repro --force --single-item data_card  # now with the verdicts
-	test ! -e reports/evaluate/scores.parquet || dvc repro --force --single-item data_card
 
 foundation: setup  ## train the toybox world's foundation models again (hours on a CPU)
 	dvc repro pipeline/foundation/dvc.yaml

@@ -21,8 +21,6 @@ from tuning import Cost, ratios, seconds_to_equal
 
 from tailorset.records import LabelSpace, Prompt, prompt_id
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
 ROOT = Path(__file__).resolve().parents[1]
 ONE, ALL = 1, 10
 
