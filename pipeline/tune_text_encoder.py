@@ -78,7 +78,7 @@ def open_scorer(stage: Stage, role: str) -> Scorer:
 
 def draw_all(stage: Stage, generator: Generator, prompts: list[Prompt], when: str) -> torch.Tensor:
     settings = stage.params.tune_text_encoder
-    batches = draw(generator, prompts, stage.params.seed, settings.num_inference_steps, settings.batch_size)
+    batches = draw(generator, prompts, stage.params.seed, settings.num_inference_steps, EVALUATION_BATCH)
     with tqdm(total=len(prompts), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
         images = []
         for batch in batches:

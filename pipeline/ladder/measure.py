@@ -1,19 +1,21 @@
-"""Run every point of one world of the ladder: `python pipeline/ladder/measure.py WORLD`."""
+"""Run every point of one part of the ladder: `python pipeline/ladder/measure.py WORLD`, or `curves`."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import sys
 import traceback
 from collections.abc import Iterator
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 from points import RESULTS, Point, load_ladder
 from tqdm import tqdm
 from workspace import STAGES, Workspace, working_in
@@ -26,23 +28,21 @@ from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
 from tailorset.tracking import Tracker
 
 WORK = Path(".work/ladder")
-METRICS = "metrics.json"
+METRICS, SETTINGS = "metrics.json", "point.json"
 SHOWN_ABOVE = 0.5  # the oracle's probability
 
 
-def main(world: str) -> None:
-    ladder = load_ladder()
-    if world not in ladder.worlds:
-        raise ValueError(f"world {world!r} is not in the ladder: choose from {list(ladder.worlds)}")
-    root = project_root()
-    first, *others = ladder.points(world)
-    run_one = partial(run_point, root, ladder.oracle)
-    failed = [run_one(first)]  # sets up the photographs and the tracking database that all others share
-    keep_targets(root, first)
-    with get_context("spawn").Pool(ladder.num_workers, initializer=one_thread) as pool:
-        outcomes = pool.imap_unordered(run_one, others)
-        failed += list(tqdm(outcomes, total=len(others), desc=f"ladder {world}", unit="point"))
-    if messages := [message for message in failed if message]:
+def main(part: str) -> None:
+    ladder, root = load_ladder(), project_root()
+    first, *others = ladder.points(part)
+    shutil.rmtree(root / RESULTS / part, ignore_errors=True)  # of other settings, perhaps; the store knows what is done
+    if message := run_point(root, ladder.oracle, first):  # sets up the tracking database that all others share
+        sys.exit(message)
+    with ProcessPoolExecutor(ladder.num_workers, get_context("spawn"), one_thread) as pool:
+        futures = [pool.submit(run_point, root, ladder.oracle, point) for point in others]
+        finished = tqdm(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
+        messages = [message for future in finished if (message := future.result())]
+    if messages:
         sys.exit("\n".join([f"{len(messages)} points failed; the next run goes on from what is finished.", *messages]))
 
 
@@ -56,15 +56,18 @@ def one_thread() -> None:
 
 def run_point(root: Path, oracle: Path | None, point: Point) -> str:
     """All stages of a point up to evaluation, then what the report needs; returns what went wrong, if anything did."""
-    os.environ |= {"DVC_ROOT": str(root), "DVC_EXP_NAME": point.run_name}
-    with log_to(root / WORK / "logs" / f"{point.run_name}.log"):
+    (root / WORK / "locks").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / WORK / "locks" / f"{point.run_name}.lock")  # a worker that outlived a killed ladder
+    version = hashlib.sha256(json.dumps(point.settings, sort_keys=True).encode()).hexdigest()[:12]
+    os.environ |= {"DVC_ROOT": str(root), "DVC_EXP_NAME": point.run_name, "DVC_EXP_BASELINE_REV": version}
+    with lock, log_to(root / WORK / "logs" / f"{point.run_name}.log"):
         try:
             workspace = Workspace(root, root / WORK / "workspaces" / point.run_name)
             for stage in STAGES:
                 seed = {} if stage == "prepare_dataset" else {"seed": point.seed}
                 workspace.run(stage, point.settings | seed)
             truth = kept_truth(workspace, load_oracle(root / oracle)) if oracle else {}
-            keep_results(workspace, root / point.folder, truth)
+            keep_results(workspace, root, point, truth)
             summarise(workspace, root)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - one point's fault must not lose the others' hours
             traceback.print_exc()
@@ -84,20 +87,21 @@ def kept_truth(workspace: Workspace, oracle: Oracle) -> dict[str, float]:
     return {"filter/oracle_precision": float(present.all(1).float().mean())}
 
 
-def keep_results(workspace: Workspace, folder: Path, truth: dict[str, float]) -> None:
-    """Test scores of the point and the metrics of all its stages."""
+def keep_results(workspace: Workspace, root: Path, point: Point, truth: dict[str, float]) -> None:
+    """Test scores of the point, the truth they are measured on, its settings, and, last, the metrics of its stages."""
+    folder = root / point.folder
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(workspace.folder / "reports/evaluate/scores.parquet", folder)
+    test_targets(workspace.folder / "data/real").to_parquet(folder / "targets.parquet", index=False)
+    write_json(folder / SETTINGS, point.settings)
     write_json(folder / METRICS, all_metrics(workspace.folder / "reports") | truth)
 
 
-def keep_targets(root: Path, point: Point) -> None:
-    """The test photographs' truth, the same for all points of a world."""
-    real = root / WORK / "workspaces" / point.run_name / "data/real"
+def test_targets(real: Path) -> pd.DataFrame:
+    """Rows of the test photographs in a data set's label matrix."""
     manifest = pd.read_parquet(real / "manifest.parquet", columns=["image_id", "split"])
     targets = pd.read_parquet(real / "targets.parquet")
-    test = manifest.loc[manifest["split"] == "test", "image_id"]
-    targets[targets["image_id"].isin(test)].to_parquet(root / RESULTS / point.world / "targets.parquet", index=False)
+    return targets[targets["image_id"].isin(manifest.loc[manifest["split"] == "test", "image_id"])]
 
 
 def summarise(workspace: Workspace, root: Path) -> None:
@@ -105,6 +109,8 @@ def summarise(workspace: Workspace, root: Path) -> None:
     params = load_params(workspace.folder / "params.yaml")
     with Tracker("ladder", root, {}) as tracker:
         tracker.summarise(flatten(params.model_dump(mode="json")), all_metrics(workspace.folder / "reports"))
+    if not tracker.is_up:
+        print(f"{workspace.folder.name} is NOT in MLflow: see its log in {WORK / 'logs'}", file=sys.__stderr__)
 
 
 @contextlib.contextmanager
@@ -113,6 +119,19 @@ def log_to(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
+
+
+def is_measured(point: Point) -> bool:
+    """Whether there are results of this point as it is set now.
+
+    Raises:
+        ValueError: there are some of other settings.
+    """
+    if not (point.folder / METRICS).exists():
+        return False
+    if json.loads((point.folder / SETTINGS).read_text(encoding="utf-8")) != point.settings:
+        raise ValueError(f"{point.folder} was measured with other settings than the ladder has now: `make ladder`")
+    return True
 
 
 def read_metrics(point: Point) -> dict[str, float]:

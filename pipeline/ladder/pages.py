@@ -79,7 +79,7 @@ def label_table(table: pd.DataFrame) -> str:
     shown = {"clip": "raw CLIP", "seen": "seen only", FULL: "full", SUPERVISED: "supervised"}
     rows = [
         {"label": row["label"]}
-        | {title: f"{100 * row[key]:.1f}" for key, title in shown.items()}
+        | {title: f"{100 * row[key]:.1f}" for key, title in shown.items() if key in row}
         | {"full - seen only": f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"}
         for _, row in table.iterrows()
     ]
@@ -138,12 +138,12 @@ def results_page(ladder: Ladder, tables: Mapping[str, pd.DataFrame], gaps: Gaps)
         ]
     parts += [
         "## Curves\n",
-        f"ZSL mAP of {next(iter(gaps))} along one setting, {len(ladder.curves.seeds)} seeds.\n",
+        f"ZSL mAP of {ladder.first_world} along one setting: mean and range of {len(ladder.curves.seeds)} seeds.\n",
         curve_table(tables["curves"]) + "\n",
         "![Curves](pictures/ladder_curves.png)\n\n![The ladder](pictures/ladder.png)\n",
         "## Make a row again\n",
-        "Seed 0 of each row; `reports/metrics.json` then holds its figures. Other seeds keep the photographs of seed 0,"
-        " which only the ladder does.\n",
+        "Seed 0 of each row, to float noise (the ladder computes on one thread); `reports/metrics.json` then holds its"
+        " figures. Other seeds keep the photographs of seed 0, which only the ladder does.\n",
         *(f"**{rung.title}**\n\n    {command(ladder, name)}\n" for name, rung in ladder.rungs.items()),
     ]
     return "\n".join(parts)
@@ -195,7 +195,7 @@ def ladder_figure(table: pd.DataFrame) -> Figure:
         axes.set(title=world, xlabel="mAP on the test photographs, %")
         axes.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
-    panels[0].legend(loc="lower right", frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tailorset.params import flatten, read_yaml
 
 PARAMS = Path("pipeline/ladder/params.yaml")
-RESULTS = Path("data/ladder")  # <world>/<point>/seed-<seed>/
+RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/
+CURVES = "curves"  # the part of the ladder that is no world
 FULL, SEEN, SUPERVISED = "full", "seen", "supervised_residual"  # the rungs that figures are taken from by name
 
 
@@ -36,19 +37,19 @@ class Curves(Settings):
 class Point(NamedTuple):
     """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`, but for photographs."""
 
-    world: str
+    part: str  # a world, or the curves
     name: str
     seed: int
     settings: dict[str, Any]
 
     @property
     def folder(self) -> Path:
-        return RESULTS / self.world / self.name / f"seed-{self.seed}"
+        return RESULTS / self.part / self.name / f"seed-{self.seed}"
 
     @property
     def run_name(self) -> str:
         """Name of the point's parent run in MLflow."""
-        return f"ladder-{self.world}-{self.name}-{self.seed}"
+        return f"ladder-{self.part}-{self.name}-{self.seed}"
 
 
 class Ladder(Settings):
@@ -67,35 +68,43 @@ class Ladder(Settings):
         named = {FULL, SEEN, SUPERVISED} | {rung for pair in self.components.values() for rung in pair}
         if missing := sorted(named - set(self.rungs)):
             raise ValueError(f"rungs {missing} are needed but not listed: add them to `rungs` ({list(self.rungs)})")
-        if unknown := sorted(set(self.curves.seeds) - set(self.first_world.seeds)):
-            choices = list(self.first_world.seeds)
+        choices = list(self.worlds[self.first_world].seeds)
+        if unknown := sorted(set(self.curves.seeds) - set(choices)):
             raise ValueError(f"curves.seeds {unknown} are not among the first world's seeds: choose from {choices}")
         return self
 
     @property
-    def first_world(self) -> World:
+    def first_world(self) -> str:
         """The world of the curves."""
-        return next(iter(self.worlds.values()))
+        return next(iter(self.worlds))
 
     def settings_of(self, world: str, rung: str) -> dict[str, Any]:
         """What a rung changes in params.yaml, {dotted key: value}."""
         return {"label_space": str(self.worlds[world].label_space)} | self.base | self.rungs[rung].settings
 
-    def points(self, world: str) -> list[Point]:
-        """Every point of a world; the points of a curve belong to the first world.
+    def points(self, part: str) -> list[Point]:
+        """Every point of a world, or those of the curves.
 
         Seeds follow each other within a point, so that processes side by side seldom wait for the same product.
-        """
-        seeds, first = self.worlds[world].seeds, next(iter(self.worlds))
-        points = [Point(world, rung, seed, self.settings_of(world, rung)) for rung in self.rungs for seed in seeds]
-        return points + (self._curve_points(world) if world == first else [])
 
-    def _curve_points(self, world: str) -> list[Point]:
-        full = self.settings_of(world, FULL)
+        Raises:
+            ValueError: the ladder has no such part.
+        """
+        if part == CURVES:
+            return [point for key in self.curves.settings for point in self.curve_points(key)]
+        if part not in self.worlds:
+            raise ValueError(f"{part!r} is no part of the ladder: choose from {[*self.worlds, CURVES]}")
+        return [self.rung_point(part, rung, seed) for rung in self.rungs for seed in self.worlds[part].seeds]
+
+    def rung_point(self, world: str, rung: str, seed: int) -> Point:
+        return Point(world, rung, seed, self.settings_of(world, rung))
+
+    def curve_points(self, key: str) -> list[Point]:
+        """All values of one setting, but for the one that `full` has."""
+        full = self.settings_of(self.first_world, FULL)
         return [
-            Point(world, f"{key}={value:g}", seed, full | {key: type_of(value)})
-            for key, values in self.curves.settings.items()
-            for value in values
+            Point(CURVES, f"{key}={value:g}", seed, full | {key: type_of(value)})
+            for value in self.curves.settings[key]
             for seed in self.curves.seeds
         ]
 

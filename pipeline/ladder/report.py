@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from pathlib import Path
 
 import pandas as pd
 import torch
-from measure import METRICS, read_metrics
+from measure import is_measured, read_metrics
 from pages import ASIDE, MEASURES, curves_figure, ladder_figure, results_page, with_summary
-from points import FULL, RESULTS, SEEN, SUPERVISED, Curves, Ladder, Point, load_ladder
+from points import FULL, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
 from torch import Tensor
 
 from tailorset.bootstrap import (
@@ -34,6 +34,7 @@ from tailorset.stage import write_json
 
 REPORT = Path("reports/ladder")
 PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
+FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
 BOUNDS = ("supervised", SUPERVISED)  # the stronger one counts
 BASELINES = {"clip": "raw CLIP", "clip_ensemble": "template-ensemble CLIP", "clip_normalised": "score-normalised CLIP"}
 
@@ -45,24 +46,27 @@ class WorldScores:
         self.ladder, self.world = ladder, world
         self.label_space = LabelSpace.load(ladder.worlds[world].label_space)
         self.unseen = column_indices(self.label_space, self.label_space.unseen)
-        self.image_ids, self.targets = test_targets(world, self.label_space)
-        self.seeds = ladder.worlds[world].seeds
+        points = {name: [ladder.rung_point(world, name, seed) for seed in self.seeds] for name in ladder.rungs}
+        self.points = {name: found for name, found in points.items() if all(map(is_measured, found))}
+        if FULL not in self.points:
+            return
+        self.image_ids, self.targets = test_targets(self.points[FULL][0], self.label_space)
         self.resamples = draw_resamples(len(self.seeds), len(self.targets), ladder.num_resamples, seed=0)
-        self.rows = {name: self.scores(FULL, self.seeds[:1], name) for name in BASELINES}
-        self.rows |= {name: self.scores(name, self.seeds) for name in ladder.rungs if self.is_measured(name)}
+        self.rows = {name: self.scores(self.points[FULL][:1], name) for name in BASELINES}
+        self.rows |= {name: self.scores(found) for name, found in self.points.items()}
         self.estimates = {name: self.measure(name, scores, self.resamples) for name, scores in self.rows.items()}
 
-    def is_measured(self, name: str) -> bool:
-        """Whether every seed of a rung has been run."""
-        return all((Point(self.world, name, seed, {}).folder / METRICS).exists() for seed in self.seeds)
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.ladder.worlds[self.world].seeds
 
-    def scores(self, name: str, seeds: Sequence[int], method: str = "ours") -> Tensor:
-        """(S, N, L) scores of a point's seeds, images in the order of `image_ids`."""
+    def scores(self, points: Sequence[Point], method: str = "ours") -> Tensor:
+        """(S, N, L) scores of a row's seeds, images in the order of `image_ids`."""
         per_seed = []
-        for seed in seeds:
-            table = pd.read_parquet(Point(self.world, name, seed, {}).folder / "scores.parquet")
+        for point in points:
+            table = pd.read_parquet(point.folder / "scores.parquet")
             rows = table[table["method"] == method].set_index("image_id").loc[self.image_ids]
-            per_seed.append(torch.from_numpy(rows[list(self.label_space.names)].to_numpy()))
+            per_seed.append(torch.from_numpy(rows[list(self.label_space.names)].to_numpy(copy=True)))
         return torch.stack(per_seed)
 
     def measure(self, name: str, scores: Tensor, resamples: Resamples) -> dict[str, Estimate]:
@@ -77,7 +81,7 @@ class WorldScores:
         return found
 
     def table(self) -> pd.DataFrame:
-        """One row a rung: every measure with its interval, and the step from the rung below in ZSL mAP.
+        """One row a rung: every measure with its interval, and the step from the rung below (or raw CLIP) in ZSL mAP.
 
         A rung that has not been run is a row of its names only, and no step is measured from it.
         """
@@ -88,7 +92,7 @@ class WorldScores:
             for key, value in self.estimates.get(name, {}).items():
                 row |= columns_of(key, value.interval(self.ladder.level))
             if name not in ASIDE:
-                row |= columns_of("step", self.difference(name, below))
+                row |= columns_of("step", self.difference(name, "clip" if name in FROM_CLIP else below))
             rows.append(row)
             below = name
         return pd.DataFrame(rows)
@@ -123,7 +127,7 @@ class WorldScores:
 
     def per_label(self) -> pd.DataFrame:
         """Average precision of each unseen label in some rows, and what generated images bring it: full minus seen."""
-        shown = ("clip", SEEN, FULL, SUPERVISED)
+        shown = [name for name in ("clip", SEEN, FULL, SUPERVISED) if name in self.rows]
         targets, level = self.targets[:, self.unseen], self.ladder.level
         values, replicates = {}, {}
         for name in shown:
@@ -134,29 +138,36 @@ class WorldScores:
         rows = []
         for column, label in enumerate(self.label_space.unseen):
             estimates = {name: Estimate(float(values[name][column]), replicates[name][:, column]) for name in shown}
+            if SEEN not in estimates:
+                continue
             gain = paired_difference(estimates[FULL], estimates[SEEN], level)
             row = {"world": self.world, "label": label} | {name: estimates[name].value for name in shown}
             rows.append(row | {"difference": gain.value, "low": gain.low, "high": gain.high})
         return pd.DataFrame(rows)
 
-    def curves(self, curves: Curves, settings: dict[str, float]) -> pd.DataFrame:
-        """ZSL mAP along each setting; the value of params.yaml is the full rung with the curve's seeds."""
+    def curves(self, settings: Mapping[str, float]) -> pd.DataFrame:
+        """ZSL mAP along each setting; its value in `settings` is the full rung with the curve's seeds."""
+        curves = self.ladder.curves
         resamples = draw_resamples(len(curves.seeds), len(self.targets), self.ladder.num_resamples, seed=0)
+        full = [self.ladder.rung_point(self.world, FULL, seed) for seed in curves.seeds]
         rows = []
-        for key, values in curves.settings.items():
-            for value in sorted({*values, settings[key]}):
-                name = FULL if value == settings[key] else f"{key}={value:g}"
+        for key in curves.settings:
+            points = self.ladder.curve_points(key)
+            values = {
+                value: [point for point in points if point.settings[key] == value] for value in curves.settings[key]
+            }
+            for value, found in sorted((values | {settings[key]: full}).items()):
                 row: dict[str, object] = {"setting": key, "value": value}
-                if all(Point(self.world, name, seed, {}).folder.exists() for seed in curves.seeds):
-                    measured = self.measure(name, self.scores(name, curves.seeds), resamples)["zsl_map"]
-                    row |= columns_of("zsl_map", measured.interval(self.ladder.level))
+                if all(map(is_measured, found)):
+                    maps = [self.measure(key, self.scores([point]), resamples)["zsl_map"].value for point in found]
+                    row |= {"zsl_map": sum(maps) / len(maps), "zsl_map_low": min(maps), "zsl_map_high": max(maps)}
                 rows.append(row)
         return pd.DataFrame(rows, columns=["setting", "value", *columns_of("zsl_map", Interval(0, 0, 0))])
 
 
-def test_targets(world: str, label_space: LabelSpace) -> tuple[list[str], Tensor]:
+def test_targets(point: Point, label_space: LabelSpace) -> tuple[list[str], Tensor]:
     """Ids of the test photographs and their targets (N, L)."""
-    table = pd.read_parquet(RESULTS / world / "targets.parquet").set_index("image_id")
+    table = pd.read_parquet(point.folder / "targets.parquet").set_index("image_id")
     return list(table.index), torch.from_numpy(table[list(label_space.names)].to_numpy("int8", copy=True))
 
 
@@ -171,8 +182,8 @@ def image_counts(world: WorldScores) -> pd.DataFrame:
         "judge_precision": "filter/judge_precision", "oracle_precision": "filter/oracle_precision",
     }  # fmt: skip
     rows = []
-    for name in filter(world.is_measured, world.ladder.rungs):
-        found = pd.DataFrame([read_metrics(Point(world.world, name, seed, {})) for seed in world.seeds])
+    for name, points in world.points.items():
+        found = pd.DataFrame(map(read_metrics, points))
         if found["num_synthetic_images"].gt(0).any():
             means = {column: found[key].mean() for column, key in keys.items() if key in found}
             rows.append({"world": world.world, "row": name} | means)
@@ -183,13 +194,16 @@ def main() -> None:
     ladder = load_ladder()
     for folder in (REPORT, PICTURES):
         folder.mkdir(parents=True, exist_ok=True)
-    worlds = {name: WorldScores(ladder, name) for name in ladder.worlds if (RESULTS / name).exists()}
+    found = {name: WorldScores(ladder, name) for name in ladder.worlds}
+    worlds = {name: world for name, world in found.items() if FULL in world.points}
+    if ladder.first_world not in worlds:
+        raise ValueError(f"{RESULTS / ladder.first_world} lacks the rung {FULL!r}: run `make ladder`")
     tables = {
         "ladder": pd.concat([world.table() for world in worlds.values()]),
         "components": pd.concat([world.components() for world in worlds.values()]),
         "per_label": pd.concat([world.per_label() for world in worlds.values()]),
         "images": pd.concat([image_counts(world) for world in worlds.values()]),
-        "curves": next(iter(worlds.values())).curves(ladder.curves, flatten(read_yaml("params.yaml")) | ladder.base),
+        "curves": worlds[ladder.first_world].curves(flatten(read_yaml("params.yaml")) | ladder.base),
     }
     gaps = {name: world.gap() for name, world in worlds.items()}
     for name, table in tables.items():

@@ -11,6 +11,7 @@ import runpy
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ STAGES = (
     "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",
     "train_classifier", "fit_thresholds", "evaluate",
 )  # fmt: skip
+CODE = ["src/tailorset", "dvc.yaml", "params.yaml"]
 SHARED = ("src", "pipeline", "dvc.yaml", "models/foundation", "data/labels")
 
 
@@ -33,6 +35,7 @@ class Workspace:
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
         self.store = root / ".work" / "ladder" / "products"
+        code_at_start(root)
         shutil.rmtree(folder, ignore_errors=True)
         for name in SHARED:
             link(folder / name, root / name)
@@ -49,11 +52,28 @@ class Workspace:
                     for output in outputs:
                         output.unlink(missing_ok=True)
                     runpy.run_path(f"pipeline/{stage}.py", run_name="__main__")
+                    if code_now(self.root) != code_at_start(self.root):
+                        raise RuntimeError(
+                            "code or params.yaml changed while the ladder ran: its products would be neither the old"
+                            " code's nor the new one's; start the ladder again"
+                        )
                     with atomic_output(kept) as partial:
                         for output in outputs:
                             move(output, partial / output)
             for output in outputs:
                 link(output.absolute(), kept / output)
+
+
+def code_now(root: Path) -> str:
+    """A digest of everything that decides what a point is, as it lies on disk."""
+    with working_in(root):
+        return fingerprint({"params": {}, "deps": CODE + [f"pipeline/{stage}.py" for stage in STAGES]})
+
+
+@cache
+def code_at_start(root: Path) -> str:
+    """The same, when this process first asked: what it has in memory."""
+    return code_now(root)
 
 
 def stage_outputs(stage: str) -> list[Path]:
