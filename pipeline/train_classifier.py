@@ -14,7 +14,7 @@ import torch
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.classifiers import Classifier
-from tailorset.image_set import ImageSet, load_image_set, real_rows, split_held_out, synthetic_rows
+from tailorset.image_set import ImageSet, load_image_set, real_rows, repeated, split_held_out, synthetic_rows
 from tailorset.metrics import harmonic_map, zero_shot_metrics
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
@@ -42,8 +42,10 @@ def load_training_sets(
     return sets
 
 
-def joined(images: Mapping[str, ImageSet]) -> ImageSet:
-    return reduce(add, images.values())
+def epoch_images(images: Mapping[str, ImageSet], synthetic_repeats: int) -> ImageSet:
+    """What an epoch passes over: photographs once, generated images `synthetic_repeats` times."""
+    times = {"real": 1, "synthetic": synthetic_repeats}
+    return reduce(add, (repeated(part, times[name]) for name, part in images.items()))
 
 
 def validate(classifier: Classifier, val: ImageSet, label_space: LabelSpace) -> dict[str, float]:
@@ -89,7 +91,8 @@ def fit(
         history.append(validate(classifier, val, label_space) | training)
         if best_epoch(history) == epoch:
             save_checkpoint(best, epoch, **learned)
-        log.write_text(json.dumps(history), encoding="utf-8")
+        with atomic_output(log) as partial:
+            partial.write_text(json.dumps(history), encoding="utf-8")
         save_checkpoint(last, epoch, **parts)  # last: what comes before it is redone after a kill
         if stage:
             stage.log_metrics(history[-1], step=epoch)
@@ -108,7 +111,8 @@ def main() -> None:
         images = load_training_sets(label_space, classifier.image_px, config.train_on, block.held_out_share)
         rows, targets = real_rows(REAL, "val", label_space)
         val = load_image_set(rows, targets, REAL, classifier.image_px)
-        history = fit(classifier, joined(images), val, label_space, config, stage.params.seed, stage.work_dir, stage)
+        data = epoch_images(images, block.synthetic_repeats)
+        history = fit(classifier, data, val, label_space, config, stage.params.seed, stage.work_dir, stage)
 
         with atomic_output(CLASSIFIER) as folder:
             classifier.save(folder)

@@ -47,6 +47,12 @@ class ImageSet:
         )
 
 
+def repeated(images: ImageSet, times: int) -> ImageSet:
+    """The same images `times` over; each copy has an id of its own, and so an augmentation of its own."""
+    ids = tuple(f"{image_id}#{copy}" if copy else image_id for copy in range(times) for image_id in images.ids)
+    return ImageSet(ids, images.images.repeat(times, 1, 1, 1), images.targets.repeat(times, 1))
+
+
 def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: int) -> ImageSet:
     """Decode the images of manifest rows (image_id, shard, sha256) and squash them to a square of `image_px`."""
     total = len(rows)

@@ -138,6 +138,7 @@ class ValidateData(Block):
 class TrainClassifier(PluginBlock):
     kind = "classifiers"
     held_out_share: float = Field(gt=0, lt=1)
+    synthetic_repeats: int = Field(ge=1)
 
 
 class FitThresholds(Block):

@@ -204,6 +204,23 @@ def test_without_seen_labels_the_source_must_be_synthetic(small_project: Path) -
         run("fit_thresholds")
 
 
+def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew() -> None:
+    from pipeline.train_classifier import epoch_images
+    from tailorset.augment import AugmentConfig, augment
+    from tailorset.image_set import ImageSet
+    from tailorset.seeding import sample_seed
+
+    pixels = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    photo = ImageSet(("p",), pixels, torch.tensor([[1, -1]], dtype=torch.int8))
+    drawn = ImageSet(("d",), pixels, torch.tensor([[-1, 1]], dtype=torch.int8))
+    data = epoch_images({"real": photo, "synthetic": drawn}, 3)
+    assert data.targets.tolist() == [[1, -1], [-1, 1], [-1, 1], [-1, 1]]
+    assert len(set(data.ids)) == 4
+    seeds = [sample_seed(0, "augment", 0, image_id) for image_id in data.ids]
+    seen = augment(data.images, seeds, AugmentConfig(cutout=0.5, rand_augment=True))
+    assert len({image.numpy().tobytes() for image in seen[1:]}) == 3
+
+
 def test_what_is_held_out_shares_no_prompt_with_what_is_trained_on(small_project: Path) -> None:
     from tailorset.image_set import split_held_out, synthetic_rows
 
