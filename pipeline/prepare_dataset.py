@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +16,16 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from tailorset.datasets import Dataset, RealSample, Split
+from tailorset.datasets import Dataset
 from tailorset.plugins import load_plugin
-from tailorset.records import NOT_ANNOTATED, REAL_COLUMNS, LabelSpace
+from tailorset.records import NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.shards import sha256, write_shard
 from tailorset.sheets import contact_sheet
 from tailorset.stage import REAL, atomic_output, run_stage
 
 NUM_EXAMPLES = 24  # on each sheet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,13 @@ def main() -> None:
         settings = stage.params.prepare_dataset
         plugin = load_plugin("datasets", settings.name)
         dataset: Dataset = plugin.build(settings.config, stage.label_space, stage.params.seed)
+        for note in dataset.notes:
+            log.info("%s", note)
 
         jobs = plan_shards(dataset.sizes, settings.shard_size)
         tables = list(finish_shards(dataset, jobs, stage.label_space.names, stage.work_dir))
-        table = pd.concat(tables, ignore_index=True)
+        table, rejected = without_rejected(pd.concat(tables, ignore_index=True))
+        tell_rejected(rejected, stage.plots_dir / "rejected.csv")
         targets = targets_table(table, stage.label_space.names)
 
         with atomic_output(REAL) as folder:
@@ -55,7 +61,7 @@ def main() -> None:
         counts.to_csv(stage.plots_dir / "label_counts.csv", index=False)
         for path in plot_sheets(dataset, stage.plots_dir):
             stage.log_figure(path)
-        stage.save_metrics(summary(table["split"], counts))
+        stage.save_metrics(summary(table["split"], counts) | {"real/num_rejected": len(rejected)})
 
 
 def plan_shards(sizes: Mapping[Split, int], shard_size: int) -> list[ShardJob]:
@@ -88,14 +94,17 @@ def make_shard(dataset: Dataset, job: ShardJob, names: Sequence[str], shards: Pa
             f"{job.split} ended after {job.start + len(samples)} of {dataset.sizes[job.split]} images:"
             " correct `sizes` of the data set plug-in"
         )
-    write_shard(shards / f"{job.name}.tar", ((sample.image_id, sample.png) for sample in samples))
-    rows = pd.DataFrame([real_row(sample, job, names) for sample in samples])
+    readable = [sample for sample in samples if isinstance(sample, RealSample)]
+    write_shard(shards / f"{job.name}.tar", ((sample.image_id, sample.png) for sample in readable))
+    rows = pd.DataFrame([table_row(sample, job, names) for sample in samples])
     with atomic_output(rows_path) as partial:
         rows.to_parquet(partial, index=False)
 
 
-def real_row(sample: RealSample, job: ShardJob, names: Sequence[str]) -> dict[str, Any]:
-    """The image's manifest row, and its targets in label-space order."""
+def table_row(sample: RealSample | Rejected, job: ShardJob, names: Sequence[str]) -> dict[str, Any]:
+    """The image's manifest row and its targets in label-space order, or why there is none."""
+    if isinstance(sample, Rejected):
+        return {"image_id": sample.image_id, "split": job.split, "reason": sample.reason}
     pixels = np.asarray(Image.open(io.BytesIO(sample.png)).convert("RGB")) / 255  # (H, W, 3) in [0, 1]
     return {
         "image_id": sample.image_id,
@@ -107,7 +116,30 @@ def real_row(sample: RealSample, job: ShardJob, names: Sequence[str]) -> dict[st
         "pixel_mean": float(pixels.mean()),
         "pixel_std": float(pixels.std()),
         "targets": [sample.targets.get(name, NOT_ANNOTATED) for name in names],
+        "reason": "",
     }
+
+
+def without_rejected(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Rows of usable images, and image_id, split and reason of the others.
+
+    Raises:
+        ValueError: a split has no usable image.
+    """
+    is_rejected = table["reason"] != ""
+    usable, rejected = table[~is_rejected].reset_index(drop=True), table[is_rejected]
+    for split in table["split"].unique():
+        if not (usable["split"] == split).any():
+            raise ValueError(f"no {split} image can be read, the first one because of {rejected['reason'].iloc[0]}")
+    sizes = usable[["width", "height"]].astype("int64")  # rejected rows made them floats
+    return usable.assign(**sizes), rejected[["image_id", "split", "reason"]]
+
+
+def tell_rejected(rejected: pd.DataFrame, path: Path) -> None:
+    """Nothing is left out in silence: how many images in the log, which and why in a file."""
+    rejected.to_csv(path, index=False)
+    if len(rejected):
+        log.warning("%d images were left out; %s says which and why", len(rejected), path)
 
 
 def targets_table(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

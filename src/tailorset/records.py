@@ -9,13 +9,15 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 # columns of data/prompts/prompts.parquet
@@ -34,6 +36,7 @@ SYNTHETIC_COLUMNS = (
 FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "confidence")
 
 SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
 NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present
 
 _SAFE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9 _-]{0,78}[a-z0-9])?")
@@ -178,6 +181,31 @@ class Prompt(Record):
     labels: tuple[str, ...] = Field(min_length=1)
     origin: Literal["llm", "retry", "template"]
     attempt: int = Field(ge=0)
+
+
+class RealSample(NamedTuple):
+    """One real image; `image_id` is unique over all splits and safe in a file name.
+
+    targets: 1 present, 0 absent; a label that is not in it is not annotated.
+    """
+
+    image_id: str
+    png: bytes
+    targets: Mapping[str, int]
+
+
+class Rejected(NamedTuple):
+    """An image that is no use, and why: counted and listed, and in no manifest."""
+
+    image_id: str
+    reason: str
+
+
+class Example(NamedTuple):
+    """An image to look at, (H, W, 3) uint8, with what it shows."""
+
+    image: NDArray[np.uint8]
+    caption: str
 
 
 def prompt_id(labels: Sequence[str], index: int) -> str:

@@ -14,8 +14,17 @@ import pytest
 import yaml
 
 from pipeline import filter_images, prepare_dataset, validate_data
-from tailorset.datasets import RealSample, toybox
-from tailorset.records import FILTERED_COLUMNS, PROMPT_COLUMNS, REAL_COLUMNS, SYNTHETIC_COLUMNS, LabelSpace
+from tailorset.datasets import toybox
+from tailorset.records import (
+    FILTERED_COLUMNS,
+    PROMPT_COLUMNS,
+    REAL_COLUMNS,
+    SYNTHETIC_COLUMNS,
+    LabelSpace,
+    RealSample,
+    Rejected,
+    Split,
+)
 from tailorset.shards import load_images
 from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC
 
@@ -106,7 +115,7 @@ class TestPrepareDataset:
         assert {split: metrics[f"real/{split}/num_images"] for split in SIZES} == SIZES
         assert metrics["real/train/num_labels"] <= len(space().seen)
         plots = {path.name for path in Path("reports/prepare_dataset/plots").iterdir()}
-        assert plots == {"photo_style.png", "web_style.png", "label_counts.csv"}
+        assert plots == {"photo_style.png", "web_style.png", "label_counts.csv", "rejected.csv"}
 
     def test_shard_size_changes_no_image(self) -> None:
         prepare_dataset.main()
@@ -131,6 +140,43 @@ class TestPrepareDataset:
         assert contents(REAL) == expected
         assert len(drawn) == sum(SIZES.values()) - 20  # three finished shards of train stay
         assert not any(Path(".work/prepare_dataset").iterdir())
+
+    def test_rejected_images_are_counted_listed_and_in_no_product(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        samples = toybox.Toybox.samples
+        damaged = {"train-000003", "test-000000"}
+
+        def some_damaged(*args: Any) -> Iterator[RealSample | Rejected]:
+            for sample in samples(*args):
+                yield Rejected(sample.image_id, "cut off") if sample.image_id in damaged else sample
+
+        monkeypatch.setattr(toybox.Toybox, "samples", some_damaged)
+        with caplog.at_level("WARNING"):
+            prepare_dataset.main()
+        manifest, targets = (pd.read_parquet(REAL / f"{name}.parquet") for name in ("manifest", "targets"))
+        assert manifest["image_id"].tolist() == targets["image_id"].tolist()
+        assert len(manifest) == sum(SIZES.values()) - 2
+        assert not damaged & set(manifest["image_id"])
+        assert len(list(load_images(manifest, REAL))) == len(manifest)
+        assert manifest["width"].dtype == "int64"
+        rejected = pd.read_csv("reports/prepare_dataset/plots/rejected.csv")
+        assert set(zip(rejected["image_id"], rejected["split"], rejected["reason"], strict=True)) == {
+            ("train-000003", "train", "cut off"), ("test-000000", "test", "cut off"),
+        }  # fmt: skip
+        assert metrics_of("prepare_dataset")["real/num_rejected"] == 2
+        assert "2 images were left out" in caplog.text
+
+    def test_a_split_of_which_nothing_can_be_read_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        samples = toybox.Toybox.samples
+
+        def no_val(data: toybox.Toybox, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
+            for sample in samples(data, split, start):
+                yield Rejected(sample.image_id, "cut off") if split == "val" else sample
+
+        monkeypatch.setattr(toybox.Toybox, "samples", no_val)
+        with pytest.raises(ValueError, match="no val image can be read, the first one because of cut off"):
+            prepare_dataset.main()
 
     def test_a_data_set_that_ends_early_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = toybox.Toybox.samples

@@ -6,30 +6,9 @@ A data set is one file here with a `Config` and `build(config, label_space, seed
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Split = Literal["train", "val", "test"]
-
-
-class RealSample(NamedTuple):
-    """One real image; `image_id` is unique over all splits and safe in a file name.
-
-    targets: 1 present, 0 absent; a label that is not in it is not annotated.
-    """
-
-    image_id: str
-    png: bytes
-    targets: Mapping[str, int]
-
-
-class Example(NamedTuple):
-    """An image to look at, (H, W, 3) uint8, with what it shows."""
-
-    image: NDArray[np.uint8]
-    caption: str
+from tailorset.records import Example, RealSample, Rejected, Split
 
 
 class Dataset(Protocol):
@@ -40,10 +19,15 @@ class Dataset(Protocol):
 
     @property
     def sizes(self) -> Mapping[Split, int]:
-        """Number of images of each split."""
+        """Number of images of each split, rejected ones included."""
         ...
 
-    def samples(self, split: Split, start: int = 0) -> Iterator[RealSample]:
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for the user before work begins: what was found, what was left out and why."""
+        ...
+
+    def samples(self, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
         """The samples of a split from number `start` on, always in the same order, made or read one by one."""
         ...
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailorset.datasets import Example, RealSample, Split
-from tailorset.records import LabelSpace
+from tailorset.records import Example, LabelSpace, RealSample, Split
 from tailorset.seeding import numpy_rng
 from tailorset.shards import encode_png
 from tailorset.toybox.captions import caption
@@ -41,6 +40,8 @@ class Toybox:
         self.sizes: Mapping[Split, int] = {
             "train": config.num_train, "val": config.num_val, "test": config.num_test,
         }  # fmt: skip
+
+    notes = ()
 
     def samples(self, split: Split, start: int = 0) -> Iterator[RealSample]:
         """Draws the samples of a split; in train, unseen labels are as a rule neither drawn nor annotated."""

@@ -1,0 +1,80 @@
+"""Photographs on disk as a data set: which image is in which split, read one by one, what cannot be read named.
+
+The data set plug-ins that read other people's files only find out what there is; the reading is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from tailorset.records import Example, RealSample, Rejected, Split
+from tailorset.seeding import sample_seed
+from tailorset.shards import decode_image, encode_png
+
+Item = TypeVar("Item")
+MAX_NAMED = 5  # examples in a message
+
+
+class Photo(NamedTuple):
+    """A file and what it shows: 1 present, 0 absent; a label that is not in `targets` is not annotated."""
+
+    image_id: str
+    path: Path
+    targets: Mapping[str, int]
+
+
+class PhotoSet:
+    """A `Dataset` of files, made smaller to `image_px` on their shorter side."""
+
+    def __init__(self, splits: Mapping[Split, Sequence[Photo]], image_px: int, notes: Sequence[str]) -> None:
+        self.splits, self.image_px, self.notes = splits, image_px, tuple(notes)
+        self.sizes: Mapping[Split, int] = {split: len(photos) for split, photos in splits.items()}
+
+    def samples(self, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
+        """The photographs of a split; a file that is no readable image is rejected with the reason."""
+        for photo in self.splits[split][start:]:
+            try:
+                image = shrunk(decode_image(photo.path.read_bytes()), self.image_px)
+            except (OSError, ValueError) as error:
+                yield Rejected(photo.image_id, f"{photo.path}: {error}")
+            else:
+                yield RealSample(photo.image_id, encode_png(np.asarray(image)), photo.targets)
+
+    def sheets(self, num_examples: int) -> Mapping[str, Sequence[Example]]:
+        """Some test photographs with what they show."""
+        readable = (sample for sample in self.samples("test") if isinstance(sample, RealSample))
+        examples = [self._example(sample) for sample in islice(readable, num_examples)]
+        return {"photos": examples} if examples else {}
+
+    def _example(self, sample: RealSample) -> Example:
+        image = decode_image(sample.png)
+        image.thumbnail((128, 128))
+        shown = [name for name, present in sample.targets.items() if present]
+        return Example(np.asarray(image), ", ".join(shown) or "none of the labels")
+
+
+def shrunk(image: Image.Image, image_px: int) -> Image.Image:
+    """The image with a shorter side of at most `image_px`; its proportions stay."""
+    factor = image_px / min(image.size)
+    if factor >= 1:
+        return image
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def drawn(items: Mapping[str, Item], count: int, *names: str) -> dict[str, Item]:
+    """`count` of the items {id: item} by the lowest hashes of their ids: the same ones wherever they are listed."""
+    chosen = set(sorted(items, key=lambda key: sample_seed(*names, key))[:count])
+    return {key: item for key, item in items.items() if key in chosen}
+
+
+def some(names: Sequence[object]) -> str:
+    """The first few of many, for a message."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(map(str, names[:MAX_NAMED])) + more
