@@ -6,20 +6,19 @@ Source: Lin et al. 2014; the zero-shot protocol of Bansal et al. 2018 (48 seen a
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from tailorset.coco_instances import Image, read_instances
 from tailorset.photos import Photo, PhotoSet, drawn, some
 from tailorset.records import LabelSpace
 
 OFFICIAL_COUNTS = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
 PUBLISHED_TRAIN, PUBLISHED_TEST = "73,774", "6,608 (Bansal et al.), 2,729 and 6,392 (RAM)"  # of the 48/17 protocol
 PROTOCOL_SIZES = (48, 17)
-Shown = frozenset[str]  # the objects that an image shows
 
 
 class Config(BaseModel):
@@ -42,13 +41,6 @@ class Config(BaseModel):
     test_images: Literal["unseen", "all"] = "unseen"
     missing: Literal["error", "skip"] = "error"
     image_px: int = Field(default=256, ge=16, le=1024)
-
-
-class Image(NamedTuple):
-    """One image of an annotation file."""
-
-    file_name: str
-    shown: Shown
 
 
 def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
@@ -100,12 +92,11 @@ class Part:
     def __init__(self, config: Config, name: str, label_space: LabelSpace) -> None:
         self.folder = config.root / name
         self.path = config.root / "annotations" / f"instances_{name}.json"
-        images = read_instances(self.path)
-        categories = images.categories
+        images, categories = read_instances(self.path)
         if unknown := sorted(set(label_space.names) - set(categories)):
             raise ValueError(f"labels {unknown} are no categories of {self.path}: choose from {sorted(categories)}")
-        self.notes = [f"{self.path.name}: {len(images.images):,} images, {_compared(name, len(images.images))}"]
-        self.images = self._present(images.images, config.missing)
+        self.notes = [f"{self.path.name}: {len(images):,} images, {_compared(name, len(images))}"]
+        self.images = self._present({f"coco-{number:012d}": image for number, image in images.items()}, config.missing)
 
     def _present(self, images: Mapping[str, Image], missing: str) -> dict[str, Image]:
         try:
@@ -130,73 +121,6 @@ class Part:
             Photo(key, self.folder / image.file_name, {name: int(name in image.shown) for name in annotated})
             for key, image in sorted(images.items())
         ]
-
-
-class Category(BaseModel):
-    id: int
-    name: str
-
-
-class ListedImage(BaseModel):
-    id: int
-    file_name: str = Field(pattern=r"^[^/\\]+$")  # a name, no path out of the images' folder
-
-
-class Annotation(BaseModel):
-    id: int
-    image_id: int
-    category_id: int
-
-
-class InstancesFile(BaseModel):
-    """What is read of an `instances` file; its many other keys are left alone."""
-
-    categories: list[Category]
-    images: list[ListedImage]
-    annotations: list[Annotation]
-
-
-class Instances(NamedTuple):
-    """An annotation file: its images by id, and its categories' names."""
-
-    images: dict[str, Image]
-    categories: tuple[str, ...]
-
-
-def read_instances(path: Path) -> Instances:
-    """The images of an `instances` file, each with the categories of all its annotations, crowds included.
-
-    Raises:
-        ValueError: the file is missing, cut off, no COCO file, lists an id twice, or annotates what it does not list.
-    """
-    try:
-        content = InstancesFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}): set prepare_dataset.root to where COCO was unpacked, with its"
-            " annotations/ folder"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise ValueError(
-            f"{path} is cut off or no `instances` file of COCO ({where}: {first['msg']}): download it again"
-        ) from error
-    for kind, entries in (("images", content.images), ("categories", content.categories)):
-        counts = Counter(entry.id for entry in entries)
-        if repeated := [number for number, count in counts.items() if count > 1]:
-            raise ValueError(f"{path}: {kind} lists the ids {some(repeated)} twice: download the file again")
-    names = {category.id: category.name for category in content.categories}
-    shown: dict[int, set[str]] = {image.id: set() for image in content.images}
-    for annotation in content.annotations:
-        if annotation.image_id not in shown or annotation.category_id not in names:
-            raise ValueError(
-                f"{path}: annotation {annotation.id} is of image {annotation.image_id} and category"
-                f" {annotation.category_id}, which are not both listed: download the file again"
-            )
-        shown[annotation.image_id].add(names[annotation.category_id])
-    images = {f"coco-{image.id:012d}": Image(image.file_name, frozenset(shown[image.id])) for image in content.images}
-    return Instances(images, tuple(names.values()))
 
 
 def _compared(part: str, count: int) -> str:

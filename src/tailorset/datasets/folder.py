@@ -1,0 +1,222 @@
+"""Your own photographs: a folder of images, and what some of them show."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from tqdm import tqdm
+
+from tailorset.coco_instances import read_instances
+from tailorset.photos import Photo, PhotoSet, some
+from tailorset.plugins import unknown
+from tailorset.records import LabelSpace, Split
+from tailorset.seeding import sample_seed
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and what stands between two labels
+Truth = Mapping[str, int]  # label: 1 present, 0 absent; a label that is not in it is not annotated
+HASHES = 1 << 63
+
+
+class Config(BaseModel):
+    """Where the photographs are, what they show, and how they are divided.
+
+    images: folder of photographs, nested or not.
+    annotations: a CSV file (`image,labels` or `image` and a column of 1, 0 or nothing for each label), a COCO
+        `instances` file (.json), or `folders`: the first folder below `images` names the one label of a photograph.
+        File names are relative to `images`.
+    val_share, test_share: of the photographs that are annotated for every label and could be trained on as well.
+    image_px: photographs are stored with a shorter side of at most this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    images: Path
+    annotations: Path | Literal["folders"]
+    val_share: float = Field(default=0.2, gt=0, lt=1)
+    test_share: float = Field(default=0.3, gt=0, lt=1)
+    image_px: int = Field(default=256, ge=16, le=1024)
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.val_share + self.test_share > 1:
+            raise ValueError(f"val_share {self.val_share} and test_share {self.test_share} are more than 1 together")
+        return self
+
+
+class Found(NamedTuple):
+    """Files below a folder by their names relative to it."""
+
+    photos: dict[str, Path]
+    others: list[str]
+
+
+def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
+    """Photographs divided by the hashes of their bytes: a copy stays in its split, a new one moves no other.
+
+    What shows an unseen label, or cannot be trained on, is for val and test; what is annotated for seen labels only
+    is for training.
+
+    Raises:
+        ValueError: folder or annotations cannot be read, or name unknown labels or files; too few photographs are
+            annotated for every label.
+    """
+    found = find_photos(config.images)
+    truths = read_truths(config, found, label_space)
+    splits: dict[Split, list[Photo]] = {"train": [], "val": [], "test": []}
+    for name, truth in tqdm(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
+        digest = hashlib.sha256(found.photos[name].read_bytes()).hexdigest()
+        split = choose_split(truth, digest, config, label_space, seed)
+        known = {label: truth[label] for label in _annotated(split, label_space) if label in truth}
+        if known:
+            splits[split].append(Photo(image_id(name), found.photos[name], known))
+    complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
+    if empty := [split for split in ("val", "test") if not splits[split]]:
+        raise ValueError(
+            f"no photograph is left for {' and '.join(empty)}: {complete} of {len(found.photos)} in {config.images} are"
+            f" annotated for all {len(label_space.names)} labels of {label_space.name!r}; annotate more, fifty at least"
+        )
+    return PhotoSet(splits, config.image_px, _notes(config, found, truths, complete, splits))
+
+
+def find_photos(folder: Path) -> Found:
+    """All files below a folder, hidden ones left aside.
+
+    Raises:
+        ValueError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photographs")
+    paths = {str(path.relative_to(folder).as_posix()): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    visible = {name: path for name, path in paths.items() if not any(part[0] == "." for part in Path(name).parts)}
+    photos = {name: path for name, path in visible.items() if path.suffix.lower() in SUFFIXES}
+    if not photos:
+        raise ValueError(f"{folder} holds {len(visible)} files and no image: images end with {', '.join(SUFFIXES)}")
+    return Found(photos, [name for name in visible if name not in photos])
+
+
+def read_truths(config: Config, found: Found, label_space: LabelSpace) -> dict[str, Truth]:
+    """What annotated photographs show, by their names.
+
+    Raises:
+        ValueError: the annotations cannot be read, or name unknown labels or photographs.
+    """
+    if config.annotations == "folders":
+        return dict(_truths_of_folders(found, label_space))
+    path = Path(config.annotations)
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
+    read = _truths_of_csv if path.suffix.lower() == ".csv" else _truths_of_coco
+    truths = read(path, label_space)
+    if lost := sorted(truths.keys() - found.photos.keys()):
+        raise ValueError(
+            f"{path} annotates {len(lost)} of {len(truths)} images that are not in {config.images}: {some(lost)};"
+            " file names are relative to that folder"
+        )
+    return truths
+
+
+def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSpace, seed: int) -> Split:
+    """A photograph's split, by a number in [0, 1) that its bytes decide."""
+    if len(truth) < len(label_space.names):
+        return "train"
+    number = sample_seed(seed, "folder", digest) / HASHES
+    measured = config.val_share + config.test_share
+    if label_space.seen and not any(truth[name] for name in label_space.unseen):
+        return "train" if number >= measured else "test" if number < config.test_share else "val"
+    return "test" if number < config.test_share / measured else "val"
+
+
+def image_id(name: str) -> str:
+    """An id that is safe in a file name, and differs for names that differ."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
+def _annotated(split: Split, label_space: LabelSpace) -> Sequence[str]:
+    return label_space.seen if split == "train" else label_space.names
+
+
+def _truths_of_folders(found: Found, label_space: LabelSpace) -> Iterator[tuple[str, Truth]]:
+    for name in found.photos:
+        label = Path(name).parts[0].lower()
+        if label in label_space.names:
+            yield name, {other: int(other == label) for other in label_space.names}
+
+
+def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
+    images, categories = read_instances(path)
+    labels = [name for name in label_space.names if name in categories]
+    if not labels:
+        raise ValueError(f"{path} has no category of {list(label_space.names)}, only {some(categories)}")
+    return {image.file_name: {name: int(name in image.shown) for name in labels} for image in images.values()}
+
+
+def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows, columns = list(reader), list(reader.fieldnames or ())
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no readable CSV file in UTF-8 ({error})") from error
+    if IMAGE not in columns or len(columns) < 2 or not rows:
+        raise ValueError(
+            f"{path} has the columns {columns}: give `image,labels`, or `image` and a column for each annotated label,"
+            " and at least one row"
+        )
+    names = [column for column in columns if column != IMAGE]
+    read = _listed_labels if names == [LABELS] else _label_columns
+    truths: dict[str, Truth] = {}
+    for line, row in enumerate(rows, 2):
+        if row[IMAGE] in truths:
+            raise ValueError(f"{path}, line {line}: {row[IMAGE]} is there twice: give each photograph one row")
+        if None in row or None in row.values():
+            raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
+        truths[row[IMAGE]] = read(row, names, label_space, f"{path}, line {line}")
+    return truths
+
+
+def _listed_labels(row: Mapping[str, Any], _: Sequence[str], label_space: LabelSpace, where: str) -> Truth:
+    """`image,labels`: all labels that the photograph shows, with ; between them; it shows no other one."""
+    shown = [word for part in row[LABELS].split(SEPARATOR) if (word := part.strip())]
+    for name in shown:
+        _check_label(name, label_space, where)
+    return {name: int(name in shown) for name in label_space.names}
+
+
+def _label_columns(row: Mapping[str, Any], names: Sequence[str], label_space: LabelSpace, where: str) -> Truth:
+    """`image` and a column a label: 1, 0, or nothing where it is not annotated."""
+    truth = {}
+    for name in names:
+        _check_label(name, label_space, where)
+        if row[name].strip() not in ("0", "1", ""):
+            raise ValueError(f"{where}: {name} is {row[name]!r}: write 1, 0, or nothing where it is not annotated")
+        if row[name].strip():
+            truth[name] = int(row[name])
+    return truth
+
+
+def _check_label(name: str, label_space: LabelSpace, where: str) -> None:
+    if name not in label_space.names:
+        raise ValueError(f"{where}: {unknown('label', name, label_space.names)}")
+
+
+def _notes(
+    config: Config, found: Found, truths: Mapping[str, Truth], complete: int, splits: Mapping[Split, Sequence[Photo]]
+) -> list[str]:
+    """Every file accounted for."""
+    used = sum(map(len, splits.values()))
+    notes = [
+        f"{config.images}: {len(found.photos):,} photographs, {complete:,} annotated for every label,"
+        f" {len(truths) - complete:,} for some, {len(found.photos) - len(truths):,} not at all",
+        ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
+    ]
+    if left := len(truths) - used:
+        notes.append(f"{left:,} annotated photographs are left out: nothing is known of their seen labels")
+    if found.others:
+        notes.append(f"{len(found.others):,} other files are left alone: {some(found.others)}")
+    return notes

@@ -1,0 +1,221 @@
+"""A folder of photographs of every kind, with annotations of every kind, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from tailorset.datasets.folder import Config, build
+from tailorset.photos import PhotoSet
+from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
+from tailorset.shards import decode_image
+
+NAMES = ("mug", "lamp", "sofa", "plant")
+SPACE = LabelSpace.model_validate({"name": "rooms", "labels": [{"name": n, "seen": n in NAMES[:2]} for n in NAMES]})
+ALL_UNSEEN = LabelSpace.model_validate({"name": "rooms", "labels": [{"name": n, "seen": False} for n in NAMES]})
+SHOWN = {f"{place:03d}.jpg": {NAMES[place % 4], NAMES[(place // 4) % 4]} for place in range(64)}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for place, name in enumerate(SHOWN):
+        save(folder / name, place)
+    return folder
+
+
+def save(path: Path, seed: int, **options: Any) -> None:
+    path.parent.mkdir(exist_ok=True, parents=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def write_csv(folder: Path, rows: list[str]) -> Path:
+    path = folder.parent / "annotations.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def listed(photos: Path) -> Path:
+    return write_csv(photos, ["image,labels", *(f"{name},{'; '.join(shown)}" for name, shown in SHOWN.items())])
+
+
+def dataset(
+    photos: Path, annotations: Path | str, space: LabelSpace = SPACE, seed: int = 0, **settings: Any
+) -> PhotoSet:
+    return build(Config(images=photos, annotations=annotations, image_px=16, **settings), space, seed)
+
+
+def samples(data: PhotoSet) -> Iterator[tuple[str, RealSample]]:
+    for split in SPLITS:
+        for sample in data.samples(split):
+            assert isinstance(sample, RealSample)
+            yield split, sample
+
+
+def shown(sample: RealSample) -> set[str]:
+    return {name for name, present in sample.targets.items() if present}
+
+
+def test_every_annotated_photograph_is_in_one_split_with_its_labels(photos: Path, listed: Path) -> None:
+    found = list(samples(dataset(photos, listed)))
+    assert len({sample.image_id for _, sample in found}) == len(SHOWN)
+    for split, sample in found:
+        expected = SHOWN[sample.image_id[:3] + ".jpg"]
+        assert shown(sample) == expected
+        assert set(sample.targets) == set(NAMES[:2] if split == "train" else NAMES)
+        if split == "train":
+            assert not expected & {"sofa", "plant"}
+
+
+def test_shares_are_of_what_could_be_trained_on(photos: Path, listed: Path) -> None:
+    trainable = sum(not labels & {"sofa", "plant"} for labels in SHOWN.values())
+    assert dataset(photos, listed).sizes["train"] < trainable
+    most = dataset(photos, listed, val_share=0.05, test_share=0.05)
+    assert most.sizes["train"] > trainable * 0.7
+
+
+def test_a_new_photograph_moves_no_other_and_a_copy_stays_beside_its_original(photos: Path, listed: Path) -> None:
+    before = {sample.image_id: split for split, sample in samples(dataset(photos, listed))}
+    (photos / "zzz.jpg").write_bytes((photos / "003.jpg").read_bytes())
+    save(photos / "aaa.jpg", 1000)
+    with listed.open("a") as file:
+        file.write(f"zzz.jpg,{';'.join(SHOWN['003.jpg'])}\naaa.jpg,sofa\n")
+    after = {sample.image_id: split for split, sample in samples(dataset(photos, listed))}
+    assert before.items() <= after.items()
+    (copy,) = (split for key, split in after.items() if key.startswith("zzz"))
+    (original,) = (split for key, split in after.items() if key.startswith("003"))
+    assert copy == original
+
+
+def test_another_seed_divides_otherwise(photos: Path, listed: Path) -> None:
+    one, two = ({s.image_id: split for split, s in samples(dataset(photos, listed, seed=seed))} for seed in (0, 1))
+    assert one != two
+
+
+def test_what_is_annotated_for_seen_labels_only_is_for_training(photos: Path) -> None:
+    rows = ["image,mug,lamp,sofa,plant"]
+    rows += [f"{place:03d}.jpg,{place % 2},1,," for place in range(30)]
+    rows += [f"{place:03d}.jpg,0,0,1,{place % 2}" for place in range(30, 60)]
+    rows += ["060.jpg,,,1,0", "061.jpg,,,,"]
+    data = dataset(photos, write_csv(photos, rows))
+    assert data.sizes["train"] == 30
+    assert data.sizes["val"] + data.sizes["test"] == 30
+    assert all(set(sample.targets) == {"mug", "lamp"} for split, sample in samples(data) if split == "train")
+    notes = "\n".join(data.notes)
+    assert "64 photographs, 30 annotated for every label, 32 for some, 2 not at all" in notes
+    assert "2 annotated photographs are left out" in notes
+
+
+def test_without_seen_labels_all_photographs_are_for_measuring(photos: Path, listed: Path) -> None:
+    data = dataset(photos, listed, ALL_UNSEEN)
+    assert data.sizes["train"] == 0
+    assert data.sizes["val"] + data.sizes["test"] == len(SHOWN)
+
+
+def test_a_folder_a_label(tmp_path: Path) -> None:
+    for place in range(60):
+        save(tmp_path / ("Sofa", "lamp", "attic")[place % 3] / "deep" / f"{place}.png", place)
+    data = dataset(tmp_path, "folders")
+    assert {tuple(shown(sample)) for _, sample in samples(data)} == {("sofa",), ("lamp",)}
+    assert "60 photographs, 40 annotated for every label, 0 for some, 20 not at all" in data.notes[0]
+
+
+def test_coco_annotations_of_nested_files(photos: Path) -> None:
+    names = [f"deep/{name}" for name in SHOWN]
+    (photos / "deep").mkdir()
+    for name in SHOWN:
+        (photos / name).rename(photos / "deep" / name)
+    content = {
+        "images": [{"id": place, "file_name": name} for place, name in enumerate(names)],
+        "annotations": [
+            {"id": 10 * place + NAMES.index(label), "image_id": place, "category_id": NAMES.index(label)}
+            for place, labels in enumerate(SHOWN.values())
+            for label in labels
+        ],
+        "categories": [{"id": place, "name": name} for place, name in enumerate((*NAMES, "rug"))],
+    }
+    path = photos.parent / "instances.json"
+    path.write_text(json.dumps(content))
+    for _, sample in samples(dataset(photos, path)):
+        assert shown(sample) == SHOWN[sample.image_id.removeprefix("deep-")[:3] + ".jpg"]
+
+
+def test_photographs_of_every_kind_are_read(photos: Path) -> None:
+    grey16 = np.full((20, 40), 40_000, dtype=np.uint16)
+    Image.fromarray(grey16).save(photos / "grey16.png")
+    Image.new("CMYK", (40, 20), (0, 200, 0, 0)).save(photos / "cmyk.JPG")
+    Image.new("L", (40, 20), 9).save(photos / "grey.webp")
+    Image.new("RGBA", (40, 20), (255, 0, 0, 0)).save(photos / "clear.png")
+    rotated = Image.new("RGB", (40, 20), (0, 0, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    rotated.save(photos / "turned.jpeg", exif=exif)
+    kinds = ("grey16.png", "cmyk.JPG", "grey.webp", "clear.png", "turned.jpeg")
+    data = dataset(photos, write_csv(photos, ["image,labels", *(f"{name},sofa" for name in (*SHOWN, *kinds))]))
+    images = {sample.image_id.rpartition("-")[0]: decode_image(sample.png) for _, sample in samples(data)}
+    assert images["turned-jpeg"].size == (16, 32)
+    assert images["grey16-png"].getpixel((3, 3)) == (156, 156, 156)
+    assert images["clear-png"].getpixel((3, 3)) == (255, 255, 255)
+    red, green, _ = images["cmyk-JPG"].getpixel((3, 3))  # type: ignore[misc]
+    assert red > green
+    assert images["grey-webp"].mode == "RGB"
+
+
+def test_a_damaged_photograph_is_rejected_by_name(photos: Path, listed: Path) -> None:
+    (photos / "005.jpg").write_bytes((photos / "005.jpg").read_bytes()[:200])
+    (photos / "006.jpg").write_bytes(b"")
+    data = dataset(photos, listed)
+    rejected = [sample for split in SPLITS for sample in data.samples(split) if isinstance(sample, Rejected)]
+    assert sorted(sample.image_id[:3] for sample in rejected) == ["005", "006"]
+    assert all(str(photos) in sample.reason for sample in rejected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["image,labels", "000.jpg,mugg"], r"line 2: .*label.*mugg.*mug"),
+        (["image,labels", "000.jpg,mug", "000.jpg,sofa"], r"line 3: 000.jpg is there twice"),
+        (["image,labels", "nowhere.jpg,mug"], r"1 of 1 images that are not in .*nowhere.jpg"),
+        (["image,mug,sofa", "000.jpg,1,yes"], r"line 2: sofa is 'yes': write 1, 0, or nothing"),
+        (["image,mug,couch", "000.jpg,1,0"], r"line 2: .*couch"),
+        (["image,labels", "000.jpg,mug,sofa"], r"line 2: 2 columns were expected"),
+        (["image,mug,sofa", "000.jpg,1"], r"line 2: 3 columns were expected"),
+        (["file,labels", "000.jpg,mug"], r"has the columns \['file', 'labels'\]: give `image,labels`"),
+        (["image,labels"], "at least one row"),
+        (["image,labels", "000.jpg,mug"], r"no photograph is left for (val|test).* 1 of 64 .*annotate more"),
+    ],
+)
+def test_faulty_annotations_are_named(photos: Path, rows: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataset(photos, write_csv(photos, rows))
+
+
+def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no folder .*prepare_dataset.images"):
+        dataset(tmp_path / "elsewhere", listed)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    with pytest.raises(ValueError, match=r"holds 1 files and no image: images end with .bmp"):
+        dataset(tmp_path / "empty", listed)
+    with pytest.raises(ValueError, match=r"absent.csv is no readable CSV"):
+        dataset(photos, tmp_path / "absent.csv")
+    with pytest.raises(ValueError, match=r"give a .csv file, a COCO .json file, or the word folders"):
+        dataset(photos, tmp_path / "annotations.xlsx")
+    with pytest.raises(ValidationError, match=r"more than 1 together"):
+        dataset(photos, listed, val_share=0.6, test_share=0.6)
+
+
+def test_other_files_are_told(photos: Path, listed: Path) -> None:
+    (photos / "readme.txt").touch()
+    (photos / ".hidden.jpg").touch()
+    assert "1 other files are left alone: readme.txt" in "\n".join(dataset(photos, listed).notes)
