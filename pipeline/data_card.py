@@ -23,7 +23,7 @@ from tailorset.verdicts import Precision, ladder_gains, precisions, verdict
 PAGE = REPORTS / "card" / "index.html"
 SCORES = REPORTS / "evaluate" / "scores.parquet"
 OUTCOME = REPORTS / "generate_images" / "plots" / "pass_rate.csv"
-LADDER = REPORTS / "ladder" / "per_label.csv"  # of `make ladder`, which ends by making this page again
+LADDER = REPORTS / "ladder"  # of `make ladder`: a folder a label space
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def make_cards(stage: Stage, candidates: Candidates, photos: Photos, measured: l
     options = Options(settings.num_shown, settings.near_duplicate, settings.low_pass_rate)
     prompts, gains, shortfalls = (
         pd.read_parquet(PROMPTS),
-        ladder_gains(LADDER, stage.label_space.name),
+        ladder_gains(LADDER / stage.label_space.name / "per_label.csv"),
         read_shortfalls(),
     )
     return [

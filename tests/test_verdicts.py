@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score
 from tailorset.bootstrap import Interval
 from tailorset.verdicts import ladder_gains, precisions, verdict
 
-HEADER = "world,label,difference,low,high\n"
+HEADER = "label,difference,low,high\n"
 
 
 @pytest.mark.parametrize(
@@ -33,32 +33,31 @@ def test_the_interval_decides(low: float, high: float, min_gain: float, answer: 
 
 
 def test_without_a_ladder_nothing_is_measured(tmp_path: Path) -> None:
-    assert ladder_gains(tmp_path / "per_label.csv", "small") == {}
+    assert ladder_gains(tmp_path / "per_label.csv") == {}
     assert verdict(None, 0.0).answer == "not measured"
 
 
-def test_the_ladders_rows_of_this_label_space_are_read(tmp_path: Path) -> None:
+def test_the_ladders_rows_are_read(tmp_path: Path) -> None:
     path = tmp_path / "per_label.csv"
-    path.write_text(HEADER + "small,key,0.02,0.01,0.03\nother,key,9,9,9\nother,cup,0.1,0.0,0.2\n")
-    assert ladder_gains(path, "small") == {"key": Interval(0.02, 0.01, 0.03)}
-    assert ladder_gains(path, "third") == {}
+    path.write_text(HEADER + "key,0.02,0.01,0.03\ncup,0.1,0.0,0.2\n")
+    assert ladder_gains(path) == {"key": Interval(0.02, 0.01, 0.03), "cup": Interval(0.1, 0.0, 0.2)}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("label,low\nkey,1\n", r"no column \['difference', 'high', 'world'\].*make ladder"),
-        (HEADER + "small,key,0.5,0.6,0.7\n", r"\['key'\].*low <= difference <= high"),
-        (HEADER + "small,key,,0.6,0.7\n", r"\['key'\].*finite"),
-        (HEADER + "small,key,1,1,inf\n", r"\['key'\].*finite"),
-        (HEADER + "small,key,1,1,1\nsmall,key,2,2,2\n", r"\['key'\].*each label once"),
+        ("label,low\nkey,1\n", r"no column \['difference', 'high'\].*make ladder"),
+        (HEADER + "key,0.5,0.6,0.7\n", r"\['key'\].*low <= difference <= high"),
+        (HEADER + "key,,0.6,0.7\n", r"\['key'\].*finite"),
+        (HEADER + "key,1,1,inf\n", r"\['key'\].*finite"),
+        (HEADER + "key,1,1,1\nkey,2,2,2\n", r"\['key'\].*each label once"),
     ],
 )
 def test_a_damaged_table_is_refused(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "per_label.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        ladder_gains(path, "small")
+        ladder_gains(path)
 
 
 def test_precision_is_scikit_learns_and_the_gain_is_paired() -> None:

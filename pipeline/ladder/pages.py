@@ -10,14 +10,11 @@ import matplotlib
 matplotlib.use("Agg")
 import pandas as pd
 from matplotlib.figure import Figure
-from points import FULL, SUPERVISED, Ladder
-
-from tailorset.bootstrap import Interval
+from points import ASIDE, CURVES, FULL, SUPERVISED, Ladder
 
 MEASURES = {"zsl_map": "ZSL mAP", "zsl_f1": "ZSL F1@3", "gzsl_map": "GZSL mAP", "gzsl_f1": "GZSL F1@3"}
 SUMMARY = re.compile(r"(<!-- ladder -->\n).*?(<!-- /ladder -->)", re.DOTALL)
-ASIDE = ("clip", "without_fusion", "supervised", SUPERVISED)  # rows that are no step up from the one before
-Gaps = Mapping[str, Interval | None]
+Tables = Mapping[str, pd.DataFrame]  # of one part of the ladder
 
 
 def percent(row: pd.Series, name: str, signed: bool = False) -> str:
@@ -43,22 +40,21 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in table.itertuples(index=False)])
 
 
-def ladder_table(table: pd.DataFrame) -> str:
+def ladder_table(world: str, table: pd.DataFrame) -> str:
     rows = [
         {"row": row["title"]}
         | {title: percent(row, key) for key, title in MEASURES.items()}
         | {
             "step, ZSL mAP": "" if row["row"] in ASIDE else percent(row, "step", signed=True),
-            "MLflow runs": run_names(row),
+            "MLflow runs": run_names(world, row["row"]),
         }
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
 
 
-def run_names(row: pd.Series) -> str:
-    rung = FULL if row["row"].startswith("clip") else row["row"]
-    return f"`ladder-{row['world']}-{rung}-*`"
+def run_names(world: str, row: str) -> str:
+    return f"`ladder-{world}-{FULL if row.startswith('clip') else row}-*`"
 
 
 def component_table(table: pd.DataFrame) -> str:
@@ -104,49 +100,61 @@ def curve_table(table: pd.DataFrame) -> str:
     return markdown(pd.DataFrame(rows))
 
 
-def gap_sentence(world: str, gap: Interval | None) -> str:
-    if gap is None:
+def gap_sentence(world: str, gap: pd.DataFrame) -> str:
+    if gap.empty:
         return f"{world}: none to state: full supervision is not measured, or its difference to raw CLIP may be 0."
-    return f"{world}: {gap} of the way from raw CLIP to full supervision (goal 0.9)."
+    value, low, high = gap.iloc[0][["gap", "gap_low", "gap_high"]]
+    return f"{world}: {value:.3f} [{low:.3f}, {high:.3f}] of the way from raw CLIP to full supervision (goal 0.9)."
 
 
-def results_page(ladder: Ladder, tables: Mapping[str, pd.DataFrame], gaps: Gaps) -> str:
+def results_page(ladder: Ladder, parts: Mapping[str, Tables]) -> str:
     """docs/results.md."""
-    seeds = " and ".join(f"{len(world.seeds)} seeds in {name}" for name, world in ladder.worlds.items())
-    parts = [
+    text = [
         "# Results\n",
         "Made by `make ladder` from the points' test scores; do not edit. Figures are percent with"
-        f" {100 * ladder.level:.0f} % bootstrap intervals over test photographs and seeds ({seeds}); a step or a"
+        f" {100 * ladder.level:.0f} % bootstrap intervals over test photographs and seeds; a step or a"
         " difference is paired: both rows on the same resamples. Each figure's runs are in MLflow under the name in the"
         " last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml` with the settings"
         " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier.\n",
     ]
     for world in ladder.worlds:
-        if world not in gaps:
-            parts.append(f"## {world}\n\nNot measured yet: `make ladder`.\n")
-            continue
-        part = {name: table[table["world"] == world] for name, table in tables.items() if "world" in table}
-        parts += [
-            f"## {world}\n",
-            ladder_table(part["ladder"]) + "\n",
-            f"**Gap closed.** {gap_sentence(world, gaps[world])}\n",
-            component_table(part["components"]) + "\n",
-            "Average precision of each unseen label:\n",
-            label_table(part["per_label"]) + "\n",
-            "Generated images, means over the seeds:\n",
-            image_table(part["images"]) + "\n",
-        ]
-    parts += [
-        "## Curves\n",
-        f"ZSL mAP of {ladder.first_world} along one setting: mean and range of {len(ladder.curves.seeds)} seeds.\n",
-        curve_table(tables["curves"]) + "\n",
-        "![Curves](pictures/ladder_curves.png)\n\n![The ladder](pictures/ladder.png)\n",
+        text += [f"## {world}\n", *(world_section(world, parts[world]) if world in parts else ["Not measured yet.\n"])]
+    text += ["## Curves\n", *(curves_section(ladder, parts[CURVES]) if CURVES in parts else ["Not measured yet.\n"])]
+    text += [
+        "![The ladder](pictures/ladder.png)\n",
         "## Make a row again\n",
-        "Seed 0 of each row, to float noise (the ladder computes on one thread); `reports/metrics.json` then holds its"
-        " figures. Other seeds keep the photographs of seed 0, which only the ladder does.\n",
+        f"Seed 0 of each row of {ladder.first_world}, to float noise (the ladder computes on one thread);"
+        " `reports/metrics.json` then holds its figures. Other seeds keep the photographs of seed 0, which only the"
+        " ladder does; another world needs its label file, `-S label_space=FILE`.\n",
         *(f"**{rung.title}**\n\n    {command(ladder, name)}\n" for name, rung in ladder.rungs.items()),
     ]
-    return "\n".join(parts)
+    return "\n".join(text)
+
+
+def world_section(world: str, tables: Tables) -> list[str]:
+    return [
+        measured_with(tables["measured"]),
+        ladder_table(world, tables["ladder"]) + "\n",
+        f"**Gap closed.** {gap_sentence(world, tables['gap'])}\n",
+        component_table(tables["components"]) + "\n",
+        "Average precision of each unseen label:\n",
+        label_table(tables["per_label"]) + "\n",
+        "Generated images, means over the seeds:\n",
+        image_table(tables["images"]) + "\n",
+    ]
+
+
+def curves_section(ladder: Ladder, tables: Tables) -> list[str]:
+    return [
+        measured_with(tables["measured"]),
+        f"ZSL mAP of {ladder.first_world} along one setting, all else as in `{FULL}`: mean and range of the seeds.\n",
+        curve_table(tables["curves"]) + "\n",
+        "![Curves](pictures/ladder_curves.png)\n",
+    ]
+
+
+def measured_with(table: pd.DataFrame) -> str:
+    return f"{table['seeds'][0]} seeds, measured with commit `{table['commit'][0][:12]}`.\n"
 
 
 def command(ladder: Ladder, rung: str) -> str:
@@ -162,7 +170,7 @@ def spelled(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def with_summary(readme: str, tables: Mapping[str, pd.DataFrame], gaps: Gaps) -> str:
+def with_summary(readme: str, world: str, tables: Tables) -> str:
     """README.md with the block between its two ladder marks renewed.
 
     Raises:
@@ -170,23 +178,20 @@ def with_summary(readme: str, tables: Mapping[str, pd.DataFrame], gaps: Gaps) ->
     """
     if not SUMMARY.search(readme):
         raise ValueError("README.md has no `<!-- ladder -->` and `<!-- /ladder -->` lines to put the summary between")
-    world = next(iter(gaps))
-    table = tables["ladder"][tables["ladder"]["world"] == world]
     rows = [
         {"test split, %": row["title"]} | {title: percent(row, key) for key, title in MEASURES.items()}
-        for _, row in table.iterrows()
+        for _, row in tables["ladder"].iterrows()
     ]
-    text = markdown(pd.DataFrame(rows)) + "\n\n" + gap_sentence(world, gaps[world]) + "\n"
+    text = markdown(pd.DataFrame(rows)) + "\n\n" + gap_sentence(world, tables["gap"]) + "\n"
     return SUMMARY.sub(lambda match: match[1] + text + match[2], readme)
 
 
-def ladder_figure(table: pd.DataFrame) -> Figure:
-    """ZSL and GZSL mAP of every row with intervals, a column of panels a world."""
-    worlds = list(dict.fromkeys(table["world"]))
-    figure = Figure(figsize=(6.5 * len(worlds), 0.42 * table["row"].nunique() + 1.2), layout="constrained")
+def ladder_figure(worlds: Tables) -> Figure:
+    """ZSL and GZSL mAP of every row with intervals, a panel a world; worlds: {name: its table of rows}."""
+    height = max(len(table) for table in worlds.values())
+    figure = Figure(figsize=(6.5 * len(worlds), 0.42 * height + 1.2), layout="constrained")
     panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
-    for axes, world in zip(panels, worlds, strict=True):
-        rows = table[table["world"] == world].reset_index()
+    for axes, (world, rows) in zip(panels, worlds.items(), strict=True):
         for shift, key, colour in ((-0.12, "zsl_map", "#33608c"), (0.12, "gzsl_map", "#e0a458")):
             errors = 100 * abs(rows[[f"{key}_low", f"{key}_high"]].sub(rows[key], axis=0).to_numpy().T)
             style = {"fmt": "o", "color": colour, "capsize": 3, "label": MEASURES[key]}

@@ -11,8 +11,10 @@ from tailorset.params import flatten, read_yaml
 
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/
+REPORT = Path("reports/ladder")  # <world or curves>/<table>.csv
 CURVES = "curves"  # the part of the ladder that is no world
 FULL, SEEN, SUPERVISED = "full", "seen", "supervised_residual"  # the rungs that figures are taken from by name
+ASIDE = ("clip", "without_fusion", "supervised", SUPERVISED)  # rows that are no step up from the one before
 
 
 class Settings(BaseModel):
@@ -68,9 +70,6 @@ class Ladder(Settings):
         named = {FULL, SEEN, SUPERVISED} | {rung for pair in self.components.values() for rung in pair}
         if missing := sorted(named - set(self.rungs)):
             raise ValueError(f"rungs {missing} are needed but not listed: add them to `rungs` ({list(self.rungs)})")
-        choices = list(self.worlds[self.first_world].seeds)
-        if unknown := sorted(set(self.curves.seeds) - set(choices)):
-            raise ValueError(f"curves.seeds {unknown} are not among the first world's seeds: choose from {choices}")
         return self
 
     @property
@@ -91,13 +90,21 @@ class Ladder(Settings):
             ValueError: the ladder has no such part.
         """
         if part == CURVES:
-            return [point for key in self.curves.settings for point in self.curve_points(key)]
+            full = [self.full_of_curves(seed) for seed in self.curves.seeds]
+            return full + [point for key in self.curves.settings for point in self.curve_points(key)]
         if part not in self.worlds:
             raise ValueError(f"{part!r} is no part of the ladder: choose from {[*self.worlds, CURVES]}")
         return [self.rung_point(part, rung, seed) for rung in self.rungs for seed in self.worlds[part].seeds]
 
     def rung_point(self, world: str, rung: str, seed: int) -> Point:
         return Point(world, rung, seed, self.settings_of(world, rung))
+
+    def seeds(self, part: str) -> tuple[int, ...]:
+        return self.curves.seeds if part == CURVES else self.worlds[part].seeds
+
+    def full_of_curves(self, seed: int) -> Point:
+        """The point that all curves run through: the first world's full rung."""
+        return Point(CURVES, FULL, seed, self.settings_of(self.first_world, FULL))
 
     def curve_points(self, key: str) -> list[Point]:
         """All values of one setting, but for the one that `full` has."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tailorset.bootstrap import Interval, average_precision_replicates, draw_resamples, percentile_interval, whole_set
 
-LADDER_COLUMNS = ("world", "label", "difference", "low", "high")
+LADDER_COLUMNS = ("label", "difference", "low", "high")
 
 Answer = Literal["yes", "no", "undecided", "not measured"]
 
@@ -49,10 +49,8 @@ def verdict(gain: Interval | None, min_gain: float) -> Verdict:
     return Verdict("no" if gain.high <= min_gain else "undecided", gain)
 
 
-def ladder_gains(path: Path, world: str) -> dict[str, Interval]:
+def ladder_gains(path: Path) -> dict[str, Interval]:
     """Per label, what the ladder measured with generated images minus without; nothing if it has not run.
-
-    world: the label space's name; other rows of the table are about other labels.
 
     Raises:
         ValueError: the table lacks a column, names a label twice, or its bounds are not finite and in order.
@@ -62,7 +60,6 @@ def ladder_gains(path: Path, world: str) -> dict[str, Interval]:
     table = pd.read_csv(path)
     if missing := sorted(set(LADDER_COLUMNS) - set(table.columns)):
         raise ValueError(f"{path} has no column {missing}: it needs {list(LADDER_COLUMNS)}; run `make ladder` again")
-    table = table[table["world"] == world]
     bounds = table[["low", "difference", "high"]].to_numpy("float64")
     wrong = table["label"].duplicated() | ~np.isfinite(bounds).all(1) | (np.diff(bounds) < 0).any(1)
     if wrong.any():
