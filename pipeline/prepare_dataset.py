@@ -115,7 +115,7 @@ def table_row(sample: RealSample | Rejected, job: ShardJob, names: Sequence[str]
         "height": pixels.shape[0],
         "pixel_mean": float(pixels.mean()),
         "pixel_std": float(pixels.std()),
-        "targets": [sample.targets.get(name, NOT_ANNOTATED) for name in names],
+        "targets": np.array([sample.targets.get(name, NOT_ANNOTATED) for name in names], dtype=np.int8),
         "reason": "",
     }
 
@@ -144,7 +144,7 @@ def tell_rejected(rejected: pd.DataFrame, path: Path) -> None:
 
 def targets_table(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """image_id and one int8 column per label: 1 present, 0 absent, -1 not annotated."""
-    targets = pd.DataFrame(np.stack(table["targets"].to_list()).astype(np.int8), columns=list(names))
+    targets = pd.DataFrame(np.stack(table["targets"].to_list()), columns=list(names))
     targets.insert(0, "image_id", table["image_id"])
     return targets
 

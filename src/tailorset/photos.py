@@ -22,19 +22,28 @@ MAX_NAMED = 5  # examples in a message
 
 
 class Photo(NamedTuple):
-    """A file and what it shows: 1 present, 0 absent; a label that is not in `targets` is not annotated."""
+    """A file, the labels that it shows, and those that it was annotated for."""
 
     image_id: str
     path: Path
-    targets: Mapping[str, int]
+    shown: frozenset[str]
+    annotated: Sequence[str]
+
+    @property
+    def targets(self) -> dict[str, int]:
+        return {name: int(name in self.shown) for name in self.annotated}
 
 
 class PhotoSet:
     """A `Dataset` of files, made smaller to `image_px` on their shorter side."""
 
     def __init__(self, splits: Mapping[Split, Sequence[Photo]], image_px: int, notes: Sequence[str]) -> None:
-        self.splits, self.image_px, self.notes = splits, image_px, tuple(notes)
+        self.splits, self.image_px, self.notes = splits, image_px, list(notes)
         self.sizes: Mapping[Split, int] = {split: len(photos) for split, photos in splits.items()}
+
+    def with_notes(self, first: Sequence[str]) -> PhotoSet:
+        """The same photographs, with more to tell before the rest."""
+        return PhotoSet(self.splits, self.image_px, [*first, *self.notes])
 
     def samples(self, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
         """The photographs of a split; a file that is no readable image is rejected with the reason."""

@@ -72,9 +72,10 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     for name, truth in tqdm(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
         digest = hashlib.sha256(found.photos[name].read_bytes()).hexdigest()
         split = choose_split(truth, digest, config, label_space, seed)
-        known = {label: truth[label] for label in _annotated(split, label_space) if label in truth}
-        if known:
-            splits[split].append(Photo(image_id(name), found.photos[name], known))
+        annotated = [label for label in _annotated(split, label_space) if label in truth]
+        shown = frozenset(label for label, present in truth.items() if present)
+        if annotated:
+            splits[split].append(Photo(image_id(name), found.photos[name], shown, annotated))
     complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
     if empty := [split for split in ("val", "test") if not splits[split]]:
         raise ValueError(

@@ -1,0 +1,141 @@
+"""NUS-WIDE, read from the official files: Flickr tags are seen labels, the 81 concepts of the ground truth unseen ones.
+
+Source: Chua et al. 2009; the 925/81 split of Zhang et al. 2016.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from tqdm import tqdm
+
+from tailorset.photos import PhotoSet, some
+from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
+from tailorset.records import LabelSpace
+
+CONCEPTS, TAGS, TAG_MATRIX = "Concepts81.txt", "TagList1k.txt", "AllTags1k.txt"
+ALL_IMAGES, TRAIN_IMAGES, TEST_IMAGES = "Imagelist.txt", "TrainImagelist.txt", "TestImagelist.txt"
+PUBLISHED = Published("161,789", "107,859")
+
+
+class Config(ProtocolConfig):
+    """root: where the official archives were unpacked, whatever their folders are called (ConceptsList, NUS_WID_Tags,
+        Groundtruth, ImageList).
+    images: the folder that the paths of the image lists are relative to; many of them are no longer on Flickr.
+
+    What is taken: `ProtocolConfig`.
+    """
+
+    root: Path
+    images: Path
+    num_val: int = Field(default=5000, ge=1)
+
+
+def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
+    """The three splits of the zero-shot protocol.
+
+    Raises:
+        ValueError: a file is missing, there twice, damaged or of another length than the image list, a label is neither
+            concept nor tag, images are missing, or a split would be empty.
+    """
+    files = OfficialFiles(config.root)
+    listed = files.lines(ALL_IMAGES)
+    shown = shown_labels(files, label_space, len(listed))
+    paths = [config.images.joinpath(*PureWindowsPath(line).parts) for line in listed]  # written with backslashes
+    images = {line: Listed(path, frozenset(names)) for line, path, names in zip(listed, paths, shown, strict=True)}
+    ids = {line: f"nus-{number:06d}" for number, line in enumerate(listed)}
+    train, test = (
+        {ids[line]: images[line] for line in files.members(part, images)} for part in (TRAIN_IMAGES, TEST_IMAGES)
+    )
+    is_published = (len(label_space.seen), len(label_space.unseen)) == (925, 81)
+    published = PUBLISHED if is_published else None
+    data = zero_shot_set("NUS-WIDE", train, test, label_space, config, seed, published)
+    unlabelled = sum(not image.shown for image in images.values())
+    return data.with_notes([f"{len(images):,} images are listed; {unlabelled:,} of them show no label and are no use"])
+
+
+class OfficialFiles:
+    """The text files of the official archives, found by their names."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.paths = sorted(root.rglob("*.txt"))
+
+    def path(self, name: str) -> Path:
+        found = [path for path in self.paths if path.name == name]
+        if len(found) != 1:
+            what = "is not" if not found else f"is {len(found)} times"
+            raise ValueError(
+                f"{name} {what} below {self.root} ({some(found) or 'no such file'}): unpack the official archives there"
+                " once, and set prepare_dataset.root to that folder"
+            )
+        return found[0]
+
+    def lines(self, name: str) -> list[str]:
+        """The lines of a list, without those that are empty.
+
+        Raises:
+            ValueError: a line is there twice.
+        """
+        path = self.path(name)
+        try:
+            found = [line for text in path.read_text(encoding="utf-8").splitlines() if (line := text.strip())]
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is no text ({error}): unpack it again") from error
+        if twice := [line for line, count in Counter(found).items() if count > 1]:
+            raise ValueError(f"{path} lists {some(twice)} twice: unpack it again")
+        return found
+
+    def members(self, name: str, known: Mapping[str, Listed]) -> list[str]:
+        """The lines of an image list, each of them known."""
+        found = self.lines(name)
+        if strange := [line for line in found if line not in known]:
+            raise ValueError(f"{self.path(name)} lists {some(strange)}, which {ALL_IMAGES} does not: unpack both again")
+        return found
+
+    def zeros_and_ones(self, name: str, num_rows: int, num_columns: int) -> NDArray[np.bool_]:
+        """A file of num_rows lines with num_columns times 0 or 1 each, as (num_rows, num_columns).
+
+        Raises:
+            ValueError: the file has another shape or other content.
+        """
+        path = self.path(name)
+        table = np.empty((num_rows, num_columns), dtype=np.uint8)
+        number = 0
+        with path.open("rb") as file:
+            for number, line in enumerate(tqdm(file, desc=name, total=num_rows, leave=False), 1):
+                digits = np.frombuffer(line.translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")
+                if number > num_rows or len(digits) != num_columns or digits.max(initial=0) > 1:
+                    raise ValueError(
+                        f"{path}, line {number}: expected are {num_rows} lines, each with {num_columns} times 0 or 1:"
+                        " unpack it again"
+                    )
+                table[number - 1] = digits
+        if number < num_rows:
+            raise ValueError(f"{path} ends after {number} of {num_rows} lines: unpack it again")
+        return table.astype(bool)
+
+
+def shown_labels(files: OfficialFiles, label_space: LabelSpace, num_images: int) -> Iterator[list[str]]:
+    """For each listed image the labels that it shows: concepts by the ground truth, all others by the users' tags."""
+    concepts, tags = files.lines(CONCEPTS), files.lines(TAGS)
+    if unknown := sorted(set(label_space.names) - set(concepts) - set(tags)):
+        raise ValueError(
+            f"labels {unknown} are neither in {CONCEPTS} nor in {TAGS}: choose from {len(concepts)} concepts, e.g."
+            f" {some(concepts)}, and {len(tags)} tags, e.g. {some(tags)}"
+        )
+    names = list(label_space.names)
+    shown = np.zeros((num_images, len(names)), dtype=bool)
+    for column, name in enumerate(names):
+        if name in concepts:
+            shown[:, column] = files.zeros_and_ones(f"Labels_{name}.txt", num_images, 1)[:, 0]
+    tagged = [name for name in names if name not in concepts]
+    if tagged:
+        matrix = files.zeros_and_ones(TAG_MATRIX, num_images, len(tags))
+        shown[:, [names.index(name) for name in tagged]] = matrix[:, [tags.index(name) for name in tagged]]
+    return ([names[column] for column in np.flatnonzero(row)] for row in shown)
