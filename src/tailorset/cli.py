@@ -46,6 +46,27 @@ def use(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the label file and the preset to write")],
+    labels: Annotated[str, typer.Option(help='Labels to generate images for, e.g. "mug, lamp, sofa"; three at least')],
+    images: Annotated[Path, typer.Option(help="Folder of your photographs")],
+    seen: Annotated[str, typer.Option(help="Further labels, which your photographs are annotated for")] = "",
+    annotations: Annotated[str, typer.Option(help=".csv, COCO .json, or `folders`; else a table to fill")] = "",
+    force: Annotated[bool, typer.Option(help="Overwrite files of that name")] = False,
+) -> None:
+    """Write the files for labels and photographs of your own, and say what is found and what is missing."""
+    from tailorset.starter import split_names, start
+
+    if not PRESETS.is_dir():
+        _stop(f"There is no {PRESETS}/ here: go to the folder of a tailorset project.")
+    try:
+        lines = start(name, split_names(labels), split_names(seen), images, annotations, force)
+    except ValueError as error:
+        _stop(str(error))
+    console.print("\n".join(lines), markup=False)
+
+
+@app.command()
 def status() -> None:
     """What is up to date, what is missing, what was measured and registered last."""
     params, space = _settings()
@@ -163,10 +184,21 @@ def _metrics(path: Path) -> dict[str, float]:
 def _settings() -> tuple[Params, LabelSpace]:
     params: Params = _or_stop(load_params, PARAMS)
     space: LabelSpace = _or_stop(LabelSpace.load, params.label_space)
+    if not space.seen and (problem := _needs_seen_labels(params)):
+        _stop(f"{params.label_space} has no seen label, but {problem}")
     for label in params.generate_images.weakness:
         if label not in space.unseen:
             _stop(unknown("unseen label in generate_images.weakness", label, space.unseen))
     return params, space
+
+
+def _needs_seen_labels(params: Params) -> str:
+    """What of the settings cannot be without a seen label, with its remedy."""
+    if "real" in getattr(params.train_classifier.config, "train_on", ()):
+        return "train_classifier.train_on asks for real images: set it to [synthetic]"
+    if params.fit_thresholds.source != "synthetic":
+        return "fit_thresholds.source is seen_photos: set it to synthetic"
+    return ""
 
 
 def _or_stop(load: Any, path: Path) -> Any:

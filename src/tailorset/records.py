@@ -101,8 +101,8 @@ class LabelSpace(Record):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            problems = "\n".join(f"  {problem}" for problem in _problems(error))
-            raise ValueError(f"label space {path} is not usable:\n{problems}") from error
+            faults = "\n".join(f"  {problem}" for problem in problems(error))
+            raise ValueError(f"label space {path} is not usable:\n{faults}") from error
 
     @model_validator(mode="after")
     def _check(self) -> LabelSpace:
@@ -217,7 +217,8 @@ def _repeated(names: Sequence[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
-def _problems(error: ValidationError) -> Iterator[str]:
+def problems(error: ValidationError) -> Iterator[str]:
+    """Each fault of a record on a line: where, what, and the value."""
     for detail in error.errors():
         where = ".".join(str(part) for part in detail["loc"])
         value: Any = detail["input"]

@@ -22,6 +22,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and what stands between two labels
 Truth = Mapping[str, int]  # label: 1 present, 0 absent; a label that is not in it is not annotated
 HASHES = 1 << 63
+FOLDERS: Literal["folders"] = "folders"
 
 
 class Config(BaseModel):
@@ -107,7 +108,7 @@ def read_truths(config: Config, found: Found, label_space: LabelSpace) -> dict[s
     Raises:
         ValueError: the annotations cannot be read, or name unknown labels or photographs.
     """
-    if config.annotations == "folders":
+    if config.annotations == FOLDERS:
         return dict(_truths_of_folders(found, label_space))
     path = Path(config.annotations)
     if path.suffix.lower() not in (".csv", ".json"):

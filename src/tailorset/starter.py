@@ -1,0 +1,133 @@
+"""Files for labels and photographs of one's own: a label file, a preset, and a table to annotate photographs in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from tailorset.datasets.folder import FOLDERS, Config, build, find_photos
+from tailorset.photos import drawn
+from tailorset.records import LabelSpace, problems
+
+TEMPLATE = Path("presets/folder.yaml")
+NUM_TO_ANNOTATE = 200  # fewer make intervals too wide to choose anything by
+
+
+def split_names(text: str) -> list[str]:
+    """`a, b , c` -> [a, b, c]."""
+    return [name for part in text.split(",") if (name := part.strip().lower())]
+
+
+def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelSpace:
+    """The labels, checked as a label file is.
+
+    Raises:
+        ValueError: a name is no label name, is there twice, or there are too few unseen labels.
+    """
+    labels = [{"name": label, "seen": label in seen} for label in (*unseen, *seen)]
+    try:
+        return LabelSpace.model_validate({"name": name, "labels": labels})
+    except ValidationError as error:
+        raise ValueError("\n".join(problems(error))) from error
+
+
+def label_file(space: LabelSpace) -> str:
+    """The text of a label file."""
+    lines = [
+        "# seen: photographs are annotated for it; otherwise its training images are generated. aliases: wordings for",
+        "# prompts, e.g. {name: mug, seen: false, aliases: [coffee mug]}. confusable: pairs never drawn together.",
+        f"name: {space.name}",
+        "labels:",
+        *(f"  - {{name: {_quoted(label.name)}, seen: {str(label.seen).lower()}}}" for label in space.labels),
+        "confusable: []",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def with_settings(preset: str, settings: Mapping[str, object]) -> str:
+    """The text of a preset with other values under `block.key` or `key`; its comments stay.
+
+    Raises:
+        ValueError: the preset has no such line.
+    """
+    lines = preset.split("\n")
+    for name, value in settings.items():
+        block, _, key = name.rpartition(".")
+        start = lines.index(f"{block}:") if block else 0
+        pattern = re.compile(rf"({'  ' if block else ''}{re.escape(key)}: +)(\S.*?)((?: +#.*)?)")
+        found = next((place for place in range(start, len(lines)) if pattern.fullmatch(lines[place])), None)
+        if found is None:
+            raise ValueError(f"the preset has no line for {name}")
+        match = pattern.fullmatch(lines[found])
+        assert match is not None
+        lines[found] = f"{match[1]}{_flow(value)}{match[3]}"
+    return "\n".join(lines)
+
+
+def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
+    """A CSV file with a row for each of up to 200 photographs and an empty column for each label, to be filled in."""
+    chosen = drawn({name: name for name in photos}, NUM_TO_ANNOTATE, "annotate")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", *space.names])
+    writer.writerows([name, *[""] * len(space.names)] for name in chosen)
+    return text.getvalue()
+
+
+def start(
+    name: str, unseen: Sequence[str], seen: Sequence[str], images: Path, annotations: str, force: bool
+) -> list[str]:
+    """Write label file, preset and, without annotations, a table to fill in; returns what to tell.
+
+    Raises:
+        ValueError: labels, photographs or annotations are not usable, or a file is there already.
+    """
+    space = label_space(name, unseen, seen)
+    found = find_photos(images)
+    table = Path("data/labels") / f"{name}.csv"
+    settings: dict[str, object] = {
+        "label_space": f"data/labels/{name}.yaml",
+        "prepare_dataset.images": str(images),
+        "prepare_dataset.annotations": annotations or str(table),
+    }
+    if not seen:
+        settings |= {"train_classifier.train_on": ["synthetic"], "fit_thresholds.source": "synthetic"}
+    files = {
+        Path("data/labels") / f"{name}.yaml": label_file(space),
+        Path("presets") / f"{name}.yaml": with_settings(TEMPLATE.read_text(encoding="utf-8"), settings),
+    }
+    files |= {} if annotations else {table: annotation_table(found.photos, space)}
+    if there := [str(path) for path in files if path.exists() and not force]:
+        raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or say --force")
+    told = _found(images, annotations, space) if annotations else _to_annotate(len(found.photos), table)
+    for path, text in files.items():
+        path.write_text(text, encoding="utf-8")
+    return [*told, f"Written: {', '.join(map(str, files))}", f"Next:    tailorset use {name}"]
+
+
+def _found(images: Path, annotations: str, space: LabelSpace) -> list[str]:
+    config = Config(images=images, annotations=FOLDERS if annotations == FOLDERS else Path(annotations))
+    return [f"Found:   {note}" for note in build(config, space, seed=0).notes]
+
+
+def _to_annotate(num_photos: int, table: Path) -> list[str]:
+    return [
+        f"Found:   {num_photos:,} photographs",
+        f"Missing: what they show. Fill in {table}: 1 where a photograph shows the label, 0 where it does not;",
+        "         fifty rows are the least that tells a good classifier from a bad one.",
+    ]
+
+
+def _quoted(name: str) -> str:
+    """YAML reads a bare `no` or `1` as something else than a name."""
+    return name if yaml.safe_load(name) == name else f'"{name}"'
+
+
+def _flow(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()

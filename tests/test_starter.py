@@ -1,0 +1,119 @@
+"""`tailorset new`: what it writes can be used as it is, and it says what is found and what is missing."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tailorset import cli
+from tailorset.params import load_params
+from tailorset.records import LabelSpace
+from tailorset.starter import with_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+LABELS = ("--labels", "Mug, lamp,sofa", "--images", "photos")
+
+
+@pytest.fixture
+def photos(project: Path) -> Path:
+    shutil.copytree(ROOT / "presets", project / "presets")
+    folder = project / "photos"
+    for place in range(60):
+        path = folder / ("mug", "sofa", "lamp")[place % 3] / f"{place}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (place, 0, 0)).save(path)
+    return folder
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    answer = CliRunner().invoke(cli.app, list(arguments), env={"COLUMNS": "200"})
+    return answer.exit_code, answer.output
+
+
+@pytest.mark.usefixtures("photos")
+def test_without_annotations_there_is_a_table_to_fill_in() -> None:
+    code, output = run("new", "rooms", *LABELS, "--seen", "plant")
+    assert code == 0, output
+    assert "Found:   60 photographs" in output
+    assert "Missing: what they show. Fill in data/labels/rooms.csv" in output
+    rows = list(csv.reader(Path("data/labels/rooms.csv").read_text().splitlines()))
+    assert rows[0] == ["image", "mug", "lamp", "sofa", "plant"]
+    assert len(rows) == 61
+    space = LabelSpace.load("data/labels/rooms.yaml")
+    assert (space.unseen, space.seen) == (("mug", "lamp", "sofa"), ("plant",))
+    params = load_params("presets/rooms.yaml")
+    assert params.label_space == Path("data/labels/rooms.yaml")
+    assert params.prepare_dataset.config.images == Path("photos")  # type: ignore[attr-defined]
+    assert run("use", "rooms")[0] == 0
+    assert run("check") == (0, "")
+
+
+@pytest.mark.usefixtures("photos")
+def test_with_annotations_it_says_what_they_give() -> None:
+    code, output = run("new", "rooms", *LABELS, "--annotations", "folders")
+    assert code == 0, output
+    assert "60 photographs, 60 annotated for every label" in output
+    assert not Path("data/labels/rooms.csv").exists()
+    params = load_params("presets/rooms.yaml")
+    assert params.train_classifier.config.train_on == ("synthetic",)  # type: ignore[attr-defined]
+    assert params.fit_thresholds.source == "synthetic"
+
+
+@pytest.mark.usefixtures("photos")
+def test_the_preset_keeps_its_comments() -> None:
+    run("new", "rooms", *LABELS)
+    ours, template = (Path(f"presets/{name}.yaml").read_text().splitlines() for name in ("rooms", "folder"))
+    changed = [(old, new) for old, new in zip(template, ours, strict=True) if old != new]
+    assert [new.split(":")[0].strip() for _, new in changed] == ["label_space", "annotations", "train_on", "source"]
+    assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in changed)
+
+
+@pytest.mark.usefixtures("photos")
+def test_nothing_is_overwritten_unless_forced() -> None:
+    assert run("new", "rooms", *LABELS)[0] == 0
+    Path("data/labels/rooms.csv").write_text("my work\n")
+    code, output = run("new", "rooms", *LABELS)
+    assert code == 1
+    assert "rooms.csv would be overwritten" in output
+    assert Path("data/labels/rooms.csv").read_text() == "my work\n"
+    assert run("new", "rooms", *LABELS, "--force")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("rooms", "--labels", "mug, lamp, so/fa", "--images", "photos"), "'so/fa' is no label name"),
+        (("rooms", "--labels", "mug, lamp, mug", "--images", "photos"), "labels ['mug'] are listed more than once"),
+        (("rooms", "--labels", "mug, lamp, sofa", "--images", "nowhere"), "there is no folder nowhere"),
+        (("../rooms", *LABELS), "'../rooms' is no label name"),
+        (("rooms", *LABELS, "--annotations", "none.csv"), "none.csv is no readable CSV file"),
+    ],
+)
+@pytest.mark.usefixtures("photos")
+def test_faults_are_named_and_nothing_is_written(arguments: tuple[str, ...], message: str) -> None:
+    before = set(Path.cwd().rglob("*.yaml"))
+    code, output = run("new", *arguments)
+    assert code == 1
+    assert message in output
+    assert set(Path.cwd().rglob("*.yaml")) == before
+
+
+@pytest.mark.usefixtures("photos")
+def test_check_refuses_settings_that_need_seen_labels_where_there_are_none() -> None:
+    run("new", "rooms", *LABELS)
+    text = Path("presets/rooms.yaml").read_text()
+    Path("params.yaml").write_text(with_settings(text, {"train_classifier.train_on": ["real", "synthetic"]}))
+    assert "has no seen label, but train_classifier.train_on asks for real images" in run("check")[1]
+    Path("params.yaml").write_text(with_settings(text, {"fit_thresholds.source": "seen_photos"}))
+    assert "fit_thresholds.source is seen_photos: set it to synthetic" in run("check")[1]
+
+
+def test_a_setting_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no line for a\.c"):
+        with_settings("a:\n  b: 1\n", {"a.c": 2})
+    assert with_settings("a:\n  b: 1  # why\n", {"a.b": [2, "x"]}) == "a:\n  b: [2, x]  # why\n"
