@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tailorset.classifier_training import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip import Clip, load_clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
-from tailorset.image_set import ImageSet, load_image_set, real_rows
+from tailorset.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.metrics import column_indices, zero_shot_metrics
 from tailorset.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, THRESHOLDS, Stage, run_stage, write_json
@@ -23,7 +24,9 @@ from tailorset.trust_fitting import fit_platt, make_thresholds
 from tailorset.trust_measures import trust_figure, trust_metrics
 
 ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
-NUM_SHOWN = 24  # test images on the sheet
+NUM_SHOWN, SHEET = 24, "test_images.png"  # test images on the sheet
+
+log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -96,20 +99,33 @@ def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
     per_label_table(methods, test.targets, stage.label_space).to_csv(stage.report_dir / "per_label.csv", index=False)
     scores = [score_table(method, test.ids, stage.label_space.names) for method in methods]
     pd.concat(scores).to_parquet(stage.report_dir / "scores.parquet", index=False)
-    curves, sheet = stage.plots_dir / "precision_recall.png", stage.plots_dir / "test_images.png"
-    precision_recall_figure(methods, test.targets, stage.label_space).savefig(curves, dpi=100)
+    curves, sheet = stage.plots_dir / "precision_recall.png", stage.plots_dir / SHEET
+    if is_annotated(test.targets):
+        precision_recall_figure(methods, test.targets, stage.label_space).savefig(curves, dpi=100)
+        stage.log_figure(curves)
     shown = test.images[:NUM_SHOWN]
     captions = prediction_captions(methods[-1].scores[:NUM_SHOWN], test.targets[:NUM_SHOWN], stage.label_space)
     title = "test images: the three best scores, * = present; missed = present but not among them"
     contact_sheet(list(shown.permute(0, 2, 3, 1).numpy()), captions, columns=6, scale=1, title=title).save(sheet)
-    for path in (curves, sheet):
-        stage.log_figure(path)
+    stage.log_figure(sheet)
 
 
 def score_table(method: Method, image_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """One row an image: method, image_id, then its scores before any normalisation, a column a label."""
     scores = pd.DataFrame(method.scores.float().numpy(), columns=list(names))
     return pd.DataFrame({"method": method.name, "image_id": image_ids}).join(scores)
+
+
+def measure(stage: Stage, classifier: Classifier, methods: list[Method], targets: Tensor) -> dict[str, float]:
+    """Every method's ZSL and GZSL metrics, and how far the thresholds can be trusted."""
+    metrics: dict[str, float] = {}
+    for method in methods:
+        values = zero_shot_metrics(
+            method.scores, targets, stage.label_space, stage.params.evaluate.top_k, method.normalise
+        )
+        metrics |= {f"{method.prefix}{key}": value for key, value in values.items()}
+    rules = {name: rule.apply(methods[-1].scores) for name, rule in threshold_rules(stage, classifier).items()}
+    return metrics | report_trust(stage, rules, targets)
 
 
 def main() -> None:
@@ -120,13 +136,10 @@ def main() -> None:
         test = load_image_set(rows, targets, REAL, classifier.image_px)
         methods = score_methods(stage, classifier, test)
         metrics = acceptance_metrics(REPORTS / "tune_text_encoder" / "metrics.json")
-        for method in methods:
-            values = zero_shot_metrics(
-                method.scores, test.targets, stage.label_space, stage.params.evaluate.top_k, method.normalise
-            )
-            metrics |= {f"{method.prefix}{key}": value for key, value in values.items()}
-        rules = {name: rule.apply(methods[-1].scores) for name, rule in threshold_rules(stage, classifier).items()}
-        metrics |= report_trust(stage, rules, test.targets)
+        if is_annotated(targets):
+            metrics |= measure(stage, classifier, methods, targets)
+        else:
+            log.warning("no test photograph is annotated: nothing can be measured; %s shows some", SHEET)
         write_json(REPORTS / "metrics.json", metrics)
         stage.log_metrics(metrics)
         write_reports(stage, methods, test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import add
@@ -14,7 +15,15 @@ import torch
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.classifiers import Classifier
-from tailorset.image_set import ImageSet, load_image_set, real_rows, repeated, split_held_out, synthetic_rows
+from tailorset.image_set import (
+    ImageSet,
+    is_annotated,
+    load_image_set,
+    real_rows,
+    repeated,
+    split_held_out,
+    synthetic_rows,
+)
 from tailorset.metrics import harmonic_map, zero_shot_metrics
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
@@ -23,6 +32,8 @@ from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic
 
 SOURCES = ("real", "synthetic")
 NUM_CALIBRATION_IMAGES = 1000
+log = logging.getLogger(__name__)
+
 History = list[dict[str, float]]  # entry e: validation metrics after e epochs, entry 0 before training
 
 
@@ -40,6 +51,16 @@ def load_training_sets(
         (rows, targets), _ = split_held_out(*annotated, held_out_share)
         sets[name] = load_image_set(rows, targets, folder, image_px)
     return sets
+
+
+def selection_set(label_space: LabelSpace, image_px: int, held_out_share: float) -> ImageSet:
+    """What the epoch is chosen on: the val photographs, or, where they are not annotated, held-out generated images."""
+    rows, targets = real_rows(REAL, "val", label_space)
+    if is_annotated(targets):
+        return load_image_set(rows, targets, REAL, image_px)
+    log.warning("no val photograph is annotated: the epoch is chosen on generated images that were held out")
+    _, held_out = split_held_out(*synthetic_rows(FILTERED / "manifest.parquet", label_space), held_out_share)
+    return load_image_set(*held_out, SYNTHETIC, image_px)
 
 
 def epoch_images(images: Mapping[str, ImageSet], synthetic_repeats: int) -> ImageSet:
@@ -109,8 +130,7 @@ def main() -> None:
         classifier = load_plugin("classifiers", block.name).build(config, label_space, stage.device)
 
         images = load_training_sets(label_space, classifier.image_px, config.train_on, block.held_out_share)
-        rows, targets = real_rows(REAL, "val", label_space)
-        val = load_image_set(rows, targets, REAL, classifier.image_px)
+        val = selection_set(label_space, classifier.image_px, block.held_out_share)
         data = epoch_images(images, block.synthetic_repeats)
         history = fit(classifier, data, val, label_space, config, stage.params.seed, stage.work_dir, stage)
 

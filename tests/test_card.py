@@ -14,7 +14,7 @@ from PIL import Image
 
 from tailorset.bootstrap import Interval
 from tailorset.candidates import Candidates, join_candidates, stored_probabilities
-from tailorset.card import LabelCard, Options, label_card, shown_ids
+from tailorset.card import LabelCard, Options, label_card, photo_sheet, shown_ids
 from tailorset.card_page import MAX_PX, data_uri, render
 from tailorset.confusions import Photos, confusions
 from tailorset.near_duplicates import signature
@@ -215,6 +215,17 @@ def test_an_unmeasured_verdict_names_the_command(cards: list[LabelCard]) -> None
 def test_a_label_no_photo_shows_has_no_precision(cards: list[LabelCard]) -> None:
     assert "No test photo shows it." in page(cards, precision=Precision(None, None, None))
     assert "too few photos for an interval" in page(cards, precision=Precision(0.5, 0.5, None))
+
+
+def test_photos_nobody_annotated_are_shown_by_their_score(candidates: Candidates, photos: Photos) -> None:
+    shown = photo_sheet("key", candidates, photos, 2)
+    assert (shown.title, [tile.image_id for tile in shown.tiles]) == ("False alarms on test photos", [photos.ids[1]])
+    unknown = dataclasses.replace(photos, targets=np.full_like(photos.targets, -1))
+    best = photo_sheet("key", candidates, unknown, 2)
+    assert best.title == "Best-scored photos"
+    ranked = np.argsort(-photos.scores[:, candidates.label_space.index("key")])
+    assert [tile.image_id for tile in best.tiles] == [photos.ids[row] for row in ranked[:2]]
+    assert best.total == len(photos.ids)
 
 
 def test_manifests_of_two_runs_are_not_mixed() -> None:

@@ -75,6 +75,14 @@ def test_results_show_every_method_and_where_to_look_next(project: Path) -> None
     assert "make ui" in output
 
 
+def test_results_without_annotated_photographs_say_so(project: Path) -> None:
+    write_json(project / "reports/metrics.json", {"acceptance/before/judge": 0.5})
+    code, output = run("results")
+    assert code == 0
+    assert "No test photograph is annotated" in output
+    assert "raw CLIP" not in output
+
+
 def test_results_before_the_first_run_name_the_command(project: Path) -> None:
     code, output = run("results")
     assert code == 1

@@ -102,7 +102,7 @@ class LabelCard:
     sheets: tuple[Sheet, ...]
     duplicates: Duplicates
     confusions: tuple[Confusion, ...]
-    false_alarms: Sheet
+    photos: Sheet
     precision: Precision
     verdict: Verdict
 
@@ -130,7 +130,7 @@ def label_card(
         sheets=tuple(sheets(candidates, asked, options.num_shown)),
         duplicates=duplicates(candidates, candidates.carriers(label), options),
         confusions=tuple(confusions(label, candidates, photos)),
-        false_alarms=false_alarm_sheet(label, candidates, photos, options.num_shown),
+        photos=photo_sheet(label, candidates, photos, options.num_shown),
         precision=precision,
         verdict=verdict,
     )
@@ -223,16 +223,20 @@ def duplicates(candidates: Candidates, chosen: np.ndarray, options: Options) -> 
     return Duplicates(len(near), len({row for pair in near for row in pair[:2]}), closest)
 
 
-def false_alarm_sheet(label: str, candidates: Candidates, photos: Photos, num_shown: int) -> Sheet:
-    """The photos without the label that the classifier ranks highest for it, with what they do show."""
+def photo_sheet(label: str, candidates: Candidates, photos: Photos, num_shown: int) -> Sheet:
+    """The photos without the label that rank highest for it; where nobody annotated it, simply the highest."""
     names, index = candidates.label_space.names, candidates.label_space.index(label)
-    rows = photos.false_alarms(index)
+    if (photos.targets[:, index] >= 0).any():
+        rows, title = photos.false_alarms(index), "False alarms on test photos"
+        about = "among as many best-scored photos as show the label; score, then what the photo shows"
+    else:
+        rows, title = np.argsort(-photos.scores[:, index], kind="stable"), "Best-scored photos"
+        about = "nobody annotated the label; score, then what else the photo is known to show"
     tiles = [
         Tile(photos.ids[row], (f"{photos.scores[row, index]:.2f}", ", ".join(_present(names, photos.targets[row]))))
         for row in rows[:num_shown]
     ]
-    about = "among as many best-scored photos as show the label; score, then what the photo shows"
-    return Sheet("False alarms on test photos", about, len(rows), tuple(tiles))
+    return Sheet(title, about, len(rows), tuple(tiles))
 
 
 def shown_ids(cards: Sequence[LabelCard]) -> Mapping[str, set[str]]:
@@ -241,7 +245,7 @@ def shown_ids(cards: Sequence[LabelCard]) -> Mapping[str, set[str]]:
     tiles += [tile for card in cards for pair in card.duplicates.closest for tile in pair]
     return {
         "generated": {tile.image_id for tile in tiles},
-        "photos": {tile.image_id for card in cards for tile in card.false_alarms.tiles},
+        "photos": {tile.image_id for card in cards for tile in card.photos.tiles},
     }
 
 

@@ -25,6 +25,7 @@ PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
 REPORTS = Path("reports")
 ROWS = {"raw CLIP": "baseline/clip/", "normalised CLIP": "baseline/clip_normalised/", "ours": ""}
+NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
 COLUMNS = {"ZSL mAP": "zsl/map", "ZSL F1@3": "zsl/f1_at_3", "GZSL mAP": "gzsl/map", "GZSL F1@3": "gzsl/f1_at_3"}
 
 
@@ -90,7 +91,7 @@ def results() -> None:
     metrics = _metrics(REPORTS / "metrics.json")
     if not metrics:
         _stop("Nothing was evaluated yet: make run")
-    console.print(results_table(metrics))
+    console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
     console.print(acceptance_table(metrics))
     console.print(_quota_line())
     model = read_yaml(PARAMS)["register_model"]["model_name"]

@@ -78,6 +78,11 @@ def real_rows(folder: Path, split: str, label_space: LabelSpace) -> AnnotatedRow
     return rows, torch.tensor(columns)
 
 
+def is_annotated(targets: Tensor) -> bool:
+    """Whether anything is known of these images."""
+    return bool((targets != NOT_ANNOTATED).any())
+
+
 def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only."""
     table = pd.read_parquet(manifest)

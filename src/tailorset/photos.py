@@ -65,7 +65,8 @@ class PhotoSet:
         image = decode_image(sample.png)
         image.thumbnail((128, 128))
         shown = [name for name, present in sample.targets.items() if present]
-        return Example(np.asarray(image), ", ".join(shown) or "none of the labels")
+        nothing = "none of the labels" if sample.targets else "not annotated"
+        return Example(np.asarray(image), ", ".join(shown) or nothing)
 
 
 def shrunk(image: Image.Image, image_px: int) -> Image.Image:

@@ -120,7 +120,8 @@ def _to_annotate(num_photos: int, table: Path) -> list[str]:
     return [
         f"Found:   {num_photos:,} photographs",
         f"Missing: what they show. Fill in {table}: 1 where a photograph shows the label, 0 where it does not;",
-        "         fifty rows are the least that tells a good classifier from a bad one.",
+        "         fifty rows are the least that tells a good classifier from a bad one. Without any, set",
+        "         prepare_dataset.annotations to null: nothing is measured then, but labels are learned.",
     ]
 
 

@@ -133,13 +133,14 @@ def _targets(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace,
     values = targets[list(label_space.names)].to_numpy()  # (N, L)
     unseen = np.array([not label.seen for label in label_space.labels])  # (L,)
     annotated = values != NOT_ANNOTATED
+    is_measured = annotated.any() or bool(label_space.seen)  # else photographs are only looked at
     frame = targets[["image_id"]].assign(
         row=targets["image_id"],
         stranger=where(split.isna(), "no image in manifest.parquet"),
         leaked=named(annotated & train & unseen, label_space.names),
         unknown=named(~np.isin(values, (0, 1, NOT_ANNOTATED)), label_space.names),
-        incomplete=named(~annotated & ~train, label_space.names),
-        unused=where(~annotated.any(axis=1), "no label is annotated"),
+        incomplete=named(~annotated & ~train & is_measured, label_space.names),
+        unused=where(~annotated.any(axis=1) & is_measured, "no label is annotated"),
     )
     rewrite = "run prepare_dataset again"
     return Table("label_matrix", frame, [

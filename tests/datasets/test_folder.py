@@ -50,7 +50,7 @@ def listed(photos: Path) -> Path:
 
 
 def dataset(
-    photos: Path, annotations: Path | str, space: LabelSpace = SPACE, seed: int = 0, **settings: Any
+    photos: Path, annotations: Path | str | None, space: LabelSpace = SPACE, seed: int = 0, **settings: Any
 ) -> PhotoSet:
     return build(Config(images=photos, annotations=annotations, image_px=16, **settings), space, seed)
 
@@ -120,6 +120,20 @@ def test_without_seen_labels_all_photographs_are_for_measuring(photos: Path, lis
     data = dataset(photos, listed, ALL_UNSEEN)
     assert data.sizes["train"] == 0
     assert data.sizes["val"] + data.sizes["test"] == len(SHOWN)
+
+
+def test_photographs_that_nobody_annotated_are_kept_apart_for_calibration_and_looking(photos: Path) -> None:
+    data = dataset(photos, None, ALL_UNSEEN)
+    assert data.sizes["train"] == 0
+    assert min(data.sizes["val"], data.sizes["test"]) > 0
+    assert data.sizes["val"] + data.sizes["test"] == len(SHOWN)
+    assert all(sample.targets == {} for _, sample in samples(data))
+    assert "64 photographs, 0 annotated for every label, 0 for some, 64 not at all" in data.notes[0]
+    assert "left out" not in "".join(data.notes)
+    with pytest.raises(
+        ValueError, match=r"\['mug', 'lamp'\] of 'rooms' are seen, but no photograph is annotated"
+    ):
+        dataset(photos, None)
 
 
 def test_a_folder_a_label(tmp_path: Path) -> None:

@@ -195,6 +195,30 @@ def set_param(block: str, key: str, value: object) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params))
 
 
+def test_photographs_that_nobody_annotated_are_calibrated_on_and_looked_at(
+    small_project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = [{"name": name, "seen": False} for name, seen in LABELS.items() if not seen]
+    Path("data/labels/small.yaml").write_text(yaml.safe_dump({"name": "small", "labels": labels}))
+    set_param("train_classifier", "train_on", ["synthetic"])
+    set_param("fit_thresholds", "source", "synthetic")
+    table = pd.read_parquet("data/real/targets.parquet")
+    table[list(LABELS)] = np.int8(-1)
+    table.to_parquet("data/real/targets.parquet")
+    drop_split("train")
+    for stage in ("train_classifier", "fit_thresholds", "evaluate"):
+        run(stage)
+    training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
+    assert 0 < training["val/zsl/map"] <= 1  # of held-out generated images
+    assert json.loads(Path("reports/metrics.json").read_text()) == ACCEPTANCE
+    assert "the epoch is chosen on generated images" in caplog.text
+    assert "nothing can be measured" in caplog.text
+    scores = pd.read_parquet("reports/evaluate/scores.parquet")
+    assert scores.loc[scores["method"] == "ours", "image_id"].tolist() == [f"test{i}" for i in range(SIZES["test"])]
+    assert Path("reports/evaluate/plots/test_images.png").exists()
+    assert pd.read_csv("reports/evaluate/per_label.csv")["ours"].isna().all()
+
+
 def test_without_seen_labels_the_source_must_be_synthetic(small_project: Path) -> None:
     run("train_classifier")
     space = yaml.safe_load(Path("data/labels/small.yaml").read_text())

@@ -31,14 +31,14 @@ class Config(BaseModel):
     images: folder of photographs, nested or not.
     annotations: a CSV file (`image,labels` or `image` and a column of 1, 0 or nothing for each label), a COCO
         `instances` file (.json), or `folders`: the first folder below `images` names the one label of a photograph.
-        File names are relative to `images`.
+        File names are relative to `images`. Without any, photographs are only calibrated on and looked at.
     val_share, test_share: of the photographs that are annotated for every label and could be trained on as well.
     image_px: photographs are stored with a shorter side of at most this.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     images: Path
-    annotations: Path | Literal["folders"]
+    annotations: Path | Literal["folders"] | None = None
     val_share: float = Field(default=0.2, gt=0, lt=1)
     test_share: float = Field(default=0.3, gt=0, lt=1)
     image_px: int = Field(default=256, ge=16, le=1024)
@@ -75,7 +75,7 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
         split = choose_split(truth, digest, config, label_space, seed)
         annotated = [label for label in _annotated(split, label_space) if label in truth]
         shown = frozenset(label for label, present in truth.items() if present)
-        if annotated:
+        if annotated or config.annotations is None:
             splits[split].append(Photo(image_id(name), found.photos[name], shown, annotated))
     complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
     if empty := [split for split in ("val", "test") if not splits[split]]:
@@ -108,6 +108,13 @@ def read_truths(config: Config, found: Found, label_space: LabelSpace) -> dict[s
     Raises:
         ValueError: the annotations cannot be read, or name unknown labels or photographs.
     """
+    if config.annotations is None:
+        if label_space.seen:
+            raise ValueError(
+                f"labels {list(label_space.seen)} of {label_space.name!r} are seen, but no photograph is annotated:"
+                " name prepare_dataset.annotations, or make them `seen: false`"
+            )
+        return {name: {} for name in found.photos}
     if config.annotations == FOLDERS:
         return dict(_truths_of_folders(found, label_space))
     path = Path(config.annotations)
@@ -125,11 +132,11 @@ def read_truths(config: Config, found: Found, label_space: LabelSpace) -> dict[s
 
 def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSpace, seed: int) -> Split:
     """A photograph's split, by a number in [0, 1) that its bytes decide."""
-    if len(truth) < len(label_space.names):
+    if config.annotations is not None and len(truth) < len(label_space.names):
         return "train"
     number = sample_seed(seed, "folder", digest) / HASHES
     measured = config.val_share + config.test_share
-    if label_space.seen and not any(truth[name] for name in label_space.unseen):
+    if label_space.seen and not any(truth.get(name) for name in label_space.unseen):
         return "train" if number >= measured else "test" if number < config.test_share else "val"
     return "test" if number < config.test_share / measured else "val"
 
@@ -211,13 +218,15 @@ def _notes(
     config: Config, found: Found, truths: Mapping[str, Truth], complete: int, splits: Mapping[Split, Sequence[Photo]]
 ) -> list[str]:
     """Every file accounted for."""
+    if config.annotations is None:
+        truths = {}
     used = sum(map(len, splits.values()))
     notes = [
         f"{config.images}: {len(found.photos):,} photographs, {complete:,} annotated for every label,"
         f" {len(truths) - complete:,} for some, {len(found.photos) - len(truths):,} not at all",
         ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
     ]
-    if left := len(truths) - used:
+    if (left := len(truths) - used) > 0:
         notes.append(f"{left:,} annotated photographs are left out: nothing is known of their seen labels")
     if found.others:
         notes.append(f"{len(found.others):,} other files are left alone: {some(found.others)}")
