@@ -80,6 +80,23 @@ def status() -> None:
 
 
 @app.command()
+def doctor() -> None:
+    """Examine machine, packages, settings, data and weights: each finding with its remedy; fails where a run would."""
+    from tailorset.doctor import examine
+
+    failed = False
+    for finding in examine():
+        mark = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]ERROR[/]"}[finding.status]
+        console.print(f"{mark:<20}  {finding.subject:<9}", end="")
+        console.print(finding.text, markup=False)
+        if finding.status != "ok":
+            console.print(f"{'':<20}{finding.remedy}", markup=False)
+        failed |= finding.status == "error"
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def check() -> None:
     """Whether params.yaml and the label file can be used; takes a second and runs nothing."""
     _settings()

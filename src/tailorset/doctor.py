@@ -1,0 +1,189 @@
+"""What stands in the way of a run on this machine: each finding with its remedy, before anything expensive starts."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import psutil
+from pydantic import BaseModel
+from safetensors import SafetensorError, safe_open
+
+from tailorset.params import Params, load_params
+from tailorset.records import LabelSpace
+
+GIB = 1 << 30
+MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
+PINS = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+Status = Literal["ok", "warning", "error"]
+
+
+class Finding(NamedTuple):
+    status: Status
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+def examine(root: Path = Path()) -> Iterator[Finding]:
+    """Everything that can be known without running a stage, the cheapest first."""
+    yield from packages(root / "constraints.txt")
+    yield from machine(root)
+    try:
+        params = load_params(root / "params.yaml")
+    except ValueError as error:
+        yield Finding("error", "settings", str(error), "correct params.yaml, or `tailorset use toybox`")
+        return
+    yield Finding("ok", "settings", "params.yaml is valid")
+    yield labels(root / params.label_space)
+    yield from device(params)
+    yield from data_paths(params.prepare_dataset.config)
+    yield from weights(params)
+
+
+def packages(constraints: Path) -> Iterator[Finding]:
+    """Installed versions against those that the project is tested with."""
+    yield Finding(
+        "ok" if sys.version_info >= (3, 11) else "error", "python", sys.version.split()[0], "install 3.11 or later"
+    )
+    pins = dict(PINS.findall(constraints.read_text(encoding="utf-8"))) if constraints.exists() else {}
+    others, absent = [], []
+    for name, pinned in pins.items():
+        try:
+            installed = version(name).partition("+")[0]  # a build for another device is the same version
+        except PackageNotFoundError:
+            absent.append(name)
+        else:
+            others += [f"{name} {installed} instead of {pinned}"] if installed != pinned.partition("+")[0] else []
+    if others:
+        yield Finding("warning", "packages", ", ".join(others), "`make setup` installs the tested versions")
+    elif absent:
+        yield Finding("warning", "packages", f"not installed: {', '.join(absent)}", "`make setup`")
+    else:
+        yield Finding("ok", "packages", f"{len(pins)} as tested")
+
+
+def machine(root: Path) -> Iterator[Finding]:
+    """Free memory and disk."""
+    memory, disk = psutil.virtual_memory().available, shutil.disk_usage(root).free
+    status: Status = "ok" if memory >= MIN_FREE_MEMORY else "warning"
+    yield Finding(
+        status, "memory", f"{memory / GIB:.1f} GiB free", "close other programs; 3 GiB are needed for the toybox"
+    )
+    status = "ok" if disk >= MIN_FREE_DISK else "warning"
+    yield Finding(
+        status, "disk", f"{disk / GIB:.1f} GiB free", "`dvc gc --workspace` drops old products; 5 GiB are needed"
+    )
+
+
+def labels(path: Path) -> Finding:
+    try:
+        space = LabelSpace.load(path)
+    except ValueError as error:
+        return Finding("error", "labels", str(error), "correct the file, or name another one in label_space")
+    return Finding("ok", "labels", f"{space.name}: {len(space.seen)} seen, {len(space.unseen)} unseen")
+
+
+def device(params: Params) -> Iterator[Finding]:
+    """The device that will be used, and settings that do not suit it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if params.device == "cuda":
+            yield Finding(
+                "error", "device", "device is cuda, and torch sees no GPU", "set device to auto, or install a driver"
+            )
+        elif getattr(params.generator.config, "dtype", "float32") != "float32":
+            remedy = "set generator.dtype to float32, or use a GPU"
+            yield Finding("warning", "device", "CPU: half precision is slower than float32 there", remedy)
+        else:
+            yield Finding("ok", "device", f"CPU, {psutil.cpu_count(logical=False)} cores")
+        return
+    properties = torch.cuda.get_device_properties(0)
+    yield Finding("ok", "device", f"{properties.name}, {properties.total_memory / GIB:.0f} GiB")
+    if params.device == "cpu":
+        yield Finding("warning", "device", "device is cpu, and there is a GPU", "set device to auto")
+
+
+def data_paths(config: BaseModel) -> Iterator[Finding]:
+    """Files and folders that the data set reads."""
+    for key, value in config:
+        if isinstance(value, Path):
+            remedy = "" if value.exists() else f"correct prepare_dataset.{key}"
+            yield Finding("ok" if value.exists() else "error", "data", f"prepare_dataset.{key}: {value}", remedy)
+
+
+def weights(params: Params) -> Iterator[Finding]:
+    """Whether every model that params.yaml names is there and whole."""
+    for key, name in model_names(params.model_dump(mode="json")):
+        folder = Path(name.removeprefix("local-dir:"))
+        if name.startswith("local-dir:") or folder.is_dir():
+            yield local_weights(key, folder)
+        elif HUB_NAME.fullmatch(name):
+            yield hub_weights(key, name)
+        else:
+            yield Finding("ok", "weights", f"{key}: open_clip's {name}; it is downloaded or cached on first use")
+
+
+def model_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(dotted key, value) of every `model` in params.yaml."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from model_names(value, prefix if key == "config" else f"{prefix}{key}.")
+        elif key == "model" and isinstance(value, str):
+            yield f"{prefix}{key}", value
+
+
+def local_weights(key: str, folder: Path) -> Finding:
+    """A folder's safetensors files, opened: a file that was cut off does not open."""
+    files = sorted(folder.rglob("*.safetensors"))
+    remedy = "restore it (`git checkout -- models/foundation`, `dvc checkout`) or name another model"
+    if not files:
+        return Finding("error", "weights", f"{key}: {folder} holds no safetensors file", remedy)
+    total = hashlib.sha256()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                opened.keys()
+        except (OSError, SafetensorError) as error:
+            return Finding("error", "weights", f"{key}: {file} is damaged ({error})", remedy)
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    if changed := git_changes(folder):
+        return Finding("warning", "weights", f"{key}: {folder} differs from what was committed: {changed}", remedy)
+    size = sum(file.stat().st_size for file in files) / (1 << 20)
+    return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total.hexdigest()[:12]}")
+
+
+def git_changes(folder: Path) -> str:
+    """Files of a folder that differ from git's; "" where there are none, or git does not keep the folder."""
+    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", str(folder)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ", ".join(line.split()[-1] for line in answer.stdout.splitlines()) if answer.returncode == 0 else ""
+
+
+def hub_weights(key: str, name: str) -> Finding:
+    """Files of a hub model in the cache: each large one is named by the sha256 of what it must hold."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    blobs = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
+    files = [file for file in blobs.glob("*") if re.fullmatch(r"[0-9a-f]{64}", file.name)] if blobs.is_dir() else []
+    if not files:
+        return Finding(
+            "warning", "weights", f"{key}: {name} is not downloaded", "`HF_HUB_OFFLINE=0 make run` downloads it"
+        )
+    for file in files:
+        with file.open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").hexdigest() != file.name:
+                return Finding(
+                    "error", "weights", f"{key}: {file} is damaged", "delete it and download the model again"
+                )
+    return Finding("ok", "weights", f"{key}: {name}, {sum(file.stat().st_size for file in files) / GIB:.1f} GiB, whole")

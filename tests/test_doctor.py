@@ -1,0 +1,125 @@
+"""`tailorset doctor`: faults are found before anything runs, each with its remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from tailorset import cli, doctor
+from tailorset.doctor import Finding
+
+
+def examine() -> tuple[int, str]:
+    answer = CliRunner().invoke(cli.app, ["doctor"], env={"COLUMNS": "250"})
+    return answer.exit_code, answer.output
+
+
+def edit(**blocks: dict[str, object]) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    for name, values in blocks.items():
+        params[name] = params[name] | values if isinstance(values, dict) else values
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture
+def weights(project: Path) -> Path:
+    """The project with a small file of weights in every folder that params.yaml names."""
+    folder = project / "models/foundation/toybox"
+    for name in ("discriminator", "judge", "diffusion", "llm", "backbone"):
+        (folder / name).mkdir(parents=True)
+        save_file({"x": torch.arange(100.0)}, folder / name / "model.safetensors")
+    (project / "constraints.txt").write_text("# pins\npyyaml==0.1\n")
+    return folder
+
+
+@pytest.mark.usefixtures("weights")
+def test_a_sound_project_passes_and_other_versions_are_only_a_warning() -> None:
+    code, output = examine()
+    assert code == 0, output
+    assert "pyyaml" in output
+    assert "instead of 0.1" in output
+    assert "`make setup` installs the tested versions" in output
+    assert "ok" in output
+    assert output.count("sha256") == 5
+    Path("constraints.txt").write_text("no-such-package==1.0\n")
+    assert "not installed: no-such-package" in examine()[1]
+
+
+def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) -> None:
+    subprocess.run("git init -q && git add -A", shell=True, check=True)
+    subprocess.run("git -c user.name=t -c user.email=t@example.org commit -qm x", shell=True, check=True)
+    file = weights / "judge" / "model.safetensors"
+    save_file({"x": torch.zeros(100)}, file)
+    code, output = examine()
+    assert code == 0
+    assert "judge differs from what was committed" in output
+    file.write_bytes(file.read_bytes()[:-40])
+    code, output = examine()
+    assert code == 1
+    assert "clip.judge.model" in output
+    assert "is damaged" in output
+    shutil.rmtree(weights / "judge")
+    code, output = examine()
+    assert code == 1
+    assert "judge holds no safetensors file" in output
+    assert "git checkout -- models/foundation" in output
+
+
+@pytest.mark.usefixtures("weights")
+def test_faults_of_settings_labels_and_data_are_errors(project: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["prepare_dataset"] = {"name": "coco", "root": "nowhere", "shard_size": 10}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = examine()
+    assert code == 1
+    assert "prepare_dataset.root: nowhere" in output
+    assert "correct prepare_dataset.root" in output
+    (project / "data/labels/toybox.yaml").write_text("name: x\nlabels: []\n")
+    assert "is not usable" in examine()[1]
+    Path("params.yaml").write_text("seed: 0\n")
+    code, output = examine()
+    assert code == 1
+    assert "tailorset use toybox" in output
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.usefixtures("weights")
+def test_a_device_that_is_not_there_is_an_error_and_an_unsuitable_dtype_a_warning() -> None:
+    edit(device="cuda")  # type: ignore[arg-type]
+    code, output = examine()
+    assert code == 1
+    assert "torch sees no GPU" in output
+    edit(device="auto", generator={"dtype": "bfloat16"})  # type: ignore[arg-type]
+    code, output = examine()
+    assert code == 0
+    assert "half precision is slower" in output
+
+
+def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = doctor.hub_weights("generator.model", "some/model")
+    assert (found.status, "HF_HUB_OFFLINE=0" in found.remedy) == ("warning", True)
+    blobs = tmp_path / "models--some--model" / "blobs"
+    blobs.mkdir(parents=True)
+    content = b"weights" * 1000
+    (blobs / hashlib.sha256(content).hexdigest()).write_bytes(content)
+    assert doctor.hub_weights("generator.model", "some/model").status == "ok"
+    (blobs / hashlib.sha256(b"other").hexdigest()).write_bytes(content)
+    found = doctor.hub_weights("generator.model", "some/model")
+    assert (found.status, "is damaged" in found.text) == ("error", True)
+
+
+def test_scarce_memory_and_disk_are_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "MIN_FREE_MEMORY", 1 << 60)
+    monkeypatch.setattr(doctor, "MIN_FREE_DISK", 1 << 60)
+    findings: list[Finding] = list(doctor.machine(tmp_path))
+    assert [finding.status for finding in findings] == ["warning", "warning"]
+    assert all(finding.remedy for finding in findings)
