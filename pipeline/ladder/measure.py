@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -34,12 +35,10 @@ SHOWN_ABOVE = 0.5  # the oracle's probability
 
 def main(part: str) -> None:
     ladder, root = load_ladder(), project_root()
-    first, *others = ladder.points(part)
+    points = ladder.points(part)
     shutil.rmtree(root / RESULTS / part, ignore_errors=True)  # of other settings, perhaps; the store knows what is done
-    if message := run_point(root, ladder.oracle, first):  # sets up the tracking database that all others share
-        sys.exit(message)
     with ProcessPoolExecutor(ladder.num_workers, get_context("spawn"), one_thread) as pool:
-        futures = [pool.submit(run_point, root, ladder.oracle, point) for point in others]
+        futures = [pool.submit(run_point, root, ladder.oracle, point) for point in points]
         finished = tqdm(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
         messages = [message for future in finished if (message := future.result())]
     if messages:
@@ -117,6 +116,7 @@ def summarise(workspace: Workspace, root: Path) -> None:
 def log_to(path: Path) -> Iterator[None]:
     """What the stages print goes to a file of the point's own: several write at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger().handlers.clear()  # they write to the log of the point before
     with path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
 
