@@ -63,7 +63,7 @@ def acceptance_metrics(path: Path) -> dict[str, float]:
 
 
 def threshold_rules(stage: Stage, classifier: Classifier) -> dict[str, Thresholds]:
-    """The fitted rules, the one without fitting, and the bound: fitted on the val split with its real labels.
+    """The fitted rules, the one without fitting, and the bound: fitted on val with its real labels, if it shows all.
 
     Raises:
         ValueError: the fitted rules are for other labels.
@@ -72,11 +72,16 @@ def threshold_rules(stage: Stage, classifier: Classifier) -> dict[str, Threshold
     fitted = Thresholds.load(THRESHOLDS)
     if fitted.labels != names:
         raise ValueError(f"{THRESHOLDS} is for {fitted.labels}, not {names}: run `dvc repro fit_thresholds`")
+    rules = {"fitted": fitted, "one_threshold": one_threshold(names)}
     rows, targets = real_rows(REAL, "val", stage.label_space)
+    both = (targets == 1).any(0) & (targets == 0).any(0)
+    if not both.all():
+        lacking = [name for name, there in zip(names, both.tolist(), strict=True) if not there]
+        log.warning("no bound for the thresholds: val does not show with and without %s", ", ".join(lacking))
+        return rules
     logits = score_logits(predict(classifier, load_image_set(rows, targets, REAL, classifier.image_px).images))
     max_risk = stage.params.fit_thresholds.max_risk
-    bound = make_thresholds(names, fit_platt(logits, targets, names), logits, targets, max_risk)
-    return {"fitted": fitted, "one_threshold": one_threshold(names), "real_labels": bound}
+    return rules | {"real_labels": make_thresholds(names, fit_platt(logits, targets, names), logits, targets, max_risk)}
 
 
 def report_trust(stage: Stage, rules: dict[str, Decisions], targets: Tensor) -> dict[str, float]:

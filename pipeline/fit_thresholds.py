@@ -47,14 +47,8 @@ def fit_on_synthetic(stage: Stage, classifier: Classifier, photos: Tensor) -> Af
 
 
 def fit(stage: Stage, classifier: Classifier) -> Thresholds:
-    """The rules of all labels, in the order of the label space.
-
-    Raises:
-        ValueError: unseen labels are to learn from seen ones, and there are none.
-    """
+    """The rules of all labels, in the order of the label space."""
     label_space, config = stage.label_space, stage.params.fit_thresholds
-    if config.source == "seen_photos" and not label_space.seen:
-        raise ValueError("fit_thresholds.source is seen_photos, but no label is seen: choose synthetic")
     logits = photo_logits(stage, classifier)
     seen, unseen = (logits[:, column_indices(label_space, names)] for names in (label_space.seen, label_space.unseen))
     rules = {}

@@ -17,8 +17,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from tailorset.datasets import Dataset
+from tailorset.inputs import remember_state, state_of
 from tailorset.plugins import load_plugin
-from tailorset.records import NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
+from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.shards import sha256, write_shard
 from tailorset.sheets import contact_sheet
 from tailorset.stage import REAL, atomic_output, run_stage
@@ -46,16 +47,20 @@ def main() -> None:
         for note in dataset.notes:
             log.info("%s", note)
 
+        state = state_of(settings.config)
+        work_dir = stage.work_dir / state  # what an interrupted run made of other files is no use
         jobs = plan_shards(dataset.sizes, settings.shard_size)
-        tables = list(finish_shards(dataset, jobs, stage.label_space.names, stage.work_dir))
+        tables = list(finish_shards(dataset, jobs, stage.label_space.names, work_dir))
         table, rejected = without_rejected(pd.concat(tables, ignore_index=True))
         tell_rejected(rejected, stage.plots_dir / "rejected.csv")
         targets = targets_table(table, stage.label_space.names)
 
         with atomic_output(REAL) as folder:
-            shutil.copytree(stage.work_dir / "shards", folder / "shards")
+            shutil.copytree(work_dir / "shards", folder / "shards")
             table[list(REAL_COLUMNS)].to_parquet(folder / "manifest.parquet", index=False)
             targets.to_parquet(folder / "targets.parquet", index=False)
+
+        remember_state(stage.root, settings.config, state)
 
         counts = label_counts(table["split"], targets, stage.label_space)
         counts.to_csv(stage.plots_dir / "label_counts.csv", index=False)
@@ -123,14 +128,24 @@ def table_row(sample: RealSample | Rejected, job: ShardJob, names: Sequence[str]
 def without_rejected(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows of usable images, and image_id, split and reason of the others.
 
+    Of equal images in several splits the one in test stays, else the one in val: nothing is measured on what was
+    learned.
+
     Raises:
         ValueError: a split has no usable image.
     """
+    table = table.copy()
+    table.loc[table["reason"].eq("") & (table["pixel_std"] < MIN_PIXEL_STD), "reason"] = "black or constant"
+    usable = table[table["reason"] == ""]
+    rank = usable["split"].map(["test", "val", "train"].index)
+    best = rank.groupby(usable["sha256"]).transform("min")
+    table.loc[rank.index[rank > best], "reason"] = "the same pixels as an image of val or test"
     is_rejected = table["reason"] != ""
     usable, rejected = table[~is_rejected].reset_index(drop=True), table[is_rejected]
     for split in table["split"].unique():
         if not (usable["split"] == split).any():
-            raise ValueError(f"no {split} image can be read, the first one because of {rejected['reason'].iloc[0]}")
+            first = rejected.loc[rejected["split"] == split, "reason"].iloc[0]
+            raise ValueError(f"no {split} image can be used, the first one because: {first}")
     sizes = usable[["width", "height"]].astype("int64")  # rejected rows made them floats
     return usable.assign(**sizes), rejected[["image_id", "split", "reason"]]
 

@@ -11,6 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.inputs import remember_state, state_of
 from tailorset.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.starter import with_settings
@@ -26,7 +27,7 @@ def photos(project: Path) -> Path:
     for place in range(60):
         path = folder / ("mug", "sofa", "lamp")[place % 3] / f"{place}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (16, 16), (place, 0, 0)).save(path)
+        Image.new("RGB", (16, 16), (4 * place, 0, 0)).save(path)
     return folder
 
 
@@ -77,11 +78,14 @@ def test_the_preset_keeps_its_comments() -> None:
 def test_nothing_is_overwritten_unless_forced() -> None:
     assert run("new", "rooms", *LABELS)[0] == 0
     Path("data/labels/rooms.csv").write_text("my work\n")
+    Path("data/labels/rooms.yaml").write_text("my work\n")
     code, output = run("new", "rooms", *LABELS)
     assert code == 1
-    assert "rooms.csv would be overwritten" in output
-    assert Path("data/labels/rooms.csv").read_text() == "my work\n"
+    assert "rooms.yaml, presets/rooms.yaml would be overwritten" in output
+    assert Path("data/labels/rooms.yaml").read_text() == "my work\n"
     assert run("new", "rooms", *LABELS, "--force")[0] == 0
+    assert "sofa" in Path("data/labels/rooms.yaml").read_text()
+    assert Path("data/labels/rooms.csv").read_text() == "my work\n"  # annotations are never overwritten
 
 
 @pytest.mark.parametrize(
@@ -91,6 +95,9 @@ def test_nothing_is_overwritten_unless_forced() -> None:
         (("rooms", "--labels", "mug, lamp, mug", "--images", "photos"), "labels ['mug'] are listed more than once"),
         (("rooms", "--labels", "mug, lamp, sofa", "--images", "nowhere"), "there is no folder nowhere"),
         (("../rooms", *LABELS), "'../rooms' is no label name"),
+        (("folder", *LABELS, "--force"), "folder is a preset of tailorset itself"),
+        (("rooms", "--labels", "mug, lamp", "--images", "photos"), "--labels names 2: name at least 3"),
+        (("rooms", "--labels", "mug, lamp, image", "--images", "photos"), "a column image of their own"),
         (("rooms", *LABELS, "--annotations", "none.csv"), "none.csv is no readable CSV file"),
     ],
 )
@@ -111,6 +118,28 @@ def test_check_refuses_settings_that_need_seen_labels_where_there_are_none() -> 
     assert "has no seen label, but train_classifier.train_on asks for real images" in run("check")[1]
     Path("params.yaml").write_text(with_settings(text, {"fit_thresholds.source": "seen_photos"}))
     assert "fit_thresholds.source is seen_photos: set it to synthetic" in run("check")[1]
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("name", ["no", "2024", "2024-13-45"])
+def test_names_that_yaml_reads_as_something_else_stay_names(name: str) -> None:
+    code, output = run("new", name, "--labels", "yes, 12, lamp", "--images", "photos")
+    assert code == 0, output
+    space = LabelSpace.load(f"data/labels/{name}.yaml")
+    assert (space.name, space.unseen) == (name, ("yes", "12", "lamp"))
+
+
+def test_photographs_that_changed_after_they_were_read_are_noticed(photos: Path) -> None:
+    run("new", "rooms", *LABELS, "--annotations", "folders")
+    run("use", "rooms")
+    config = load_params("params.yaml").prepare_dataset.config
+    assert run("check") == (0, "")
+    remember_state(Path.cwd(), config, state_of(config))
+    assert run("check") == (0, "")
+    (photos / "sofa" / "1.jpg").write_bytes(b"other")
+    code, output = run("check")
+    assert code == 1
+    assert "have changed since they were read: dvc repro --force --single-item prepare_dataset" in output
 
 
 def test_a_setting_that_is_not_there_is_named() -> None:

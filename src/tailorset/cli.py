@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tailorset.params import Params, flatten, load_params, read_yaml
+from tailorset.inputs import has_changed
+from tailorset.params import Params, contradictions, flatten, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 
@@ -26,6 +27,7 @@ PRESETS = Path("presets")
 REPORTS = Path("reports")
 ROWS = {"raw CLIP": "baseline/clip/", "normalised CLIP": "baseline/clip_normalised/", "ours": ""}
 NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
+READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
 COLUMNS = {"ZSL mAP": "zsl/map", "ZSL F1@3": "zsl/f1_at_3", "GZSL mAP": "gzsl/map", "GZSL F1@3": "gzsl/f1_at_3"}
 
 
@@ -98,8 +100,10 @@ def doctor() -> None:
 
 @app.command()
 def check() -> None:
-    """Whether params.yaml and the label file can be used; takes a second and runs nothing."""
-    _settings()
+    """Whether params.yaml, label file and photographs can be used as they are; runs nothing."""
+    params, _ = _settings()
+    if has_changed(Path.cwd(), params.prepare_dataset.config):
+        _stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
 
 
 @app.command()
@@ -202,21 +206,9 @@ def _metrics(path: Path) -> dict[str, float]:
 def _settings() -> tuple[Params, LabelSpace]:
     params: Params = _or_stop(load_params, PARAMS)
     space: LabelSpace = _or_stop(LabelSpace.load, params.label_space)
-    if not space.seen and (problem := _needs_seen_labels(params)):
-        _stop(f"{params.label_space} has no seen label, but {problem}")
-    for label in params.generate_images.weakness:
-        if label not in space.unseen:
-            _stop(unknown("unseen label in generate_images.weakness", label, space.unseen))
+    for problem in contradictions(params, space):
+        _stop(problem)
     return params, space
-
-
-def _needs_seen_labels(params: Params) -> str:
-    """What of the settings cannot be without a seen label, with its remedy."""
-    if "real" in getattr(params.train_classifier.config, "train_on", ()):
-        return "train_classifier.train_on asks for real images: set it to [synthetic]"
-    if params.fit_thresholds.source != "synthetic":
-        return "fit_thresholds.source is seen_photos: set it to synthetic"
-    return ""
 
 
 def _or_stop(load: Any, path: Path) -> Any:

@@ -16,7 +16,8 @@ import psutil
 from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
-from tailorset.params import Params, load_params
+from tailorset.datasets import folder
+from tailorset.params import Params, contradictions, load_params
 from tailorset.records import LabelSpace
 
 GIB = 1 << 30
@@ -43,7 +44,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
         yield Finding("error", "settings", str(error), "correct params.yaml, or `tailorset use toybox`")
         return
     yield Finding("ok", "settings", "params.yaml is valid")
-    yield labels(root / params.label_space)
+    yield from labels(root / params.label_space, params)
     yield from device(params)
     yield from data_paths(params.prepare_dataset.config)
     yield from weights(params)
@@ -84,12 +85,21 @@ def machine(root: Path) -> Iterator[Finding]:
     )
 
 
-def labels(path: Path) -> Finding:
+def labels(path: Path, params: Params) -> Iterator[Finding]:
+    """The label file, and settings that do not suit it."""
     try:
         space = LabelSpace.load(path)
     except ValueError as error:
-        return Finding("error", "labels", str(error), "correct the file, or name another one in label_space")
-    return Finding("ok", "labels", f"{space.name}: {len(space.seen)} seen, {len(space.unseen)} unseen")
+        yield Finding("error", "labels", str(error), "correct the file, or name another one in label_space")
+        return
+    yield Finding("ok", "labels", f"{space.name}: {len(space.seen)} seen, {len(space.unseen)} unseen")
+    for problem in contradictions(params, space):
+        yield Finding("error", "labels", problem, "correct it in params.yaml or in the label file")
+    if isinstance(params.prepare_dataset.config, folder.Config):
+        try:
+            folder.build(params.prepare_dataset.config, space, params.seed)
+        except ValueError as error:
+            yield Finding("error", "data", str(error), "see docs/data-sets.md")
 
 
 def device(params: Params) -> Iterator[Finding]:

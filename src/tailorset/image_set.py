@@ -49,6 +49,8 @@ class ImageSet:
 
 def repeated(images: ImageSet, times: int) -> ImageSet:
     """The same images `times` over; each copy has an id of its own, and so an augmentation of its own."""
+    if times == 1:
+        return images  # no second copy in memory
     ids = tuple(f"{image_id}#{copy}" if copy else image_id for copy in range(times) for image_id in images.ids)
     return ImageSet(ids, images.images.repeat(times, 1, 1, 1), images.targets.repeat(times, 1))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from tailorset.plugins import check_keys, faults, plugin_config
+from tailorset.plugins import check_keys, faults, plugin_config, unknown
+from tailorset.records import MIN_UNSEEN, LabelSpace
 
 
 class Block(BaseModel):
@@ -195,6 +196,23 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ValueError(f"{path} is not valid:\n" + faults(error)) from None
+
+
+def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
+    """Settings that do not suit the labels, each with its remedy."""
+    where = f"label space {params.label_space}"
+    if len(label_space.unseen) < MIN_UNSEEN:
+        yield (
+            f"{where} has {len(label_space.unseen)} unseen labels {list(label_space.unseen)}: an image of two labels is"
+            f" accepted by comparing them with the other unseen ones, so name at least {MIN_UNSEEN}"
+        )
+    if not label_space.seen and "real" in getattr(params.train_classifier.config, "train_on", ()):
+        yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
+    if not label_space.seen and params.fit_thresholds.source != "synthetic":
+        yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
+    for label in params.generate_images.weakness:
+        if label not in label_space.unseen:
+            yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

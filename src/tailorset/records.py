@@ -37,6 +37,8 @@ FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
+MIN_UNSEEN = 3  # a pair is told from what it is not by the others
+MIN_PIXEL_STD = 0.01  # below 2.5 of 255 grey levels an image shows nothing
 NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present
 
 _SAFE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9 _-]{0,78}[a-z0-9])?")

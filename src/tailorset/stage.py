@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from tailorset.params import Params, flatten, load_params, read_yaml
+from tailorset.params import Params, contradictions, flatten, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
@@ -33,7 +33,6 @@ FILTERED = Path("data/filtered")
 CLASSIFIER = Path("models/classifier")
 THRESHOLDS = Path("models/thresholds.json")
 REPORTS = Path("reports")
-MIN_UNSEEN = 3
 
 
 class Stage:
@@ -50,12 +49,8 @@ class Stage:
             ValueError: the file is not usable, or names too few unseen labels to tell whether an image shows its own.
         """
         label_space = LabelSpace.load(self.params.label_space)
-        if len(label_space.unseen) < MIN_UNSEEN:
-            raise ValueError(
-                f"label space {self.params.label_space} has {len(label_space.unseen)} unseen labels"
-                f" {list(label_space.unseen)}: an image of two labels is accepted by comparing them with the other"
-                f" unseen ones, so name at least {MIN_UNSEEN}"
-            )
+        for problem in contradictions(self.params, label_space):
+            raise ValueError(problem)
         return label_space
 
     @cached_property

@@ -11,11 +11,12 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from tailorset.datasets.folder import FOLDERS, Config, build, find_photos
-from tailorset.photos import drawn
-from tailorset.records import LabelSpace, problems
+from tailorset.datasets.folder import FOLDERS, Config, Found, build, find_photos
+from tailorset.photos import drawn, some
+from tailorset.records import MIN_UNSEEN, LabelSpace, problems
 
 TEMPLATE = Path("presets/folder.yaml")
+SHIPPED = ("coco", "folder", "nus_wide", "toybox", "toybox_b")
 NUM_TO_ANNOTATE = 200  # fewer make intervals too wide to choose anything by
 
 
@@ -32,9 +33,16 @@ def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelS
     """
     labels = [{"name": label, "seen": label in seen} for label in (*unseen, *seen)]
     try:
-        return LabelSpace.model_validate({"name": name, "labels": labels})
+        space = LabelSpace.model_validate({"name": name, "labels": labels})
     except ValidationError as error:
         raise ValueError("\n".join(problems(error))) from error
+    if reserved := sorted({"image", "labels"} & set(space.names)):
+        raise ValueError(f"annotation tables have a column {reserved[0]} of their own: name the label in another way")
+    if len(space.unseen) < MIN_UNSEEN:
+        raise ValueError(
+            f"--labels names {len(space.unseen)}: name at least {MIN_UNSEEN}, each is told from the others"
+        )
+    return space
 
 
 def label_file(space: LabelSpace) -> str:
@@ -42,7 +50,7 @@ def label_file(space: LabelSpace) -> str:
     lines = [
         "# seen: photographs are annotated for it; otherwise its training images are generated. aliases: wordings for",
         "# prompts, e.g. {name: mug, seen: false, aliases: [coffee mug]}. confusable: pairs never drawn together.",
-        f"name: {space.name}",
+        f"name: {_quoted(space.name)}",
         "labels:",
         *(f"  - {{name: {_quoted(label.name)}, seen: {str(label.seen).lower()}}}" for label in space.labels),
         "confusable: []",
@@ -89,6 +97,8 @@ def start(
         ValueError: labels, photographs or annotations are not usable, or a file is there already.
     """
     space = label_space(name, unseen, seen)
+    if name in SHIPPED:
+        raise ValueError(f"{name} is a preset of tailorset itself: choose another name than {', '.join(SHIPPED)}")
     found = find_photos(images)
     table = Path("data/labels") / f"{name}.csv"
     settings: dict[str, object] = {
@@ -102,10 +112,11 @@ def start(
         Path("data/labels") / f"{name}.yaml": label_file(space),
         Path("presets") / f"{name}.yaml": with_settings(TEMPLATE.read_text(encoding="utf-8"), settings),
     }
-    files |= {} if annotations else {table: annotation_table(found.photos, space)}
     if there := [str(path) for path in files if path.exists() and not force]:
         raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or say --force")
-    told = _found(images, annotations, space) if annotations else _to_annotate(len(found.photos), table)
+    if not annotations and not table.exists():  # never over somebody's work
+        files[table] = annotation_table(found.photos, space)
+    told = _found(images, annotations, space) if annotations else _to_annotate(found, table)
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
     return [*told, f"Written: {', '.join(map(str, files))}", f"Next:    tailorset use {name}"]
@@ -116,9 +127,10 @@ def _found(images: Path, annotations: str, space: LabelSpace) -> list[str]:
     return [f"Found:   {note}" for note in build(config, space, seed=0).notes]
 
 
-def _to_annotate(num_photos: int, table: Path) -> list[str]:
+def _to_annotate(found: Found, table: Path) -> list[str]:
+    others = f", {len(found.others):,} other files: {some(found.others)}" if found.others else ""
     return [
-        f"Found:   {num_photos:,} photographs",
+        f"Found:   {len(found.photos):,} photographs{others}",
         f"Missing: what they show. Fill in {table}: 1 where a photograph shows the label, 0 where it does not;",
         "         fifty rows are the least that tells a good classifier from a bad one. Without any, set",
         "         prepare_dataset.annotations to null: nothing is measured then, but labels are learned.",
@@ -127,7 +139,11 @@ def _to_annotate(num_photos: int, table: Path) -> list[str]:
 
 def _quoted(name: str) -> str:
     """YAML reads a bare `no` or `1` as something else than a name."""
-    return name if yaml.safe_load(name) == name else f'"{name}"'
+    try:
+        is_text = yaml.safe_load(name) == name
+    except (yaml.YAMLError, ValueError):  # e.g. a date that there is not
+        is_text = False
+    return name if is_text else f'"{name}"'
 
 
 def _flow(value: object) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tailorset.records import (
     FILTERED_COLUMNS,
+    MIN_PIXEL_STD,
     NOT_ANNOTATED,
     PROMPT_COLUMNS,
     REAL_COLUMNS,
@@ -23,8 +24,6 @@ from tailorset.records import (
 )
 from tailorset.replies import names_all
 from tailorset.rules import Rule, Table, between, blank, listed, named, one_of, some_rows, unique, where
-
-MIN_PIXEL_STD = 0.01  # below 2.5 of 255 grey levels an image shows nothing
 
 
 @dataclass(frozen=True)

@@ -84,17 +84,50 @@ def test_shares_are_of_what_could_be_trained_on(photos: Path, listed: Path) -> N
     assert most.sizes["train"] > trainable * 0.7
 
 
-def test_a_new_photograph_moves_no_other_and_a_copy_stays_beside_its_original(photos: Path, listed: Path) -> None:
+def test_a_new_photograph_moves_no_other_and_a_copy_is_left_out(photos: Path, listed: Path) -> None:
     before = {sample.image_id: split for split, sample in samples(dataset(photos, listed))}
     (photos / "zzz.jpg").write_bytes((photos / "003.jpg").read_bytes())
     save(photos / "aaa.jpg", 1000)
     with listed.open("a") as file:
         file.write(f"zzz.jpg,{';'.join(SHOWN['003.jpg'])}\naaa.jpg,sofa\n")
-    after = {sample.image_id: split for split, sample in samples(dataset(photos, listed))}
+    data = dataset(photos, listed)
+    after = {sample.image_id: split for split, sample in samples(data)}
     assert before.items() <= after.items()
-    (copy,) = (split for key, split in after.items() if key.startswith("zzz"))
-    (original,) = (split for key, split in after.items() if key.startswith("003"))
-    assert copy == original
+    assert len(after) == len(before) + 1
+    assert "1 files are copies of others and left out" in data.notes
+    listed.write_text(listed.read_text().replace("zzz.jpg,", "zzz.jpg,mug;"))
+    if "mug" not in SHOWN["003.jpg"]:
+        with pytest.raises(ValueError, match=r"003.jpg and zzz.jpg are the same photograph, but differ in \['mug'\]"):
+            dataset(photos, listed)
+
+
+def test_a_copy_in_another_labels_folder_shows_both(tmp_path: Path) -> None:
+    for place in range(60):
+        save(tmp_path / ("sofa", "lamp")[place % 2] / f"{place}.png", place)
+        save(tmp_path / "plant" / f"{place}.png", place)
+    data = dataset(tmp_path, "folders", ALL_UNSEEN)
+    assert {frozenset(shown(sample)) for _, sample in samples(data)} == {
+        frozenset({"sofa", "plant"}), frozenset({"lamp", "plant"}),
+    }  # fmt: skip
+    assert data.sizes["val"] + data.sizes["test"] == 60
+
+
+def test_what_the_splits_show_is_told(photos: Path, listed: Path) -> None:
+    data = dataset(photos, listed)
+    counts = {name: sum(name in shown(sample) for split, sample in samples(data) if split == "val") for name in NAMES}
+    assert "val shows " + ", ".join(f"{name} {count}" for name, count in counts.items()) in data.notes
+
+
+def test_spreadsheet_habits_are_understood(photos: Path) -> None:
+    rows = ["\ufeffimage,mug,lamp,sofa,plant", *(f"{place:03d}.jpg,1,0,{place % 2},0" for place in range(60)), ",,,,"]
+    assert sum(dataset(photos, write_csv(photos, rows)).sizes.values()) == 60
+
+
+def test_names_match_however_their_accents_are_composed(photos: Path) -> None:
+    save(photos / "cafe\u0301.jpg", 5000)
+    rows = ["image,labels", *(f"{name},sofa" for name in SHOWN), "caf\u00e9.jpg,sofa"]
+    data = dataset(photos, write_csv(photos, rows), ALL_UNSEEN)
+    assert sum(data.sizes.values()) == len(SHOWN) + 1
 
 
 def test_another_seed_divides_otherwise(photos: Path, listed: Path) -> None:
@@ -112,8 +145,8 @@ def test_what_is_annotated_for_seen_labels_only_is_for_training(photos: Path) ->
     assert data.sizes["val"] + data.sizes["test"] == 30
     assert all(set(sample.targets) == {"mug", "lamp"} for split, sample in samples(data) if split == "train")
     notes = "\n".join(data.notes)
-    assert "64 photographs, 30 annotated for every label, 32 for some, 2 not at all" in notes
-    assert "2 annotated photographs are left out" in notes
+    assert "64 photographs, 30 annotated for every label, 31 for some, 3 not at all" in notes
+    assert "1 annotated photographs are of no use" in notes
 
 
 def test_without_seen_labels_all_photographs_are_for_measuring(photos: Path, listed: Path) -> None:
@@ -130,9 +163,7 @@ def test_photographs_that_nobody_annotated_are_kept_apart_for_calibration_and_lo
     assert all(sample.targets == {} for _, sample in samples(data))
     assert "64 photographs, 0 annotated for every label, 0 for some, 64 not at all" in data.notes[0]
     assert "left out" not in "".join(data.notes)
-    with pytest.raises(
-        ValueError, match=r"\['mug', 'lamp'\] of 'rooms' are seen, but no photograph is annotated"
-    ):
+    with pytest.raises(ValueError, match=r"\['mug', 'lamp'\] of 'rooms' are seen, but no photograph is annotated"):
         dataset(photos, None)
 
 
@@ -175,7 +206,8 @@ def test_photographs_of_every_kind_are_read(photos: Path) -> None:
     exif[0x0112] = 6  # a quarter turn
     rotated.save(photos / "turned.jpeg", exif=exif)
     kinds = ("grey16.png", "cmyk.JPG", "grey.webp", "clear.png", "turned.jpeg")
-    data = dataset(photos, write_csv(photos, ["image,labels", *(f"{name},sofa" for name in (*SHOWN, *kinds))]))
+    table = write_csv(photos, ["image,labels", *(f"{name},sofa" for name in (*SHOWN, *kinds))])
+    data = dataset(photos, table, ALL_UNSEEN)
     images = {sample.image_id.rpartition("-")[0]: decode_image(sample.png) for _, sample in samples(data)}
     assert images["turned-jpeg"].size == (16, 32)
     assert images["grey16-png"].getpixel((3, 3)) == (156, 156, 156)
@@ -206,7 +238,7 @@ def test_a_damaged_photograph_is_rejected_by_name(photos: Path, listed: Path) ->
         (["image,mug,sofa", "000.jpg,1"], r"line 2: 3 columns were expected"),
         (["file,labels", "000.jpg,mug"], r"has the columns \['file', 'labels'\]: give `image,labels`"),
         (["image,labels"], "at least one row"),
-        (["image,labels", "000.jpg,mug"], r"no photograph is left for (val|test).* 1 of 64 .*annotate more"),
+        (["image,labels", "000.jpg,sofa"], r"no photograph of .* is left for train and (val|test): annotate more"),
     ],
 )
 def test_faulty_annotations_are_named(photos: Path, rows: list[str], message: str) -> None:
@@ -219,7 +251,7 @@ def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tm
         dataset(tmp_path / "elsewhere", listed)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"holds 1 files and no image: images end with .bmp"):
+    with pytest.raises(ValueError, match=r"holds 1 files and no image \(notes.txt\): images end with .bmp"):
         dataset(tmp_path / "empty", listed)
     with pytest.raises(ValueError, match=r"absent.csv is no readable CSV"):
         dataset(photos, tmp_path / "absent.csv")

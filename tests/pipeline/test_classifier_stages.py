@@ -219,13 +219,29 @@ def test_photographs_that_nobody_annotated_are_calibrated_on_and_looked_at(
     assert pd.read_csv("reports/evaluate/per_label.csv")["ours"].isna().all()
 
 
-def test_without_seen_labels_the_source_must_be_synthetic(small_project: Path) -> None:
-    run("train_classifier")
+def test_without_seen_labels_settings_must_not_ask_for_them(small_project: Path) -> None:
     space = yaml.safe_load(Path("data/labels/small.yaml").read_text())
     labels = [label | {"seen": False} for label in space["labels"]]
     Path("data/labels/small.yaml").write_text(yaml.safe_dump(space | {"labels": labels}))
-    with pytest.raises(ValueError, match="no label is seen: choose synthetic"):
+    with pytest.raises(ValueError, match=r"no seen label, but train_classifier.train_on asks for real images"):
+        run("train_classifier")
+    set_param("train_classifier", "train_on", ["synthetic"])
+    with pytest.raises(ValueError, match=r"fit_thresholds.source is seen_photos: set it to synthetic"):
         run("fit_thresholds")
+
+
+def test_val_that_lacks_a_label_costs_the_bound_only(small_project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run("train_classifier")
+    run("fit_thresholds")
+    table = pd.read_parquet("data/real/targets.parquet")
+    table.loc[table["image_id"].str.startswith("val"), "cup"] = np.int8(0)
+    table.to_parquet("data/real/targets.parquet")
+    run("evaluate")
+    metrics = json.loads(Path("reports/metrics.json").read_text())
+    assert "zsl/map" in metrics
+    assert "trust/fitted/zsl/ece" in metrics
+    assert not any(key.startswith("trust/real_labels") for key in metrics)
+    assert "no bound for the thresholds: val does not show with and without cup" in caplog.text
 
 
 def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew() -> None:

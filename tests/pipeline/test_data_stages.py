@@ -25,7 +25,7 @@ from tailorset.records import (
     Rejected,
     Split,
 )
-from tailorset.shards import load_images
+from tailorset.shards import encode_png, load_images
 from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC
 
 pytestmark = pytest.mark.filterwarnings("ignore::tailorset.tracking.TrackingWarning")
@@ -167,6 +167,33 @@ class TestPrepareDataset:
         assert metrics_of("prepare_dataset")["real/num_rejected"] == 2
         assert "2 images were left out" in caplog.text
 
+    def test_blank_images_and_copies_in_another_split_are_rejected(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        samples = toybox.Toybox.samples
+        blank = encode_png(np.full((16, 16, 3), 7, dtype=np.uint8))
+        noise = encode_png(np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        pixels = {"val-000002": blank, "train-000001": noise, "val-000001": noise, "test-000001": noise}
+
+        def planted(*args: Any) -> Iterator[RealSample]:
+            for sample in samples(*args):
+                yield sample._replace(png=pixels.get(sample.image_id, sample.png))
+
+        monkeypatch.setattr(toybox.Toybox, "samples", planted)
+        prepare_dataset.main()
+        rejected = pd.read_csv("reports/prepare_dataset/plots/rejected.csv").set_index("image_id")["reason"]
+        copy = "the same pixels as an image of val or test"
+        assert rejected.to_dict() == {"val-000002": "black or constant", "train-000001": copy, "val-000001": copy}
+        assert "test-000001" in set(pd.read_parquet(REAL / "manifest.parquet")["image_id"])
+
+    def test_what_was_made_of_other_files_is_not_gone_on_with(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[str] = []
+        monkeypatch.setattr(toybox.Toybox, "samples", counting(toybox.Toybox.samples, drawn, stop_after=21))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_dataset.main()
+        drawn.clear()
+        monkeypatch.setattr(prepare_dataset, "state_of", lambda config: "other files")
+        prepare_dataset.main()
+        assert len(drawn) == sum(SIZES.values())
+
     def test_a_split_of_which_nothing_can_be_read_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = toybox.Toybox.samples
 
@@ -175,7 +202,7 @@ class TestPrepareDataset:
                 yield Rejected(sample.image_id, "cut off") if split == "val" else sample
 
         monkeypatch.setattr(toybox.Toybox, "samples", no_val)
-        with pytest.raises(ValueError, match="no val image can be read, the first one because of cut off"):
+        with pytest.raises(ValueError, match="no val image can be used, the first one because: cut off"):
             prepare_dataset.main()
 
     def test_a_data_set_that_ends_early_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -13,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm import tqdm
 
 from tailorset.coco_instances import read_instances
-from tailorset.photos import Photo, PhotoSet, some
+from tailorset.inputs import files_below
+from tailorset.photos import MAX_NAMED, Photo, PhotoSet, some
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
@@ -58,7 +60,7 @@ class Found(NamedTuple):
 
 
 def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
-    """Photographs divided by the hashes of their bytes: a copy stays in its split, a new one moves no other.
+    """Photographs divided by the hashes of their bytes: a new one moves no other, and a copy is left out.
 
     What shows an unseen label, or cannot be trained on, is for val and test; what is annotated for seen labels only
     is for training.
@@ -69,21 +71,63 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     """
     found = find_photos(config.images)
     truths = read_truths(config, found, label_space)
+    originals, num_copies = without_copies(truths, found.photos, config)
     splits: dict[Split, list[Photo]] = {"train": [], "val": [], "test": []}
-    for name, truth in tqdm(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
-        digest = hashlib.sha256(found.photos[name].read_bytes()).hexdigest()
+    for digest, (name, truth) in originals.items():
         split = choose_split(truth, digest, config, label_space, seed)
-        annotated = [label for label in _annotated(split, label_space) if label in truth]
+        labels = label_space.seen if split == "train" else label_space.names
+        annotated = [label for label in labels if label in truth]
         shown = frozenset(label for label, present in truth.items() if present)
         if annotated or config.annotations is None:
             splits[split].append(Photo(image_id(name), found.photos[name], shown, annotated))
-    complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
-    if empty := [split for split in ("val", "test") if not splits[split]]:
-        raise ValueError(
-            f"no photograph is left for {' and '.join(empty)}: {complete} of {len(found.photos)} in {config.images} are"
-            f" annotated for all {len(label_space.names)} labels of {label_space.name!r}; annotate more, fifty at least"
-        )
-    return PhotoSet(splits, config.image_px, _notes(config, found, truths, complete, splits))
+    check_splits(splits, config, label_space)
+    return PhotoSet(splits, config.image_px, _notes(config, found, truths, num_copies, splits, label_space))
+
+
+def without_copies(
+    truths: Mapping[str, Truth], photos: Mapping[str, Path], config: Config
+) -> tuple[dict[str, tuple[str, Truth]], int]:
+    """{digest: (first name, all that is known)} of files that differ, and the number of files that are copies.
+
+    A copy in the folder of another label shows both.
+
+    Raises:
+        ValueError: copies of a photograph are annotated in contradiction.
+    """
+    found: dict[str, tuple[str, Truth]] = {}
+    for name, truth in tqdm(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
+        try:
+            digest = hashlib.sha256(photos[name].read_bytes()).hexdigest()
+        except OSError:  # its reason is told when it is read
+            digest = hashlib.sha256(name.encode()).hexdigest()
+        first, known = found.get(digest, (name, {}))
+        if config.annotations == FOLDERS:
+            truth = {label: max(present, known.get(label, 0)) for label, present in truth.items()}
+        elif against := sorted(label for label in known.keys() & truth.keys() if known[label] != truth[label]):
+            raise ValueError(
+                f"{first} and {name} are the same photograph, but differ in {against}: correct one of them"
+            )
+        found[digest] = first, {**known, **truth}
+    return found, len(truths) - len(found)
+
+
+def check_splits(splits: Mapping[Split, Sequence[Photo]], config: Config, label_space: LabelSpace) -> None:
+    """Whether the splits can be learned from and measured on.
+
+    Raises:
+        ValueError: a split is empty, or val or test show no unseen label.
+    """
+    more = "annotate more photographs for every label, fifty at least, or change val_share and test_share"
+    if config.annotations is None:
+        more = "two photographs are the least"
+    needed: tuple[Split, ...] = ("train", "val", "test") if label_space.seen else ("val", "test")
+    if empty := [split for split in needed if not splits[split]]:
+        raise ValueError(f"no photograph of {config.images} is left for {' and '.join(empty)}: {more}")
+    for split in ("val", "test") if config.annotations else ():
+        if not any(photo.shown & set(label_space.unseen) for photo in splits[split]):
+            raise ValueError(
+                f"no photograph for {split} shows an unseen label ({', '.join(label_space.unseen)}): {more}"
+            )
 
 
 def find_photos(folder: Path) -> Found:
@@ -92,14 +136,25 @@ def find_photos(folder: Path) -> Found:
     Raises:
         ValueError: no such folder, or no image in it.
     """
+    folder = folder.expanduser()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photographs")
-    paths = {str(path.relative_to(folder).as_posix()): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    paths = {normal(path.relative_to(folder).as_posix()): path for path in files_below(folder)}
+    if odd := [name for name in paths if not name.isprintable()]:
+        raise ValueError(f"names of files must be text in UTF-8: rename {', '.join(map(repr, odd[:MAX_NAMED]))}")
     visible = {name: path for name, path in paths.items() if not any(part[0] == "." for part in Path(name).parts)}
     photos = {name: path for name, path in visible.items() if path.suffix.lower() in SUFFIXES}
+    others = [name for name in visible if name not in photos]
     if not photos:
-        raise ValueError(f"{folder} holds {len(visible)} files and no image: images end with {', '.join(SUFFIXES)}")
-    return Found(photos, [name for name in visible if name not in photos])
+        raise ValueError(
+            f"{folder} holds {len(visible)} files and no image ({some(others)}): images end with {', '.join(SUFFIXES)}"
+        )
+    return Found(photos, others)
+
+
+def normal(name: str) -> str:
+    """One spelling of a name: systems differ in how they compose letters with accents."""
+    return unicodedata.normalize("NFC", name)
 
 
 def read_truths(config: Config, found: Found, label_space: LabelSpace) -> dict[str, Truth]:
@@ -117,7 +172,7 @@ def read_truths(config: Config, found: Found, label_space: LabelSpace) -> dict[s
         return {name: {} for name in found.photos}
     if config.annotations == FOLDERS:
         return dict(_truths_of_folders(found, label_space))
-    path = Path(config.annotations)
+    path = Path(config.annotations).expanduser()
     if path.suffix.lower() not in (".csv", ".json"):
         raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
     read = _truths_of_csv if path.suffix.lower() == ".csv" else _truths_of_coco
@@ -146,23 +201,26 @@ def image_id(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
-def _annotated(split: Split, label_space: LabelSpace) -> Sequence[str]:
-    return label_space.seen if split == "train" else label_space.names
-
-
 def _truths_of_folders(found: Found, label_space: LabelSpace) -> Iterator[tuple[str, Truth]]:
     for name in found.photos:
-        label = Path(name).parts[0].lower()
-        if label in label_space.names:
+        if (label := folder_of(name)) in label_space.names:
             yield name, {other: int(other == label) for other in label_space.names}
+
+
+def folder_of(name: str) -> str:
+    """The first folder of a file's name, as labels are written."""
+    return Path(name).parts[0].lower() if len(Path(name).parts) > 1 else ""
 
 
 def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     images, categories = read_instances(path)
+    if lacking := [name for name in label_space.unseen if name not in categories]:
+        raise ValueError(f"{path} has no category {lacking}: its categories are {some(categories)}")
     labels = [name for name in label_space.names if name in categories]
-    if not labels:
-        raise ValueError(f"{path} has no category of {list(label_space.names)}, only {some(categories)}")
-    return {image.file_name: {name: int(name in image.shown) for name in labels} for image in images.values()}
+    shown: dict[str, set[str]] = {}
+    for image in images.values():  # a file may be listed more than once
+        shown.setdefault(normal(image.file_name), set()).update(image.shown)
+    return {name: {label: int(label in found) for label in labels} for name, found in shown.items()}
 
 
 def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
@@ -172,20 +230,26 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no readable CSV file in UTF-8 ({error})") from error
-    if IMAGE not in columns or len(columns) < 2 or not rows:
+    filled = [(line, row) for line, row in enumerate(rows, 2) if any(row.values())]  # spreadsheets end with empty ones
+    if IMAGE not in columns or len(columns) < 2 or not filled:
         raise ValueError(
             f"{path} has the columns {columns}: give `image,labels`, or `image` and a column for each annotated label,"
-            " and at least one row"
+            " with commas between them, and at least one row"
         )
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{path} has a column twice: {columns}")
+    if reserved := sorted({IMAGE, LABELS} & set(label_space.names)):
+        raise ValueError(f"a CSV file has a column {reserved[0]} of its own: give the label {reserved[0]} another name")
     names = [column for column in columns if column != IMAGE]
     read = _listed_labels if names == [LABELS] else _label_columns
     truths: dict[str, Truth] = {}
-    for line, row in enumerate(rows, 2):
-        if row[IMAGE] in truths:
-            raise ValueError(f"{path}, line {line}: {row[IMAGE]} is there twice: give each photograph one row")
+    for line, row in filled:
+        name = normal(row[IMAGE])
+        if name in truths:
+            raise ValueError(f"{path}, line {line}: {name} is there twice: give each photograph one row")
         if None in row or None in row.values():
             raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
-        truths[row[IMAGE]] = read(row, names, label_space, f"{path}, line {line}")
+        truths[name] = read(row, names, label_space, f"{path}, line {line}")
     return truths
 
 
@@ -215,19 +279,32 @@ def _check_label(name: str, label_space: LabelSpace, where: str) -> None:
 
 
 def _notes(
-    config: Config, found: Found, truths: Mapping[str, Truth], complete: int, splits: Mapping[Split, Sequence[Photo]]
+    config: Config,
+    found: Found,
+    truths: Mapping[str, Truth],
+    num_copies: int,
+    splits: Mapping[Split, Sequence[Photo]],
+    label_space: LabelSpace,
 ) -> list[str]:
-    """Every file accounted for."""
-    if config.annotations is None:
-        truths = {}
-    used = sum(map(len, splits.values()))
+    """Every file accounted for, and what there is to measure each label by."""
+    complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
+    known = sum(bool(truth) for truth in truths.values())
     notes = [
         f"{config.images}: {len(found.photos):,} photographs, {complete:,} annotated for every label,"
-        f" {len(truths) - complete:,} for some, {len(found.photos) - len(truths):,} not at all",
+        f" {known - complete:,} for some, {len(found.photos) - known:,} not at all",
         ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
     ]
-    if (left := len(truths) - used) > 0:
-        notes.append(f"{left:,} annotated photographs are left out: nothing is known of their seen labels")
+    if num_copies:
+        notes.append(f"{num_copies:,} files are copies of others and left out")
+    if (left := known - num_copies - sum(map(len, splits.values()))) > 0:
+        notes.append(f"{left:,} annotated photographs are of no use: nothing is known of a label they could serve")
+    if config.annotations == FOLDERS and (
+        strange := sorted({name for photo in found.photos if (name := folder_of(photo)) not in label_space.names})
+    ):
+        notes.append(f"folders that are no label: {some(strange)}")
     if found.others:
         notes.append(f"{len(found.others):,} other files are left alone: {some(found.others)}")
+    for split in ("val", "test") if known else ():
+        counts = {name: sum(name in photo.shown for photo in splits[split]) for name in label_space.names}
+        notes.append(f"{split} shows " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     return notes
