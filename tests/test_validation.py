@@ -138,7 +138,7 @@ CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, w
         put("real", 20, sha256="sha-train-1"), "real_images", "splits share no image bytes", "test-4: test, train"
     ),
     "no test images": (
-        without("real", *range(16, 24)), "real_images", "there are train, val and test images", "missing: test"
+        without("real", *range(16, 24)), "real_images", "every split has images", "missing: test"
     ),
     "black image": (
         put("real", 5, pixel_mean=0.0, pixel_std=0.0), "real_images", "no image is black or constant", "train-5: 0.0"

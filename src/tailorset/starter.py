@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from tailorset.datasets.folder import FOLDERS, Config, Found, build, find_photos
+from tailorset.annotations import FOLDERS, IMAGE, LABELS, Found, find_photos
+from tailorset.datasets.folder import Config, build
 from tailorset.photos import drawn, some
 from tailorset.records import MIN_UNSEEN, LabelSpace, problems
 
@@ -36,7 +37,7 @@ def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelS
         space = LabelSpace.model_validate({"name": name, "labels": labels})
     except ValidationError as error:
         raise ValueError("\n".join(problems(error))) from error
-    if reserved := sorted({"image", "labels"} & set(space.names)):
+    if reserved := sorted({IMAGE, LABELS} & set(space.names)):
         raise ValueError(f"annotation tables have a column {reserved[0]} of their own: name the label in another way")
     if len(space.unseen) < MIN_UNSEEN:
         raise ValueError(
@@ -83,7 +84,7 @@ def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
     chosen = drawn({name: name for name in photos}, NUM_TO_ANNOTATE, "annotate")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", *space.names])
+    writer.writerow([IMAGE, *space.names])
     writer.writerows([name, *[""] * len(space.names)] for name in chosen)
     return text.getvalue()
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm import tqdm
 
-from tailorset.coco_instances import read_instances
-from tailorset.inputs import files_below
-from tailorset.photos import MAX_NAMED, Photo, PhotoSet, some
-from tailorset.plugins import unknown
+from tailorset.annotations import FOLDERS, Annotations, Found, Truth, find_photos, folder_of, read_truths
+from tailorset.photos import Photo, PhotoSet, some
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and what stands between two labels
-Truth = Mapping[str, int]  # label: 1 present, 0 absent; a label that is not in it is not annotated
 HASHES = 1 << 63
-FOLDERS: Literal["folders"] = "folders"
 
 
 class Config(BaseModel):
@@ -40,7 +32,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     images: Path
-    annotations: Path | Literal["folders"] | None = None
+    annotations: Annotations = None
     val_share: float = Field(default=0.2, gt=0, lt=1)
     test_share: float = Field(default=0.3, gt=0, lt=1)
     image_px: int = Field(default=256, ge=16, le=1024)
@@ -50,13 +42,6 @@ class Config(BaseModel):
         if self.val_share + self.test_share > 1:
             raise ValueError(f"val_share {self.val_share} and test_share {self.test_share} are more than 1 together")
         return self
-
-
-class Found(NamedTuple):
-    """Files below a folder by their names relative to it."""
-
-    photos: dict[str, Path]
-    others: list[str]
 
 
 def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
@@ -70,7 +55,7 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
             annotated for every label.
     """
     found = find_photos(config.images)
-    truths = read_truths(config, found, label_space)
+    truths = read_truths(config.annotations, config.images, found, label_space)
     originals, num_copies = without_copies(truths, found.photos, config)
     splits: dict[Split, list[Photo]] = {"train": [], "val": [], "test": []}
     for digest, (name, truth) in originals.items():
@@ -130,61 +115,6 @@ def check_splits(splits: Mapping[Split, Sequence[Photo]], config: Config, label_
             )
 
 
-def find_photos(folder: Path) -> Found:
-    """All files below a folder, hidden ones left aside.
-
-    Raises:
-        ValueError: no such folder, or no image in it.
-    """
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photographs")
-    paths = {normal(path.relative_to(folder).as_posix()): path for path in files_below(folder)}
-    if odd := [name for name in paths if not name.isprintable()]:
-        raise ValueError(f"names of files must be text in UTF-8: rename {', '.join(map(repr, odd[:MAX_NAMED]))}")
-    visible = {name: path for name, path in paths.items() if not any(part[0] == "." for part in Path(name).parts)}
-    photos = {name: path for name, path in visible.items() if path.suffix.lower() in SUFFIXES}
-    others = [name for name in visible if name not in photos]
-    if not photos:
-        raise ValueError(
-            f"{folder} holds {len(visible)} files and no image ({some(others)}): images end with {', '.join(SUFFIXES)}"
-        )
-    return Found(photos, others)
-
-
-def normal(name: str) -> str:
-    """One spelling of a name: systems differ in how they compose letters with accents."""
-    return unicodedata.normalize("NFC", name)
-
-
-def read_truths(config: Config, found: Found, label_space: LabelSpace) -> dict[str, Truth]:
-    """What annotated photographs show, by their names.
-
-    Raises:
-        ValueError: the annotations cannot be read, or name unknown labels or photographs.
-    """
-    if config.annotations is None:
-        if label_space.seen:
-            raise ValueError(
-                f"labels {list(label_space.seen)} of {label_space.name!r} are seen, but no photograph is annotated:"
-                " name prepare_dataset.annotations, or make them `seen: false`"
-            )
-        return {name: {} for name in found.photos}
-    if config.annotations == FOLDERS:
-        return dict(_truths_of_folders(found, label_space))
-    path = Path(config.annotations).expanduser()
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
-    read = _truths_of_csv if path.suffix.lower() == ".csv" else _truths_of_coco
-    truths = read(path, label_space)
-    if lost := sorted(truths.keys() - found.photos.keys()):
-        raise ValueError(
-            f"{path} annotates {len(lost)} of {len(truths)} images that are not in {config.images}: {some(lost)};"
-            " file names are relative to that folder"
-        )
-    return truths
-
-
 def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSpace, seed: int) -> Split:
     """A photograph's split, by a number in [0, 1) that its bytes decide."""
     if config.annotations is not None and len(truth) < len(label_space.names):
@@ -199,83 +129,6 @@ def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSp
 def image_id(name: str) -> str:
     """An id that is safe in a file name, and differs for names that differ."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]
-
-
-def _truths_of_folders(found: Found, label_space: LabelSpace) -> Iterator[tuple[str, Truth]]:
-    for name in found.photos:
-        if (label := folder_of(name)) in label_space.names:
-            yield name, {other: int(other == label) for other in label_space.names}
-
-
-def folder_of(name: str) -> str:
-    """The first folder of a file's name, as labels are written."""
-    return Path(name).parts[0].lower() if len(Path(name).parts) > 1 else ""
-
-
-def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
-    images, categories = read_instances(path)
-    if lacking := [name for name in label_space.unseen if name not in categories]:
-        raise ValueError(f"{path} has no category {lacking}: its categories are {some(categories)}")
-    labels = [name for name in label_space.names if name in categories]
-    shown: dict[str, set[str]] = {}
-    for image in images.values():  # a file may be listed more than once
-        shown.setdefault(normal(image.file_name), set()).update(image.shown)
-    return {name: {label: int(label in found) for label in labels} for name, found in shown.items()}
-
-
-def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            rows, columns = list(reader), list(reader.fieldnames or ())
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no readable CSV file in UTF-8 ({error})") from error
-    filled = [(line, row) for line, row in enumerate(rows, 2) if any(row.values())]  # spreadsheets end with empty ones
-    if IMAGE not in columns or len(columns) < 2 or not filled:
-        raise ValueError(
-            f"{path} has the columns {columns}: give `image,labels`, or `image` and a column for each annotated label,"
-            " with commas between them, and at least one row"
-        )
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"{path} has a column twice: {columns}")
-    if reserved := sorted({IMAGE, LABELS} & set(label_space.names)):
-        raise ValueError(f"a CSV file has a column {reserved[0]} of its own: give the label {reserved[0]} another name")
-    names = [column for column in columns if column != IMAGE]
-    read = _listed_labels if names == [LABELS] else _label_columns
-    truths: dict[str, Truth] = {}
-    for line, row in filled:
-        name = normal(row[IMAGE])
-        if name in truths:
-            raise ValueError(f"{path}, line {line}: {name} is there twice: give each photograph one row")
-        if None in row or None in row.values():
-            raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
-        truths[name] = read(row, names, label_space, f"{path}, line {line}")
-    return truths
-
-
-def _listed_labels(row: Mapping[str, Any], _: Sequence[str], label_space: LabelSpace, where: str) -> Truth:
-    """`image,labels`: all labels that the photograph shows, with ; between them; it shows no other one."""
-    shown = [word for part in row[LABELS].split(SEPARATOR) if (word := part.strip())]
-    for name in shown:
-        _check_label(name, label_space, where)
-    return {name: int(name in shown) for name in label_space.names}
-
-
-def _label_columns(row: Mapping[str, Any], names: Sequence[str], label_space: LabelSpace, where: str) -> Truth:
-    """`image` and a column a label: 1, 0, or nothing where it is not annotated."""
-    truth = {}
-    for name in names:
-        _check_label(name, label_space, where)
-        if row[name].strip() not in ("0", "1", ""):
-            raise ValueError(f"{where}: {name} is {row[name]!r}: write 1, 0, or nothing where it is not annotated")
-        if row[name].strip():
-            truth[name] = int(row[name])
-    return truth
-
-
-def _check_label(name: str, label_space: LabelSpace, where: str) -> None:
-    if name not in label_space.names:
-        raise ValueError(f"{where}: {unknown('label', name, label_space.names)}")
 
 
 def _notes(
