@@ -86,10 +86,14 @@ def image_table(table: pd.DataFrame) -> str:
     shares = {"judge_precision": "judge accepts of the kept", "oracle_precision": "really show their labels (oracle)"}
     rows = [
         {"row": row["row"], "images drawn": f"{row['drawn']:.0f}", "kept": f"{row['kept']:.0f}"}
-        | {title: f"{100 * row[key]:.1f} %" for key, title in shares.items() if key in row}
+        | {title: share(row[key]) for key, title in shares.items() if key in row}
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
+
+
+def share(value: float) -> str:
+    return "-" if pd.isna(value) else f"{100 * value:.1f} %"
 
 
 def curve_table(table: pd.DataFrame) -> str:

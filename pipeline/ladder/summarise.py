@@ -168,6 +168,8 @@ def image_counts(world: WorldScores) -> pd.DataFrame:
         found = pd.DataFrame(map(read_metrics, points))
         if found["num_synthetic_images"].gt(0).any():
             means = {column: found[key].mean() for column, key in keys.items() if key in found}
+            if points[0].settings.get("filter_images.threshold") == 0:
+                means["judge_precision"] = nan  # by the filter's rule, which then accepts everything
             rows.append({"row": name} | means)
     return pd.DataFrame(rows)
 
