@@ -101,9 +101,15 @@ def split_held_out(rows: pd.DataFrame, targets: Tensor, share: float) -> tuple[A
     """What training sees, and what is kept for fitting on its scores: the images of `share` of the prompts or ids.
 
     The lowest hashes of the prompt ids (of the image ids where there is no prompt), so images drawn from one prompt
-    stay together; the run's seed does not matter, so two stages that see the same rows agree.
+    stay together; the run's seed does not matter, so two stages that see the same rows agree. A label that none of
+    them shows gets the next one that shows it, if it has two.
     """
     groups = rows["prompt_id"] if "prompt_id" in rows else rows["image_id"]
     ranked = sorted(groups.unique(), key=lambda group: sample_seed("held_out", group))
-    held_out = groups.isin(ranked[: round(share * len(ranked))]).to_numpy().copy()  # pandas' own is read-only
+    chosen = set(ranked[: round(share * len(ranked))])
+    for shown in (targets == 1).T.numpy():
+        showing = set(groups[shown])
+        if len(showing) > 1 and not showing & chosen:
+            chosen.add(next(group for group in ranked if group in showing))
+    held_out = groups.isin(chosen).to_numpy().copy()  # pandas' own is read-only
     return (rows[~held_out], targets[~held_out]), (rows[held_out], targets[held_out])
