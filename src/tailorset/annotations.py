@@ -122,8 +122,7 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
         )
     if len(set(columns)) < len(columns):
         raise ValueError(f"{path} has a column twice: {columns}")
-    if reserved := sorted({IMAGE, LABELS} & set(label_space.names)):
-        raise ValueError(f"a CSV file has a column {reserved[0]} of its own: give the label {reserved[0]} another name")
+    check_column_names(label_space)
     names = [column for column in columns if column != IMAGE]
     read = _listed_labels if names == [LABELS] else _label_columns
     truths: dict[str, Truth] = {}
@@ -135,6 +134,12 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
             raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
         truths[name] = read(row, names, label_space, f"{path}, line {line}")
     return truths
+
+
+def check_column_names(label_space: LabelSpace) -> None:
+    """Raises ValueError where a label is called like a column that every CSV file has."""
+    if reserved := sorted({IMAGE, LABELS} & set(label_space.names)):
+        raise ValueError(f"annotation tables have a column {reserved[0]} of their own: name the label in another way")
 
 
 def _listed_labels(row: Mapping[str, Any], _: Sequence[str], label_space: LabelSpace, where: str) -> Truth:

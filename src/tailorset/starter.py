@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from tailorset.annotations import FOLDERS, IMAGE, LABELS, Found, find_photos
+from tailorset.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
 from tailorset.datasets.folder import Config, build
 from tailorset.photos import drawn, some
 from tailorset.records import MIN_UNSEEN, LabelSpace, problems
@@ -37,8 +37,7 @@ def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelS
         space = LabelSpace.model_validate({"name": name, "labels": labels})
     except ValidationError as error:
         raise ValueError("\n".join(problems(error))) from error
-    if reserved := sorted({IMAGE, LABELS} & set(space.names)):
-        raise ValueError(f"annotation tables have a column {reserved[0]} of their own: name the label in another way")
+    check_column_names(space)
     if len(space.unseen) < MIN_UNSEEN:
         raise ValueError(
             f"--labels names {len(space.unseen)}: name at least {MIN_UNSEEN}, each is told from the others"
