@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.stage import write_json
+from tailorset.standing import COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
@@ -31,7 +32,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 def write_results(reports: Path) -> None:
     rows = {"baseline/clip/": 0.25, "baseline/clip_normalised/": 0.5, "": 0.75}
-    metrics = {prefix + key: value for prefix, value in rows.items() for key in cli.COLUMNS.values()}
+    metrics = {prefix + key: value for prefix, value in rows.items() for key in COLUMNS.values()}
     acceptance = {"before/discriminator": 0.125, "after/discriminator": 0.625, "before/judge": 0.1, "after/judge": 0.2}
     write_json(reports / "metrics.json", metrics | {f"acceptance/{key}": value for key, value in acceptance.items()})
 

@@ -1,0 +1,96 @@
+"""Where a project stands: tables and lines of what was measured, what is out of date and what is registered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+from tailorset.doctor import model_names
+from tailorset.params import Params
+
+REPORTS = Path("reports")
+ROWS = {"raw CLIP": "baseline/clip/", "normalised CLIP": "baseline/clip_normalised/", "ours": ""}
+COLUMNS = {"ZSL mAP": "zsl/map", "ZSL F1@3": "zsl/f1_at_3", "GZSL mAP": "gzsl/map", "GZSL F1@3": "gzsl/f1_at_3"}
+
+
+def results_table(metrics: dict[str, float]) -> Table:
+    """One row a method, one column a measure, in percent."""
+    table = Table("test split, %", title="Labels nobody annotated (ZSL), and together with the annotated ones (GZSL)")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for row, prefix in ROWS.items():
+        table.add_row(row, *(percent(metrics.get(prefix + key)) for key in COLUMNS.values()))
+    return table
+
+
+def acceptance_table(metrics: dict[str, float]) -> Table:
+    """Share of generated images accepted before and after the text encoder was tuned."""
+    table = Table("images accepted, %", title="Tuning the text encoder (the judge never steers it)")
+    for column in ("before", "after"):
+        table.add_column(column, justify="right")
+    for clip in ("discriminator", "judge"):
+        table.add_row(clip, *(percent(metrics.get(f"acceptance/{when}/{clip}")) for when in ("before", "after")))
+    return table
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def quota_line() -> str:
+    metrics = read_metrics(REPORTS / "generate_images" / "metrics.json")
+    if "generate/under_quota" not in metrics:
+        return "Quota: nothing was generated yet."
+    short = int(metrics["generate/under_quota"])
+    missed = f"NOT reached by {short} unseen labels (see {REPORTS}/generate_images/plots/)"
+    reached = missed if short else "reached by every unseen label"
+    return f"Quota of kept images: {reached}, {int(metrics['generate/images'])} images drawn."
+
+
+def results_line() -> str:
+    metrics = read_metrics(REPORTS / "metrics.json")
+    if not metrics:
+        return "none yet: make run"
+    return ", ".join(f"{column} {percent(metrics.get(key))} %" for column, key in COLUMNS.items())
+
+
+def weights_line(params: Params) -> str:
+    """Local models only; `tailorset doctor` examines all of them."""
+    names = [name for _, name in model_names(params.model_dump(mode="json"))]
+    folders = [Path(name.removeprefix("local-dir:")) for name in names if name.startswith(("local-dir:", "models/"))]
+    missing = [str(folder) for folder in folders if not any(folder.glob("*"))]
+    return f"MISSING: {', '.join(missing)}: git checkout them" if missing else f"{len(folders)} local models present"
+
+
+def stages_line() -> str:
+    command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        return f"unknown: {(answer.stderr.strip().splitlines() or ['dvc status failed'])[-1]}"
+    stale = list(json.loads(answer.stdout))
+    return f"to run (make run): {', '.join(stale)}" if stale else "all up to date"
+
+
+def registry_line(model: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    from tailorset.tracking import connect
+
+    remedy = f"no models:/{model}@challenger; register one: dvc repro --force --single-item register_model"
+    if "MLFLOW_TRACKING_URI" not in os.environ and not Path("mlflow.db").exists():
+        return remedy  # asking would create the database
+    try:
+        version = connect(Path.cwd())[0].get_model_version_by_alias(model, "challenger")
+    except MlflowException as error:
+        return f"{remedy} ({error.error_code})"
+    commit = version.tags.get("git.commit", "unknown")
+    return f"models:/{model}@challenger is version {version.version}, made from commit {commit[:8]}"
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
