@@ -24,9 +24,17 @@ from tailorset.plugins import load_plugin
 from tailorset.records import PROMPT_COLUMNS, Prompt
 from tailorset.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
-from tailorset.text_encoder import Scorer, Settings, Tuner, Update, acceptance, draw, split_prompts
+from tailorset.text_encoder import (
+    IMAGES_PER_PROMPT,
+    Scorer,
+    Settings,
+    Tuner,
+    Update,
+    acceptance,
+    draw,
+    split_prompts,
+)
 
-IMAGES_PER_PROMPT = 4  # of a held-out prompt, each with its own seed
 SHEET_COLUMNS, SHEET_PROMPTS = 7, 21
 EVALUATION_BATCH = 64
 BEST = "best.safetensors"

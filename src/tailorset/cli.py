@@ -84,6 +84,24 @@ def status() -> None:
 
 
 @app.command()
+def plan() -> None:
+    """What a run of params.yaml will take on this device, stage by stage, measured by a short sample of each."""
+    from tailorset.planning.page import notes, over_cap, plan_table
+    from tailorset.planning.plan import make_plan
+    from tailorset.tracking import last_durations
+
+    _, space = _settings()
+    try:
+        planned = make_plan(read_yaml(PARAMS), space, list(read_yaml("dvc.yaml")["stages"]))
+    except ValueError as error:
+        _stop(str(error))
+    console.print(plan_table(planned, last_durations(Path.cwd())))
+    console.print("\n".join(notes(planned)), markup=False)
+    if reason := over_cap(planned):
+        _stop(reason)
+
+
+@app.command()
 def doctor() -> None:
     """Examine machine, packages, settings, data and weights: each finding with its remedy; fails where a run would."""
     from tailorset.doctor import examine

@@ -171,6 +171,7 @@ class Params(Block):
     seed: int
     device: Literal["auto", "cpu", "cuda"]
     label_space: Path
+    max_hours: float | None = Field(None, gt=0)
     clip: Clip
     generator: Generator
     prepare_dataset: PrepareDataset

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -100,9 +101,34 @@ def run_stage(name: str) -> Iterator[Stage]:
     root = project_root()
     work_dir = root / ".work" / name / fingerprint(definition)
     work_dir.mkdir(parents=True, exist_ok=True)
-    with Tracker(name, root, definition["params"]) as tracker:
+    with Tracker(name, root, definition["params"]) as tracker, within(name, params.max_hours):
         yield Stage(name, root, params, work_dir, tracker)
     shutil.rmtree(work_dir)
+
+
+@contextlib.contextmanager
+def within(name: str, max_hours: float | None) -> Iterator[None]:
+    """End what runs longer, as a kill would: finished shards and checkpoints stay.
+
+    Raises:
+        TimeoutError: the hours are over.
+    """
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(
+            f"{name} has run for max_hours {max_hours}: what is finished is kept; raise it in params.yaml and go on"
+        )
+
+    if max_hours is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max_hours * 3600)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def project_root() -> Path:

@@ -22,6 +22,7 @@ from tailorset.seeding import numpy_rng, sample_seed
 
 MAX_SKIPPED_IN_A_ROW = 5
 NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
+IMAGES_PER_PROMPT = 4  # of a held-out prompt before and after tuning, each with its own seed
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
 
 

@@ -1,0 +1,180 @@
+"""What a unit of each kind of work takes on this device: the stages' own inner loops, run for a moment."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from tailorset.classifier_training import TrainingConfig, predict, train_epochs
+from tailorset.classifiers import Classifier
+from tailorset.clip import Clip, load_clip
+from tailorset.datasets import Dataset
+from tailorset.generation import Studio, passes
+from tailorset.image_set import ImageSet, load_image_set
+from tailorset.params import Params
+from tailorset.planning.workload import BACKWARD, Cost
+from tailorset.plugins import load_plugin
+from tailorset.prompts import Recipe, write_prompts
+from tailorset.quota import Draw
+from tailorset.records import LabelSpace, Prompt, RealSample
+from tailorset.shards import sha256, write_shard
+from tailorset.text_encoder import Scorer, Settings, Tuner
+
+NUM_PHOTOS = 64
+NUM_SCORED = 128
+IMPORTS = "import mlflow, open_clip, diffusers, tailorset.stage"  # what a stage waits for before it begins
+
+
+class Bench:
+    """Loads each model of params.yaml for its own measurement only.
+
+    accepted_replies, pass_rate: what the sample showed of the LLM and of the untuned generator, in [0, 1].
+    """
+
+    def __init__(
+        self, params: Params, label_space: LabelSpace, dataset: Dataset, prompts: Sequence[Prompt], device: torch.device
+    ) -> None:
+        self.params, self.label_space, self.dataset = params, label_space, dataset
+        self.prompts, self.device = prompts, device
+        self.accepted_replies = self.pass_rate = 0.0
+
+    def unit_costs(self) -> Iterator[tuple[str, Cost]]:
+        """Yield (unit, cost of one) as they are measured; the slowest machine takes minutes for it."""
+        yield "start", Cost(_timed(lambda: subprocess.run([sys.executable, "-c", IMPORTS], check=True)))
+        yield from self._photographs()
+        yield "reply", self._reply()
+        yield from self._drawing()
+        yield from self._classifier()
+
+    def _photographs(self) -> Iterator[tuple[str, Cost]]:
+        """Reading or drawing photographs, and decoding what was stored."""
+        split = max(self.dataset.sizes, key=lambda name: self.dataset.sizes[name])
+        start = time.perf_counter()
+        samples = list(islice(self.dataset.samples(split), NUM_PHOTOS))
+        seconds = time.perf_counter() - start
+        self.photos = [sample for sample in samples if isinstance(sample, RealSample)]
+        if not self.photos:
+            raise ValueError(f"none of the first {len(samples)} {split} photographs can be read: `tailorset doctor`")
+        size = sum(len(photo.png) for photo in self.photos) / len(self.photos)
+        yield "photograph", Cost(seconds / len(samples), bytes=size)
+
+    def _reply(self) -> Cost:
+        """One batch of the LLM's replies, and how many of them meet the contract."""
+        block = self.params.write_prompts
+        llm = load_plugin("llms", block.llm.name).build(block.llm.config, self.device)
+        recipe = Recipe(block.prompts_per_pair, block.min_words, 1, llm.batch_size, self.params.seed)
+        start = time.perf_counter()
+        ledger = next(write_prompts(llm.reply, self.label_space, recipe))
+        seconds = time.perf_counter() - start
+        self.accepted_replies = len(ledger.prompts) / ledger.asked
+        return Cost(seconds / ledger.asked)
+
+    def _drawing(self) -> Iterator[tuple[str, Cost]]:
+        """A batch of images drawn, scored and encoded; then tuning updates with the same generator."""
+        params, block = self.params, self.params.generate_images
+        generator = load_plugin("generators", params.generator.name).build(params.generator.config, self.device)
+        discriminator, judge = self._clip("discriminator"), self._clip("judge")
+        unseen, template = self.label_space.unseen, params.clip.prompt_template
+        steps, size = block.num_inference_steps, block.batch_size
+        studio = Studio(generator, discriminator, judge, unseen, template, params.seed, steps, size)
+        draws = _draws(self.prompts, size)
+        flops = _counted(lambda: studio.draw_shard("plan", draws, lambda done: None))
+        drawn: list[Any] = []
+        seconds = _timed(lambda: drawn.extend(studio.draw_shard("plan", draws, lambda done: None)))
+        rows, pngs = drawn
+        self.pass_rate = float(passes(rows, unseen, block.quota_threshold).mean())
+        num_bytes = sum(len(png) for _, png in pngs)
+        yield "sampling step", Cost(*(value / size / steps for value in (seconds, flops, num_bytes)))
+        images = torch.rand(NUM_SCORED, 3, generator.image_px, generator.image_px)
+        texts = judge.encode_texts(self.label_space.names, template)
+        yield "image judged", Cost(_timed(lambda: judge.logits(images, texts)) * 2 / NUM_SCORED)  # by both CLIPs
+        if params.tune_text_encoder.num_updates:
+            yield "tuning step", self._tuning(generator, Scorer(discriminator, unseen, template))
+
+    def _tuning(self, generator: Any, discriminator: Scorer) -> Cost:
+        block = self.params.tune_text_encoder
+        generator.add_adapter(block.lora_rank, block.lora_alpha, self.params.seed)
+        if block.gradient_checkpointing:
+            generator.enable_gradient_checkpointing()
+        settings = Settings(**block.model_dump(include=set(Settings.__dataclass_fields__)) | {"num_updates": 3})
+        updates = Tuner(generator, discriminator, self.prompts, settings, self.params.seed).updates()
+        flops = _counted(lambda: next(updates))
+        seconds = _timed(lambda: (next(updates), next(updates))) / 2
+        steps = block.batch_size * (block.num_inference_steps + BACKWARD * block.backprop_steps)
+        return Cost(seconds / steps, flops / steps)
+
+    def _classifier(self) -> Iterator[tuple[str, Cost]]:
+        """Two batches of training, scoring without a gradient, and decoding to the size it reads."""
+        block = self.params.train_classifier
+        config = block.config
+        assert isinstance(config, TrainingConfig)
+        classifier: Classifier = load_plugin("classifiers", block.name).build(config, self.label_space, self.device)
+        yield "image read", Cost(_timed(lambda: self._decoded(classifier.image_px)) / len(self.photos))
+        photos = self._decoded(classifier.image_px)
+        count = 2 * config.batch_size
+        data = _tiled(photos, max(count, NUM_SCORED))
+        batch = ImageSet(data.ids[:count], data.images[:count], data.targets[:count])
+        epochs = train_epochs(classifier, batch, classifier.optimizers(), config, self.params.seed)
+        flops = _counted(lambda: next(epochs))
+        yield "training image", Cost(_timed(lambda: next(epochs)) / count, flops / count)
+        flops = _counted(lambda: predict(classifier, data.images))
+        yield "image scored", Cost(_timed(lambda: predict(classifier, data.images)) / len(data), flops / len(data))
+
+    def _decoded(self, image_px: int) -> ImageSet:
+        """The sampled photographs through a shard on disk, as stages read them."""
+        with tempfile.TemporaryDirectory() as folder:
+            write_shard(Path(folder, "shards", "plan.tar"), ((photo.image_id, photo.png) for photo in self.photos))
+            rows = [
+                {"image_id": photo.image_id, "shard": "plan.tar", "sha256": sha256(photo.png)} for photo in self.photos
+            ]
+            labels = self.label_space.names
+            targets = torch.tensor([[photo.targets.get(name, -1) for name in labels] for photo in self.photos])
+            return load_image_set(pd.DataFrame(rows), targets, Path(folder), image_px)
+
+    def _clip(self, role: str) -> Clip:
+        model = getattr(self.params.clip, role)
+        return load_clip(model.model, self.device, model.pretrained)
+
+
+def _draws(prompts: Sequence[Prompt], count: int) -> list[Draw]:
+    """Spread evenly over the prompts."""
+    order = [prompts[i * len(prompts) // count % len(prompts)] for i in range(count)]
+    met: Counter[str] = Counter()
+    draws = []
+    for prompt in order:
+        draws.append(Draw(prompt, met[prompt.prompt_id], prompt.labels[0]))
+        met[prompt.prompt_id] += 1
+    return draws
+
+
+def _tiled(images: ImageSet, count: int) -> ImageSet:
+    """`count` images, with new ids, out of fewer."""
+    order = list(islice(cycle(range(len(images))), count))
+    return ImageSet(tuple(map(str, range(count))), images.images[order], images.targets[order])
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Seconds; on a GPU, until it has finished."""
+    start = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def _counted(work: Callable[[], object]) -> float:
+    """FLOPs by torch's own count; this pass also warms up."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())

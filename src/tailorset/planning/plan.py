@@ -1,0 +1,117 @@
+"""The plan of a run: work times the measured cost of a unit, and what would be cheaper."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+from tqdm import tqdm
+
+from tailorset.params import Params
+from tailorset.planning.device_rates import Bench
+from tailorset.planning.workload import (
+    Cost,
+    Drawing,
+    Work,
+    expected_drawing,
+    expected_replies,
+    template_prompts,
+    total,
+    workload,
+)
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace, Split
+from tailorset.stage import resolve_device
+
+CHEAPER: Mapping[str, Callable[[int], int]] = {  # key of params.yaml -> a value that takes less
+    "write_prompts.prompts_per_pair": lambda value: value // 2,
+    "tune_text_encoder.num_updates": lambda value: 0,
+    "tune_text_encoder.backprop_steps": lambda value: 1,
+    "generate_images.images_per_label": lambda value: value // 2,
+    "generate_images.num_inference_steps": lambda value: value // 2,
+    "train_classifier.num_epochs": lambda value: value // 2,
+}
+MIN_SAVED = 0.02  # of the run's time, below which a cheaper setting is not worth naming
+
+
+@dataclass(frozen=True)
+class Plan:
+    """values: params.yaml as read. stages: of dvc.yaml. unit_costs: by unit of work; "start" is a stage's.
+
+    accepted_replies, pass_rate: of the LLM and of the untuned generator, as a sample shows them, in [0, 1].
+    """
+
+    values: Mapping[str, Any]
+    label_space: LabelSpace
+    photos: Mapping[Split, int]
+    stages: Sequence[str]
+    unit_costs: Mapping[str, Cost]
+    accepted_replies: float
+    pass_rate: float
+
+    @cached_property
+    def params(self) -> Params:
+        return Params.model_validate(self.values)
+
+    @cached_property
+    def drawing(self) -> Drawing:
+        prompts = template_prompts(self.params, self.label_space)
+        return expected_drawing(self.params, self.label_space, prompts, self.pass_rate)
+
+    @cached_property
+    def work(self) -> list[Work]:
+        replies = expected_replies(self.accepted_replies, self.params.write_prompts.max_attempts)
+        return workload(self.params, self.label_space, self.photos, replies, self.drawing)
+
+    def stage(self, name: str) -> Cost:
+        """What a stage takes once it has started."""
+        return total(self.unit_costs[work.unit].times(work.count) for work in self.work if work.stage == name)
+
+    @property
+    def starts(self) -> Cost:
+        """What starting all stages takes: imports, mostly."""
+        return self.unit_costs["start"].times(len(self.stages))
+
+    @property
+    def run(self) -> Cost:
+        return total([self.starts, *map(self.stage, self.stages)])
+
+    def cheaper(self) -> Iterator[tuple[str, int, int, float]]:
+        """(key, value, a smaller one, seconds saved), the most first."""
+        found = []
+        for key, smaller in CHEAPER.items():
+            *path, name = key.split(".")
+            values = copy.deepcopy(dict(self.values))
+            block = values[path[0]]
+            if name not in block or (value := smaller(block[name])) == block[name]:
+                continue
+            block[name], before = value, block[name]
+            other = replace(self, values=values)
+            try:
+                saved = self.run.seconds - other.run.seconds
+            except ValidationError:  # too small for a setting beside it
+                continue
+            if saved > MIN_SAVED * self.run.seconds:
+                found.append((key, before, value, saved))
+        yield from sorted(found, key=lambda row: -row[3])
+
+
+def make_plan(values: Mapping[str, Any], label_space: LabelSpace, stages: Sequence[str]) -> Plan:
+    """Measure this device by a short sample of all kinds of work, with the models and photographs of params.yaml.
+
+    Raises:
+        ValueError: a model or the photographs cannot be read.
+    """
+    params = Params.model_validate(values)
+    block = params.prepare_dataset
+    dataset = load_plugin("datasets", block.name).build(block.config, label_space, params.seed)
+    bench = Bench(params, label_space, dataset, template_prompts(params, label_space), resolve_device(params.device))
+    costs = {}
+    with tqdm(bench.unit_costs(), desc="measuring this device", unit="kind of work") as measured:
+        for unit, cost in measured:
+            costs[unit] = cost
+    return Plan(values, label_space, dict(dataset.sizes), stages, costs, bench.accepted_replies, bench.pass_rate)

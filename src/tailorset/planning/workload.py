@@ -1,0 +1,129 @@
+"""How much of what a run does, stage by stage: counted from params.yaml, before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tailorset.allocation import build
+from tailorset.params import Params
+from tailorset.prompts import Recipe, write_prompts
+from tailorset.quota import QuotaPlanner
+from tailorset.records import LabelSpace, Prompt, Split
+from tailorset.seeding import numpy_rng
+from tailorset.text_encoder import IMAGES_PER_PROMPT
+
+BACKWARD = 2.0  # a step with gradient takes its forward pass and about two more
+
+
+class Work(NamedTuple):
+    """So many units of a stage; planning.device_rates says what one takes."""
+
+    stage: str
+    unit: str
+    count: float
+
+
+class Cost(NamedTuple):
+    """Of a unit of work, a stage or a run. flops: as torch counts them, 0 where it cannot; bytes: left on the disk."""
+
+    seconds: float = 0.0
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    def times(self, count: float) -> Cost:
+        return Cost(*(count * value for value in self))
+
+
+def total(costs: Iterable[Cost]) -> Cost:
+    return Cost(*map(sum, zip(Cost(), *costs, strict=True)))
+
+
+class Drawing(NamedTuple):
+    """Images drawn and kept until every label has its quota or the budget is spent."""
+
+    drawn: int
+    kept: int
+    short: int  # labels that stay under their quota
+
+
+def expected_replies(accepted: float, max_attempts: int) -> float:
+    """Replies a prompt takes when each is accepted with that probability, at most `max_attempts`."""
+    rejected = 1 - accepted
+    return sum(rejected**attempt for attempt in range(max_attempts))
+
+
+def template_prompts(params: Params, label_space: LabelSpace) -> tuple[Prompt, ...]:
+    """As many prompts as the LLM will write, from templates: drawing takes as long."""
+    block = params.write_prompts
+    recipe = Recipe(block.prompts_per_pair, block.min_words, max_attempts=0, batch_size=1, seed=params.seed)
+    return next(write_prompts(lambda dialogues, seeds: [], label_space, recipe)).prompts
+
+
+def expected_drawing(params: Params, label_space: LabelSpace, prompts: Sequence[Prompt], pass_rate: float) -> Drawing:
+    """The real planner, told by chance which images pass: every allocation is planned for as it works."""
+    block = params.generate_images
+    planner = QuotaPlanner(
+        label_space.unseen,
+        prompts,
+        block.images_per_label,
+        block.max_images,
+        build(seed=params.seed, **block.allocation.model_dump()),
+        block.weakness,
+    )
+    chance, drawn, kept = numpy_rng(params.seed, "plan"), 0, 0
+    while draws := planner.plan_round():
+        passed = chance.random(len(draws)) < pass_rate
+        planner.record(draws, passed)
+        drawn, kept = drawn + len(draws), kept + int(passed.sum())
+    return Drawing(drawn, kept, len(planner.under_quota))
+
+
+def workload(
+    params: Params,
+    label_space: LabelSpace,
+    photos: Mapping[Split, int],
+    replies_per_prompt: float,
+    drawing: Drawing,
+) -> list[Work]:
+    """All work of a run, in the order of the stages; early stopping is not counted on."""
+    return [
+        Work("prepare_dataset", "photograph", sum(photos.values())),
+        Work("write_prompts", "reply", _num_prompts(params, label_space) * replies_per_prompt),
+        *_tuning(params, label_space),
+        Work("generate_images", "sampling step", drawing.drawn * params.generate_images.num_inference_steps),
+        *_training(params, photos, drawing.kept),
+        Work("fit_thresholds", "image read", photos["val"]),
+        Work("fit_thresholds", "image scored", photos["val"]),
+        Work("evaluate", "image read", photos["val"] + photos["test"]),
+        Work("evaluate", "image scored", photos["val"] + 3 * photos["test"]),  # two of the three are raw CLIP's
+        Work("data_card", "image read", drawing.drawn),
+        Work("data_card", "image judged", drawing.drawn),
+    ]
+
+
+def _num_prompts(params: Params, label_space: LabelSpace) -> int:
+    return len(label_space.pairs()) * params.write_prompts.prompts_per_pair
+
+
+def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
+    block = params.tune_text_encoder
+    looks = 1 + math.ceil(block.num_updates / block.evaluate_every) if block.num_updates else 0
+    images = (looks + 2 * IMAGES_PER_PROMPT) * min(block.held_out_prompts, _num_prompts(params, label_space))
+    steps = block.num_inference_steps + BACKWARD * block.backprop_steps
+    if block.num_updates:
+        yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * steps)
+    yield Work("tune_text_encoder", "sampling step", images * block.num_inference_steps)
+
+
+def _training(params: Params, photos: Mapping[Split, int], kept: int) -> Iterator[Work]:
+    block, config = params.train_classifier, params.train_classifier.config
+    sources: tuple[str, ...] = getattr(config, "train_on", ("real", "synthetic"))
+    epochs: int = getattr(config, "num_epochs", 1)
+    share = 1 - block.held_out_share
+    real = photos["train"] * share if "real" in sources else 0
+    synthetic = kept * share if "synthetic" in sources else 0
+    yield Work("train_classifier", "image read", real + synthetic + photos["val"])
+    yield Work("train_classifier", "training image", epochs * (real + block.synthetic_repeats * synthetic))
+    yield Work("train_classifier", "image scored", (epochs + 1) * photos["val"])

@@ -1,0 +1,164 @@
+"""The plan: work counted from params.yaml, costs of units added up, and a sample measured with tiny models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tailorset import cli
+from tailorset.params import Params, load_params, read_yaml
+from tailorset.planning.page import notes, over_cap, plan_table
+from tailorset.planning.plan import Plan
+from tailorset.planning.workload import (
+    Cost,
+    Drawing,
+    expected_drawing,
+    expected_replies,
+    template_prompts,
+    total,
+    workload,
+)
+from tailorset.records import LabelSpace
+
+ROOT = Path(__file__).resolve().parents[2]
+UNITS = (
+    "start", "photograph", "reply", "tuning step", "sampling step", "image read", "training image", "image scored",
+    "image judged",
+)  # fmt: skip
+PHOTOS = {"train": 4000, "val": 1000, "test": 2000}
+
+
+@pytest.fixture(scope="module")
+def space() -> LabelSpace:
+    return LabelSpace.load(ROOT / "data/labels/toybox.yaml")
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(ROOT / "presets/toybox.yaml")
+
+
+def changed(params_file: Path = ROOT / "presets/toybox.yaml", **blocks: Any) -> dict[str, Any]:
+    """The toybox preset with some blocks' keys replaced."""
+    values = read_yaml(params_file)
+    for name, block in blocks.items():
+        values[name] = values[name] | block if isinstance(block, dict) else block
+    return values
+
+
+def plan_of(values: dict[str, Any], space: LabelSpace, **costs: Cost) -> Plan:
+    units = dict.fromkeys(UNITS, Cost()) | {name.replace("_", " "): cost for name, cost in costs.items()}
+    stages = ["prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "train_classifier"]
+    return Plan(values, space, PHOTOS, stages, units, accepted_replies=0.5, pass_rate=0.4)
+
+
+def test_replies_are_asked_for_again_until_one_is_accepted_or_the_rounds_are_over() -> None:
+    assert expected_replies(1.0, 4) == 1
+    assert expected_replies(0.0, 4) == 4
+    assert expected_replies(0.5, 3) == 1.75
+
+
+def test_drawing_ends_with_the_quota_or_with_the_budget(params: Params, space: LabelSpace) -> None:
+    prompts = template_prompts(params, space)
+    hopeless = expected_drawing(params, space, prompts, 0.0)
+    assert hopeless == Drawing(params.generate_images.max_images, 0, len(space.unseen))
+    easy = expected_drawing(params, space, prompts, 0.9)
+    assert easy.short == 0
+    assert easy.drawn < params.generate_images.max_images
+    assert easy.kept == pytest.approx(0.9 * easy.drawn, rel=0.05)
+
+
+def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> None:
+    work = {(stage, unit): count for stage, unit, count in workload(params, space, PHOTOS, 1.5, Drawing(1000, 500, 0))}
+    assert work["prepare_dataset", "photograph"] == 7000
+    assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
+    assert work["tune_text_encoder", "tuning step"] == 60 * 8 * (10 + 2)
+    assert work["tune_text_encoder", "sampling step"] == (7 + 8) * 42 * 10  # seven looks, four images before and after
+    assert work["generate_images", "sampling step"] == 10_000
+    assert work["train_classifier", "training image"] == pytest.approx(5 * 0.9 * (4000 + 2 * 500))
+    assert work["evaluate", "image read"] == 3000
+
+
+def test_what_is_switched_off_is_no_work(space: LabelSpace) -> None:
+    values = changed(tune_text_encoder={"num_updates": 0}, train_classifier={"train_on": ["synthetic"]})
+    work = workload(Params.model_validate(values), space, PHOTOS, 1.0, Drawing(1000, 500, 0))
+    assert "tuning step" not in {unit for _, unit, _ in work}
+    images = next(count for stage, unit, count in work if (stage, unit) == ("train_classifier", "training image"))
+    assert images == pytest.approx(5 * 0.9 * 2 * 500)
+
+
+def test_costs_add_up_over_units_and_stages(space: LabelSpace) -> None:
+    plan = plan_of(changed(), space, start=Cost(2), photograph=Cost(0.01, 0, 100), training_image=Cost(0.1, 1e9))
+    assert plan.stage("prepare_dataset") == pytest.approx(Cost(70, 0, 700_000))
+    assert plan.starts.seconds == 10
+    assert plan.run == pytest.approx(total([plan.starts, *map(plan.stage, plan.stages)]))
+    assert plan.run.flops == pytest.approx(1e9 * plan.stage("train_classifier").seconds / 0.1)
+
+
+def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> None:
+    plan = plan_of(changed(), space, sampling_step=Cost(0.01), training_image=Cost(0.1))
+    found = {key: (before, after, saved) for key, before, after, saved in plan.cheaper()}
+    assert found["train_classifier.num_epochs"][:2] == (5, 2)
+    assert found["train_classifier.num_epochs"][2] == pytest.approx(0.6 * plan.stage("train_classifier").seconds)
+    assert found["generate_images.num_inference_steps"][2] == pytest.approx(plan.drawing.drawn * 5 * 0.01)
+    assert "tune_text_encoder.backprop_steps" not in found  # is 1
+    savings = [saved for *_, saved in plan.cheaper()]
+    assert savings == sorted(savings, reverse=True)
+
+
+def test_a_run_above_the_cap_is_told_by_how_much(space: LabelSpace) -> None:
+    costs = {"training_image": Cost(1)}
+    assert over_cap(plan_of(changed(), space, **costs)) == ""
+    assert over_cap(plan_of(changed(max_hours=100), space, **costs)) == ""
+    assert "more than max_hours 0.5" in over_cap(plan_of(changed(max_hours=0.5), space, **costs))
+    assert any("max_hours 0.5" in note for note in notes(plan_of(changed(max_hours=0.5), space, **costs)))
+
+
+def test_the_last_run_stands_beside_the_estimate(space: LabelSpace) -> None:
+    plan = plan_of(changed(), space, photograph=Cost(0.01))
+    columns = {column.header: list(column.cells) for column in plan_table(plan, {"prepare_dataset": 66}).columns}
+    assert columns["time"][0] == "1.2 min"
+    assert columns["last run"][0] == "1.1 min"
+    assert columns["last run"][1] == "-"
+
+
+def test_plan_measures_tiny_models_and_leaves_nothing_behind(
+    project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path
+) -> None:
+    values = changed(
+        project / "params.yaml",
+        clip={
+            "discriminator": {"model": f"local-dir:{tiny_clip_folder}"},
+            "judge": {"model": f"local-dir:{tiny_judge_folder}"},
+        },
+        generator={"model": str(tiny_diffusion_folder), "image_px": 16},
+        write_prompts={"llm": {"name": "template"}},
+    )
+    values["train_classifier"] |= {"backbone": {"model": f"local-dir:{tiny_judge_folder}"}, "num_context_tokens": 4}
+    values["generate_images"] |= {"batch_size": 4}
+    (project / "params.yaml").write_text(yaml.safe_dump(values))
+    before = {path for path in project.rglob("*") if ".work" not in path.parts}
+    answer = CliRunner().invoke(cli.app, ["plan"])
+    assert answer.exit_code == 0, answer.output
+    for stage in ("prepare_dataset", "generate_images", "train_classifier", "register_model"):
+        assert stage in answer.output
+    assert "7,000 photographs" in answer.output
+    assert {path for path in project.rglob("*") if ".work" not in path.parts} == before
+
+    (project / "params.yaml").write_text(yaml.safe_dump(values | {"max_hours": 0.0001}))
+    answer = CliRunner().invoke(cli.app, ["plan"])
+    assert answer.exit_code == 1
+    assert "more than max_hours 0.0001" in answer.output
+
+
+def test_a_stage_that_runs_longer_than_the_cap_stops() -> None:
+    code = "import time\nfrom tailorset.stage import within\nwith within('x', 0.3 / 3600):\n    time.sleep(60)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
+    assert answer.returncode == 1
+    assert "x has run for max_hours" in answer.stderr
