@@ -20,7 +20,7 @@ from tailorset.metrics import column_indices, zero_shot_metrics
 from tailorset.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, THRESHOLDS, Stage, run_stage, write_json
 from tailorset.trust import Decisions, Thresholds, one_threshold, score_logits
-from tailorset.trust_fitting import fit_platt, make_thresholds
+from tailorset.trust_fitting import fit_platt, make_thresholds, one_sided
 from tailorset.trust_measures import trust_figure, trust_metrics
 
 ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
@@ -74,9 +74,7 @@ def threshold_rules(stage: Stage, classifier: Classifier) -> dict[str, Threshold
         raise ValueError(f"{THRESHOLDS} is for {fitted.labels}, not {names}: run `dvc repro fit_thresholds`")
     rules = {"fitted": fitted, "one_threshold": one_threshold(names)}
     rows, targets = real_rows(REAL, "val", stage.label_space)
-    both = (targets == 1).any(0) & (targets == 0).any(0)
-    if not both.all():
-        lacking = [name for name, there in zip(names, both.tolist(), strict=True) if not there]
+    if lacking := one_sided(targets, names):
         log.warning("no bound for the thresholds: val does not show with and without %s", ", ".join(lacking))
         return rules
     logits = score_logits(predict(classifier, load_image_set(rows, targets, REAL, classifier.image_px).images))

@@ -41,10 +41,6 @@ class PhotoSet:
         self.splits, self.image_px, self.notes = splits, image_px, list(notes)
         self.sizes: Mapping[Split, int] = {split: len(photos) for split, photos in splits.items()}
 
-    def with_notes(self, first: Sequence[str]) -> PhotoSet:
-        """The same photographs, with more to tell before the rest."""
-        return PhotoSet(self.splits, self.image_px, [*first, *self.notes])
-
     def samples(self, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
         """The photographs of a split; a file that is no readable image is rejected with the reason."""
         for photo in self.splits[split][start:]:

@@ -60,8 +60,9 @@ def zero_shot_set(
     config: ProtocolConfig,
     seed: int,
     published: Published | None,
+    found: Sequence[str],
 ) -> PhotoSet:
-    """The three splits, and notes that account for every image.
+    """The three splits, and notes that account for every image, after what the reader has `found`.
 
     Raises:
         ValueError: an image is in both parts, images are missing and may not be, or a split would be empty.
@@ -84,7 +85,7 @@ def zero_shot_set(
             f"no image is left for {' and '.join(empty)}: {len(useful)} images of the train part of {name} show a label"
             f" of {label_space.name!r}, and prepare_dataset.num_val takes {config.num_val} of them"
         )
-    notes = [*_counts(train, test, chosen, label_space, config, published), *missing]
+    notes = [*found, *_counts(train, test, chosen, label_space, config, published), *missing]
     splits = {split: photos(images, split, label_space) for split, images in chosen.items()}
     return PhotoSet(splits, config.image_px, notes)
 

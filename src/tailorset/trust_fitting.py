@@ -154,10 +154,15 @@ def make_thresholds(
     return Thresholds(rules)
 
 
+def one_sided(targets: Tensor, labels: Sequence[str]) -> list[str]:
+    """The labels that no row of targets (N, L) shows, or that all do; -1 is not annotated."""
+    both = (targets == 1).any(0) & (targets == 0).any(0)
+    return [label for label, there in zip(labels, both.tolist(), strict=True) if not there]
+
+
 def _check_both_classes(targets: Tensor, labels: Sequence[str]) -> None:
-    for name, value in (("shows", 1), ("lacks", 0)):
-        if missing := [label for label, column in zip(labels, targets.T, strict=True) if not (column == value).any()]:
-            raise ValueError(
-                f"no image to fit thresholds on {name} {missing}: give these labels more images, or raise"
-                " train_classifier.held_out_share, the share of them kept for this"
-            )
+    if missing := one_sided(targets, labels):
+        raise ValueError(
+            f"thresholds need images with and without each label, and there are none of one kind for {missing}: give"
+            " these labels more images, or raise train_classifier.held_out_share, the share of them kept for this"
+        )

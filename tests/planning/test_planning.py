@@ -129,8 +129,13 @@ def test_the_last_run_stands_beside_the_estimate(space: LabelSpace) -> None:
 
 
 def test_plan_measures_tiny_models_and_leaves_nothing_behind(
-    project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path
+    project: Path,
+    tiny_clip_folder: Path,
+    tiny_judge_folder: Path,
+    tiny_diffusion_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     values = changed(
         project / "params.yaml",
         clip={
@@ -140,7 +145,7 @@ def test_plan_measures_tiny_models_and_leaves_nothing_behind(
         generator={"model": str(tiny_diffusion_folder), "image_px": 16},
         write_prompts={"llm": {"name": "template"}},
     )
-    values["train_classifier"] |= {"backbone": {"model": f"local-dir:{tiny_judge_folder}"}, "num_context_tokens": 4}
+    values["train_classifier"] |= {"backbone": {"model": f"local-dir:{tiny_judge_folder}"}, "num_context_tokens": 1}
     values["generate_images"] |= {"batch_size": 4}
     (project / "params.yaml").write_text(yaml.safe_dump(values))
     before = {path for path in project.rglob("*") if ".work" not in path.parts}

@@ -37,9 +37,9 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     train, val = (read_part(config, part, label_space) for part in ("train", "val"))
     is_published = (len(label_space.seen), len(label_space.unseen), config.year) == (48, 17, 2014)
     published = PUBLISHED if is_published else None
-    data = zero_shot_set("COCO", train, val, label_space, config, seed, published)
     sizes = {f"train{config.year}": len(train), f"val{config.year}": len(val)}
-    return data.with_notes([f"{part}: {size:,} images, {_compared(part, size)}" for part, size in sizes.items()])
+    found = [f"{part}: {size:,} images, {_compared(part, size)}" for part, size in sizes.items()]
+    return zero_shot_set("COCO", train, val, label_space, config, seed, published, found)
 
 
 def read_part(config: Config, part: str, label_space: LabelSpace) -> dict[str, Listed]:

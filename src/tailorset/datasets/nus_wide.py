@@ -54,9 +54,9 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     )
     is_published = (len(label_space.seen), len(label_space.unseen)) == (925, 81)
     published = PUBLISHED if is_published else None
-    data = zero_shot_set("NUS-WIDE", train, test, label_space, config, seed, published)
     unlabelled = sum(not image.shown for image in images.values())
-    return data.with_notes([f"{len(images):,} images are listed; {unlabelled:,} of them show no label and are no use"])
+    found = [f"{len(images):,} images are listed; {unlabelled:,} of them show no label and are no use"]
+    return zero_shot_set("NUS-WIDE", train, test, label_space, config, seed, published, found)
 
 
 class OfficialFiles:
