@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from functools import reduce
-from operator import add
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +15,10 @@ from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.classifiers import Classifier
 from tailorset.image_set import (
     ImageSet,
+    Mixture,
     is_annotated,
     load_image_set,
     real_rows,
-    repeated,
     split_held_out,
     synthetic_rows,
 )
@@ -63,10 +61,10 @@ def selection_set(label_space: LabelSpace, image_px: int, held_out_share: float)
     return load_image_set(*held_out, SYNTHETIC, image_px)
 
 
-def epoch_images(images: Mapping[str, ImageSet], synthetic_repeats: int) -> ImageSet:
+def epoch_images(images: Mapping[str, ImageSet], synthetic_repeats: int) -> Mixture:
     """What an epoch passes over: photographs once, generated images `synthetic_repeats` times."""
     times = {"real": 1, "synthetic": synthetic_repeats}
-    return reduce(add, (repeated(part, times[name]) for name, part in images.items()))
+    return Mixture([(part, times[name]) for name, part in images.items()])
 
 
 def validate(classifier: Classifier, val: ImageSet, label_space: LabelSpace) -> dict[str, float]:
@@ -87,7 +85,7 @@ def best_epoch(history: History) -> int:
 
 def fit(
     classifier: Classifier,
-    data: ImageSet,
+    data: ImageSet | Mixture,
     val: ImageSet,
     label_space: LabelSpace,
     config: TrainingConfig,
@@ -97,7 +95,7 @@ def fit(
 ) -> History:
     """Train all epochs, or those after the last one stored in `work_dir`; leaves the best one in the classifier."""
     sample = calibration_sample(len(data), seed)
-    classifier.calibrate(data.images[sample], data.targets[sample])
+    classifier.calibrate(data.pixels(sample), data.targets[sample])
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()}
     last, best, log = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))

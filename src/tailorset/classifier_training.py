@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from tailorset.augment import AugmentConfig, augment
-from tailorset.image_set import ImageSet
+from tailorset.image_set import ImageSet, Mixture
 from tailorset.losses import asymmetric_loss
 from tailorset.seeding import sample_seed, torch_generator
 
@@ -60,7 +60,7 @@ def learning_rate_factor(epoch: int, num_epochs: int, warmup_epochs: int) -> flo
 
 def train_epochs(
     classifier: Trainable,
-    data: ImageSet,
+    data: ImageSet | Mixture,
     optimizers: Mapping[str, Optimizer],
     config: TrainingConfig,
     seed: int,
@@ -87,7 +87,7 @@ def train_epochs(
 
 def _train_epoch(
     classifier: Trainable,
-    data: ImageSet,
+    data: ImageSet | Mixture,
     optimizers: Mapping[str, Optimizer],
     config: TrainingConfig,
     seed: int,
@@ -114,7 +114,7 @@ def _train_epoch(
 
 def _batch_loss(
     classifier: Trainable,
-    data: ImageSet,
+    data: ImageSet | Mixture,
     batch: Sequence[int],
     columns: Sequence[int],
     config: TrainingConfig,
@@ -122,7 +122,7 @@ def _batch_loss(
     epoch: int,
 ) -> Tensor:
     seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in batch]
-    images = augment(data.images[batch], seeds, config)
+    images = augment(data.pixels(batch), seeds, config)
     probabilities = classifier(images, columns)  # (B, len(columns))
     return annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
 

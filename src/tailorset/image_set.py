@@ -1,12 +1,17 @@
-"""Annotated images in memory: decoded once, at the size a model looks at.
+"""Annotated images, decoded once at the size a model looks at: in memory, or beyond a GiB in a mapped file.
 
 Letters: N images, L labels, P pixels of a side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import shutil
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +25,9 @@ from tqdm import tqdm
 from tailorset.records import NOT_ANNOTATED, LabelSpace
 from tailorset.seeding import sample_seed
 from tailorset.shards import load_images
+
+GIB = 1 << 30
+IN_MEMORY_BYTES = GIB  # 1,700 images of 448 px; the system keeps of a mapped file what fits its memory
 
 AnnotatedRows = tuple[pd.DataFrame, Tensor]  # manifest rows and their targets, (N, L)
 
@@ -41,30 +49,69 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __add__(self, other: ImageSet) -> ImageSet:
-        return ImageSet(
-            self.ids + other.ids, torch.cat([self.images, other.images]), torch.cat([self.targets, other.targets])
+    def pixels(self, indices: Sequence[int]) -> Tensor:
+        """(B, 3, P, P) uint8 of these images."""
+        return self.images[list(indices)]
+
+
+class Mixture:
+    """Several sets as one, each some times over, without a copy of their pixels.
+
+    Each time an image has an id of its own, and so an augmentation of its own.
+    """
+
+    def __init__(self, sets: Sequence[tuple[ImageSet, int]]) -> None:
+        self._parts = [images for images, times in sets for _ in range(times)]
+        self._ends = list(accumulate(map(len, self._parts)))
+        self.ids = tuple(
+            f"{image_id}#{copy}" if copy else image_id
+            for images, times in sets
+            for copy in range(times)
+            for image_id in images.ids
         )
+        self.targets = torch.cat([part.targets for part in self._parts])
 
+    def __len__(self) -> int:
+        return len(self.ids)
 
-def repeated(images: ImageSet, times: int) -> ImageSet:
-    """The same images `times` over; each copy has an id of its own, and so an augmentation of its own."""
-    if times == 1:
-        return images  # no second copy in memory
-    ids = tuple(f"{image_id}#{copy}" if copy else image_id for copy in range(times) for image_id in images.ids)
-    return ImageSet(ids, images.images.repeat(times, 1, 1, 1), images.targets.repeat(times, 1))
+    def pixels(self, indices: Sequence[int]) -> Tensor:
+        """(B, 3, P, P) uint8 of these images."""
+        return torch.stack([self._image(index) for index in indices])
+
+    def _image(self, index: int) -> Tensor:
+        part = bisect_right(self._ends, index)
+        return self._parts[part].images[index - self._ends[part]]  # from the end of its part
 
 
 def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: int) -> ImageSet:
-    """Decode the images of manifest rows (image_id, shard, sha256) and squash them to a square of `image_px`."""
+    """Decode the images of manifest rows (image_id, shard, sha256) and squash them to a square of `image_px`.
+
+    Raises:
+        ValueError: they would fill the disk of the temporary folder.
+    """
     total = len(rows)
-    images = torch.empty(total, 3, image_px, image_px, dtype=torch.uint8)
+    images = _room((total, 3, image_px, image_px))
     ids = []
     decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
     for index, (image_id, image) in enumerate(tqdm(decoded, total=total, desc=f"decode {folder}")):
         images[index] = tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], InterpolationMode.BICUBIC)
         ids.append(image_id)
     return ImageSet(tuple(ids), images, targets)
+
+
+def _room(shape: tuple[int, ...]) -> Tensor:
+    """An empty uint8 tensor; a large one lies in a file without a name, which ends with the process."""
+    size = math.prod(shape)
+    if size <= IN_MEMORY_BYTES:
+        return torch.empty(shape, dtype=torch.uint8)
+    folder = tempfile.gettempdir()
+    if size > (free := shutil.disk_usage(folder).free):
+        raise ValueError(
+            f"the decoded images take {size / GIB:.1f} GiB and {folder} has {free / GIB:.1f} GiB left: make room, or"
+            " set TMPDIR to a folder on a larger disk"
+        )
+    with tempfile.NamedTemporaryFile(dir=folder, prefix="tailorset-") as file:
+        return torch.from_file(file.name, shared=True, size=size, dtype=torch.uint8).view(shape)
 
 
 def real_rows(folder: Path, split: str, label_space: LabelSpace) -> AnnotatedRows:

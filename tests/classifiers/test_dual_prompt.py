@@ -14,7 +14,7 @@ from tailorset.classifier_training import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.clip import load_clip
-from tailorset.image_set import ImageSet
+from tailorset.image_set import ImageSet, Mixture
 from tailorset.records import LabelSpace
 
 KINDS = ("resnet", "vit", "custom_text")
@@ -108,7 +108,7 @@ def test_training_changes_contexts_calibration_and_fusion_and_nothing_else(
     tower = classifier.prompts.tower.model
     frozen = {name: value.clone() for name, value in tower.state_dict().items()}
     learned = {name: value.detach().clone() for name, value in classifier.named_parameters() if value.requires_grad}
-    train(classifier, real + synthetic)
+    train(classifier, Mixture([(real, 1), (synthetic, 1)]))
     assert all(torch.equal(value, frozen[name]) for name, value in tower.state_dict().items())
     after = dict(classifier.named_parameters())
     assert {name for name in learned if not torch.equal(after[name], learned[name])} == set(learned)
@@ -120,7 +120,7 @@ def test_training_learns(
 ) -> None:
     keys = {"num_epochs": 12, "learning_rate": 0.05, "fusion_learning_rate": 0.01, "cutout": 0, "rand_augment": False}
     classifier = build(config(backbones["resnet"], low_resolution=0, zoom_out=1, batch_size=19, **keys), label_space)
-    losses = [epoch["loss"] for epoch in train(classifier, real + synthetic)]
+    losses = [epoch["loss"] for epoch in train(classifier, Mixture([(real, 1), (synthetic, 1)]))]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -142,7 +142,7 @@ def test_saved_classifier_answers_alike_without_its_backbone(
 ) -> None:
     classifier = build(config(backbones[kind], num_epochs=1), label_space)
     with torch.enable_grad():
-        train(classifier, real + synthetic)
+        train(classifier, Mixture([(real, 1), (synthetic, 1)]))
     classifier.eval().save(tmp_path / "classifier")
     path = tmp_path / "classifier" / "config.json"
     path.write_text(path.read_text().replace(backbones[kind], "local-dir:gone"))

@@ -23,7 +23,7 @@ from tailorset.classifier_training import (
     train_epochs,
 )
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
-from tailorset.image_set import ImageSet
+from tailorset.image_set import ImageSet, Mixture
 from tailorset.records import LabelSpace
 
 PIPELINE = Path(__file__).resolve().parents[2] / "pipeline"
@@ -153,7 +153,9 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
 ) -> None:  # fmt: skip
     def fit(classifier: DualPrompt, folder: str) -> list[dict[str, float]]:
         (tmp_path / folder).mkdir(exist_ok=True)
-        return stage_script.fit(classifier, real + synthetic, val, label_space, classifier.config, 0, tmp_path / folder)
+        return stage_script.fit(
+            classifier, Mixture([(real, 1), (synthetic, 1)]), val, label_space, classifier.config, 0, tmp_path / folder
+        )
 
     whole = fresh(backbones, label_space)
     history = fit(whole, "whole")
@@ -192,7 +194,9 @@ def test_the_best_epoch_on_val_is_kept(
 
     monkeypatch.setattr(stage_script, "validate", validate)
     classifier = fresh(backbones, label_space)
-    history = stage_script.fit(classifier, real + synthetic, val, label_space, classifier.config, 0, tmp_path)
+    history = stage_script.fit(
+        classifier, Mixture([(real, 1), (synthetic, 1)]), val, label_space, classifier.config, 0, tmp_path
+    )
     assert stage_script.best_epoch(history) == 2
     assert torch.equal(classifier.prompts.contexts, contexts[2])
     assert not torch.equal(contexts[2], contexts[3])

@@ -257,7 +257,7 @@ def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew()
     assert data.targets.tolist() == [[1, -1], [-1, 1], [-1, 1], [-1, 1]]
     assert len(set(data.ids)) == 4
     seeds = [sample_seed(0, "augment", 0, image_id) for image_id in data.ids]
-    seen = augment(data.images, seeds, AugmentConfig(cutout=0.5, rand_augment=True))
+    seen = augment(data.pixels(range(4)), seeds, AugmentConfig(cutout=0.5, rand_augment=True))
     assert len({image.numpy().tobytes() for image in seen[1:]}) == 3
 
 

@@ -1,0 +1,66 @@
+"""Decoded images: mixed without a copy, and beyond memory in a mapped file that leaves no trace."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tailorset import image_set
+from tailorset.image_set import ImageSet, Mixture, load_image_set
+from tailorset.shards import encode_png, sha256, write_shard
+
+
+def images_of(name: str, count: int) -> ImageSet:
+    pixels = torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8)
+    return ImageSet(tuple(f"{name}{i}" for i in range(count)), pixels, torch.full((count, 2), count, dtype=torch.int8))
+
+
+def stored(folder: Path, count: int = 3) -> tuple[pd.DataFrame, torch.Tensor]:
+    """Manifest rows of random images in a shard, and their pixels, (N, 3, 8, 8)."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    samples = [(f"i{number}", encode_png(image)) for number, image in enumerate(pixels)]
+    write_shard(folder / "shards" / "a.tar", samples)
+    rows = [{"image_id": name, "shard": "a.tar", "sha256": sha256(png)} for name, png in samples]
+    return pd.DataFrame(rows), torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def test_a_mixture_is_its_sets_one_after_the_other_as_often_as_asked() -> None:
+    photos, drawn = images_of("p", 3), images_of("d", 2)
+    mixture = Mixture([(photos, 1), (drawn, 2)])
+    assert len(mixture) == 7
+    assert mixture.ids == ("p0", "p1", "p2", "d0", "d1", "d0#1", "d1#1")
+    assert mixture.targets[:, 0].tolist() == [3, 3, 3, 2, 2, 2, 2]
+    everything = torch.cat([photos.images, drawn.images, drawn.images])
+    assert torch.equal(mixture.pixels(range(7)), everything)
+    assert torch.equal(mixture.pixels([6, 0, 3]), everything[[6, 0, 3]])
+
+
+def test_images_beyond_memory_are_read_from_a_file_that_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, pixels = stored(tmp_path / "data")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(image_set, "IN_MEMORY_BYTES", 0)
+    loaded = load_image_set(rows, torch.zeros(3, 1), tmp_path / "data", 8)
+    assert torch.equal(loaded.images, pixels)
+    assert torch.equal(loaded.pixels([2, 0]), pixels[[2, 0]])
+    assert not list(temporary.iterdir())
+
+
+def test_images_that_would_fill_the_disk_are_refused_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, _ = stored(tmp_path)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(image_set, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=100))
+    with pytest.raises(ValueError, match="set TMPDIR to a folder on a larger disk"):
+        load_image_set(rows, torch.zeros(3, 1), tmp_path, 8)
