@@ -27,10 +27,11 @@ from tqdm import tqdm
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.clip import load_clip
 from tailorset.generators.stable_diffusion import StableDiffusion, build
+from tailorset.out_of_memory import Batches
 from tailorset.params import Params, load_params
 from tailorset.records import PROMPT_COLUMNS, LabelSpace, Prompt
 from tailorset.stage import PROMPTS, resolve_device
-from tailorset.text_encoder import Scorer, Settings, Tuner, acceptance, draw, split_prompts
+from tailorset.text_encoder import REMEDY, Scorer, Settings, Tuner, acceptance, draw, split_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
 
 ORACLE = Path("models/foundation/toybox/oracle")
@@ -116,8 +117,8 @@ class Bench:
 
     def _point(self, generator: StableDiffusion, backprop_steps: int, samples: int) -> Point:
         block = self.block
-        batches = draw(generator, self.held_out, self.params.seed, block.num_inference_steps, block.batch_size)
-        images = torch.cat(list(batches))
+        batches = Batches(block.batch_size, "drawing", REMEDY)
+        images = torch.cat(list(draw(generator, self.held_out, self.params.seed, block.num_inference_steps, batches)))
         shares = {role: acceptance(scorer, images, self.held_out) for role, scorer in self.scorers.items()}
         return Point(backprop_steps, samples, **shares, oracle=precision(self.oracle, images, self.held_out))
 

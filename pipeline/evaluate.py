@@ -13,10 +13,11 @@ from torch import Tensor
 
 from tailorset.classifier_training import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
-from tailorset.clip import Clip, load_clip, normalise_scores
+from tailorset.clip import MEMORY_REMEDY, Clip, load_clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.metrics import column_indices, zero_shot_metrics
+from tailorset.out_of_memory import Batches
 from tailorset.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, THRESHOLDS, Stage, run_stage, write_json
 from tailorset.trust import Decisions, Thresholds, one_threshold, score_logits
@@ -32,7 +33,8 @@ log = logging.getLogger(__name__)
 @torch.no_grad()
 def clip_logits(clip: Clip, images: Tensor, text_features: Tensor, batch_size: int = 128) -> Tensor:
     """Zero-shot logits (N, L) for uint8 images and text features (L, D)."""
-    return torch.cat([clip.logits(batch.float() / 255, text_features).cpu() for batch in images.split(batch_size)])
+    batches = Batches(batch_size, "zero-shot CLIP", MEMORY_REMEDY)
+    return batches.concatenated(lambda batch: clip.logits(batch.float() / 255, text_features), images)
 
 
 def score_methods(stage: Stage, classifier: Classifier, test: ImageSet) -> list[Method]:

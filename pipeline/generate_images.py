@@ -54,7 +54,7 @@ def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> list[Row
                     kept[label] += passed
             bar.set_postfix_str(_fewest(kept, planner.quotas))
             progress = {f"generate/kept/{label}": float(count) for label, count in kept.items()}
-            stage.log_metrics(progress, step=len(rows))
+            stage.log_metrics(progress | {"generate/batch_size": studio.drawing.size}, step=len(rows))
     return rows
 
 

@@ -20,12 +20,14 @@ from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.clip import load_clip
 from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
+from tailorset.out_of_memory import Batches
 from tailorset.plugins import load_plugin
 from tailorset.records import PROMPT_COLUMNS, Prompt
 from tailorset.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.text_encoder import (
     IMAGES_PER_PROMPT,
+    REMEDY,
     Scorer,
     Settings,
     Tuner,
@@ -36,7 +38,7 @@ from tailorset.text_encoder import (
 )
 
 SHEET_COLUMNS, SHEET_PROMPTS = 7, 21
-EVALUATION_BATCH = 64
+EVALUATION_BATCH = 64  # images without gradient, to begin with
 BEST = "best.safetensors"
 log = logging.getLogger(__name__)
 
@@ -67,10 +69,11 @@ def main() -> None:
         generator = load_plugin("generators", stage.params.generator.name).build(
             stage.params.generator.config, stage.device
         )
-        before = draw_all(stage, generator, shown, "before")
-        progress = tune(stage, generator, scorers, tuning, held_out) if settings.num_updates else Progress()
+        batches = Batches(EVALUATION_BATCH, "drawing held-out prompts", REMEDY)
+        before = draw_all(stage, generator, shown, batches, "before")
+        progress = tune(stage, generator, scorers, tuning, held_out, batches) if settings.num_updates else Progress()
         kept = best(progress.evaluations).update if progress.evaluations else 0
-        after = draw_all(stage, generator, shown, "after") if kept else before
+        after = draw_all(stage, generator, shown, batches, "after") if kept else before
         with atomic_output(LORA) as folder:
             if kept:
                 generator.save_adapter(folder)
@@ -84,19 +87,22 @@ def open_scorer(stage: Stage, role: str) -> Scorer:
     return Scorer(clip, stage.label_space.unseen, stage.params.clip.prompt_template)
 
 
-def draw_all(stage: Stage, generator: Generator, prompts: list[Prompt], when: str) -> torch.Tensor:
-    settings = stage.params.tune_text_encoder
-    batches = draw(generator, prompts, stage.params.seed, settings.num_inference_steps, EVALUATION_BATCH)
+def draw_all(stage: Stage, generator: Generator, prompts: list[Prompt], batches: Batches, when: str) -> torch.Tensor:
+    steps, images = stage.params.tune_text_encoder.num_inference_steps, []
     with tqdm(total=len(prompts), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
-        images = []
-        for batch in batches:
+        for batch in draw(generator, prompts, stage.params.seed, steps, batches):
             images.append(batch.cpu())
             bar.update(len(batch))
     return torch.cat(images)
 
 
 def tune(
-    stage: Stage, generator: Generator, scorers: dict[str, Scorer], prompts: list[Prompt], held_out: list[Prompt]
+    stage: Stage,
+    generator: Generator,
+    scorers: dict[str, Scorer],
+    prompts: list[Prompt],
+    held_out: list[Prompt],
+    batches: Batches,
 ) -> Progress:
     """Updates from the last checkpoint on until patience ends; leaves the adapter that held-out prompts liked best."""
     block = stage.params.tune_text_encoder
@@ -108,7 +114,7 @@ def tune(
     progress = restore(stage.work_dir, tuner)
     done, updates = progress.updates, tuner.updates(progress.updates)
     if not progress.evaluations:
-        evaluate(stage, tuner, scorers, held_out, progress)
+        evaluate(stage, tuner, scorers, held_out, batches, progress)
     with tqdm(total=block.num_updates, initial=len(done), desc="tune_text_encoder", unit="update") as bar:
         while not is_over(progress.evaluations, block.patience) and (record := next(updates, None)):
             done.append(record)
@@ -116,20 +122,28 @@ def tune(
                 {f"tune/{key}": getattr(record, key) for key in ("loss", "acceptance", "grad_norm")}, step=record.update
             )
             if len(done) % block.evaluate_every == 0 or len(done) == block.num_updates:
-                evaluate(stage, tuner, scorers, held_out, progress)
+                evaluate(stage, tuner, scorers, held_out, batches, progress)
                 keep(stage.work_dir, tuner, progress)
             elif len(done) % block.checkpoint_every == 0:
                 keep(stage.work_dir, tuner, progress)
             bar.update()
             bar.set_postfix(loss=f"{record.loss:.3f}", acceptance=f"{record.acceptance:.2f}")
+    stage.log_metrics({"tune/micro_batch": tuner.batches.size})
     load_checkpoint(stage.work_dir / BEST, adapter=tuner.adapter)
     return progress
 
 
-def evaluate(stage: Stage, tuner: Tuner, scorers: dict[str, Scorer], prompts: list[Prompt], progress: Progress) -> None:
+def evaluate(
+    stage: Stage,
+    tuner: Tuner,
+    scorers: dict[str, Scorer],
+    prompts: list[Prompt],
+    batches: Batches,
+    progress: Progress,
+) -> None:
     """One image of each held-out prompt, none of those of the final measurement, by both CLIPs."""
-    steps, size = tuner.settings.num_inference_steps, EVALUATION_BATCH
-    images = torch.cat(list(draw(tuner.generator, prompts, stage.params.seed, steps, size, "early stop")))
+    steps = tuner.settings.num_inference_steps
+    images = torch.cat(list(draw(tuner.generator, prompts, stage.params.seed, steps, batches, "early stop")))
     accepted = {role: acceptance(scorer, images, prompts) for role, scorer in scorers.items()}
     progress.evaluations.append(latest := Evaluation(len(progress.updates), **accepted))
     if best(progress.evaluations) is latest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,26 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: 
     for variable in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def failing_twice(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[int]]:
+    """Makes a method run out of memory at its 1st and 3rd call; returns how many samples each call was given."""
+
+    def make(owner: Any, method: str) -> list[int]:
+        original, calls = getattr(owner, method), []
+
+        def failing(samples: Sequence[Any], *others: Any) -> Any:
+            calls.append(len(samples))
+            result = original(samples, *others)
+            if len(calls) in (1, 3):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return result
+
+        monkeypatch.setattr(owner, method, failing)
+        return calls
+
+    return make
 
 
 @pytest.fixture(scope="session")

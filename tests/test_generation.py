@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -110,6 +110,21 @@ def test_a_diffusion_model_draws_the_same_bytes_in_any_batch(tiny_diffusion_fold
     assert len(expected) == 20
     for batch_size, shard_size in ((1, 10), (20, 1000)):
         assert images(shards(studio(batch_size, painter=generator), shard_size, quota=5, max_images=20)[0]) == expected
+
+
+def test_images_and_rows_stay_the_same_where_memory_runs_out(
+    tiny_diffusion_folder: Path, failing_twice: Callable[..., list[int]]
+) -> None:
+    config = stable_diffusion.Config(model=str(tiny_diffusion_folder), image_px=8, guidance_scale=3.0)
+    generator = stable_diffusion.build(config, "cpu")
+    expected = shards(studio(8, painter=generator), quota=5, max_images=20)[0]
+    calls, heard = failing_twice(generator, "sample"), []
+    at_work = studio(8, painter=generator)
+    planner = QuotaPlanner(UNSEEN, prompts(), 5, 20)
+    made = list(generate_shards(at_work, planner, THRESHOLD, 10, on_batch=heard.append))
+    assert calls[:5] == [8, 4, 4, 2, 2]
+    assert (at_work.drawing.size, sum(heard)) == (2, 20)
+    assert made == expected
 
 
 def test_another_base_seed_gives_other_images() -> None:

@@ -69,6 +69,19 @@ def test_an_unknown_stage_lists_the_choices(stage_files: Path) -> None:
         stage_definition("filtr")
 
 
+def test_memory_that_runs_out_in_a_stage_is_explained(project: Path) -> None:
+    with pytest.raises(MemoryError, match=r"filter_images: out of memory.*name smaller"), run_stage("filter_images"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_stage_says_that_a_budget_has_no_effect_on_a_cpu(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    params = (project / "params.yaml").read_text().replace("memory_budget_gb: null", "memory_budget_gb: 6")
+    (project / "params.yaml").write_text(params.replace("device: auto", "device: cpu"))
+    with run_stage("filter_images") as stage:
+        assert stage.device == stage.device == torch.device("cpu")
+    assert caplog.text.count("memory_budget_gb is 6") == 1
+
+
 def test_an_unfilled_template_names_the_key(stage_files: Path) -> None:
     (stage_files / "params.yaml").write_text("filter: {nme: soft}\n")
     with pytest.raises(ValueError, match=r"'filter.name'.*Did you mean 'filter.nme'"):

@@ -18,6 +18,7 @@ from tailorset.clip import load_clip
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.lora import WEIGHTS
 from tailorset.losses import asymmetric_loss
+from tailorset.out_of_memory import Batches
 from tailorset.records import Prompt, prompt_id
 from tailorset.text_encoder import Scorer, Settings, Tuner, Update, acceptance, draw, split_prompts
 
@@ -150,6 +151,33 @@ def test_nan_gradients_without_end_stop_the_run(new_tuner: NewTuner) -> None:
     poison(resumed, {0})
     with pytest.raises(ValueError, match="last 6 updates"):
         list(resumed.updates(records[:8]))  # the count goes on across a restart
+
+
+def test_smaller_batches_and_checkpointing_give_the_same_updates(
+    new_tuner: NewTuner, failing_twice: Callable[..., list[int]]
+) -> None:
+    """Memory runs out at the first call and, with one sample left, again: halves, then checkpointing."""
+    whole, parted = new_tuner(batch_size=2, backprop_steps=2), new_tuner(batch_size=2, backprop_steps=2)
+    expected = list(whole.updates())
+    calls = failing_twice(parted.generator, "sample")
+    records = list(parted.updates())
+    assert calls == [2, 1, 1] + [1] * 7
+    assert parted.generator.gradient_checkpointing
+    for ours, theirs in zip(records, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    for ours, theirs in zip(adapter_of(parted), adapter_of(whole), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_a_sample_that_never_fits_names_what_to_change(new_tuner: NewTuner) -> None:
+    tuner = new_tuner()
+
+    def full(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    tuner.generator.sample = full
+    with pytest.raises(MemoryError, match=r"lower generator\.image_px or backprop_steps"):
+        next(tuner.updates())
 
 
 def scale_gradients(tuner: Tuner, factor: float) -> None:
@@ -326,7 +354,7 @@ def test_acceptance_is_the_share_of_images_that_show_every_requested_label(score
 def test_drawing_repeats_itself_whatever_the_batch_and_varies_a_repeated_prompt(tiny_diffusion_folder: Path) -> None:
     generator = new_generator(tiny_diffusion_folder, adapter=False)
     prompts = PROMPTS[:3] * 2
-    images = torch.cat(list(draw(generator, prompts, 0, 2, batch_size=4)))
-    again = torch.cat(list(draw(generator, prompts, 0, 2, batch_size=6)))
+    images = torch.cat(list(draw(generator, prompts, 0, 2, Batches(4, "drawing", ""))))
+    again = torch.cat(list(draw(generator, prompts, 0, 2, Batches(6, "drawing", ""))))
     torch.testing.assert_close(images, again, atol=1e-5, rtol=0)
     assert (images[0] - images[3]).abs().max() > 1e-2

@@ -18,7 +18,10 @@ from tqdm import tqdm
 from tailorset.augment import AugmentConfig, augment
 from tailorset.image_set import ImageSet, Mixture
 from tailorset.losses import asymmetric_loss
+from tailorset.out_of_memory import Batches, explained
 from tailorset.seeding import sample_seed, torch_generator
+
+REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
 
 
 class TrainingConfig(AugmentConfig):
@@ -74,6 +77,7 @@ def train_epochs(
 
     Raises:
         FloatingPointError: the loss is not finite.
+        MemoryError: a batch does not fit.
     """
     base_rates = {name: optimizer.defaults["lr"] for name, optimizer in optimizers.items()}
     for epoch in range(first_epoch, config.num_epochs):
@@ -81,7 +85,8 @@ def train_epochs(
         for name, optimizer in optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = base_rates[name] * factor
-        loss = _train_epoch(classifier, data, optimizers, config, seed, epoch)
+        with explained("training", REMEDY):
+            loss = _train_epoch(classifier, data, optimizers, config, seed, epoch)
         yield {"loss": loss, **{f"learning_rate/{name}": rate * factor for name, rate in base_rates.items()}}
 
 
@@ -155,5 +160,5 @@ def label_columns(num_labels: int, labels_per_step: int | None, seed: int, epoch
 def predict(classifier: nn.Module, images: Tensor, batch_size: int = 128) -> Tensor:
     """Probabilities (N, L) on the CPU for uint8 images (N, 3, P, P), in evaluation mode."""
     classifier.eval()
-    batches = tqdm(images.split(batch_size), desc="predict", leave=False)
-    return torch.cat([classifier(batch.float() / 255).cpu() for batch in batches])
+    batches = Batches(batch_size, "predicting", REMEDY)
+    return batches.concatenated(lambda batch: classifier(batch.float() / 255), images)

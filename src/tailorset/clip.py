@@ -15,6 +15,7 @@ from torch.nn import functional as F
 LOCAL = "local-dir:"
 TEXT_BATCH = 256
 REMEDY = "restore the file (`git checkout -- models/foundation`, `dvc checkout`) or name another model in params.yaml"
+MEMORY_REMEDY = "name a smaller model under clip"
 
 
 class Clip:

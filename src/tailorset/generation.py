@@ -14,7 +14,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.losses import grouped_softmax
+from tailorset.out_of_memory import Batches
 from tailorset.quota import Draw, QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS
 from tailorset.seeding import sample_seed
@@ -28,6 +30,9 @@ _TYPES = {
     "discriminator_logits": pa.list_(pa.float32()), "judge_logits": pa.list_(pa.float32()),
 }  # fmt: skip
 MANIFEST_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in SYNTHETIC_COLUMNS])
+
+
+REMEDY = "lower generator.image_px, or set generator.vae_tiling and dtype: bfloat16"
 
 
 class Sampler(Protocol):
@@ -58,7 +63,9 @@ class Shard:
 class Studio:
     """Draws and scores batches; the text features of both CLIPs are computed once.
 
-    Raises: ValueError for an image with a pixel that is not finite.
+    Where memory runs out, batches get smaller: the images stay the same.
+
+    Raises: ValueError for an image with a pixel that is not finite, MemoryError where a single image does not fit.
     """
 
     generator: Sampler
@@ -69,9 +76,13 @@ class Studio:
     base_seed: int
     num_inference_steps: int
     batch_size: int
+    drawing: Batches = field(init=False, repr=False)
+    scoring: Batches = field(init=False, repr=False)
     _text_features: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.drawing = Batches(self.batch_size, "drawing", REMEDY)
+        self.scoring = Batches(self.batch_size, "scoring", CLIP_REMEDY)
         names, template = list(self.unseen), self.prompt_template
         with torch.no_grad():
             self._text_features = (
@@ -83,7 +94,7 @@ class Studio:
 
     @torch.no_grad()
     def pixels(self, draws: Sequence[Draw]) -> Tensor:
-        """(B, 3, H, W) uint8 images of the draws."""
+        """(B, 3, H, W) uint8 images of the draws, on the CPU in one layout: sums round by the order in memory."""
         images = self.generator.sample(
             [draw.prompt.text for draw in draws], [self.seed(draw) for draw in draws], self.num_inference_steps
         )
@@ -91,7 +102,8 @@ class Studio:
         if not all(finite):
             broken = [draw.image_id for draw, is_finite in zip(draws, finite, strict=True) if not is_finite]
             raise ValueError(f"the generator drew pixels that are not finite: {broken}; set generator.dtype: float32")
-        return images.float().clamp(0, 1).mul(255).round().to(torch.uint8)
+        pixels = images.float().clamp(0, 1).mul(255).round().to("cpu", torch.uint8)
+        return pixels.contiguous()
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -106,18 +118,23 @@ class Studio:
     def draw_shard(
         self, name: str, draws: Sequence[Draw], on_batch: Callable[[int], object]
     ) -> tuple[list[Row], list[tuple[str, bytes]]]:
-        """Manifest rows and (image_id, PNG) samples; `on_batch` hears the size of each batch."""
+        """Manifest rows and (image_id, PNG) samples; `on_batch` hears the size of each batch.
+
+        Scores are rounded differently in batches of another size: so smaller batches for drawing leave them alone.
+        """
+        drawn: list[Tensor] = []
+        for part, images in self.drawing.over(len(draws), lambda part: self.pixels(draws[part])):
+            drawn.append(images)
+            on_batch(part.stop - part.start)
+        pixels = torch.cat(drawn)
         rows: list[Row] = []
         samples: list[tuple[str, bytes]] = []
-        for start in range(0, len(draws), self.batch_size):
-            batch = draws[start : start + self.batch_size]
-            pixels = self.pixels(batch)
-            arrays = pixels.permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
-            for draw, array, *logits in zip(batch, arrays, *self.logits(pixels), strict=True):
+        for part, scores in self.scoring.over(len(draws), lambda part: self.logits(pixels[part])):
+            arrays = pixels[part].permute(0, 2, 3, 1).numpy()  # (B, H, W, 3)
+            for draw, array, *logits in zip(draws[part], arrays, *scores, strict=True):
                 png = encode_png(array)
                 samples.append((draw.image_id, png))
                 rows.append(manifest_row(name, draw, self.seed(draw), array, png, *logits))
-            on_batch(len(batch))
         return rows, samples
 
 

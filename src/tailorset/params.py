@@ -170,6 +170,7 @@ class Params(Block):
 
     seed: int
     device: Literal["auto", "cpu", "cuda"]
+    memory_budget_gb: Annotated[float, Field(gt=0)] | None = None
     label_space: Path
     max_hours: float | None = Field(None, gt=0)
     clip: Clip

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from tailorset.out_of_memory import GB, enforce_budget, explained
 from tailorset.params import Params, contradictions, flatten, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
@@ -34,6 +35,7 @@ FILTERED = Path("data/filtered")
 CLASSIFIER = Path("models/classifier")
 THRESHOLDS = Path("models/thresholds.json")
 REPORTS = Path("reports")
+REMEDY = "name smaller or more quantised models in params.yaml"
 
 
 class Stage:
@@ -56,8 +58,10 @@ class Stage:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device params.yaml asks for; `auto` takes a GPU where there is one."""
-        return resolve_device(self.params.device)
+        """The device params.yaml asks for, kept to the memory budget; `auto` takes a GPU where there is one."""
+        device = resolve_device(self.params.device)
+        enforce_budget(self.params.memory_budget_gb, device)
+        return device
 
     @property
     def report_dir(self) -> Path:
@@ -93,6 +97,7 @@ def run_stage(name: str) -> Iterator[Stage]:
 
     Raises:
         ValueError: params.yaml or dvc.yaml is not valid, or dvc.yaml has no such stage.
+        MemoryError: memory ran out where no smaller batch helps.
     """
     _log_plainly()
     params = load_params()
@@ -101,8 +106,11 @@ def run_stage(name: str) -> Iterator[Stage]:
     root = project_root()
     work_dir = root / ".work" / name / fingerprint(definition)
     work_dir.mkdir(parents=True, exist_ok=True)
-    with Tracker(name, root, definition["params"]) as tracker, within(name, params.max_hours):
+    cap = within(name, params.max_hours)
+    with Tracker(name, root, definition["params"]) as tracker, explained(name, REMEDY), cap:
         yield Stage(name, root, params, work_dir, tracker)
+        if peak := torch.cuda.max_memory_reserved():
+            tracker.log_metrics({"memory/peak_gb": peak / GB})
     shutil.rmtree(work_dir)
 
 

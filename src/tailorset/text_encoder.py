@@ -15,8 +15,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.clip import Clip
 from tailorset.losses import asymmetric_loss, grouped_softmax
+from tailorset.out_of_memory import Batches
 from tailorset.records import Prompt
 from tailorset.seeding import numpy_rng, sample_seed
 
@@ -24,6 +26,7 @@ MAX_SKIPPED_IN_A_ROW = 5
 NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
 IMAGES_PER_PROMPT = 4  # of a held-out prompt before and after tuning, each with its own seed
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
+REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 
 
 class Generator(Protocol):
@@ -34,6 +37,8 @@ class Generator(Protocol):
     def sample(
         self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0
     ) -> Tensor: ...
+
+    def enable_gradient_checkpointing(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,14 @@ class Update(NamedTuple):
     acceptance: float
     grad_norm: float
     skipped: bool
+
+
+class Part(NamedTuple):
+    """What some samples add to an update's loss, acceptance and gradient."""
+
+    loss: float
+    acceptance: float
+    gradient: tuple[Tensor, ...]
 
 
 class Scorer:
@@ -114,6 +127,7 @@ class Tuner:
             )
         self.adapter = nn.ParameterList(trainable)
         self.optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        self.batches = Batches(settings.batch_size, "tuning", REMEDY, generator.enable_gradient_checkpointing)
 
     def updates(self, history: Sequence[Update] = ()) -> Iterator[Update]:
         """Yield a record after each update, continuing after those in `history`.
@@ -136,14 +150,10 @@ class Tuner:
 
     def _update(self, update: int, norms: deque[float]) -> Update:
         prompts, seeds = self._batch(update)
-        settings = self.settings
-        images = self.generator.sample(
-            [prompt.text for prompt in prompts], seeds, settings.num_inference_steps, settings.backprop_steps
-        )
-        probabilities = self.discriminator.probabilities(images, prompts)
-        targets = self.discriminator.requested(prompts)
-        loss = asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
-        loss.backward()
+        batches = self.batches.over(len(prompts), lambda part: self._part(prompts[part], seeds[part]))
+        parts = [part for _, part in batches]
+        for weight, *gradients in zip(self.adapter, *(part.gradient for part in parts), strict=True):
+            weight.grad = torch.stack(gradients).sum(0)
         norm = float(nn.utils.get_total_norm([weight.grad for weight in self.adapter]))
         finite = math.isfinite(norm)
         if finite:
@@ -151,8 +161,24 @@ class Tuner:
             self._rescale(norm, median(norms))
             self.optimizer.step()
         self.optimizer.zero_grad()
+        loss, acceptance = sum(part.loss for part in parts), sum(part.acceptance for part in parts)
+        return Update(update, loss, acceptance, norm, skipped=not finite)
+
+    def _part(self, prompts: Sequence[Prompt], seeds: list[int]) -> Part:
+        """The share of some samples in an update: parts add up to the means over its whole batch.
+
+        No `backward`: where memory runs out half-way, nothing must have been added to the weights' gradients.
+        """
+        settings, share = self.settings, len(prompts) / self.settings.batch_size
+        images = self.generator.sample(
+            [prompt.text for prompt in prompts], seeds, settings.num_inference_steps, settings.backprop_steps
+        )
+        probabilities = self.discriminator.probabilities(images, prompts)
+        targets = self.discriminator.requested(prompts)
+        loss = share * asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
+        gradient = torch.autograd.grad(loss, list(self.adapter))
         accepted = (weakest_requested(probabilities.detach(), targets) > ACCEPTED_ABOVE).float().mean()
-        return Update(update, float(loss.detach()), float(accepted), norm, skipped=not finite)
+        return Part(float(loss.detach()), share * float(accepted), gradient)
 
     def _rescale(self, norm: float, unit: float) -> None:
         """Gradients in units of the usual norm, clipped there.
@@ -201,7 +227,7 @@ def draw(
     prompts: Sequence[Prompt],
     seed: int,
     num_inference_steps: int,
-    batch_size: int,
+    batches: Batches,
     purpose: str = "held out",
 ) -> Iterator[Tensor]:
     """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order; a prompt that repeats gets new seeds.
@@ -213,15 +239,19 @@ def draw(
     for prompt in prompts:
         seeds.append(sample_seed(seed, purpose, prompt.prompt_id, met.get(prompt.prompt_id, 0)))
         met[prompt.prompt_id] = met.get(prompt.prompt_id, 0) + 1
-    for start in range(0, len(prompts), batch_size):
-        part = slice(start, start + batch_size)
-        yield generator.sample([prompt.text for prompt in prompts[part]], seeds[part], num_inference_steps)
+
+    def sample(part: slice) -> Tensor:
+        return generator.sample([prompt.text for prompt in prompts[part]], seeds[part], num_inference_steps)
+
+    for _, images in batches.over(len(prompts), sample):
+        yield images
 
 
 def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
     """Share of the images (N, 3, H, W) in which, to this CLIP, every requested label is above one half."""
-    parts = [slice(start, start + batch_size) for start in range(0, len(prompts), batch_size)]
-    weakest = torch.cat([scorer.weakest(images[part], prompts[part]) for part in parts])
+    batches = Batches(batch_size, "scoring", CLIP_REMEDY)
+    parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
+    weakest = torch.cat([part for _, part in parts])
     return float((weakest > ACCEPTED_ABOVE).float().mean())
 
 

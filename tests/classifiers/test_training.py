@@ -20,6 +20,7 @@ from tailorset.classifier_training import (
     batch_indices,
     label_columns,
     learning_rate_factor,
+    predict,
     train_epochs,
 )
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
@@ -202,3 +203,22 @@ def test_the_best_epoch_on_val_is_kept(
     assert not torch.equal(contexts[2], contexts[3])
     with torch.no_grad():
         assert torch.equal(classifier.text_features, classifier.prompts(range(5)))
+
+
+def test_a_batch_that_does_not_fit_names_the_key_to_lower(real: ImageSet) -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    classifier = Recorder(5, on_step=full)
+    epochs = train_epochs(classifier, real, {"it": SGD(classifier.parameters(), 0.1)}, plain(batch_size=4), seed=0)
+    with pytest.raises(MemoryError, match=r"lower train_classifier\.batch_size"):
+        next(epochs)
+
+
+def test_predictions_stay_the_same_where_memory_runs_out(real: ImageSet, failing_twice: Callable[..., Any]) -> None:
+    classifier = Recorder(5)
+    classifier.forward = lambda images: images.mean((1, 2, 3))[:, None]
+    expected = predict(classifier, real.images, batch_size=len(real))
+    calls = failing_twice(classifier, "forward")
+    assert torch.equal(predict(classifier, real.images, batch_size=len(real)), expected)
+    assert calls[:4] == [len(real), len(real) // 2, len(real) // 2, len(real) // 4]

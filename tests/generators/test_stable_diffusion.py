@@ -184,6 +184,52 @@ def test_checkpointing_leaves_the_gradient_as_it_is(make: Make) -> None:
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("backprop_steps", [1, 3])
+def test_what_saves_memory_holds_together(make: Make, backprop_steps: int) -> None:
+    """A bfloat16 UNet, LoRA, K steps of gradient, checkpointing and slicing: finite, and as without the last two."""
+    plain = make(dtype="bfloat16", freeze_negative=True)
+    saving = make(dtype="bfloat16", freeze_negative=True, vae_slicing=True)
+    saving.enable_gradient_checkpointing()
+    expected, ours = (
+        gradients(generator, with_random_adapter(generator), 3, backprop_steps) for generator in (plain, saving)
+    )
+    for left, right in zip(ours, expected, strict=True):
+        assert right.isfinite().all()
+        assert right.abs().max() > 0
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5)
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass(make: Make) -> None:
+    generator = make()
+    with_random_adapter(generator)
+
+    def kept() -> int:
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            images = generator.sample(PROMPTS, SEEDS, 3, 3)
+        assert images.requires_grad
+        return sum(sizes.values())
+
+    plain = kept()
+    generator.enable_gradient_checkpointing()
+    assert kept() < plain / 2
+
+
+def test_slicing_draws_the_same_images_and_tiling_nearly(make: Make) -> None:
+    """The tiny VAE's own size is 8 px: images of 16 px are decoded in tiles, and only these differ."""
+    for image_px, tiled_differs in ((8, False), (16, True)):
+        plain = make(image_px=image_px).sample(PROMPTS, SEEDS, 2)
+        sliced = make(image_px=image_px, vae_slicing=True).sample(PROMPTS, SEEDS, 2)
+        tiled = make(image_px=image_px, vae_tiling=True).sample(PROMPTS, SEEDS, 2)
+        torch.testing.assert_close(sliced, plain, atol=1e-6, rtol=0)
+        assert bool((tiled - plain).abs().max() > 1e-4) == tiled_differs
+
+
 def test_a_frozen_negative_prompt_keeps_its_states_and_changes_nothing_without_an_adapter(make: Make) -> None:
     tuned, frozen = make(), make(freeze_negative=True)
     torch.testing.assert_close(frozen.sample(PROMPTS, SEEDS, 3), tuned.sample(PROMPTS, SEEDS, 3), atol=1e-6, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_replies_depend_on_dialogue_and_seed_not_on_the_batch(tiny_llm: Path) ->
     assert replies == llm_of(tiny_llm, batch_size=2).reply(DIALOGUES, [1, 2, 3])
     assert replies == [llm_of(tiny_llm).reply([d], [s])[0] for d, s in zip(DIALOGUES, [1, 2, 3], strict=True)]
     assert replies[0] != llm_of(tiny_llm).reply(DIALOGUES, [4, 2, 3])[0]
+
+
+def test_replies_stay_the_same_where_memory_runs_out(tiny_llm: Path, failing_twice: Callable[..., list[int]]) -> None:
+    llm, dialogues = llm_of(tiny_llm, batch_size=6), DIALOGUES * 2
+    expected = llm.reply(dialogues, list(range(6)))
+    calls = failing_twice(llm, "_sample")
+    assert llm.reply(dialogues, list(range(6))) == expected
+    assert calls == [6, 3, 3, 1, 1, 1]
+    assert llm.batch_size == 6  # how many are asked for between two looks at the replies
 
 
 def test_the_global_random_state_is_neither_used_nor_changed(tiny_llm: Path) -> None:

@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
 from tailorset.calibration import Calibration
-from tailorset.classifier_training import TrainingConfig, annotated_loss
+from tailorset.classifier_training import REMEDY, TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.clip import load_clip
 from tailorset.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.fusion import fuse
 from tailorset.label_prompts import LabelPrompts
+from tailorset.out_of_memory import Batches
 from tailorset.records import LabelSpace
 
 
@@ -148,7 +149,8 @@ class DualPrompt(nn.Module):
         """Fit the calibration to images (N, 3, P, P) uint8 and targets (N, L), -1 = not annotated."""
         self.calibration = Calibration().to(self.mean.device)
         self.eval()
-        logits = torch.cat([self.logits(batch.float() / 255) for batch in images.split(self.config.batch_size)])
+        batches = Batches(self.config.batch_size, "calibrating", REMEDY)
+        logits = batches.concatenated(lambda batch: self.logits(batch.float() / 255), images).to(self.mean.device)
         with torch.enable_grad():
             self.calibration.fit(logits, lambda p: annotated_loss(p, targets.to(p.device), self.config))
 

@@ -12,8 +12,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from tailorset.out_of_memory import Batches
 from tailorset.painter import Dialogue
 
+MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
 CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
 
 
@@ -42,7 +44,8 @@ class TransformersLLM:
 
     def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.batch_size = config.batch_size
+        self.batch_size = config.batch_size  # what is asked at a time; `batches` is what is run at a time
+        self.batches = Batches(config.batch_size, "writing prompts", MEMORY_REMEDY)
         stops = model.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
         self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id} if i is not None])
@@ -50,9 +53,7 @@ class TransformersLLM:
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
         """One reply to each dialogue, special tokens removed."""
         replies: list[str] = []
-        for start in range(0, len(dialogues), self.batch_size):
-            batch = slice(start, start + self.batch_size)
-            tokens = self._sample(dialogues[batch], seeds[batch])
+        for _, tokens in self.batches.over(len(dialogues), lambda part: self._sample(dialogues[part], seeds[part])):
             replies += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return replies
 
