@@ -5,8 +5,6 @@ Nothing is unpickled: the weights are safetensors, everything else is JSON. The 
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from torch import Tensor
 
 from tailorset.serving.predictor import CLASSIFIER, load_predictor
+from tailorset.serving.uploads import file_bytes
 
 IMAGE = "image"
 
@@ -47,7 +46,7 @@ class ServedClassifier(PythonModel):
 
     def _pixels(self, row: int, content: object) -> Tensor:
         try:
-            return self.predictor.pixels(_file_bytes(content))
+            return self.predictor.pixels(file_bytes(content))
         except ValueError as error:
             raise ValueError(f"row {row}: {error}") from None
 
@@ -58,20 +57,6 @@ def signature(labels: Iterable[str]) -> ModelSignature:
         inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
         outputs=Schema([ColSpec(DataType.double, name) for name in labels]),
     )
-
-
-def _file_bytes(content: object) -> bytes:
-    if isinstance(content, bytes | bytearray | memoryview):
-        return bytes(content)
-    if not isinstance(content, str):
-        raise ValueError(f"this is {type(content).__name__}: send a file's bytes, or their base64 as text.")
-    text = "".join(content.split())  # base64 may be wrapped
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"this text is no base64 ({error}): send a file's bytes, base64-encoded.") from None
 
 
 mlflow.models.set_model(ServedClassifier())

@@ -76,6 +76,12 @@ class Predictor:
             batches = [self.classifier(batch.to(self.device).float() / 255) for batch in pixels.split(batch_size)]
         return torch.cat(batches).float().cpu()
 
+    @torch.inference_mode()
+    def map(self, pixels: Tensor, label: str) -> Tensor:
+        """(h, w) float32 on the CPU, summing to 1: where in one (3, P, P) uint8 photograph the label is looked for."""
+        maps = self.classifier.spatial_maps(pixels[None].to(self.device).float() / 255)
+        return maps[0, self.labels.index(label)].float().cpu()
+
     def decide(self, scores: Tensor) -> Decisions | None:
         """Calibrated probabilities, what is present and what is left open, (N, L) each; None without thresholds."""
         return self.thresholds.apply(scores) if self.thresholds else None
