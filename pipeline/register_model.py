@@ -13,7 +13,6 @@ import pandas as pd
 import tailorset
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
-from tailorset.serving import predictor
 from tailorset.serving.model import IMAGE, signature
 from tailorset.shards import read_shard
 from tailorset.stage import CLASSIFIER, REAL, THRESHOLDS, Stage, all_metrics, run_stage
@@ -54,7 +53,7 @@ def log_model(name: str, label_space: LabelSpace) -> str:
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(PACKAGE / "serving" / "model.py"),
-        artifacts={predictor.CLASSIFIER: str(CLASSIFIER), predictor.THRESHOLDS: str(THRESHOLDS)},
+        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS)},
         code_paths=[str(PACKAGE)],
         signature=signature(label_space.names),
         input_example=pd.DataFrame({IMAGE: [example_image()]}),

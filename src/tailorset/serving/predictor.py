@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset.classifiers import Classifier, check_labels, load_classifier
+from tailorset.classifiers import Classifier, load_classifier
 from tailorset.image_set import square_pixels
 from tailorset.shards import decode_image
 from tailorset.trust import Decisions, Thresholds
@@ -38,13 +38,18 @@ class Predictor:
     """A classifier in evaluation mode with its thresholds, where it has some, and its origin.
 
     bf16: whether a GPU computes in bfloat16; scores then differ by about 1e-2. A CPU computes in float32.
+
+    Raises:
+        ValueError: the thresholds are for other labels.
     """
 
     def __init__(
         self, classifier: Classifier, thresholds: Thresholds | None, origin: Origin, device: torch.device, bf16: bool
     ) -> None:
-        if thresholds:
-            check_labels(classifier, thresholds.labels)
+        if thresholds and thresholds.labels != classifier.labels:
+            raise ValueError(
+                f"thresholds are for {thresholds.labels}, not {classifier.labels}: run `dvc repro fit_thresholds`"
+            )
         self.classifier, self.thresholds, self.origin, self.device = classifier, thresholds, origin, device
         self.bf16 = bf16 and device.type == "cuda"
         self.labels, space = classifier.labels, classifier.label_space

@@ -35,14 +35,17 @@ def find_version(uri: str) -> ModelVersion:
         ) from error
 
 
-def download(version: ModelVersion, folder: Path) -> Path:
-    """Copy a version's artifacts to a folder: the classifier's own folder and thresholds.json lie side by side there.
+def download(version: ModelVersion, folder: Path, path: str = "artifacts") -> Path:
+    """Copy a file or folder of a version; in `artifacts` all lies side by side that belongs to the classifier.
 
     Raises:
-        ValueError: its files are not where the registry says.
+        ValueError: it is not where the registry says.
     """
-    uri = f"models:/{version.name}/{version.version}/artifacts"
     try:
-        return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
+        return Path(mlflow.artifacts.download_artifacts(f"{uri_of(version)}/{path}", dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        raise ValueError(f"The files of {version.name} version {version.version} cannot be read ({error})") from error
+        raise ValueError(f"{path} of {uri_of(version)} cannot be read ({error})") from error
+
+
+def uri_of(version: ModelVersion) -> str:
+    return f"models:/{version.name}/{version.version}"
