@@ -145,7 +145,7 @@ def serve(
         service = Service(model, challenger or None, load, poll_s)
     except ValueError as error:
         _stop(str(error))
-    console.print(f"{service.champion.describe()}: http://{host}:{port}", markup=False)
+    console.print(service.champion.describe(), markup=False)
     uvicorn.run(
         create_app(service), host=host, port=port, access_log=False, log_level="info", server_header=False,
         timeout_graceful_shutdown=DRAIN_S,

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 import torch
+import uvicorn
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from pipeline.register_model import log_model
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
+from tailorset.serving.app import create_app
+from tailorset.serving.service import Service
 from tailorset.shards import encode_png, write_shard
 from tailorset.stage import CLASSIFIER, THRESHOLDS
 from tailorset.tracking import connect
@@ -76,3 +85,38 @@ def photos(tmp_path: Path) -> Path:
     for photo in sorted(TINY_COCO.rglob("*.jpg"))[:10]:
         (folder / photo.name).write_bytes(photo.read_bytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def folder(registry: Path) -> Path:
+    """The folder of the tiny classifier, with its thresholds beside it."""
+    return registry / "models" / "classifier"
+
+
+@pytest.fixture(scope="session")
+def other_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same labels and thresholds with another classifier: it says something else."""
+    root = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder, root / "classifier")
+    shutil.copy(folder.parent / "thresholds.json", root)
+    weights = root / "classifier" / "classifier.safetensors"
+    tensors = load_file(weights)
+    tensors["text_features"] = tensors["text_features"].flip(0)
+    save_file(tensors, weights)
+    return root / "classifier"
+
+
+@contextlib.contextmanager
+def running(service: Service) -> Iterator[str]:
+    """The service on a free port of this machine, in a thread; its address."""
+    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -17,7 +17,7 @@ from tailorset.serving.uploads import MAX_BODY_BYTES, Refusal
 BODY_S = 30.0  # for a body to arrive
 PATHS = ("/", "/predict", "/invocations", "/health", "/ready", "/model", "/metrics")  # counted by name
 PROTECTION = {
-    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
