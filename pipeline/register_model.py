@@ -13,9 +13,9 @@ import pandas as pd
 import tailorset
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
-from tailorset.serving.model import ARTIFACT, IMAGE, signature
+from tailorset.serving.model import IMAGE, signature
 from tailorset.shards import read_shard
-from tailorset.stage import CLASSIFIER, REAL, Stage, all_metrics, run_stage
+from tailorset.stage import CLASSIFIER, REAL, THRESHOLDS, Stage, all_metrics, run_stage
 from tailorset.tracking import git_revision
 
 ALIAS = "challenger"
@@ -49,11 +49,11 @@ def register(stage: Stage) -> None:
 
 
 def log_model(name: str, label_space: LabelSpace) -> str:
-    """Log the model as code with its safetensors folder and this package; the number of the new version."""
+    """Log the model as code with its safetensors folder, its thresholds and this package; the new version's number."""
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(PACKAGE / "serving" / "model.py"),
-        artifacts={ARTIFACT: str(CLASSIFIER)},
+        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS)},
         code_paths=[str(PACKAGE)],
         signature=signature(label_space.names),
         input_example=pd.DataFrame({IMAGE: [example_image()]}),

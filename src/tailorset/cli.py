@@ -29,6 +29,7 @@ console = Console(soft_wrap=True, highlight=False)
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
+CHAMPION = "models:/tailorset@champion"
 NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
 READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
 
@@ -138,6 +139,35 @@ def results() -> None:
     model = read_yaml(PARAMS)["register_model"]["model_name"]
     console.print(registry_line(model))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Option(help="Registered model, or the folder of a classifier")] = CHAMPION,
+    challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/tailorset@challenger")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 let others in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one")] = 8000,
+    max_batch: Annotated[int, typer.Option(min=1, help="Photographs computed together")] = 16,
+    max_wait_ms: Annotated[float, typer.Option(min=0, help="Time a batch that is not full waits for more")] = 3.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests let in at a time; others get a 429")] = 32,
+    poll_s: Annotated[float, typer.Option(min=0.1, help="Seconds between looks for a new version")] = 5.0,
+) -> None:
+    """A page to drop photographs on, and an HTTP service for programs."""
+    import uvicorn
+
+    from tailorset.serving.app import create_app
+    from tailorset.serving.service import DRAIN_S, Load, Service
+
+    try:
+        load = Load(max_batch, max_wait_ms / 1000, max_waiting)
+        service = Service(model, challenger or None, load, poll_s)
+    except ValueError as error:
+        _stop(str(error))
+    console.print(service.champion.describe(), markup=False)
+    uvicorn.run(
+        create_app(service), host=host, port=port, access_log=False, log_level="info", server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )  # fmt: skip
 
 
 def _settings() -> tuple[Params, LabelSpace]:

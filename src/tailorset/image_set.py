@@ -94,9 +94,14 @@ def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: 
     ids = []
     decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
     for index, (image_id, image) in enumerate(tqdm(decoded, total=total, desc=f"decode {folder}")):
-        images[index] = tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], InterpolationMode.BICUBIC)
+        images[index] = square_pixels(image, image_px)
         ids.append(image_id)
     return ImageSet(tuple(ids), images, targets)
+
+
+def square_pixels(image: Image.Image, image_px: int) -> Tensor:
+    """(3, P, P) uint8: an RGB image squashed to a square, as every model here looks at it."""
+    return tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], InterpolationMode.BICUBIC)
 
 
 def _room(shape: tuple[int, ...]) -> Tensor:

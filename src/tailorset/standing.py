@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,13 +78,13 @@ def stages_line() -> str:
 def registry_line(model: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    from tailorset.tracking import connect
+    from tailorset.tracking import registry
 
     remedy = f"no models:/{model}@challenger; register one: dvc repro --force --single-item register_model"
-    if "MLFLOW_TRACKING_URI" not in os.environ and not Path("mlflow.db").exists():
-        return remedy  # asking would create the database
     try:
-        version = connect(Path.cwd())[0].get_model_version_by_alias(model, "challenger")
+        version = registry(Path.cwd()).get_model_version_by_alias(model, "challenger")
+    except ValueError:
+        return remedy
     except MlflowException as error:
         return f"{remedy} ({error.error_code})"
     commit = version.tags.get("git.commit", "unknown")

@@ -56,6 +56,20 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
         return client, client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
+def registry(root: Path) -> MlflowClient:
+    """A client of the model registry; asking makes no database where there is none.
+
+    Raises:
+        ValueError: there is no database here and no MLFLOW_TRACKING_URI.
+    """
+    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
+        raise ValueError(
+            f"There is no model registry in {root}: run `make run`, or `dvc repro --force --single-item"
+            " register_model` after a checkout; MLFLOW_TRACKING_URI names one elsewhere."
+        )
+    return connect(root)[0]
+
+
 class Tracker:
     """The MLflow run of one stage: a context manager that opens it and closes it as FINISHED or FAILED."""
 

@@ -13,20 +13,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import _parse_json_data
-from PIL import Image
 
-from pipeline.register_model import lineage, log_model
-from tailorset.plugins import load_plugin
+from pipeline.register_model import lineage
 from tailorset.records import LabelSpace
-from tailorset.shards import encode_png, write_shard
-from tailorset.stage import CLASSIFIER
-from tailorset.tracking import connect
-from tests.classifiers.conftest import write_backbone
+from tailorset.shards import encode_png
 
-TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"
 ASK = """
 import json, sys
 from pathlib import Path
@@ -40,56 +33,10 @@ print(json.dumps({"files": [path.name for path in files], "scores": scores.to_di
 
 
 @pytest.fixture(scope="module")
-def label_space() -> LabelSpace:
-    labels = [{"name": "tea cup", "seen": False}, {"name": "ball", "seen": True}]
-    return LabelSpace.model_validate({"name": "tiny", "labels": labels})
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace) -> Path:
-    """A project in which the stage's code has registered a small classifier as tiny, version 1."""
-    root = tmp_path_factory.mktemp("registry")
-    before = Path.cwd()
-    os.chdir(root)
-    try:
-        (root / "data" / "real" / "shards").mkdir(parents=True)
-        write_shard("data/real/shards/test-00000.tar", [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
-        plugin = load_plugin("classifiers", "dual_prompt")
-        backbone = write_backbone(root / "backbone", "resnet")
-        config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
-        plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
-        mlflow.set_experiment(experiment_id=connect(root)[1])
-        with mlflow.start_run():
-            assert log_model("tiny", label_space) == "1"
-    finally:
-        os.chdir(before)
-    return root
-
-
-@pytest.fixture(scope="module")
 def model(registry: Path) -> PyFuncModel:
     """The registered version, loaded in this process."""
     mlflow.set_tracking_uri(f"sqlite:///{registry / 'mlflow.db'}")
     return mlflow.pyfunc.load_model("models:/tiny/1")
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """One file of each kind a camera, a scanner or a browser makes, all sizes, and real photographs where present."""
-    rng = np.random.default_rng(0)
-    rgb = Image.fromarray(rng.integers(0, 256, (61, 35, 3), dtype=np.uint8))
-    exif = rgb.getexif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    rgb.save(tmp_path / "turned.jpg", exif=exif)
-    rgb.convert("CMYK").save(tmp_path / "cmyk.jpg")
-    rgb.convert("L").save(tmp_path / "grey.png")
-    rgb.convert("P").save(tmp_path / "palette.gif")
-    rgb.convert("RGBA").save(tmp_path / "alpha.webp")
-    Image.fromarray(rng.integers(0, 65536, (40, 300), dtype=np.uint16)).save(tmp_path / "deep.png")
-    rgb.resize((1, 1)).save(tmp_path / "dot.png")
-    for photo in sorted(TINY_COCO.rglob("*.jpg"))[:10]:
-        (tmp_path / photo.name).write_bytes(photo.read_bytes())
-    return tmp_path
 
 
 def ask(registry: Path, files: Path) -> subprocess.CompletedProcess[str]:

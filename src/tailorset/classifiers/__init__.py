@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "classifier.safetensors"
@@ -25,7 +26,8 @@ WEIGHTS_FILE = "classifier.safetensors"
 class Classifier(Protocol):
     """An nn.Module on one device; in evaluation mode it needs no text tower and no tokenizer."""
 
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # of the label space, in its order: one a score
+    label_space: LabelSpace
     image_px: int
 
     def __call__(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:

@@ -5,8 +5,6 @@ Nothing is unpickled: the weights are safetensors, everything else is JSON. The 
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,12 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
-from torchvision.transforms.functional import pil_to_tensor
+from torch import Tensor
 
-from tailorset.classifiers import load_classifier
-from tailorset.shards import decode_image
+from tailorset.serving.predictor import CLASSIFIER, load_predictor
+from tailorset.serving.uploads import file_bytes
 
 IMAGE = "image"
-ARTIFACT = "classifier"
 
 
 class ServedClassifier(PythonModel):
@@ -31,8 +28,7 @@ class ServedClassifier(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the classifier's folder once per process, on a GPU where there is one."""
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.classifier = load_classifier(Path(context.artifacts[ARTIFACT]), self.device)
+        self.predictor = load_predictor(Path(context.artifacts[CLASSIFIER]))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -44,17 +40,15 @@ class ServedClassifier(PythonModel):
         """
         if IMAGE not in model_input:
             raise ValueError(f"The columns are {list(model_input)}: give one named {IMAGE!r} with the bytes of a file.")
-        rows = [self._scores(number, content) for number, content in enumerate(model_input[IMAGE])]
-        return pd.DataFrame(rows, columns=list(self.classifier.labels), index=model_input.index)
+        rows = [self._pixels(number, content) for number, content in enumerate(model_input[IMAGE])]
+        scores = self.predictor.scores(torch.stack(rows)).double().numpy()
+        return pd.DataFrame(scores, columns=list(self.predictor.labels), index=model_input.index)
 
-    @torch.inference_mode()
-    def _scores(self, row: int, content: object) -> list[float]:
+    def _pixels(self, row: int, content: object) -> Tensor:
         try:
-            image = decode_image(_file_bytes(content))
+            return self.predictor.pixels(file_bytes(content))
         except ValueError as error:
             raise ValueError(f"row {row}: {error}") from None
-        pixels = pil_to_tensor(image).to(self.device, torch.float32) / 255
-        return self.classifier(pixels[None])[0].double().tolist()
 
 
 def signature(labels: Iterable[str]) -> ModelSignature:
@@ -63,20 +57,6 @@ def signature(labels: Iterable[str]) -> ModelSignature:
         inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
         outputs=Schema([ColSpec(DataType.double, name) for name in labels]),
     )
-
-
-def _file_bytes(content: object) -> bytes:
-    if isinstance(content, bytes | bytearray | memoryview):
-        return bytes(content)
-    if not isinstance(content, str):
-        raise ValueError(f"this is {type(content).__name__}: send a file's bytes, or their base64 as text.")
-    text = "".join(content.split())  # base64 may be wrapped
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"this text is no base64 ({error}): send a file's bytes, base64-encoded.") from None
 
 
 mlflow.models.set_model(ServedClassifier())

@@ -1,0 +1,158 @@
+"""What the service says, as JSON: the same words in the answers, in `/openapi.json` and on the page."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+from torch import Tensor
+
+from tailorset.serving.predictor import Predictor
+from tailorset.trust import Thresholds, one_threshold
+
+Decision = Literal["present", "absent", "abstain"]
+
+
+class Problem(BaseModel):
+    """Every answer that is not 2xx."""
+
+    error: str = Field(description="one line: what is wrong with the request, and what would be right")
+
+
+class Rule(BaseModel):
+    """How a label is decided. All values are calibrated probabilities, or plain scores where nothing was calibrated."""
+
+    label: str
+    seen: bool = Field(description="annotated in photographs; otherwise learned from generated images")
+    threshold: float = Field(description="present from here on")
+    abstain_low: float = Field(description="strictly between the two, the question is better left open")
+    abstain_high: float
+
+
+class LabelAnswer(Rule):
+    score: float = Field(description="of the classifier, in [0, 1]")
+    probability: float | None = Field(description="calibrated; null where the model has no thresholds")
+    decision: Decision
+
+
+class Attention(BaseModel):
+    """Where the classifier looks for a label, over the whole photograph: rows from the top, columns from the left."""
+
+    label: str
+    weights: list[list[float]] = Field(description="sum to 1")
+
+
+class ModelAnswer(BaseModel):
+    """What one model says of a photograph."""
+
+    model: str
+    version: str | None
+    labels: list[LabelAnswer]
+    map: Attention | None = None
+
+
+class Answer(ModelAnswer):
+    challenger: ModelAnswer | None = Field(None, description="the second model's answer, where it was asked for")
+
+
+class ModelCard(BaseModel):
+    """What a model is made from, and its labels."""
+
+    model: str
+    version: str | None
+    run_id: str | None
+    git_revision: str | None
+    calibrated: bool
+    labels: list[Rule]
+
+
+class Models(ModelCard):
+    challenger: ModelCard | None = Field(None, description="the second model, where one is served")
+
+
+class Status(BaseModel):
+    status: str
+
+
+class Predictions(BaseModel):
+    predictions: list[dict[str, float]] = Field(description="one object an image: label -> score in [0, 1]")
+
+
+class Split(BaseModel):
+    columns: list[str]
+    data: list[list[Any]]
+
+
+class Invocation(BaseModel):
+    """MLflow's scoring protocol: one column `image`, a file as base64 in each row."""
+
+    dataframe_split: Split | None = None
+    dataframe_records: list[dict[str, Any]] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Invocation:
+        if (self.dataframe_split is None) == (self.dataframe_records is None):
+            raise ValueError("give either dataframe_split or dataframe_records")
+        return self
+
+    def images(self) -> list[Any]:
+        """The column `image`.
+
+        Raises:
+            ValueError: a row without it.
+        """
+        split, records = self.dataframe_split, self.dataframe_records or []
+        if split:
+            if wrong := next((row for row in split.data if len(row) != len(split.columns)), None):
+                raise ValueError(f"a row has {len(wrong)} values for {len(split.columns)} columns")
+            records = [dict(zip(split.columns, row, strict=True)) for row in split.data]
+        for number, record in enumerate(records):
+            if "image" not in record:
+                raise ValueError(f"row {number} has the columns {list(record)[:9]}: give one named 'image'")
+        return [record["image"] for record in records]
+
+
+def rules(predictor: Predictor) -> Thresholds:
+    """The model's thresholds; without any, a label is present from a score of 0.5 on."""
+    return predictor.thresholds or one_threshold(predictor.labels)
+
+
+def model_card(predictor: Predictor) -> dict[str, Any]:
+    """The fields of a ModelCard."""
+    origin = predictor.origin
+    labels = [
+        Rule(
+            label=label,
+            seen=label in predictor.seen,
+            threshold=rule.threshold,
+            abstain_low=rule.abstain_low,
+            abstain_high=rule.abstain_high,
+        )
+        for label, rule in rules(predictor).rules.items()
+    ]
+    return {
+        "model": origin.uri,
+        "version": origin.version,
+        "run_id": origin.run_id,
+        "git_revision": origin.commit,
+        "calibrated": predictor.thresholds is not None,
+        "labels": labels,
+    }
+
+
+def model_answer(predictor: Predictor, scores: Tensor, attention: Attention | None) -> dict[str, Any]:
+    """The fields of a ModelAnswer. scores: (L,)"""
+    decisions = rules(predictor).apply(scores[None])
+    probabilities = decisions.probabilities[0].tolist()
+    words: list[Decision] = [
+        "abstain" if left_open else "present" if present else "absent"
+        for left_open, present in zip(decisions.abstained[0], decisions.present[0], strict=True)
+    ]
+    calibrated = predictor.thresholds is not None
+    labels = [
+        LabelAnswer(**dict(rule), score=score, probability=probability if calibrated else None, decision=word)
+        for rule, score, probability, word in zip(
+            model_card(predictor)["labels"], scores.tolist(), probabilities, words, strict=True
+        )
+    ]
+    return {"model": predictor.origin.uri, "version": predictor.origin.version, "labels": labels, "map": attention}

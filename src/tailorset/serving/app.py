@@ -1,0 +1,180 @@
+"""The web service: photographs in, labels out, and the page that shows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+import tailorset
+from tailorset.serving.admission import Admission, refused
+from tailorset.serving.answers import Answer, Invocation, ModelCard, Models, Predictions, Problem, Status, model_card
+from tailorset.serving.service import Service
+from tailorset.serving.uploads import MEDIA_TYPES, Refusal, file_bytes
+
+PAGE = Path(__file__).parent / "page"
+RAW_TYPES = (*MEDIA_TYPES, "application/octet-stream")
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        400: "damaged image, or body that cannot be read",
+        413: "body, picture or batch too large",
+        415: "not a kind of file or body that is taken",
+        422: "request that cannot be answered",
+        429: "too many requests wait; Retry-After says when to come again",
+        503: "no answer now; Retry-After says when to come again",
+    }.items()
+}
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+FORM = {"schema": {"type": "object", "required": ["image"], "properties": {"image": BINARY["schema"]}}}
+PHOTO = {"required": True, "content": {"multipart/form-data": FORM} | dict.fromkeys(RAW_TYPES, BINARY)}
+ROWS = {"required": True, "content": {"application/json": {"schema": Invocation.model_json_schema()}}}
+
+
+def create_app(service: Service) -> FastAPI:
+    """The routes of a service. What it needs at run time starts and ends with the app."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(service.run())
+        await asyncio.sleep(0)
+        yield
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    app = FastAPI(
+        title="tailorset", version=tailorset.__version__, lifespan=lifespan, docs_url=None, redoc_url=None
+    )  # both documentation pages come from a CDN
+    app.add_middleware(Admission, measures=service.measures, max_in_flight=service.load.max_waiting)
+    _add_answers(app, service)
+    _add_facts(app, service)
+    _add_page(app)
+    app.exception_handler(Refusal)(_refusal)
+    app.exception_handler(RequestValidationError)(_invalid)
+    app.exception_handler(HTTPException)(_http)
+    app.exception_handler(Exception)(_failure)
+    return app
+
+
+def _add_answers(app: FastAPI, service: Service) -> None:
+    @app.post("/predict", responses=REFUSALS, openapi_extra={"requestBody": PHOTO})
+    async def predict(
+        request: Request,
+        label: Annotated[
+            str | None, Query(alias="map", description="a label: where the classifier looks for it")
+        ] = None,
+        compare: Annotated[bool, Query(description="ask the second model as well")] = False,
+    ) -> Answer:
+        """The labels of a photograph: a JPEG, PNG or WebP as the body, or as the file of a form."""
+        return await service.answer(await _photo(request), label, compare)
+
+    @app.post("/invocations", responses=REFUSALS, openapi_extra={"requestBody": ROWS})
+    async def invocations(request: Request) -> Predictions:
+        """MLflow's scoring protocol: photographs as base64 in a column `image`, scores by label."""
+        return Predictions(predictions=await service.scores(await _rows(request)))
+
+
+def _add_facts(app: FastAPI, service: Service) -> None:
+    @app.get("/health")
+    async def health() -> Status:
+        """Whether the process answers."""
+        return Status(status="ok")
+
+    @app.get("/ready", responses={503: REFUSALS[503]})
+    async def ready() -> Status:
+        """Whether photographs are answered."""
+        if not service.is_ready:
+            raise Refusal(503, "No photographs are answered now.", retry_after_s=1)
+        return Status(status="ready")
+
+    @app.get("/model")
+    async def model() -> Models:
+        """What the models are made from, and their labels."""
+        challenger = service.challenger and ModelCard(**model_card(service.challenger.predictor))
+        return Models(**model_card(service.champion.predictor), challenger=challenger)
+
+    @app.get("/metrics", response_class=Response)
+    async def metrics() -> Response:
+        """Prometheus' text format."""
+        return Response(service.measures.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI) -> None:
+    for name in ("index.html", "page.css", "page.js"):
+        path = "/" if name == "index.html" else f"/{name}"
+        app.add_route(path, partial(_file, PAGE / name), include_in_schema=False)
+
+
+async def _file(path: Path, _: Request) -> FileResponse:
+    return FileResponse(path)
+
+
+async def _photo(request: Request) -> bytes:
+    kind = _media_type(request)
+    if kind in RAW_TYPES:
+        return await request.body()
+    if kind != "multipart/form-data":
+        raise Refusal(415, f"Content-Type {kind!r}: send one of {', '.join(RAW_TYPES)}, or a form with a file.")
+    async with request.form(max_files=1, max_fields=9) as form:
+        file = next((value for value in form.values() if isinstance(value, UploadFile)), None)
+        if file is None:
+            raise Refusal(422, "The form has no file: `curl -F image=@photo.jpg` sends one.")
+        return await file.read()
+
+
+async def _rows(request: Request) -> list[bytes]:
+    if (kind := _media_type(request)) != "application/json":
+        raise Refusal(415, f"Content-Type {kind!r}: send application/json.")
+    content = await request.body()
+    try:
+        images = Invocation.model_validate_json(content).images()
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise Refusal(400 if fault["type"] == "json_invalid" else 422, _line(fault)) from None
+    except ValueError as error:
+        raise Refusal(422, str(error)) from None
+    return [_row(number, image) for number, image in enumerate(images)]
+
+
+def _row(number: int, image: object) -> bytes:
+    try:
+        return file_bytes(image)
+    except ValueError as error:
+        raise Refusal(422, f"row {number}: {error}") from None
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _line(fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"] if part not in ("query", "body"))
+    return f"{where or 'The body'}: {fault['msg'].removeprefix('Value error, ')}"
+
+
+async def _refusal(_: Request, refusal: Refusal) -> JSONResponse:
+    return refused(refusal)
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    return refused(Refusal(422, _line(error.errors()[0])))
+
+
+async def _http(_: Request, error: HTTPException) -> JSONResponse:
+    return JSONResponse(Problem(error=str(error.detail)).model_dump(), error.status_code, error.headers)
+
+
+async def _failure(_: Request, __: Exception) -> JSONResponse:
+    return refused(Refusal(500, "The service failed; its log says where."))

@@ -1,0 +1,69 @@
+"""The model that answers at this moment: it follows its alias in the registry while requests are served."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import torch
+
+from tailorset.serving.predictor import REGISTRY, Predictor, load_predictor
+
+logger = logging.getLogger("uvicorn.error")
+
+
+class LiveModel:
+    """A predictor that can be exchanged. Who takes `predictor` keeps it until done: nothing in flight is dropped."""
+
+    def __init__(self, uri: str, on_load: Callable[[Predictor], None] = lambda _: None) -> None:
+        """Load what the folder or the registry URI stands for now.
+
+        Raises:
+            ValueError: there is no such model, with the remedy.
+        """
+        self.uri, self._on_load = uri, on_load
+        self.predictor = self._load()
+
+    def describe(self) -> str:
+        """Which model this is, and how many labels it knows."""
+        predictor = self.predictor
+        version = f" version {predictor.origin.version}" if predictor.origin.version else ""
+        return f"{self.uri}{version}, {len(predictor.seen)} seen and {len(predictor.unseen)} unseen labels"
+
+    @property
+    def follows_alias(self) -> bool:
+        return self.uri.startswith(REGISTRY) and "@" in self.uri
+
+    def refresh(self) -> bool:
+        """Whether the alias has moved; the new version is loaded and has answered once before it takes over.
+
+        Raises:
+            ValueError: the registry does not answer, or the new version cannot be used: the old one stays.
+        """
+        from tailorset.serving.registry import find_version
+
+        if str(find_version(self.uri).version) == self.predictor.origin.version:
+            return False
+        self.predictor = self._load()
+        return True
+
+    def follow(self, every_s: float, stop: threading.Event) -> None:
+        """Refresh again and again, until `stop`; a failure is logged once, and the model in use goes on."""
+        failure = ""
+        while not stop.wait(every_s):
+            try:
+                if self.refresh():
+                    logger.info("%s is now version %s", self.uri, self.predictor.origin.version)
+                failure = ""
+            except Exception as error:  # noqa: BLE001 - a registry out of reach must not end the service
+                if str(error) != failure:
+                    logger.warning("%s: version %s stays: %s", self.uri, self.predictor.origin.version, error)
+                failure = str(error)
+
+    def _load(self) -> Predictor:
+        predictor = load_predictor(self.uri)
+        side = predictor.classifier.image_px
+        predictor.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first answer is the slowest
+        self._on_load(predictor)
+        return predictor

@@ -1,0 +1,53 @@
+"""What the service counts, in Prometheus' format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from tailorset.serving.answers import ModelAnswer
+from tailorset.serving.predictor import Predictor
+
+SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+IMAGES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Measures:
+    """Counters of one service; they live in a registry of their own, so that several services can share a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter("tailorset_requests", "Requests answered", ["path", "status"], registry=self.registry)
+        self.seconds = Histogram(
+            "tailorset_request_seconds",
+            "Time to the end of the answer",
+            ["path"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "tailorset_requests_in_flight", "Requests let in and not answered", registry=self.registry
+        )
+        self.batches = Histogram(
+            "tailorset_batch_images", "Images computed together", buckets=IMAGES, registry=self.registry
+        )
+        self.decisions = Counter(
+            "tailorset_decisions", "Decisions on photographs", ["label", "decision"], registry=self.registry
+        )
+        self.loads = Counter("tailorset_model_loads", "Models loaded", ["model", "version"], registry=self.registry)
+
+    def loaded(self, predictor: Predictor) -> None:
+        self.loads.labels(predictor.origin.uri, predictor.origin.version or "").inc()
+
+    def decided(self, answer: ModelAnswer) -> None:
+        for entry in answer.labels:
+            self.decisions.labels(entry.label, entry.decision).inc()
+
+    def watch_queue(self, num_waiting: Callable[[], float]) -> None:
+        gauge = Gauge("tailorset_waiting_images", "Images waiting to be computed", registry=self.registry)
+        gauge.set_function(num_waiting)
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)

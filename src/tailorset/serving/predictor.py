@@ -1,0 +1,123 @@
+"""How photographs become scores outside the pipeline: one classifier, loaded from a folder or from the registry.
+
+Letters: N images, L labels, P pixels of a side.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tailorset.classifiers import Classifier, load_classifier
+from tailorset.image_set import square_pixels
+from tailorset.shards import decode_image
+from tailorset.trust import Decisions, Thresholds
+
+CLASSIFIER, THRESHOLDS = "classifier", "thresholds.json"  # names side by side, in models/ and in a registered version
+REGISTRY = "models:/"
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a classifier comes from: its folder or registry URI, and what the registry knows of the version."""
+
+    uri: str
+    version: str | None = None
+    run_id: str | None = None
+    commit: str | None = None
+
+
+class Predictor:
+    """A classifier in evaluation mode with its thresholds, where it has some, and its origin.
+
+    bf16: whether a GPU computes in bfloat16; scores then differ by about 1e-2. A CPU computes in float32.
+
+    Raises:
+        ValueError: the thresholds are for other labels.
+    """
+
+    def __init__(
+        self, classifier: Classifier, thresholds: Thresholds | None, origin: Origin, device: torch.device, bf16: bool
+    ) -> None:
+        if thresholds and thresholds.labels != classifier.labels:
+            raise ValueError(
+                f"thresholds are for {thresholds.labels}, not {classifier.labels}: run `dvc repro fit_thresholds`"
+            )
+        self.classifier, self.thresholds, self.origin, self.device = classifier, thresholds, origin, device
+        self.bf16 = bf16 and device.type == "cuda"
+        self.labels, space = classifier.labels, classifier.label_space
+        self.seen, self.unseen = space.seen, space.unseen
+
+    def predict(self, images: Sequence[Image.Image | bytes], batch_size: int = BATCH_SIZE) -> Tensor:
+        """Scores (N, L) in [0, 1], float32 on the CPU, of RGB images or of the bytes of image files.
+
+        Raises:
+            ValueError: bytes that are no image; names its number, from 0.
+        """
+        if not images:
+            return torch.empty(0, len(self.labels))
+        return self.scores(torch.stack([self._numbered(*item) for item in enumerate(images)]), batch_size)
+
+    def pixels(self, image: Image.Image | bytes) -> Tensor:
+        """(3, P, P) uint8: one photograph as the classifier was measured on it. May be called from several threads.
+
+        Raises:
+            ValueError: bytes that are no image.
+        """
+        decoded = decode_image(image) if isinstance(image, bytes) else image.convert("RGB")
+        return square_pixels(decoded, self.classifier.image_px)
+
+    @torch.inference_mode()
+    def scores(self, pixels: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
+        """Scores (N, L) in [0, 1], float32 on the CPU, of (N, 3, P, P) uint8."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            batches = [self.classifier(batch.to(self.device).float() / 255) for batch in pixels.split(batch_size)]
+        return torch.cat(batches).float().cpu()
+
+    @torch.inference_mode()
+    def map(self, pixels: Tensor, label: str) -> Tensor:
+        """(h, w) float32 on the CPU, summing to 1: where in one (3, P, P) uint8 photograph the label is looked for."""
+        maps = self.classifier.spatial_maps(pixels[None].to(self.device).float() / 255)
+        return maps[0, self.labels.index(label)].float().cpu()
+
+    def decide(self, scores: Tensor) -> Decisions | None:
+        """Calibrated probabilities, what is present and what is left open, (N, L) each; None without thresholds."""
+        return self.thresholds.apply(scores) if self.thresholds else None
+
+    def _numbered(self, number: int, image: Image.Image | bytes) -> Tensor:
+        try:
+            return self.pixels(image)
+        except ValueError as error:
+            raise ValueError(f"image {number}: {error}") from None
+
+
+def load_predictor(model: str | Path, device: torch.device | str | None = None, bf16: bool = False) -> Predictor:
+    """A classifier from a folder, or from the registry as `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Thresholds are read from beside the folder, where `fit_thresholds` puts them. device: None = a GPU, if there is one.
+
+    Raises:
+        ValueError: no such folder, version or registry, or nothing usable there.
+    """
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not str(model).startswith(REGISTRY):
+        return _from_folder(Path(model), Origin(str(model)), chosen, bf16)
+    from tailorset.serving.registry import download, find_version
+
+    version = find_version(str(model))
+    origin = Origin(str(model), str(version.version), version.run_id, version.tags.get("git.commit"))
+    with tempfile.TemporaryDirectory() as folder:
+        return _from_folder(download(version, Path(folder)) / CLASSIFIER, origin, chosen, bf16)
+
+
+def _from_folder(folder: Path, origin: Origin, device: torch.device, bf16: bool) -> Predictor:
+    thresholds = folder.parent / THRESHOLDS
+    rules = Thresholds.load(thresholds) if thresholds.exists() else None
+    return Predictor(load_classifier(folder, device), rules, origin, device, bf16)

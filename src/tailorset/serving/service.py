@@ -1,0 +1,187 @@
+"""From the bytes of a photograph to an answer: looked at, decoded, computed together with others, decided.
+
+Letters: L labels, P pixels of a side, h, w positions of a map.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tailorset.plugins import unknown
+from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answer
+from tailorset.serving.batching import Batcher, Full
+from tailorset.serving.live import LiveModel
+from tailorset.serving.measures import Measures
+from tailorset.serving.predictor import Predictor
+from tailorset.serving.uploads import DAMAGED, Refusal, check_upload, damaged
+from tailorset.shards import decode_image
+
+logger = logging.getLogger("uvicorn.error")
+
+DECODERS = 2  # threads; each may hold a picture of MAX_PIXELS
+ANSWER_S = 30.0  # after which nobody is kept waiting
+DRAIN_S = 40  # for what is in flight when the service is told to end
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much is taken on at a time. `max_waiting` bounds the requests let in, and the images that wait."""
+
+    max_batch: int = 16
+    max_wait_s: float = 0.003
+    max_waiting: int = 32
+
+
+class Job(NamedTuple):
+    """A photograph for one model, (3, P, P) uint8, and the label whose map is wanted."""
+
+    predictor: Predictor
+    pixels: Tensor
+    label: str | None = None
+
+
+class Scored(NamedTuple):
+    """scores: (L,); map: (h, w), summing to 1."""
+
+    scores: Tensor
+    map: Tensor | None
+
+
+class Service:
+    """The models, the threads that decode and compute, and what is counted."""
+
+    def __init__(
+        self, model: str, challenger: str | None = None, load: Load | None = None, poll_s: float = 5.0
+    ) -> None:
+        """Load the models.
+
+        Raises:
+            ValueError: one of them cannot be used.
+        """
+        self.load, self.poll_s, self.measures = load or Load(), poll_s, Measures()
+        self.champion = LiveModel(model, self.measures.loaded)
+        self.challenger = LiveModel(challenger, self.measures.loaded) if challenger else None
+        self.batcher = Batcher(self._compute, self.load.max_batch, self.load.max_wait_s, self.load.max_waiting)
+        self.measures.watch_queue(lambda: self.batcher.num_waiting)
+        self.is_ready = False
+        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
+
+    @property
+    def models(self) -> list[LiveModel]:
+        return [self.champion, *([self.challenger] if self.challenger else [])]
+
+    async def run(self) -> None:
+        """Answer, and follow the aliases, until cancelled."""
+        stop = threading.Event()
+        for model in self.models:
+            if model.follows_alias:
+                threading.Thread(target=model.follow, args=(self.poll_s, stop), daemon=True).start()
+        self.is_ready = True
+        try:
+            await self.batcher.run()
+        finally:
+            self.is_ready = False
+            stop.set()
+
+    async def answer(self, content: bytes, label: str | None, compare: bool) -> Answer:
+        """What the champion says of a photograph, and the challenger if asked to.
+
+        Raises:
+            Refusal: the photograph cannot be used, there is no such label or challenger, or too much waits.
+        """
+        if compare and not self.challenger:
+            raise Refusal(422, "No second model is served here: start with --challenger models:/tailorset@challenger.")
+        predictors = [model.predictor for model in (self.models if compare else self.models[:1])]
+        for predictor in predictors:
+            if label is not None and label not in predictor.labels:
+                raise Refusal(422, unknown("label", label, predictor.labels))
+        jobs = await self._decoded(predictors, [content], label)
+        scored = await self._computed(jobs)
+        answers = [_answer(job, result) for job, result in zip(jobs, scored, strict=True)]
+        self.measures.decided(answers[0])
+        return Answer(**dict(answers[0]), challenger=answers[1] if compare else None)
+
+    async def scores(self, contents: Sequence[bytes]) -> list[dict[str, float]]:
+        """The champion's scores by label, one row a photograph.
+
+        Raises:
+            Refusal: names the row of a photograph that cannot be used; or there are too many.
+        """
+        if len(contents) > self.load.max_waiting:
+            raise Refusal(413, f"{len(contents)} images: send at most {self.load.max_waiting} in one request.")
+        predictor = self.champion.predictor
+        scored = await self._computed(await self._decoded([predictor], contents))
+        return [dict(zip(predictor.labels, result.scores.tolist(), strict=True)) for result in scored]
+
+    async def _decoded(
+        self, predictors: Sequence[Predictor], contents: Sequence[bytes], label: str | None = None
+    ) -> list[Job]:
+        loop, jobs = asyncio.get_running_loop(), []
+        for number, content in enumerate(contents):
+            where = f"row {number}: " if len(contents) > 1 else ""
+            pixels = await loop.run_in_executor(self._decoders, _decode, predictors, content, where)
+            jobs += [Job(predictor, side, label) for predictor, side in zip(predictors, pixels, strict=True)]
+        return jobs
+
+    async def _computed(self, jobs: list[Job]) -> list[Scored]:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self.batcher.submit(jobs)
+        except Full:
+            raise busy() from None
+        except TimeoutError:
+            raise Refusal(503, f"No answer within {ANSWER_S:.0f} s: try again.", retry_after_s=5) from None
+        except RuntimeError as error:  # out of memory, as a rule
+            logger.exception("a batch failed")
+            raise Refusal(503, f"The classifier failed ({type(error).__name__}): try again.", retry_after_s=5) from None
+
+    def _compute(self, jobs: list[Job]) -> list[Scored]:
+        """In the one thread that uses the models; a batch may hold jobs of two models, or of two versions of one."""
+        self.measures.batches.observe(len(jobs))
+        order = sorted(range(len(jobs)), key=lambda index: id(jobs[index].predictor))
+        results: dict[int, Scored] = {}
+        for _, indices in groupby(order, key=lambda index: id(jobs[index].predictor)):
+            members = list(indices)
+            results |= zip(members, _score([jobs[index] for index in members]), strict=True)
+        return [results[index] for index in range(len(jobs))]
+
+
+def busy() -> Refusal:
+    """What to say when as much waits as may wait."""
+    return Refusal(429, "As many requests as can be answered soon are waiting: try again in a second.", retry_after_s=1)
+
+
+def _decode(predictors: Sequence[Predictor], content: bytes, where: str) -> list[Tensor]:
+    try:
+        check_upload(content)
+        image = decode_image(content)
+        return [predictor.pixels(image) for predictor in predictors]
+    except Refusal as refusal:
+        raise Refusal(refusal.status, where + refusal.text) from None
+    except DAMAGED:
+        raise Refusal(400, where + damaged(content).text) from None
+
+
+def _score(jobs: Sequence[Job]) -> Iterator[Scored]:
+    """jobs: of one predictor."""
+    predictor = jobs[0].predictor
+    scores = predictor.scores(torch.stack([job.pixels for job in jobs]))
+    for job, row in zip(jobs, scores, strict=True):
+        yield Scored(row, None if job.label is None else predictor.map(job.pixels, job.label))
+
+
+def _answer(job: Job, result: Scored) -> ModelAnswer:
+    attention = None
+    if job.label is not None and result.map is not None:
+        attention = Attention(label=job.label, weights=result.map.tolist())
+    return ModelAnswer(**model_answer(job.predictor, result.scores, attention))

@@ -1,0 +1,122 @@
+"""A project whose registry holds a tiny classifier with its thresholds, and files as people have them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from pipeline.register_model import log_model
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
+from tailorset.serving.app import create_app
+from tailorset.serving.service import Service
+from tailorset.shards import encode_png, write_shard
+from tailorset.stage import CLASSIFIER, THRESHOLDS
+from tailorset.tracking import connect
+from tailorset.trust import LabelRule, Thresholds
+from tests.classifiers.conftest import write_backbone
+
+TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"
+
+
+@pytest.fixture(scope="session")
+def label_space() -> LabelSpace:
+    labels = [{"name": "tea cup", "seen": False}, {"name": "ball", "seen": True}]
+    return LabelSpace.model_validate({"name": "tiny", "labels": labels})
+
+
+@pytest.fixture(scope="session")
+def thresholds() -> Thresholds:
+    return Thresholds({"tea cup": LabelRule(1.5, -0.5, 0.4, 0.3, 0.6), "ball": LabelRule(2.0, 0.1, 0.5, 0.45, 0.55)})
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, thresholds: Thresholds) -> Path:
+    """A project in which the stage's code has registered a small classifier as tiny, version 1."""
+    root = tmp_path_factory.mktemp("registry")
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        (root / "data" / "real" / "shards").mkdir(parents=True)
+        write_shard("data/real/shards/test-00000.tar", [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
+        plugin = load_plugin("classifiers", "dual_prompt")
+        backbone = write_backbone(root / "backbone", "resnet")
+        config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
+        plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
+        thresholds.save(THRESHOLDS)
+        mlflow.set_experiment(experiment_id=connect(root)[1])
+        with mlflow.start_run():
+            assert log_model("tiny", label_space) == "1"
+    finally:
+        os.chdir(before)
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """One file of each kind a camera, a scanner or a browser makes, all sizes, and real photographs where present."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rgb = Image.fromarray(rng.integers(0, 256, (61, 35, 3), dtype=np.uint8))
+    exif = rgb.getexif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    rgb.save(folder / "turned.jpg", exif=exif)
+    rgb.convert("CMYK").save(folder / "cmyk.jpg")
+    rgb.convert("L").save(folder / "grey.png")
+    rgb.convert("P").save(folder / "palette.gif")
+    rgb.convert("RGBA").save(folder / "alpha.webp")
+    Image.fromarray(rng.integers(0, 65536, (40, 300), dtype=np.uint16)).save(folder / "deep.png")
+    rgb.resize((1, 1)).save(folder / "dot.png")
+    for photo in sorted(TINY_COCO.rglob("*.jpg"))[:10]:
+        (folder / photo.name).write_bytes(photo.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder(registry: Path) -> Path:
+    """The folder of the tiny classifier, with its thresholds beside it."""
+    return registry / "models" / "classifier"
+
+
+@pytest.fixture(scope="session")
+def other_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same labels and thresholds with another classifier: it says something else."""
+    root = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder, root / "classifier")
+    shutil.copy(folder.parent / "thresholds.json", root)
+    weights = root / "classifier" / "classifier.safetensors"
+    tensors = load_file(weights)
+    tensors["text_features"] = tensors["text_features"].flip(0)
+    save_file(tensors, weights)
+    return root / "classifier"
+
+
+@contextlib.contextmanager
+def running(service: Service) -> Iterator[str]:
+    """The service on a free port of this machine, in a thread; its address."""
+    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

@@ -1,0 +1,125 @@
+"""One way from photographs to scores: the same as the registered model's and as the evaluation's."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tailorset.classifier_training import predict
+from tailorset.classifiers import load_classifier
+from tailorset.image_set import load_image_set
+from tailorset.records import LabelSpace
+from tailorset.serving.predictor import Predictor, load_predictor
+from tailorset.shards import sha256, write_shard
+from tailorset.trust import Thresholds, one_threshold
+
+
+@pytest.fixture
+def predictor(registry: Path) -> Predictor:
+    return load_predictor(registry / "models" / "classifier", "cpu")
+
+
+@pytest.fixture
+def contents(photos: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(photos.iterdir())]
+
+
+def test_it_answers_as_the_registered_model_does(registry: Path, contents: list[bytes], predictor: Predictor) -> None:
+    mlflow.set_tracking_uri(f"sqlite:///{registry / 'mlflow.db'}")
+    served = mlflow.pyfunc.load_model("models:/tiny/1").predict(pd.DataFrame({"image": contents}))
+    np.testing.assert_allclose(predictor.predict(contents).numpy(), served.to_numpy(), atol=1e-5)
+
+
+def test_it_answers_as_the_evaluation_does(registry: Path, photos: Path, tmp_path: Path, predictor: Predictor) -> None:
+    content = (photos / "turned.jpg").read_bytes()
+    write_shard(tmp_path / "shards" / "test.tar", [("a", content)])
+    rows = pd.DataFrame({"image_id": ["a"], "shard": ["test.tar"], "sha256": [sha256(content)]})
+    images = load_image_set(rows, torch.zeros(1, 2), tmp_path, predictor.classifier.image_px).images
+    evaluated = predict(load_classifier(registry / "models" / "classifier"), images)
+    torch.testing.assert_close(predictor.predict([content]), evaluated, atol=1e-6, rtol=0)
+
+
+def test_a_batch_does_not_change_an_answer(contents: list[bytes], predictor: Predictor) -> None:
+    alone = torch.cat([predictor.predict([content]) for content in contents])
+    torch.testing.assert_close(predictor.predict(contents), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(predictor.predict(contents, batch_size=2), alone, atol=1e-5, rtol=0)
+    assert len(alone.unique(dim=0)) == len(contents)  # other photographs, other scores
+    assert predictor.predict([]).shape == (0, 2)
+
+
+def test_bytes_and_decoded_images_are_alike(predictor: Predictor, photos: Path) -> None:
+    path = photos / "grey.png"
+    with Image.open(path) as image:
+        torch.testing.assert_close(predictor.predict([path.read_bytes()]), predictor.predict([image]))
+
+
+def test_bytes_that_are_no_image_are_named_by_number(contents: list[bytes], predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match=r"image 1: .* no readable image"):
+        predictor.predict([contents[0], contents[0][:40]])
+
+
+def test_the_registry_gives_the_same_with_its_origin(
+    registry: Path, contents: list[bytes], predictor: Predictor, thresholds: Thresholds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(registry)
+    client = mlflow.MlflowClient(f"sqlite:///{registry / 'mlflow.db'}")
+    client.set_registered_model_alias("tiny", "champion", "1")
+    client.set_model_version_tag("tiny", "1", "git.commit", "abc123")
+    registered = load_predictor("models:/tiny@champion", "cpu")
+    assert torch.equal(registered.predict(contents), predictor.predict(contents))
+    assert registered.thresholds == predictor.thresholds == thresholds
+    assert (registered.labels, registered.seen, registered.unseen) == (("tea cup", "ball"), ("ball",), ("tea cup",))
+    assert (registered.origin.version, registered.origin.commit) == ("1", "abc123")
+    assert registered.origin.run_id == client.get_model_version("tiny", "1").run_id
+    assert predictor.origin.version is None
+
+
+def test_decisions_are_those_of_the_thresholds(contents: list[bytes], predictor: Predictor) -> None:
+    decisions = predictor.decide(predictor.predict(contents))
+    assert decisions is not None
+    scale, bias = torch.tensor([1.5, 2.0]).double(), torch.tensor([-0.5, 0.1]).double()
+    expected = (scale * predictor.predict(contents).double().logit() + bias).sigmoid()
+    torch.testing.assert_close(decisions.probabilities, expected)
+    assert torch.equal(decisions.present, expected >= torch.tensor([0.4, 0.5]))
+
+
+def test_thresholds_are_optional_and_never_those_of_other_labels(
+    registry: Path, label_space: LabelSpace, tmp_path: Path
+) -> None:
+    shutil.copytree(registry / "models" / "classifier", tmp_path / "classifier")
+    bare = load_predictor(tmp_path / "classifier", "cpu")
+    assert bare.decide(torch.rand(1, 2)) is None
+    one_threshold(label_space.names[::-1]).save(tmp_path / "thresholds.json")
+    with pytest.raises(ValueError, match=r"thresholds are for .* run `dvc repro fit_thresholds`"):
+        load_predictor(tmp_path / "classifier", "cpu")
+
+
+def test_what_is_not_there_is_named_with_its_remedy(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"nowhere/config.json is no classifier's config .* run `dvc repro"):
+        load_predictor(tmp_path / "nowhere")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"There is no model registry in .* run `make run`"):
+        load_predictor("models:/tiny@champion")
+    assert not (tmp_path / "mlflow.db").exists()
+    monkeypatch.chdir(registry)
+    for uri in ("models:/tiny", "models:/tiny/latest", "models:/tiny@champion/artifacts", "models:/a/../b"):
+        with pytest.raises(ValueError, match=r"names no registered version: write models:/NAME@ALIAS"):
+            load_predictor(uri)
+    for uri in ("models:/tiny@nobody", "models:/tiny/99", "models:/other@champion"):
+        with pytest.raises(ValueError, match=f"{uri} is not in the registry .* `tailorset promote`"):
+            load_predictor(uri)
+
+
+@pytest.mark.gpu
+def test_a_gpu_may_compute_in_bfloat16(registry: Path, contents: list[bytes], predictor: Predictor) -> None:
+    half = load_predictor(registry / "models" / "classifier", "cuda", bf16=True)
+    torch.testing.assert_close(half.predict(contents), predictor.predict(contents), atol=2e-2, rtol=0)

@@ -1,0 +1,80 @@
+"""The command: what it says when there is nothing to serve, and that it ends without losing a request."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+from typer.testing import CliRunner
+
+from tailorset.cli import app
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    answer = CliRunner().invoke(app, ["serve", *arguments])
+    return answer.exit_code, " ".join(answer.output.split())
+
+
+def test_without_a_champion_it_names_the_command_that_makes_one(
+    registry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(registry)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, output = run("--model", "models:/tiny@champion")
+    assert code == 1
+    assert "models:/tiny@champion is not in the registry" in output
+    assert "tailorset promote" in output
+
+
+def test_a_folder_without_a_classifier_is_named(tmp_path: Path) -> None:
+    code, output = run("--model", str(tmp_path))
+    assert code == 1
+    assert str(tmp_path) in output
+    assert "config.json" in output
+
+
+def test_on_sigterm_what_is_in_flight_is_answered(folder: Path, photos: Path) -> None:
+    photo = (photos / "turned.jpg").read_bytes()
+    command = [
+        sys.executable,
+        "-m",
+        "tailorset.cli",
+        "serve",
+        "--model",
+        str(folder),
+        "--port",
+        "0",
+        "--max-batch",
+        "1",
+    ]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+    try:
+        assert server.stderr is not None
+        lines = iter(server.stderr.readline, "")
+        url = next(found[0] for line in lines if (found := re.search(r"http://127\.0\.0\.1:\d+", line)))
+
+        def ask(_: int) -> int:
+            return httpx2.post(
+                f"{url}/predict", content=photo, headers={"content-type": "image/jpeg"}, timeout=30
+            ).status_code
+
+        with ThreadPoolExecutor(16) as pool:
+            asked = [pool.submit(ask, number) for number in range(16)]
+            while "tailorset_requests_in_flight 0.0" in httpx2.get(f"{url}/metrics").text:
+                time.sleep(0.001)
+            time.sleep(0.05)
+            server.send_signal(signal.SIGTERM)
+            assert [future.result() for future in asked] == [200] * 16
+        assert server.wait(30) in (0, -signal.SIGTERM)
+    finally:
+        server.kill()
+        server.wait()
