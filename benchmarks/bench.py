@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip import Clip, load_clip
+from tailorset.clip import Clip
 from tailorset.generators.stable_diffusion import StableDiffusion, build, build_scheduler
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, prompt_id
@@ -170,8 +170,7 @@ class Bench:
         return {f"{side}_s": medians[side] / num_images for side, (_, num_images) in sides.items()}
 
     def _discriminator(self) -> Clip:
-        model = self.params.clip.discriminator
-        return load_clip(model.model, self.device, model.pretrained)
+        return self.params.clip.discriminator.load(self.device)
 
     def _tuner(self, generator: StableDiffusion, backprop_steps: int) -> Tuner:
         settings = self.params.tune_text_encoder
@@ -212,8 +211,9 @@ def stock_pipeline(config: Any, device: torch.device) -> Any:
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(
-        config.model, dtype=getattr(torch, config.dtype), safety_checker=None, requires_safety_checker=False
-    )
+        config.model, revision=config.revision, dtype=getattr(torch, config.dtype),
+        safety_checker=None, requires_safety_checker=False,
+    )  # fmt: skip
     pipeline.scheduler = build_scheduler(config.scheduler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

@@ -15,7 +15,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from tailorset.clip import load_clip
 from tailorset.generation import MANIFEST_SCHEMA, Row, Shard, Studio
 from tailorset.params import Params
 from tailorset.plugins import load_plugin
@@ -54,9 +53,7 @@ def open_studio(params: Params) -> Studio:
     device, settings = resolve_device(params.device), params.generate_images
     generator: Any = load_plugin("generators", params.generator.name).build(params.generator.config, device)
     generator.load_adapter(LORA)
-    clips = [
-        load_clip(model.model, device, model.pretrained) for model in (params.clip.discriminator, params.clip.judge)
-    ]
+    clips = [model.load(device) for model in (params.clip.discriminator, params.clip.judge)]
     unseen = LabelSpace.load(params.label_space).unseen
     template, steps = params.clip.prompt_template, settings.num_inference_steps
     return Studio(generator, *clips, unseen, template, params.seed, steps, settings.batch_size)

@@ -25,7 +25,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip import load_clip
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.out_of_memory import Batches
 from tailorset.params import Params, load_params
@@ -69,7 +68,7 @@ class Bench:
         self.device = resolve_device(params.device)
         label_space = LabelSpace.load(params.label_space)
         self.scorers = {
-            role: Scorer(load_clip(model.model, self.device, model.pretrained), label_space.unseen, template)
+            role: Scorer(model.load(self.device), label_space.unseen, template)
             for role, model, template in (
                 ("discriminator", params.clip.discriminator, params.clip.prompt_template),
                 ("judge", params.clip.judge, params.clip.prompt_template),

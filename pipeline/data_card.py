@@ -11,11 +11,12 @@ import torch
 from tailorset.candidates import SCORERS, Candidates, join_candidates, look_at_images, stored_probabilities
 from tailorset.card import LabelCard, Options, label_card, shown_ids
 from tailorset.card_page import data_uris, render
-from tailorset.clip import Clip, load_clip
 from tailorset.confusions import Photos
 from tailorset.filters import Filter
 from tailorset.generation_report import AT_QUOTA
+from tailorset.hub import origin
 from tailorset.image_set import real_rows
+from tailorset.params import named_models
 from tailorset.plugins import load_plugin
 from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, Stage, atomic_output, run_stage
 from tailorset.verdicts import Precision, ladder_gains, precisions, verdict
@@ -33,7 +34,8 @@ def main() -> None:
         ids = shown_ids(cards)
         generated = data_uris(candidates.table, ids["generated"], SYNTHETIC)
         real = data_uris(pd.read_parquet(REAL / "manifest.parquet"), ids["photos"], REAL)
-        page = render(cards, facts(stage, candidates), generated, real)
+        models = [origin(role, model) for role, model in named_models(stage.params)]
+        page = render(cards, facts(stage, candidates), models, generated, real)
         with atomic_output(PAGE) as path:
             path.write_text(page, encoding="utf-8")
         stage.tracker.log_file(PAGE)
@@ -49,16 +51,11 @@ def read_candidates(stage: Stage) -> Candidates:
     decisions = rule.decide(scores, table["requested"].to_list())
     table["judged"] = [decision.kept for decision in decisions]
     table["judge_confidence"] = [decision.confidence for decision in decisions]
-    clips = {scorer: open_clip(stage, scorer) for scorer in SCORERS}
+    clips = {scorer: getattr(stage.params.clip, scorer).load(stage.device) for scorer in SCORERS}
     template = stage.params.clip.prompt_template
     texts = {scorer: clip.encode_texts(space.names, template) for scorer, clip in clips.items()}
     logits, signatures = look_at_images(table, SYNTHETIC, clips, texts)
     return Candidates(table, space, stored_probabilities(synthetic, space.unseen), logits, signatures)
-
-
-def open_clip(stage: Stage, scorer: str) -> Clip:
-    model = getattr(stage.params.clip, scorer)
-    return load_clip(model.model, stage.device, model.pretrained)
 
 
 def read_photos(stage: Stage) -> Photos:
@@ -121,10 +118,7 @@ def facts(stage: Stage, candidates: Candidates) -> dict[str, object]:
     return {
         "label space": f"{space.name}: {len(space.unseen)} unseen, {len(space.seen)} seen",
         "candidates": f"{len(candidates.table)} drawn, {int(candidates.kept.sum())} kept",
-        "generator": getattr(params.generator.config, "model", params.generator.name),
         "filter": f"{params.filter_images.name}, {rule}",
-        "discriminator": params.clip.discriminator.model,
-        "judge": params.clip.judge.model,
         "hard to draw": f"under quota, or a pass rate below {settings.low_pass_rate:.0%}",
         "near-duplicates": f"pixels correlate by {settings.near_duplicate} or more",
         "worth generating": f"yes if all of the interval lies above {settings.min_gain:g} AP, no if none of it does",

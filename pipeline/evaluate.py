@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tailorset.classifier_training import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
-from tailorset.clip import MEMORY_REMEDY, Clip, load_clip, normalise_scores
+from tailorset.clip import MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.metrics import column_indices, zero_shot_metrics
@@ -39,8 +39,7 @@ def clip_logits(clip: Clip, images: Tensor, text_features: Tensor, batch_size: i
 
 def score_methods(stage: Stage, classifier: Classifier, test: ImageSet) -> list[Method]:
     """Ours, and the classifier's own backbone without any training: raw, by an ensemble of templates, normalised."""
-    backbone = stage.params.train_classifier.config.backbone
-    clip = load_clip(backbone.model, stage.device, backbone.pretrained)
+    clip = stage.params.train_classifier.config.backbone.load(stage.device)
     names, template = stage.label_space.names, stage.params.clip.prompt_template
     logits = clip_logits(clip, test.images, clip.encode_texts(names, template))
     ensemble = clip_logits(clip, test.images, clip.encode_ensemble(names, stage.params.evaluate.templates))

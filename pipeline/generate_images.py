@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from tailorset.allocation import build
-from tailorset.clip import Clip, load_clip
 from tailorset.generation import Row, Studio, generate_shards, passes
 from tailorset.generation_report import outcome_table, plot_pass_rates, save_sheet
 from tailorset.plugins import load_plugin
@@ -62,15 +61,10 @@ def open_studio(stage: Stage) -> Studio:
     params = stage.params
     generator = load_plugin("generators", params.generator.name).build(params.generator.config, stage.device)
     generator.load_adapter(LORA)
-
-    def clip(role: str) -> Clip:
-        model = getattr(params.clip, role)
-        return load_clip(model.model, stage.device, model.pretrained)
-
     return Studio(
         generator=generator,
-        discriminator=clip("discriminator"),
-        judge=clip("judge"),
+        discriminator=params.clip.discriminator.load(stage.device),
+        judge=params.clip.judge.load(stage.device),
         unseen=stage.label_space.unseen,
         prompt_template=params.clip.prompt_template,
         base_seed=params.seed,

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.clip import load_clip
 from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
 from tailorset.out_of_memory import Batches
@@ -82,8 +81,7 @@ def main() -> None:
 
 
 def open_scorer(stage: Stage, role: str) -> Scorer:
-    model = getattr(stage.params.clip, role)
-    clip = load_clip(model.model, stage.device, model.pretrained)
+    clip = getattr(stage.params.clip, role).load(stage.device)
     return Scorer(clip, stage.label_space.unseen, stage.params.clip.prompt_template)
 
 

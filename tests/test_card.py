@@ -17,6 +17,7 @@ from tailorset.candidates import Candidates, join_candidates, stored_probabiliti
 from tailorset.card import LabelCard, Options, label_card, photo_sheet, shown_ids
 from tailorset.card_page import MAX_PX, data_uri, render
 from tailorset.confusions import Photos, confusions
+from tailorset.hub import Origin
 from tailorset.near_duplicates import signature
 from tailorset.records import LabelSpace
 from tailorset.verdicts import Precision, verdict
@@ -37,6 +38,10 @@ DRAWN = [
     (["fish"], False, False, "key"), (["fish"], False, False, "key"),
 ]  # fmt: skip
 TWINS = (0, 2)  # candidates with nearly the same pixels
+MODELS = [
+    Origin("generator", "some/<model>", "c0ffee (the latest)", "mit"),
+    Origin("clip.judge", "x", "local folder", "not stated"),
+]
 OPTIONS = Options(num_shown=4, near_duplicate=0.95, low_pass_rate=0.1)
 
 
@@ -110,7 +115,7 @@ def page(cards: list[LabelCard], **replaced: Any) -> str:
     cards = [dataclasses.replace(cards[0], **replaced), *cards[1:]]
     ids = shown_ids(cards)
     images = dict.fromkeys(ids["generated"] | ids["photos"], "data:image/png;base64,AAAA")
-    return render(cards, {"label space": "small"}, images, images)
+    return render(cards, {"label space": "small"}, MODELS, images, images)
 
 
 def text_of(html: str) -> str:
@@ -180,6 +185,8 @@ def test_the_page_holds_the_facts_of_the_run(cards: list[LabelCard]) -> None:
         "1 pair, 2 images",
         "look-alike",
         "a key nobody drew",
+        "generator some/&lt;model&gt; c0ffee (the latest) mit",
+        "clip.judge x local folder not stated",
         "template",
     ):
         assert fact in text

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from tailorset import cli, doctor
 from tailorset.doctor import Finding
+from tailorset.hub import NamedModel
+from tests.test_hub import cached_repository
 
 
 def examine() -> tuple[int, str]:
@@ -64,7 +66,7 @@ def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) ->
     file.write_bytes(file.read_bytes()[:-40])
     code, output = examine()
     assert code == 1
-    assert "clip.judge.model" in output
+    assert "clip.judge: " in output
     assert "is damaged" in output
     shutil.rmtree(weights / "judge")
     code, output = examine()
@@ -105,15 +107,19 @@ def test_a_device_that_is_not_there_is_an_error_and_an_unsuitable_dtype_a_warnin
 
 def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    found = doctor.hub_weights("generator.model", "some/model")
+    latest, pinned = NamedModel(model="some/model"), NamedModel(model="some/model", revision="v1")
+    found = doctor.hub_weights("generator", latest)
     assert (found.status, "HF_HUB_OFFLINE=0" in found.remedy) == ("warning", True)
-    blobs = tmp_path / "models--some--model" / "blobs"
-    blobs.mkdir(parents=True)
     content = b"weights" * 1000
-    (blobs / hashlib.sha256(content).hexdigest()).write_bytes(content)
-    assert doctor.hub_weights("generator.model", "some/model").status == "ok"
-    (blobs / hashlib.sha256(b"other").hexdigest()).write_bytes(content)
-    found = doctor.hub_weights("generator.model", "some/model")
+    repository = cached_repository(tmp_path, {"main": "a" * 40}, content)
+    found = doctor.hub_weights("generator", latest)
+    assert (found.status, "the latest (commit aaaaaaaaaaaa)" in found.text) == ("ok", True)
+    found = doctor.hub_weights("generator", pinned)
+    assert (found.status, "revision v1, is not downloaded" in found.text) == ("warning", True)
+    cached_repository(tmp_path, {"v1": "b" * 40}, content)
+    assert "revision v1 (commit bbbbbbbbbbbb)" in doctor.hub_weights("generator", pinned).text
+    (repository / "blobs" / hashlib.sha256(b"other").hexdigest()).write_bytes(content)
+    found = doctor.hub_weights("generator", latest)
     assert (found.status, "is damaged" in found.text) == ("error", True)
 
 

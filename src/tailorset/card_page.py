@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from tailorset.card import LabelCard, hardest_first
+from tailorset.hub import Origin
 from tailorset.shards import encode_png, load_images
 
 TEMPLATE = "card_page.html"
@@ -22,12 +23,14 @@ MAX_PX = 128  # larger images are shown as thumbnails of this size
 def render(
     cards: Sequence[LabelCard],
     facts: Mapping[str, object],
+    models: Sequence[Origin],
     generated: Mapping[str, str],
     photos: Mapping[str, str],
 ) -> str:
     """The page: labels that are hard to draw first.
 
-    facts: settings to state at its head. generated, photos: image id -> data URI of every image the cards show.
+    facts: settings to state at its head. models: those that were used.
+    generated, photos: image id -> data URI of every image the cards show.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -37,7 +40,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "signed": signed}
-    context = {"cards": hardest_first(cards), "facts": facts, "widest": widest_gain(cards)}
+    context = {"cards": hardest_first(cards), "facts": facts, "models": models, "widest": widest_gain(cards)}
     return environment.get_template(TEMPLATE).render(context, generated=generated, photos=photos) + "\n"
 
 

@@ -7,23 +7,23 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import psutil
 from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
 from tailorset.datasets import folder
-from tailorset.params import Params, contradictions, load_params
+from tailorset.hub import NamedModel, cached_commit
+from tailorset.params import Params, contradictions, load_params, named_models
 from tailorset.records import LabelSpace
 
 GIB = 1 << 30
 MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
 PINS = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 Status = Literal["ok", "warning", "error"]
 
 
@@ -133,23 +133,13 @@ def data_paths(config: BaseModel) -> Iterator[Finding]:
 
 def weights(params: Params) -> Iterator[Finding]:
     """Whether every model that params.yaml names is there and whole."""
-    for key, name in model_names(params.model_dump(mode="json")):
-        folder = Path(name.removeprefix("local-dir:"))
-        if name.startswith("local-dir:") or folder.is_dir():
-            yield local_weights(key, folder)
-        elif HUB_NAME.fullmatch(name):
-            yield hub_weights(key, name)
+    for key, model in named_models(params):
+        if model.folder:
+            yield local_weights(key, model.folder)
+        elif model.repository:
+            yield hub_weights(key, model)
         else:
-            yield Finding("ok", "weights", f"{key}: open_clip's {name}; it is downloaded or cached on first use")
-
-
-def model_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value) of every `model` in params.yaml."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from model_names(value, prefix if key == "config" else f"{prefix}{key}.")
-        elif key == "model" and isinstance(value, str):
-            yield f"{prefix}{key}", value
+            yield Finding("ok", "weights", f"{key}: {model.title}; it is downloaded or cached on first use")
 
 
 def local_weights(key: str, folder: Path) -> Finding:
@@ -180,15 +170,18 @@ def git_changes(folder: Path) -> str:
     return ", ".join(line.split()[-1] for line in answer.stdout.splitlines()) if answer.returncode == 0 else ""
 
 
-def hub_weights(key: str, name: str) -> Finding:
+def hub_weights(key: str, model: NamedModel) -> Finding:
     """Files of a hub model in the cache: each large one is named by the sha256 of what it must hold."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    blobs = Path(HF_HUB_CACHE) / f"models--{name.replace('/', '--')}" / "blobs"
+    repository = str(model.repository)
+    blobs = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
     files = [file for file in blobs.glob("*") if re.fullmatch(r"[0-9a-f]{64}", file.name)] if blobs.is_dir() else []
-    if not files:
+    commit = cached_commit(repository, model.revision)
+    wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
+    if not files or not commit:
         return Finding(
-            "warning", "weights", f"{key}: {name} is not downloaded", "`HF_HUB_OFFLINE=0 make run` downloads it"
+            "warning", "weights", f"{key}: {wanted}, is not downloaded", "`HF_HUB_OFFLINE=0 make run` downloads it"
         )
     for file in files:
         with file.open("rb") as stream:
@@ -196,4 +189,5 @@ def hub_weights(key: str, name: str) -> Finding:
                 return Finding(
                     "error", "weights", f"{key}: {file} is damaged", "delete it and download the model again"
                 )
-    return Finding("ok", "weights", f"{key}: {name}, {sum(file.stat().st_size for file in files) / GIB:.1f} GiB, whole")
+    size = sum(file.stat().st_size for file in files) / GIB
+    return Finding("ok", "weights", f"{key}: {wanted} (commit {commit[:12]}), {size:.1f} GiB, whole")

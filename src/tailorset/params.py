@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
+from tailorset.clip import OpenClip
+from tailorset.hub import NamedModel
 from tailorset.plugins import check_keys, faults, plugin_config, unknown
 from tailorset.records import MIN_UNSEEN, LabelSpace
 
@@ -45,11 +47,8 @@ class PluginBlock(Block):
         return {"name": values["name"], "config": config} | {key: values[key] for key in own & set(values)}
 
 
-class ClipModel(Block):
-    """An open_clip model: `model` is a name or local-dir:FOLDER, `pretrained` the tag of its weights."""
-
-    model: str
-    pretrained: str | None = None
+class ClipModel(OpenClip, Block):
+    """An open_clip model; an unknown key is an error as everywhere here."""
 
 
 class Clip(Block):
@@ -198,6 +197,15 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ValueError(f"{path} is not valid:\n" + faults(error)) from None
+
+
+def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, NamedModel]]:
+    """(dotted key, model) of every model that a file of settings names."""
+    for key, value in block:
+        if isinstance(value, NamedModel):
+            yield f"{prefix}{key}".removesuffix(".config"), value
+        elif isinstance(value, BaseModel):
+            yield from named_models(value, prefix if key == "config" else f"{prefix}{key}.")
 
 
 def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:

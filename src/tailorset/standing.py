@@ -9,8 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from tailorset.doctor import model_names
-from tailorset.params import Params
+from tailorset.params import Params, named_models
 
 REPORTS = Path("reports")
 ROWS = {"raw CLIP": "baseline/clip/", "normalised CLIP": "baseline/clip_normalised/", "ours": ""}
@@ -60,8 +59,7 @@ def results_line() -> str:
 
 def weights_line(params: Params) -> str:
     """Local models only; `tailorset doctor` examines all of them."""
-    names = [name for _, name in model_names(params.model_dump(mode="json"))]
-    folders = [Path(name.removeprefix("local-dir:")) for name in names if name.startswith(("local-dir:", "models/"))]
+    folders = [model.folder for _, model in named_models(params) if model.folder]
     missing = [str(folder) for folder in folders if not any(folder.glob("*"))]
     return f"MISSING: {', '.join(missing)}: git checkout them" if missing else f"{len(folders)} local models present"
 

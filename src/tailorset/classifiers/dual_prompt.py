@@ -22,7 +22,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from tailorset.calibration import Calibration
 from tailorset.classifier_training import REMEDY, TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
-from tailorset.clip import load_clip
+from tailorset.clip import Clip, OpenClip
 from tailorset.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.fusion import fuse
 from tailorset.label_prompts import LabelPrompts
@@ -30,17 +30,8 @@ from tailorset.out_of_memory import Batches
 from tailorset.records import LabelSpace
 
 
-class Backbone(BaseModel):
-    """An open_clip model: its name or local-dir:FOLDER, and the tag of its weights where it has one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    pretrained: str | None = None
-
-
 class Config(TrainingConfig):
-    backbone: Backbone
+    backbone: OpenClip
     num_context_tokens: int = Field(16, ge=1)  # 64 in the paper; must leave room for the longest label
     template: str = Field("a photo of a {}", pattern=r"\{\}")  # wording of the zero-shot start
     fusion: bool = True
@@ -216,15 +207,27 @@ def build(config: Config, label_space: LabelSpace, device: torch.device | str = 
     Raises:
         ValueError: the backbone is missing or unsuitable, or the contexts do not fit beside a label.
     """
-    import open_clip
+    return on_clip(config, label_space, config.backbone.load(device))
 
-    clip = load_clip(config.backbone.model, device, config.backbone.pretrained)
-    tokenizer = open_clip.get_tokenizer(config.backbone.model)
-    prompts = LabelPrompts(clip.model, tokenizer, label_space.names, config.num_context_tokens, config.template)
+
+def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
+    """The same on a backbone that is loaded already.
+
+    Raises:
+        ValueError: the backbone is unsuitable, or the contexts do not fit beside a label.
+    """
+    prompts = LabelPrompts(clip.model, clip.tokenizer, label_space.names, config.num_context_tokens, config.template)
     prompts.residual.requires_grad_(config.label_residual_learning_rate > 0)
-    visual = clip.model.visual.to(memory_format=torch.channels_last)
-    vision = _vision(config.backbone.model, visual, clip.image_px)
-    return DualPrompt(config, label_space, visual, vision, clip.logit_scale, prompts).to(device)
+    visual: Any = clip.model.visual.to(memory_format=torch.channels_last)
+    vision = Vision(
+        embed_dim=clip.architecture["embed_dim"],
+        quick_gelu=clip.architecture.get("quick_gelu", False),
+        vision_cfg=clip.architecture["vision_cfg"],
+        mean=visual.preprocess_cfg["mean"],
+        std=visual.preprocess_cfg["std"],
+        image_px=clip.image_px,
+    )
+    return DualPrompt(config, label_space, visual, vision, clip.logit_scale, prompts).to(clip.device)
 
 
 def load(folder: Path, device: torch.device) -> DualPrompt:
@@ -247,17 +250,3 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no usable classifier ({error}): run `dvc repro train_classifier`") from error
     return classifier.to(device).eval()
-
-
-def _vision(model: str, visual: Any, image_px: int) -> Vision:
-    import open_clip
-
-    description = open_clip.get_model_config(model)
-    return Vision(
-        embed_dim=description["embed_dim"],
-        quick_gelu=description.get("quick_gelu", False),
-        vision_cfg=description["vision_cfg"],
-        mean=visual.preprocess_cfg["mean"],
-        std=visual.preprocess_cfg["std"],
-        image_px=image_px,
-    )

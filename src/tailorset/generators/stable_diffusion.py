@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tailorset.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
 
 SCHEDULERS = {
@@ -29,8 +30,8 @@ REMEDY = (
 )
 
 
-class Config(BaseModel):
-    """model: folder or hub id. image_px: side of the images, a multiple of the VAE's factor.
+class Config(NamedModel):
+    """image_px: side of the images, a multiple of the VAE's factor.
 
     guidance_scale: 1 or less switches guidance off and halves the cost. freeze_negative: the negative prompt keeps the
     text states it has without an adapter, in tuning and in drawing, and only prompts get a gradient. dtype: of the
@@ -41,8 +42,6 @@ class Config(BaseModel):
     plainest.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    model: str = Field(min_length=1)
     image_px: int = Field(gt=0)
     guidance_scale: float = Field(default=7.5, ge=0)
     negative_prompt: str = ""
@@ -217,7 +216,7 @@ def build(config: Config, device: torch.device | str) -> StableDiffusion:
     Raises:
         ValueError: the folder or hub id is missing, is no Stable Diffusion, or its weights are damaged or incomplete.
     """
-    return StableDiffusion(config, load_components(config.model, getattr(torch, config.dtype)), device)
+    return StableDiffusion(config, load_components(config.model, getattr(torch, config.dtype), config.revision), device)
 
 
 def _frozen(module: nn.Module, device: torch.device | str) -> nn.Module:
@@ -233,7 +232,7 @@ def _latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
     return unet.config.in_channels, image_px // factor, image_px // factor
 
 
-def load_components(model: str, unet_dtype: torch.dtype) -> Components:
+def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = None) -> Components:
     """Read all parts from a folder or hub id, all but the UNet in float32; only safetensors are read.
 
     Tensors that a file lacks are refused: diffusers and transformers fill them with random numbers and only warn.
@@ -244,22 +243,25 @@ def load_components(model: str, unet_dtype: torch.dtype) -> Components:
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    kind = _guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model))["_class_name"]
-    if kind != "StableDiffusionPipeline":
+    pinned = {"revision": revision}
+    index = _guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
+    if (kind := index["_class_name"]) != "StableDiffusionPipeline":
         raise ValueError(f"generator.model {model!r} is a {kind}, but this plug-in draws with StableDiffusionPipeline")
     _check_files(Path(model))
     return Components(
-        _guarded(model, "tokenizer", lambda: CLIPTokenizer.from_pretrained(model, subfolder="tokenizer")),
-        _weights(model, "text_encoder", CLIPTextModel, torch.float32),
-        _weights(model, "unet", UNet2DConditionModel, unet_dtype),
-        _weights(model, "vae", AutoencoderKL, torch.float32),
-        _guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler")),
+        _guarded(model, "tokenizer", lambda: CLIPTokenizer.from_pretrained(model, subfolder="tokenizer", **pinned)),
+        _weights(model, "text_encoder", CLIPTextModel, torch.float32, revision),
+        _weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
+        _weights(model, "vae", AutoencoderKL, torch.float32, revision),
+        _guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
     )
 
 
-def _weights(model: str, part: str, kind: Any, dtype: torch.dtype) -> nn.Module:
+def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:
     name = "dtype" if part == "text_encoder" else "torch_dtype"  # transformers and diffusers disagree
-    options = {"subfolder": part, "use_safetensors": True, "output_loading_info": True, name: dtype}
+    options = {
+        "subfolder": part, "revision": revision, "use_safetensors": True, "output_loading_info": True, name: dtype
+    }  # fmt: skip
     module, info = _guarded(model, part, lambda: kind.from_pretrained(model, **options))
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:

@@ -9,9 +9,10 @@ import logging
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from tailorset.hub import NamedModel
 from tailorset.out_of_memory import Batches
 from tailorset.painter import Dialogue
 
@@ -19,15 +20,12 @@ MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
 CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
 
 
-class Config(BaseModel):
-    """model: a folder or a name on the Hugging Face hub, with chat template and safetensors weights.
+class Config(NamedModel):
+    """model: with chat template and safetensors weights.
 
     temperature and top_p: 0.6 and 0.9 are the published values; lower is more obedient and less diverse.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    model: str
-    revision: str | None = None
     quantization: Literal["none", "8bit", "4bit"] = "none"
     temperature: float = Field(default=0.6, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)

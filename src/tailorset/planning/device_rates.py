@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.classifiers import Classifier
-from tailorset.clip import Clip, load_clip
 from tailorset.datasets import Dataset
 from tailorset.generation import Studio, passes
 from tailorset.image_set import ImageSet, load_image_set
@@ -84,7 +83,7 @@ class Bench:
         """A batch of images drawn, scored and encoded; then tuning updates with the same generator."""
         params, block = self.params, self.params.generate_images
         generator = load_plugin("generators", params.generator.name).build(params.generator.config, self.device)
-        discriminator, judge = self._clip("discriminator"), self._clip("judge")
+        discriminator, judge = (clip.load(self.device) for clip in (params.clip.discriminator, params.clip.judge))
         unseen, template = self.label_space.unseen, params.clip.prompt_template
         steps, size = block.num_inference_steps, block.batch_size
         studio = Studio(generator, discriminator, judge, unseen, template, params.seed, steps, size)
@@ -141,10 +140,6 @@ class Bench:
             labels = self.label_space.names
             targets = torch.tensor([[photo.targets.get(name, -1) for name in labels] for photo in self.photos])
             return load_image_set(pd.DataFrame(rows), targets, Path(folder), image_px)
-
-    def _clip(self, role: str) -> Clip:
-        model = getattr(self.params.clip, role)
-        return load_clip(model.model, self.device, model.pretrained)
 
 
 def _draws(prompts: Sequence[Prompt], count: int) -> list[Draw]:
