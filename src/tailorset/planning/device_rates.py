@@ -17,7 +17,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
-from tailorset.classifiers import Classifier
 from tailorset.datasets import Dataset
 from tailorset.generation import Studio, passes
 from tailorset.image_set import ImageSet, load_image_set
@@ -118,7 +117,7 @@ class Bench:
         block = self.params.train_classifier
         config = block.config
         assert isinstance(config, TrainingConfig)
-        classifier: Classifier = load_plugin("classifiers", block.name).build(config, self.label_space, self.device)
+        classifier: Any = load_plugin("classifiers", block.name).build(config, self.label_space, self.device)
         yield "image read", Cost(_timed(lambda: self._decoded(classifier.image_px)) / len(self.photos))
         photos = self._decoded(classifier.image_px)
         count = 2 * config.batch_size

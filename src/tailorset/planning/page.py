@@ -18,7 +18,7 @@ def plan_table(plan: Plan, last: Mapping[str, float]) -> Table:
     for column in ("work", "time", "TFLOP", "disk", "last run"):
         table.add_column(column, justify="right")
     for name in plan.stages:
-        parts = [f"{work.count:,.0f} {_plural(work.unit)}" for work in plan.work if work.stage == name]
+        parts = [f"{work.amount:,.0f} {_plural(work.unit)}" for work in plan.work if work.stage == name]
         table.add_row(name, "\n".join(parts), *_cells(plan.stage(name)), _clock(last[name]) if name in last else "-")
     table.add_row("starting", f"{len(plan.stages)} stages", *_cells(plan.starts), "-", end_section=True)
     known = all(name in last for name in plan.stages)

@@ -69,7 +69,7 @@ class Plan:
 
     def stage(self, name: str) -> Cost:
         """What a stage takes once it has started."""
-        return total(self.unit_costs[work.unit].times(work.count) for work in self.work if work.stage == name)
+        return total(self.unit_costs[work.unit].times(work.amount) for work in self.work if work.stage == name)
 
     @property
     def starts(self) -> Cost:

@@ -22,7 +22,7 @@ class Work(NamedTuple):
 
     stage: str
     unit: str
-    count: float
+    amount: float
 
 
 class Cost(NamedTuple):
