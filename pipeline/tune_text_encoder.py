@@ -143,8 +143,9 @@ def evaluate(
     images = torch.cat(list(draw(tuner.generator, prompts[own], stage.params.seed, steps, batches, "early stop")))
 
     def accepted_by(scorer: Scorer) -> float:
-        num_accepted = len(images) * acceptance(scorer, images, prompts[own])
-        return round(processes.total(weight * num_accepted, stage.device)) / len(prompts)
+        share = weight * len(images) / len(prompts)
+        accepted = processes.total(share * acceptance(scorer, images, prompts[own]), stage.device)
+        return round(accepted, 9)  # equal shares stay equal, however they were added up
 
     accepted = {role: accepted_by(scorer) for role, scorer in scorers.items()}
     progress.evaluations.append(latest := Evaluation(len(progress.updates), **accepted))

@@ -112,7 +112,7 @@ def _train_epoch(
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()
-        processes.add_up(weight.grad for optimizer in optimizers.values() for weight in learned_weights(optimizer))
+        processes.add_up(weight.grad for optimizer in optimizers.values() for weight in _weights_of(optimizer))
         for optimizer in optimizers.values():
             optimizer.step()
         losses.append(processes.total(float(loss.detach()), loss.device))
@@ -137,7 +137,7 @@ def _batch_loss(
     return weight * annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
 
 
-def learned_weights(optimizer: Optimizer) -> list[Tensor]:
+def _weights_of(optimizer: Optimizer) -> list[Tensor]:
     """What an optimiser changes."""
     return [weight for group in optimizer.param_groups for weight in group["params"]]
 

@@ -36,9 +36,8 @@ FILTERED = Path("data/filtered")
 CLASSIFIER = Path("models/classifier")
 THRESHOLDS = Path("models/thresholds.json")
 REPORTS = Path("reports")
-log = logging.getLogger(__name__)
-
 REMEDY = "name smaller or more quantised models in params.yaml"
+log = logging.getLogger(__name__)
 
 
 class Stage:
@@ -145,11 +144,11 @@ def meet_processes(params: Params) -> None:
             raise ValueError(f"num_processes is {params.num_processes}: choose 1 to {num_gpus}, the GPUs there are")
         processes.relaunch(params.num_processes)
     processes.join(device)
-    if processes.count() > 1:
-        log.info("%d processes share this stage", processes.count())
     if processes.rank():  # process 0 says it for all
         _log_plainly(logging.ERROR)
         tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    if processes.count() > 1:
+        log.info("%d processes share this stage", processes.count())
 
 
 def project_root() -> Path:

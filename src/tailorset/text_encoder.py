@@ -251,7 +251,7 @@ def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_
     batches = Batches(batch_size, "scoring", CLIP_REMEDY)
     parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
     weakest = torch.cat([part for _, part in parts])
-    return float((weakest > ACCEPTED_ABOVE).float().mean())
+    return float((weakest > ACCEPTED_ABOVE).double().mean())
 
 
 def _trailing_skips(history: Sequence[Update]) -> int:
