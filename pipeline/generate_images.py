@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    with run_stage("generate_images") as stage:
+    with run_stage("generate_images", parallel=True) as stage:
         settings = stage.params.generate_images
         prompts = [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
         allocation = build(seed=stage.params.seed, **settings.allocation.model_dump())
@@ -29,9 +29,10 @@ def main() -> None:
         planner = QuotaPlanner(stage.label_space.unseen, prompts, quota, budget, allocation, settings.weakness)
         store = ShardStore(stage.work_dir)
         rows = draw_all(stage, planner, store)
-        with atomic_output(SYNTHETIC) as folder:
-            store.assemble(rows, folder)
-        report(stage, planner, rows)
+        if stage.is_main:
+            with atomic_output(SYNTHETIC) as folder:
+                store.assemble(rows, folder)
+            report(stage, planner, rows)
 
 
 def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> list[Row]:
@@ -40,13 +41,17 @@ def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> list[Row
     kept, studio = dict.fromkeys(planner.labels, 0), open_studio(stage)
     with tqdm(total=settings.max_images, desc="generate_images (at most)", unit="image") as bar:
         shards = generate_shards(
-            studio, planner, settings.quota_threshold, settings.shard_size, store.finished_rows, bar.update
+            studio,
+            planner,
+            settings.quota_threshold,
+            settings.shard_size,
+            store.finished_rows,
+            store.keep,
+            bar.update,
         )
         for shard in shards:
             if shard.samples is None:
                 bar.update(len(shard.rows))
-            else:
-                store.keep(shard)
             rows += shard.rows
             for row, passed in zip(shard.rows, shard.passed, strict=True):
                 for label in row["labels"]:

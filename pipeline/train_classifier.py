@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from tailorset import processes
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.classifiers import Classifier
@@ -93,35 +94,43 @@ def fit(
     work_dir: Path,
     stage: Stage | None = None,
 ) -> History:
-    """Train all epochs, or those after the last one stored in `work_dir`; leaves the best one in the classifier."""
+    """Train all epochs, or those after the last one stored in `work_dir`; leaves the best one in the classifier.
+
+    Several processes share the batches; process 0 alone stores.
+    """
+    is_main = processes.rank() == 0
     sample = calibration_sample(len(data), seed)
     classifier.calibrate(data.pixels(sample), data.targets[sample])
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()}
     last, best, log = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))
     first_epoch = load_checkpoint(last, **parts)
+    processes.alike([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
     if first_epoch:
         history: History = json.loads(log.read_text(encoding="utf-8"))[: first_epoch + 1]
     else:
         history = [validate(classifier, val, label_space)]
-        save_checkpoint(best, 0, **learned)
+        if is_main:
+            save_checkpoint(best, 0, **learned)
     epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch)
     for epoch, training in enumerate(epochs, first_epoch + 1):
         history.append(validate(classifier, val, label_space) | training)
-        if best_epoch(history) == epoch:
-            save_checkpoint(best, epoch, **learned)
-        with atomic_output(log) as partial:
-            partial.write_text(json.dumps(history), encoding="utf-8")
-        save_checkpoint(last, epoch, **parts)  # last: what comes before it is redone after a kill
+        if is_main:
+            if best_epoch(history) == epoch:
+                save_checkpoint(best, epoch, **learned)
+            with atomic_output(log) as partial:
+                partial.write_text(json.dumps(history), encoding="utf-8")
+            save_checkpoint(last, epoch, **parts)  # last: what comes before it is redone after a kill
         if stage:
             stage.log_metrics(history[-1], step=epoch)
+    processes.wait()  # for the best checkpoint
     load_checkpoint(best, **learned)
     classifier.train().eval()  # the label features follow the contexts
     return history
 
 
 def main() -> None:
-    with run_stage("train_classifier") as stage:
+    with run_stage("train_classifier", parallel=True) as stage:
         block = stage.params.train_classifier
         config, label_space = block.config, stage.label_space
         assert isinstance(config, TrainingConfig)
@@ -132,6 +141,8 @@ def main() -> None:
         data = epoch_images(images, block.synthetic_repeats)
         history = fit(classifier, data, val, label_space, config, stage.params.seed, stage.work_dir, stage)
 
+        if not stage.is_main:
+            return
         with atomic_output(CLASSIFIER) as folder:
             classifier.save(folder)
         chosen = best_epoch(history)

@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from tailorset import processes
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
@@ -59,7 +60,7 @@ class Progress:
 
 
 def main() -> None:
-    with run_stage("tune_text_encoder") as stage:
+    with run_stage("tune_text_encoder", parallel=True) as stage:
         settings = stage.params.tune_text_encoder
         prompts = [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
         tuning, held_out = split_prompts(prompts, settings.held_out_prompts, stage.params.seed)
@@ -72,6 +73,8 @@ def main() -> None:
         before = draw_all(stage, generator, shown, batches, "before")
         progress = tune(stage, generator, scorers, tuning, held_out, batches) if settings.num_updates else Progress()
         kept = best(progress.evaluations).update if progress.evaluations else 0
+        if not stage.is_main:
+            return
         after = draw_all(stage, generator, shown, batches, "after") if kept else before
         with atomic_output(LORA) as folder:
             if kept:
@@ -110,6 +113,7 @@ def tune(
     settings = Settings(**block.model_dump(include=set(Settings.__dataclass_fields__)))
     tuner = Tuner(generator, scorers["discriminator"], prompts, settings, stage.params.seed)
     progress = restore(stage.work_dir, tuner)
+    processes.wait()  # nobody writes a checkpoint that another has yet to read
     done, updates = progress.updates, tuner.updates(progress.updates)
     if not progress.evaluations:
         evaluate(stage, tuner, scorers, held_out, batches, progress)
@@ -121,12 +125,13 @@ def tune(
             )
             if len(done) % block.evaluate_every == 0 or len(done) == block.num_updates:
                 evaluate(stage, tuner, scorers, held_out, batches, progress)
-                keep(stage.work_dir, tuner, progress)
+                keep(stage, tuner, progress)
             elif len(done) % block.checkpoint_every == 0:
-                keep(stage.work_dir, tuner, progress)
+                keep(stage, tuner, progress)
             bar.update()
             bar.set_postfix(loss=f"{record.loss:.3f}", acceptance=f"{record.acceptance:.2f}")
     stage.log_metrics({"tune/micro_batch": tuner.batches.size})
+    processes.wait()  # for the last checkpoint
     load_checkpoint(stage.work_dir / BEST, adapter=tuner.adapter)
     return progress
 
@@ -141,17 +146,27 @@ def evaluate(
 ) -> None:
     """One image of each held-out prompt, none of those of the final measurement, by both CLIPs."""
     steps = tuner.settings.num_inference_steps
-    images = torch.cat(list(draw(tuner.generator, prompts, stage.params.seed, steps, batches, "early stop")))
-    accepted = {role: acceptance(scorer, images, prompts) for role, scorer in scorers.items()}
+    own, weight = processes.share(len(prompts))
+    images = torch.cat(list(draw(tuner.generator, prompts[own], stage.params.seed, steps, batches, "early stop")))
+
+    def accepted_by(scorer: Scorer) -> float:
+        share = weight * len(images) / len(prompts)
+        accepted = processes.total(share * acceptance(scorer, images, prompts[own]), stage.device)
+        return round(accepted, 9)  # equal shares stay equal, however they were added up
+
+    accepted = {role: accepted_by(scorer) for role, scorer in scorers.items()}
     progress.evaluations.append(latest := Evaluation(len(progress.updates), **accepted))
-    if best(progress.evaluations) is latest:
+    if best(progress.evaluations) is latest and stage.is_main:
         save_checkpoint(stage.work_dir / BEST, latest.update, adapter=tuner.adapter)
     gauge = {"tune/reward_hacking": reward_hacking(progress.evaluations[0], latest)}
     stage.log_metrics({f"tune/held_out/{role}": share for role, share in accepted.items()} | gauge, step=latest.update)
 
 
-def keep(work_dir: Path, tuner: Tuner, progress: Progress) -> None:
+def keep(stage: Stage, tuner: Tuner, progress: Progress) -> None:
     """The history first: a kill in between leaves it longer than the checkpoint, and `restore` cuts it."""
+    if not stage.is_main:
+        return
+    work_dir = stage.work_dir
     partial = work_dir / "history.json.partial"
     partial.write_text(json.dumps(asdict(progress)))
     os.replace(partial, work_dir / "history.json")

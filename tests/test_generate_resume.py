@@ -120,6 +120,23 @@ def test_killed_and_restarted_equals_uninterrupted(generation_project: Path, dra
     assert not list(generation_project.glob(".work/generate_images/*"))
 
 
+@pytest.mark.timeout(1800)
+def test_two_processes_killed_and_restarted_make_the_same_bytes(generation_project: Path) -> None:
+    run_stage_script()
+    expected = products(generation_project)
+    _remove_products(generation_project)
+    params = yaml.safe_load(Path("params.yaml").read_text()) | {"num_processes": 2}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+
+    assert len(run_and_kill(generation_project, after_shard=2)) >= 2
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    answer = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert answer.stderr.count("2 processes share this stage") == 1
+    assert products(generation_project) == expected
+    assert not list(generation_project.glob(".work/generate_images/*"))
+
+
 def _remove_products(folder: Path) -> None:
     for product in PRODUCTS:
         (folder / product).rename(folder / f"first-{product.replace('/', '-')}")

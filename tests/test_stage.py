@@ -69,6 +69,13 @@ def test_an_unknown_stage_lists_the_choices(stage_files: Path) -> None:
         stage_definition("filtr")
 
 
+def test_a_stage_that_cannot_be_shared_is_left_to_process_0(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as ended, run_stage("filter_images"):
+        pytest.fail("process 1 did the work of process 0")
+    assert not ended.value.code
+
+
 def test_memory_that_runs_out_in_a_stage_is_explained(project: Path) -> None:
     with pytest.raises(MemoryError, match=r"filter_images: out of memory.*name smaller"), run_stage("filter_images"):
         raise torch.OutOfMemoryError("CUDA out of memory")

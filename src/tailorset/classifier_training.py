@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from tailorset import processes
 from tailorset.augment import AugmentConfig, augment
 from tailorset.image_set import ImageSet, Mixture
 from tailorset.losses import asymmetric_loss
@@ -111,9 +112,10 @@ def _train_epoch(
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()
+        processes.add_up(weight.grad for optimizer in optimizers.values() for weight in _weights_of(optimizer))
         for optimizer in optimizers.values():
             optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(processes.total(float(loss.detach()), loss.device))
     return sum(losses) / len(losses)
 
 
@@ -126,10 +128,18 @@ def _batch_loss(
     seed: int,
     epoch: int,
 ) -> Tensor:
+    """This process's share of the batch's mean loss."""
+    own, weight = processes.share(len(batch))
+    weight, batch = weight * len(batch[own]) / len(batch), batch[own]
     seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in batch]
     images = augment(data.pixels(batch), seeds, config)
     probabilities = classifier(images, columns)  # (B, len(columns))
-    return annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
+    return weight * annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
+
+
+def _weights_of(optimizer: Optimizer) -> list[Tensor]:
+    """What an optimiser changes."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def annotated_loss(probabilities: Tensor, targets: Tensor, config: TrainingConfig) -> Tensor:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from tailorset.batch_norm import BatchNorm
+
 if TYPE_CHECKING:
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import VisionTransformer
@@ -36,7 +38,7 @@ class GlobalBranch(nn.Module):
         self.broadcast = nn.Linear(2 * reduced, num_heads)
         self.value = nn.Linear(reduced, values, bias=False)
         self.output = nn.Linear(values, channels, bias=False)
-        self.norm = nn.BatchNorm1d(channels)
+        self.norm = BatchNorm(channels)
         nn.init.normal_(self.norm.weight, std=NEAR_ZERO)
 
     def forward(self, x: Tensor) -> Tensor:

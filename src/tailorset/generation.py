@@ -14,6 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tailorset import processes
 from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.losses import grouped_softmax
 from tailorset.out_of_memory import Batches
@@ -169,24 +170,46 @@ def generate_shards(
     quota_threshold: float,
     shard_size: int,
     finished_rows: Callable[[str], list[Row] | None] = lambda name: None,
+    keep: Callable[[Shard], object] = lambda shard: None,
     on_batch: Callable[[int], object] = lambda num_images: None,
 ) -> Iterator[Shard]:
     """Yield shard after shard until every label has its quota or the budget is spent.
 
     finished_rows: rows of a shard that an interrupted run left intact, or None; such a shard is not drawn again, unless
-    it holds other images than planned. on_batch: called with the number of images of each batch, for progress.
-    `planner` has counted every round whose last shard was taken from the iterator.
+    it holds other images than planned. keep: is given each shard that was drawn. on_batch: called with the number of
+    images of each batch, for progress. `planner` has counted every round whose last shard was taken from the iterator.
+
+    Several processes draw one shard each at a time, and find the others' by `finished_rows`: all yield all shards.
     """
+
+    def shard(name: str, rows: list[Row], samples: list[tuple[str, bytes]] | None) -> Shard:
+        return Shard(name, rows, passes(rows, studio.unseen, quota_threshold).tolist(), samples)
+
+    def found(name: str, part: Sequence[Draw]) -> Shard | None:
+        rows = finished_rows(name)
+        as_planned = rows is not None and [row["image_id"] for row in rows] == [draw.image_id for draw in part]
+        return shard(name, rows, None) if rows is not None and as_planned else None
+
+    def drawn(name: str, part: Sequence[Draw]) -> Shard:
+        made = shard(name, *studio.draw_shard(name, part, on_batch))
+        keep(made)
+        return made
+
     num_shards = 0
     while draws := planner.plan_round():
         passed: list[bool] = []
-        for start in range(0, len(draws), shard_size):
-            part, name = draws[start : start + shard_size], f"synthetic-{num_shards:05d}.tar"
-            samples, rows = None, finished_rows(name)
-            if rows is None or [row["image_id"] for row in rows] != [draw.image_id for draw in part]:
-                rows, samples = studio.draw_shard(name, part, on_batch)
-            shard = Shard(name, rows, passes(rows, studio.unseen, quota_threshold).tolist(), samples)
-            num_shards, passed = num_shards + 1, passed + shard.passed
-            if len(passed) == len(draws):
-                planner.record(draws, passed)
-            yield shard
+        parts = [draws[start : start + shard_size] for start in range(0, len(draws), shard_size)]
+        named = [(f"synthetic-{number:05d}.tar", part) for number, part in enumerate(parts, num_shards)]
+        for start in range(0, len(named), processes.count()):
+            wave = named[start : start + processes.count()]
+            own = {name: found(name, part) or drawn(name, part) for name, part in wave[processes.rank() :][:1]}
+            processes.wait()
+            for name, part in wave:
+                made = own.get(name) or found(name, part)
+                if made is None:
+                    raise ValueError(f"{name} of another process is not here: all processes need the same .work folder")
+                passed += made.passed
+                if len(passed) == len(draws):
+                    planner.record(draws, passed)
+                yield made
+        num_shards += len(parts)

@@ -67,7 +67,7 @@ class Batches:
         elif self.fallback:
             self.fallback()
             self.fallback = None
-            log.warning("%s: out of memory with one at a time, now in the slower way (%s)", self.what, reason)
+            log.warning("%s: out of memory with one at a time, now trying the slowest way (%s)", self.what, reason)
         else:
             raise MemoryError(f"{self.what}: not even one at a time fits ({reason}); {self.remedy}{BUDGET}")
         free_memory()

@@ -169,6 +169,7 @@ class Params(Block):
 
     seed: int
     device: Literal["auto", "cpu", "cuda"]
+    num_processes: int = Field(default=1, ge=1)
     memory_budget_gb: Annotated[float, Field(gt=0)] | None = None
     label_space: Path
     max_hours: float | None = Field(None, gt=0)

@@ -14,12 +14,14 @@ import re
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partialmethod
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
+from tailorset import processes
 from tailorset.out_of_memory import GB, enforce_budget, explained
 from tailorset.params import Params, contradictions, flatten, load_params, read_yaml
 from tailorset.plugins import unknown
@@ -36,6 +38,7 @@ CLASSIFIER = Path("models/classifier")
 THRESHOLDS = Path("models/thresholds.json")
 REPORTS = Path("reports")
 REMEDY = "name smaller or more quantised models in params.yaml"
+log = logging.getLogger(__name__)
 
 
 class Stage:
@@ -62,6 +65,11 @@ class Stage:
         device = resolve_device(self.params.device)
         enforce_budget(self.params.memory_budget_gb, device)
         return device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the stage's outputs; of several that `accelerate launch` started, one does."""
+        return processes.rank() == 0
 
     @property
     def report_dir(self) -> Path:
@@ -92,8 +100,11 @@ class Stage:
 
 
 @contextlib.contextmanager
-def run_stage(name: str) -> Iterator[Stage]:
+def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     """Open a stage: read params.yaml, seed, open its MLflow run and its resume folder; tidy up when it succeeds.
+
+    parallel: several processes share the stage's work; they see the same resume folder, and only process 0 writes
+    outputs (`Stage.is_main`) and speaks to MLflow. Any other stage is left to process 0 alone.
 
     Raises:
         ValueError: params.yaml or dvc.yaml is not valid, or dvc.yaml has no such stage.
@@ -101,17 +112,44 @@ def run_stage(name: str) -> Iterator[Stage]:
     """
     _log_plainly()
     params = load_params()
+    if parallel:
+        meet_processes(params)
+    elif processes.rank():
+        raise SystemExit
     definition = stage_definition(name)
     torch.manual_seed(sample_seed(params.seed, name))
     root = project_root()
     work_dir = root / ".work" / name / fingerprint(definition)
     work_dir.mkdir(parents=True, exist_ok=True)
-    cap = within(name, params.max_hours)
-    with Tracker(name, root, definition["params"]) as tracker, explained(name, REMEDY), cap:
+    tracker, cap = Tracker(name, root, definition["params"]), within(name, params.max_hours)
+    with tracker if processes.rank() == 0 else contextlib.nullcontext(), explained(name, REMEDY), cap:
         yield Stage(name, root, params, work_dir, tracker)
         if peak := torch.cuda.max_memory_reserved():
             tracker.log_metrics({"memory/peak_gb": peak / GB})
-    shutil.rmtree(work_dir)
+    processes.wait()
+    if processes.rank() == 0:
+        shutil.rmtree(work_dir)
+    processes.part()
+
+
+def meet_processes(params: Params) -> None:
+    """Start the processes that params.yaml asks for, or join those that a launcher has started.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes.
+    """
+    device = resolve_device(params.device)
+    if params.num_processes > processes.launched() == 1:
+        num_gpus = torch.cuda.device_count() if device.type == "cuda" else params.num_processes
+        if params.num_processes > num_gpus:
+            raise ValueError(f"num_processes is {params.num_processes}: choose 1 to {num_gpus}, the GPUs there are")
+        processes.relaunch(params.num_processes)
+    processes.join(device)
+    if processes.rank():  # process 0 says it for all
+        _log_plainly(logging.ERROR)
+        tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+    if processes.count() > 1:
+        log.info("%d processes share this stage", processes.count())
 
 
 @contextlib.contextmanager
@@ -244,8 +282,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _log_plainly() -> None:
+def _log_plainly(level: int = logging.INFO) -> None:
     """Our own messages and everybody's warnings: open_clip and others tell their every step on the root logger."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("__main__", "tailorset"):
-        logging.getLogger(ours).setLevel(logging.INFO)
+        logging.getLogger(ours).setLevel(level)

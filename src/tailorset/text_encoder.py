@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from tailorset import processes
 from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.clip import Clip
 from tailorset.losses import asymmetric_loss, grouped_softmax
@@ -69,14 +70,6 @@ class Update(NamedTuple):
     acceptance: float
     grad_norm: float
     skipped: bool
-
-
-class Part(NamedTuple):
-    """What some samples add to an update's loss, acceptance and gradient."""
-
-    loss: float
-    acceptance: float
-    gradient: tuple[Tensor, ...]
 
 
 class Scorer:
@@ -149,23 +142,30 @@ class Tuner:
                 )
 
     def _update(self, update: int, norms: deque[float]) -> Update:
-        prompts, seeds = self._batch(update)
-        batches = self.batches.over(len(prompts), lambda part: self._part(prompts[part], seeds[part]))
-        parts = [part for _, part in batches]
-        for weight, *gradients in zip(self.adapter, *(part.gradient for part in parts), strict=True):
-            weight.grad = torch.stack(gradients).sum(0)
-        norm = float(nn.utils.get_total_norm([weight.grad for weight in self.adapter]))
+        loss, acceptance, *gradient = self._means(update).split([1, 1, *(weight.numel() for weight in self.adapter)])
+        for weight, values in zip(self.adapter, gradient, strict=True):
+            weight.grad = values.view_as(weight)
+        norm = float(nn.utils.get_total_norm(gradient))
         finite = math.isfinite(norm)
         if finite:
             norms.append(norm)
             self._rescale(norm, median(norms))
             self.optimizer.step()
         self.optimizer.zero_grad()
-        loss, acceptance = sum(part.loss for part in parts), sum(part.acceptance for part in parts)
-        return Update(update, loss, acceptance, norm, skipped=not finite)
+        return Update(update, float(loss), float(acceptance), norm, skipped=not finite)
 
-    def _part(self, prompts: Sequence[Prompt], seeds: list[int]) -> Part:
-        """The share of some samples in an update: parts add up to the means over its whole batch.
+    def _means(self, update: int) -> Tensor:
+        """Loss, acceptance and gradient over the update's batch in one row; its samples are shared by all processes."""
+        prompts, seeds = self._batch(update)
+        own, weight = processes.share(len(prompts))
+        prompts, seeds = prompts[own], seeds[own]
+        parts = self.batches.over(len(prompts), lambda part: self._share_of(prompts[part], seeds[part]))
+        means = weight * torch.stack([part for _, part in parts]).sum(0)
+        processes.add_up([means])
+        return means
+
+    def _share_of(self, prompts: Sequence[Prompt], seeds: list[int]) -> Tensor:
+        """What some samples add to the means of their update.
 
         No `backward`: where memory runs out half-way, nothing must have been added to the weights' gradients.
         """
@@ -175,10 +175,10 @@ class Tuner:
         )
         probabilities = self.discriminator.probabilities(images, prompts)
         targets = self.discriminator.requested(prompts)
-        loss = share * asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
+        loss = asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
         gradient = torch.autograd.grad(loss, list(self.adapter))
         accepted = (weakest_requested(probabilities.detach(), targets) > ACCEPTED_ABOVE).float().mean()
-        return Part(float(loss.detach()), share * float(accepted), gradient)
+        return share * torch.cat([loss.detach().view(1), accepted.view(1), *(part.flatten() for part in gradient)])
 
     def _rescale(self, norm: float, unit: float) -> None:
         """Gradients in units of the usual norm, clipped there.
@@ -252,7 +252,7 @@ def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_
     batches = Batches(batch_size, "scoring", CLIP_REMEDY)
     parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
     weakest = torch.cat([part for _, part in parts])
-    return float((weakest > ACCEPTED_ABOVE).float().mean())
+    return float((weakest > ACCEPTED_ABOVE).double().mean())
 
 
 def _trailing_skips(history: Sequence[Update]) -> int:

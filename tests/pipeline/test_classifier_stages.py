@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from tailorset.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
@@ -121,6 +125,22 @@ def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_trai
     Path("data/labels/small.yaml").write_text(yaml.safe_dump(space | {"labels": space["labels"][::-1]}))
     with pytest.raises(ValueError, match="train it again"):
         run("evaluate")
+
+
+def test_two_processes_train_as_one_does(small_project: Path) -> None:
+    history = Path("reports/train_classifier/plots/history.csv")
+    run("train_classifier")
+    alone = pd.read_csv(history)
+    history.unlink()
+    params = yaml.safe_load(Path("params.yaml").read_text()) | {"num_processes": 2}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    command = [sys.executable, str(ROOT / "pipeline" / "train_classifier.py")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert answer.stderr.count("2 processes share this stage") == 1
+    pd.testing.assert_frame_equal(pd.read_csv(history), alone, rtol=1e-3)
+    assert load_file("models/classifier/classifier.safetensors")
 
 
 def check_table(metrics: dict[str, float]) -> None:

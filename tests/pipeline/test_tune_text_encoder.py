@@ -102,6 +102,23 @@ def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
     assert [path.read_bytes() for path in products] == resumed
 
 
+def test_two_processes_make_the_same_updates(tuning_project: Path) -> None:
+    change_params(num_updates=4, batch_size=3)
+    run_stage_script()
+    curves = [pd.read_csv(REPORT / "plots" / "curve.csv")]
+    metrics = [json.loads((REPORT / "metrics.json").read_text())]
+    params = yaml.safe_load(Path("params.yaml").read_text()) | {"num_processes": 2}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    answer = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert answer.stderr.count("2 processes share this stage") == 1
+    curves.append(pd.read_csv(REPORT / "plots" / "curve.csv"))
+    metrics.append(json.loads((REPORT / "metrics.json").read_text()))
+    pd.testing.assert_frame_equal(*curves, rtol=1e-3)
+    assert metrics[0] == pytest.approx(metrics[1])
+
+
 def test_the_best_adapter_survives_an_interruption(tuning_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, interrupt_at = iter(range(1000)), {9}  # in the evaluation after update 12
 
