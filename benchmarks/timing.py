@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-ROOF_MATMUL = (512, 1024, 2048)
+ROOF_MATMUL = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], device: torch.device, repetitions: int) -> dict[str, float]:
@@ -72,12 +72,19 @@ class TimedModule:
 
 
 @torch.no_grad()
-def measured_roofs(unet: Any, batch: int, device: torch.device, repetitions: int) -> dict[str, float]:
-    """FLOP/s of square matmuls and of 3 x 3 convolutions as wide and as many as the UNet's own."""
-    dtype, rates = unet.dtype, {}
-    for n in ROOF_MATMUL:
+def matmul_roofs(dtype: torch.dtype, device: torch.device, repetitions: int) -> dict[str, float]:
+    """FLOP/s of square matmuls."""
+    rates = {}
+    for n in ROOF_MATMUL[device.type]:
         a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
         rates[f"matmul {n}"] = _rate(lambda a=a, b=b: a @ b, 2 * n**3, device, repetitions)
+    return rates
+
+
+@torch.no_grad()
+def measured_roofs(unet: Any, batch: int, device: torch.device, repetitions: int) -> dict[str, float]:
+    """FLOP/s of square matmuls and of 3 x 3 convolutions as wide and as many as the UNet's own."""
+    dtype, rates = unet.dtype, matmul_roofs(unet.dtype, device, repetitions)
     side = unet.config.sample_size
     for channels in dict.fromkeys(unet.config.block_out_channels):
         images = torch.randn(batch, channels, side, side, device=device, dtype=dtype)

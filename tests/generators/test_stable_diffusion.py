@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, random_unet, random_vae
 
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build, build_scheduler
 
@@ -71,6 +75,44 @@ def test_images_equal_the_stock_pipelines(
         guidance_scale=guidance_scale, output_type="pt",
     ).images  # fmt: skip
     torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 5), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("use_attention_mask", [False, True])
+@pytest.mark.parametrize("kind", ["SD 1.5", "SD 2.1"])
+def test_images_of_both_public_kinds_equal_the_stock_pipelines(
+    tmp_path: Path, kind: str, use_attention_mask: bool
+) -> None:
+    """As published but for the widths: epsilon, from a PNDM file that does not say so, and v-prediction."""
+    public = {"SD 1.5": SD_1_5, "SD 2.1": SD_2_1}[kind]
+    narrow = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
+    heads = 2 if kind == "SD 1.5" else (1, 2, 2, 2)
+    text = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    StableDiffusionPipeline(
+        vae=random_vae(public.vae | narrow),
+        text_encoder=random_text_encoder(public.text_encoder | text | {"use_attention_mask": use_attention_mask}),
+        tokenizer=clip_tokenizer(),
+        unet=random_unet(public.unet | narrow | {"cross_attention_dim": 16, "attention_head_dim": heads}),
+        scheduler=DDIMScheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    of_kind = {"_class_name": "PNDMScheduler", "skip_prk_steps": True} if kind == "SD 1.5" else {}
+    scheduler = {"_class_name": "DDIMScheduler", "_diffusers_version": "0.6.0"} | public.scheduler | of_kind
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace("DDIMScheduler", scheduler["_class_name"]))
+
+    ours = build(Config(model=str(tmp_path), image_px=64, negative_prompt="blurry", scheduler="dpm++_2m"), "cpu")
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
+    stock.set_progress_bar_config(disable=True)
+    assert type(stock.scheduler).__name__ == scheduler["_class_name"]
+    stock.scheduler = build_scheduler("dpm++_2m", stock.scheduler.config)
+    assert stock.scheduler.config.prediction_type == ("epsilon" if kind == "SD 1.5" else "v_prediction")
+    noise = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
+    expected = stock(
+        PROMPTS, negative_prompt=["blurry"] * 3, latents=noise, height=64, width=64, num_inference_steps=3,
+        guidance_scale=7.5, output_type="pt",
+    ).images  # fmt: skip
+    torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 3), expected, atol=1e-4, rtol=0)
 
 
 def test_images_are_in_range_and_depend_on_prompt_and_seed(make: Make) -> None:

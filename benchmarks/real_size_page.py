@@ -1,0 +1,101 @@
+"""The tables of docs/performance.md, from the figures of benchmarks/real_size.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PAGE = Path("docs/performance.md")
+TABLES = re.compile(r"(<!-- real_size -->\n).*?(<!-- /real_size -->)", re.DOTALL)
+PARTS = {
+    "generation": "drawing images",
+    "tuning": "tuning the text encoder",
+    "filter": "scoring and filtering",
+    "classifier": "training the classifier",
+    "llm": "writing prompts",
+}
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+HEAD = ("stage", "what ran", "peak memory", "per second", "TFLOP each", "MFU", "goal on a GPU")
+Figures = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A bound of one figure of a row, from below unless `at_most`."""
+
+    key: str
+    bound: float
+    text: str
+    at_most: bool = False
+
+    def reached(self, row: Mapping[str, Any]) -> bool:
+        return bool(row[self.key] <= self.bound if self.at_most else row[self.key] >= self.bound)
+
+
+def at_most_gib(size: int) -> Goal:
+    return Goal("peak_bytes", size * 2**30, f"<= {size} GiB", at_most=True)
+
+
+GOALS = {
+    "generation": (
+        Goal("mfu", 0.4, "MFU >= 40 %"),
+        Goal("times_stock", 3, ">= 3 times the stock pipeline, one by one"),
+        at_most_gib(8),
+    ),
+    "tuning": (at_most_gib(16),),
+    "filter": (Goal("samples_per_s", 15_000, ">= 15,000 images/s"),),
+    "classifier": (at_most_gib(8),),
+    "llm": (at_most_gib(6),),
+}
+
+
+def page(figures: Figures) -> str:
+    """Both devices' tables, then the sizes that were checked."""
+    blocks = [device_block(title, figures.get(device, {}), device == "cuda") for device, title in DEVICES.items()]
+    return "\n\n".join([*blocks, shapes_block(figures.get("shapes", {}))])
+
+
+def device_block(title: str, rows: Mapping[str, Any], judged: bool) -> str:
+    """One table; `judged`: the goals are meant for this device."""
+    machines = dict.fromkeys(row["machine"] for row in rows.values() if "machine" in row)
+    lines = [f"**{title}**" + (f": {'; '.join(machines)}." if machines else ": not measured."), ""]
+    lines += [_line(HEAD), "|" + "---|" * len(HEAD)]
+    return "\n".join([*lines, *(_line(_cells(part, rows.get(part, {}), judged)) for part in PARTS)])
+
+
+def shapes_block(shapes: Mapping[str, int]) -> str:
+    sizes = ", ".join(f"{name} {count:,}" for name, count in shapes.items())
+    return f"Parameters, as many as the published weights have: {sizes}." if shapes else "Shapes: not measured."
+
+
+def write_docs(figures: Figures) -> None:
+    """Put the tables between the marks of docs/performance.md."""
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(TABLES.sub(lambda marks: f"{marks[1]}{page(figures)}\n{marks[2]}", text), encoding="utf-8")
+
+
+def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
+    goals = GOALS[part]
+    if "what" not in row:
+        reason = f": {row['reason']}" if row else ""
+        return [PARTS[part], f"not measured{reason}", *[""] * 4, "; ".join(goal.text for goal in goals)]
+    rate = f"{significant(row['samples_per_s'])} {row['sample']}s"
+    times = f", {row['times_stock']:.2g} times the stock pipeline" if row["times_stock"] else ""
+    verdicts = [f"{goal.text}: {'reached' if goal.reached(row) else '**missed**'}" for goal in goals]
+    return [
+        PARTS[part], row["what"], f"{row['peak_bytes'] / 2**30:.1f} GiB", rate + times,
+        significant(row["flops"] / 1e12), f"{row['mfu']:.0%} of {significant(row['roof'] / 1e12)} TFLOP/s",
+        "; ".join(verdicts if judged else [goal.text for goal in goals]),
+    ]  # fmt: skip
+
+
+def significant(value: float) -> str:
+    """Three digits, in plain notation: 15,000, 4.21, 0.0123."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{float(f'{value:.3g}'):.10g}"
+
+
+def _line(cells: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,133 @@
+"""benchmarks/real_size.py: real shapes are the published ones, and every part runs, here on tiny models."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import real_size
+import timing
+from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, Models, check_shapes, clip_tokenizer
+from real_size_page import page
+from real_stages import four_bit_flops
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY_DIFFUSION = Diffusion(
+    unet=SD_2_1.unet | {
+        "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "cross_attention_dim": 16, "layers_per_block": 1,
+        "attention_head_dim": 2, "sample_size": 8,
+    },
+    vae=SD_2_1.vae | {
+        "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 64,
+    },
+    text_encoder=SD_2_1.text_encoder | {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    },
+    scheduler=SD_2_1.scheduler,
+)  # fmt: skip
+TINY_LLM = QWEN_7B | {
+    "vocab_size": 4096, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}  # fmt: skip
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
+    """Architectures that open_clip knows for the length of a test; and a roof that is soon measured."""
+    import open_clip
+
+    monkeypatch.setitem(timing.ROOF_MATMUL, "cpu", (64, 256))
+
+    vision = {
+        "tiny-vit": {"image_size": 32, "patch_size": 16, "width": 32, "layers": 1, "head_width": 16},
+        "tiny-resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16},
+    }
+    for name, config in vision.items():
+        known = {"embed_dim": 16, "vision_cfg": config, "text_cfg": TEXT}
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, known)
+    return Models(TINY_DIFFUSION, "tiny-vit", "tiny-resnet", TINY_LLM)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_real_shapes_are_those_of_the_published_weights(name: str) -> None:
+    assert check_shapes(name) == PUBLISHED[name].num_parameters
+
+
+def test_every_part_runs_and_stands_in_the_page(
+    project: Path, tiny: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(ROOT / "presets", "presets")
+    Path("docs").mkdir()
+    Path("docs/performance.md").write_text("before\n<!-- real_size -->\nold\n<!-- /real_size -->\nafter\n")
+    arguments = ["--device", "cpu", "--image-px", "64", "--steps", "3", "--write-docs"]
+    real_size.main([*arguments, "--parts", "generation", "tuning", "filter"], tiny)
+    real_size.main([*arguments, "--parts", "classifier", "llm"], tiny)
+
+    rows = json.loads(Path("reports/real_size.json").read_text())["cpu"]
+    assert set(rows) == {"generation", "tuning", "filter", "classifier", "llm"}
+    for row in rows.values():
+        assert row["peak_bytes"] > 1000
+        assert row["samples_per_s"] > 0
+        assert row["mfu"] == pytest.approx(row["flops"] * row["samples_per_s"] / row["roof"])
+    assert rows["generation"]["times_stock"] > 0
+    assert "3 steps" in rows["tuning"]["what"]
+    text = Path("docs/performance.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert text.count(rows["llm"]["what"]) == 1
+    assert "not measured" in text  # no GPU
+    assert text.splitlines()[2] in capsys.readouterr().out
+
+
+def test_a_part_that_does_not_fit_says_so(project: Path, tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "presets", "presets")
+    monkeypatch.setitem(real_size.CPU_GIB, "llm", 10**6)
+    real_size.main(["--device", "cpu", "--parts", "llm"])
+    (row,) = json.loads(Path("reports/real_size.json").read_text())["cpu"].values()
+    assert re.fullmatch(r"it takes 1000000 GiB of memory, and \d+ are free", row["reason"])
+    assert f"not measured: {row['reason']}" in page({"cpu": {"llm": row}})
+
+
+def test_products_with_4bit_weights_are_counted() -> None:
+    import bitsandbytes as bnb
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layer = bnb.nn.Linear4bit(64, 128, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16).to("cpu").eval()
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=four_bit_flops()) as counter:
+        layer(torch.rand(2, 5, 64, dtype=torch.bfloat16))
+    assert counter.get_total_flops() == 2 * 10 * 64 * 128
+
+
+def test_the_page_judges_goals_on_a_gpu_only() -> None:
+    row: dict[str, Any] = {
+        "what": "w", "sample": "image", "samples_per_s": 20_000.0, "flops": 9e9, "mfu": 0.5, "roof": 5e14,
+        "peak_bytes": 9 * 2**30, "times_stock": None, "machine": "a GPU",
+    }  # fmt: skip
+    text = page({"cuda": {"filter": row, "classifier": row}, "cpu": {"filter": row}})
+    assert ">= 15,000 images/s: reached" in text
+    assert "<= 8 GiB: **missed**" in text
+    assert "20,000 images | 0.009 | 50% of 500 TFLOP/s | >= 15,000 images/s |" in text
+
+
+def test_the_tokenizer_is_that_of_clip() -> None:
+    import open_clip
+
+    text = "a photo of a snowboard, next to 2 umbrellas"
+    ours = clip_tokenizer()(text, padding="max_length", max_length=77)["input_ids"]
+    known = open_clip.get_tokenizer("ViT-B-32")(text)[0].tolist()
+    assert ours[: known.index(49407) + 1] == known[: known.index(49407) + 1]
+
+
+def test_the_tables_of_the_document_are_those_of_the_report() -> None:
+    figures = json.loads((ROOT / "reports" / "real_size.json").read_text())
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert f"<!-- real_size -->\n{page(figures)}\n<!-- /real_size -->" in text
