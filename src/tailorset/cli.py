@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -155,6 +155,31 @@ def rollback(reason: Annotated[str, typer.Argument(help="Why; kept as a tag of t
 
     champion, previous = _or_stop(move_alias, _model_name(), reason)
     console.print(f"models:/{champion.name}@champion is version {previous.version} again, no more {champion.version}.")
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Files, folders (nested ones too), or .tar shards")],
+    output: Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl")] = Path("predictions.parquet"),
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry")] = "models/classifier",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto takes a GPU where there is one")] = "auto",
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16, where a GPU does")] = True,
+) -> None:
+    """Score photographs: one row a file, with the labels it shows. What cannot be read is a row with its error.
+
+    Exit status 0 if any could be read: a broken file among many does not undo the others.
+    """
+    from tailorset.serving.prediction import predict_file
+    from tailorset.serving.predictor import load_predictor
+    from tailorset.stage import resolve_device
+
+    predictor = _or_stop(load_predictor, model, _or_stop(resolve_device, device), bf16)
+    summary = _or_stop(predict_file, predictor, paths, output, batch_size)
+    for line in summary.failures:
+        console.print(line, markup=False)
+    unread = f", {summary.num_failed} of them could not be read" if summary.num_failed else ""
+    console.print(f"{summary.num_images} images{unread}: {output}")
 
 
 def _settings() -> tuple[Params, LabelSpace]:
