@@ -1,4 +1,7 @@
-"""Registers the evaluated classifier as a new version of the model and points the alias `challenger` at it."""
+"""Registers the evaluated classifier as a new version of the model and points the alias `challenger` at it.
+
+The alias `champion` is moved by `tailorset promote` only.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,27 @@ import mlflow
 import pandas as pd
 
 import tailorset
+from tailorset.image_set import real_rows
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
+from tailorset.score_table import read_scores
+from tailorset.serving.measurement import Measurement, measure
 from tailorset.serving.model import IMAGE, signature
+from tailorset.serving.registry import CHALLENGER
 from tailorset.shards import read_shard
-from tailorset.stage import CLASSIFIER, REAL, THRESHOLDS, Stage, all_metrics, run_stage
+from tailorset.stage import (
+    CLASSIFIER,
+    MEASURED,
+    REAL,
+    SCORES,
+    THRESHOLDS,
+    Stage,
+    all_metrics,
+    atomic_output,
+    run_stage,
+)
 from tailorset.tracking import git_revision
 
-ALIAS = "challenger"
 PACKAGE = Path(tailorset.__file__).parent
 REQUIREMENTS = (  # what serving imports
     "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm",
@@ -30,10 +46,21 @@ def main() -> None:
         weights_bytes = sum(file.stat().st_size for file in CLASSIFIER.iterdir())
         num_labels = len(stage.label_space.names)
         stage.save_metrics({"register/num_labels": num_labels, "register/weights_bytes": weights_bytes})
+        measured = measure_version(stage)
+        with atomic_output(MEASURED) as path:
+            measured.save(path)
         stage.tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics())
         with stage.tracker.tolerant():
             if stage.tracker.is_up:
                 register(stage)
+
+
+def measure_version(stage: Stage) -> Measurement:
+    """What `evaluate` measured on the test photographs, and which ones they are."""
+    space = stage.label_space
+    test = real_rows(REAL, "test", space)
+    ours, clip = (read_scores(SCORES, method, test[0]["image_id"], space.names) for method in ("ours", "clip"))
+    return measure(ours, clip, test, space)
 
 
 def register(stage: Stage) -> None:
@@ -44,16 +71,16 @@ def register(stage: Stage) -> None:
     client = mlflow.MlflowClient()
     for key, value in lineage().items():
         client.set_model_version_tag(name, number, key, value)
-    client.set_registered_model_alias(name, ALIAS, number)
-    print(f"Registered {name} version {number}: models:/{name}@{ALIAS}")
+    client.set_registered_model_alias(name, CHALLENGER, number)
+    print(f"Registered {name} version {number}: models:/{name}@{CHALLENGER}")
 
 
 def log_model(name: str, label_space: LabelSpace) -> str:
-    """Log the model as code with its safetensors folder, its thresholds and this package; the new version's number."""
+    """Log the model as code, with all that belongs to it and with this package; the number of the new version."""
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(PACKAGE / "serving" / "model.py"),
-        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS)},
+        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS, MEASURED)},
         code_paths=[str(PACKAGE)],
         signature=signature(label_space.names),
         input_example=pd.DataFrame({IMAGE: [example_image()]}),

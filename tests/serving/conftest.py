@@ -22,14 +22,23 @@ from pipeline.register_model import log_model
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
+from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
 from tailorset.shards import encode_png, write_shard
-from tailorset.stage import CLASSIFIER, THRESHOLDS
+from tailorset.stage import CLASSIFIER, MEASURED, THRESHOLDS
 from tailorset.tracking import connect
 from tailorset.trust import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
 
 TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"
+
+MEASUREMENT = Measurement(
+    test_set="a" * 64,
+    num_photos=200,
+    maps={"zsl/map": 0.5, "gzsl/map": 0.6},
+    clip_maps={"zsl/map": 0.3, "gzsl/map": 0.4},
+    average_precision={"tea cup": 0.5, "ball": 0.7},
+)
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +66,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
         plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
         thresholds.save(THRESHOLDS)
+        MEASUREMENT.save(MEASURED)
         mlflow.set_experiment(experiment_id=connect(root)[1])
         with mlflow.start_run():
             assert log_model("tiny", label_space) == "1"

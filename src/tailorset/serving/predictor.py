@@ -52,8 +52,8 @@ class Predictor:
             )
         self.classifier, self.thresholds, self.origin, self.device = classifier, thresholds, origin, device
         self.bf16 = bf16 and device.type == "cuda"
-        self.labels, space = classifier.labels, classifier.label_space
-        self.seen, self.unseen = space.seen, space.unseen
+        self.labels, self.label_space = classifier.labels, classifier.label_space
+        self.seen, self.unseen = self.label_space.seen, self.label_space.unseen
 
     def predict(self, images: Sequence[Image.Image | bytes], batch_size: int = BATCH_SIZE) -> Tensor:
         """Scores (N, L) in [0, 1], float32 on the CPU, of RGB images or of the bytes of image files.
