@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tailorset import processes
+from tailorset.fusion import GlobalBranch
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def launch(script: Path, folder: Path, *arguments: str, num_processes: int = 2) -> None:
-    """Run a script as `accelerate launch` does."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from tailorset import processes; import sys; "
-               f"sys.argv = {[str(script), *arguments]!r}; processes.relaunch({num_processes})"]  # fmt: skip
-    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def launch(script: Path) -> None:
+    """Run a script in its folder as `accelerate launch --num_processes 2` does."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    start = f"import sys; from tailorset import processes; sys.argv = [{str(script)!r}]; processes.relaunch(2)"
+    command = [sys.executable, "-c", start]
+    answer = subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]
 
 
@@ -45,37 +47,42 @@ def test_a_process_alone_waits_for_nobody_and_changes_nothing() -> None:
     assert tensor.tolist() == [0, 1, 2]
 
 
-NORM = """
+BRANCH = """
 import torch
 from safetensors.torch import load_file, save_file
 from tailorset import processes
-from tailorset.batch_norm import BatchNorm
+from tests.test_processes import pull
 processes.join(torch.device("cpu"))
 data = load_file("data.safetensors")
-norm = BatchNorm(5)
 own = processes.share(len(data["x"])).own
-x = data["x"][own].clone().requires_grad_()
-(norm(x).sin() * data["weights"][own]).sum().backward()
-processes.add_up([norm.weight.grad, norm.bias.grad])
+pulled = pull(data["x"][own], data["weights"][own])
+processes.add_up(value for name, value in pulled.items() if name.endswith(".grad"))
 if processes.rank() == 0:
-    gradients = {"x.grad": x.grad, "weight.grad": norm.weight.grad, "bias.grad": norm.bias.grad}
-    save_file(gradients | norm.state_dict(), "out.safetensors")
-processes.part()
+    save_file(pulled, "out.safetensors")
+processes.leave()
 """
 
 
-def test_normalisation_over_processes_equals_one_over_all_samples(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
+def pull(x: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A fusion branch in training: its output, the gradients of a loss on it, and its state after that."""
+    torch.manual_seed(0)
+    branch = GlobalBranch(x.shape[-1])
+    torch.nn.init.normal_(branch.norm.weight)  # not near zero, as at the start: all gradients can be seen
+    output = branch(x)
+    (output.sin() * weights).sum().backward()
+    gradients = {f"{name}.grad": parameter.grad for name, parameter in branch.named_parameters()}
+    return {"output": output.detach(), **gradients, **branch.state_dict()}
 
+
+def test_a_fusion_branch_is_normalised_over_the_images_of_all_processes(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    data = {name: torch.randn(12, 5, generator=generator) * 3 + 2 for name in ("x", "weights")}
+    data = {name: torch.randn(6, 4, 8, generator=generator) * 3 + 2 for name in ("x", "weights")}
     save_file(data, tmp_path / "data.safetensors")
-    (tmp_path / "norm.py").write_text(NORM)
-    launch(tmp_path / "norm.py", tmp_path)
-    ours = load_file(tmp_path / "out.safetensors")
-
-    norm, x = torch.nn.BatchNorm1d(5), data["x"].clone().requires_grad_()
-    (norm(x).sin() * data["weights"]).sum().backward()
-    gradients = {"x.grad": x.grad[:6], "weight.grad": norm.weight.grad, "bias.grad": norm.bias.grad}
-    for name, value in (gradients | norm.state_dict()).items():
-        torch.testing.assert_close(ours[name], value, msg=lambda text, name=name: f"{name}: {text}")
+    (tmp_path / "branch.py").write_text(BRANCH)
+    launch(tmp_path / "branch.py")
+    ours, alone = load_file(tmp_path / "out.safetensors"), pull(data["x"], data["weights"])
+    assert ours.keys() == alone.keys()
+    for name, value in (alone | {"output": alone["output"][:3]}).items():
+        torch.testing.assert_close(
+            ours[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )

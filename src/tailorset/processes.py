@@ -51,7 +51,7 @@ def join(device: torch.device) -> None:
         PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
 
 
-def part() -> None:
+def leave() -> None:
     """Leave the others."""
     if distributed.is_initialized():
         distributed.destroy_process_group()

@@ -132,7 +132,7 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     processes.wait()
     if processes.rank() == 0:
         shutil.rmtree(work_dir)
-    processes.part()
+    processes.leave()
 
 
 def meet_processes(params: Params) -> None:
