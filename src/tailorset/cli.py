@@ -208,10 +208,12 @@ def rollback(reason: Annotated[str, typer.Argument(help="Why; kept as a tag of t
 @app.command()
 def predict(
     paths: Annotated[list[Path], typer.Argument(help="Files, folders (nested ones too), or .tar shards")],
-    output: Annotated[Path, typer.Option(help="File to write: .parquet, .csv or .jsonl")] = Path("predictions.parquet"),
+    output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl")] = Path(
+        "predictions.parquet"
+    ),
     model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry")] = "models/classifier",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a GPU if there is one")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU, if there is one")] = "auto",
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16, where a GPU does")] = True,
 ) -> None:
     """Score photographs: one row a file, with the labels it shows. What cannot be read is a row with its error.
@@ -228,6 +230,18 @@ def predict(
         console.print(line, markup=False)
     unread = f", {summary.num_failed} of them could not be read" if summary.num_failed else ""
     console.print(f"{summary.num_images} images{unread}: {output}")
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")] = Path("export"),
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry")] = "models/classifier",
+) -> None:
+    """Write the classifier as ONNX, compared with torch first, and its model card."""
+    from tailorset.serving.export import export as write
+
+    for line in _or_stop(lambda: list(write(model, output))):
+        console.print(line, markup=False)
 
 
 def _settings() -> tuple[Params, LabelSpace]:

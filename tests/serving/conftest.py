@@ -25,7 +25,7 @@ from tailorset.serving.app import create_app
 from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
 from tailorset.shards import encode_png, write_shard
-from tailorset.stage import CLASSIFIER, MEASURED, THRESHOLDS
+from tailorset.stage import CLASSIFIER, MEASURED, MODEL_CARD, THRESHOLDS
 from tailorset.tracking import connect
 from tailorset.trust import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
@@ -67,6 +67,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
         thresholds.save(THRESHOLDS)
         MEASUREMENT.save(MEASURED)
+        MODEL_CARD.write_text("# A card\n")
         mlflow.set_experiment(experiment_id=connect(root)[1])
         with mlflow.start_run():
             assert log_model("tiny", label_space) == "1"
