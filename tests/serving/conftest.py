@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
-import mlflow
 import numpy as np
 import pytest
 import torch
@@ -18,7 +18,7 @@ import uvicorn
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline.register_model import log_model
+from pipeline.register_model import register
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
@@ -68,9 +68,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         thresholds.save(THRESHOLDS)
         MEASUREMENT.save(MEASURED)
         MODEL_CARD.write_text("# A card\n")
-        mlflow.set_experiment(experiment_id=connect(root)[1])
-        with mlflow.start_run():
-            assert log_model("tiny", label_space) == "1"
+        Path("dvc.lock").write_text("schema: '2.0'\n")
+        Path("params.yaml").write_text("seed: 0\n")
+        client, experiment = connect(root)
+        tracker = SimpleNamespace(run_id=client.create_run(experiment).info.run_id)
+        params = SimpleNamespace(register_model=SimpleNamespace(model_name="tiny"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DVC_EXP_NAME", "sunny-dune")
+            register(SimpleNamespace(params=params, label_space=label_space, tracker=tracker))
+        assert client.get_registered_model("tiny").aliases == {"challenger": 1}  # a sweep never promotes
     finally:
         os.chdir(before)
         os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +16,7 @@ import pyarrow.parquet
 from tailorset.plugins import unknown
 from tailorset.stage import atomic_output
 
+ROW_GROUP = 10_000
 SEPARATOR = ";"  # of the labels in a CSV cell; no label's name holds one
 
 
@@ -23,6 +24,30 @@ class Writer(Protocol):
     """Takes one table after the other."""
 
     def write_table(self, table: pa.Table) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class ParquetWriter:
+    """Row groups of ROW_GROUP rows: each costs memory until the file is closed."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.file = pyarrow.parquet.ParquetWriter(path, schema)
+        self.waiting: list[pa.Table] = []
+
+    def write_table(self, table: pa.Table) -> None:
+        self.waiting.append(table)
+        if sum(len(one) for one in self.waiting) >= ROW_GROUP:
+            self._write()
+
+    def close(self) -> None:
+        if self.waiting:
+            self._write()
+        self.file.close()
+
+    def _write(self) -> None:
+        self.file.write_table(pa.concat_tables(self.waiting))
+        self.waiting.clear()
 
 
 class CsvWriter:
@@ -54,7 +79,11 @@ class JsonLinesWriter:
         self.file.close()
 
 
-WRITERS = {".parquet": pyarrow.parquet.ParquetWriter, ".csv": CsvWriter, ".jsonl": JsonLinesWriter}
+WRITERS: dict[str, Callable[[Path, pa.Schema], Writer]] = {
+    ".parquet": ParquetWriter,
+    ".csv": CsvWriter,
+    ".jsonl": JsonLinesWriter,
+}
 
 
 @contextmanager
