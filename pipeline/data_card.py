@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 import torch
@@ -17,11 +15,11 @@ from tailorset.filters import Filter
 from tailorset.generation_report import AT_QUOTA
 from tailorset.image_set import real_rows
 from tailorset.plugins import load_plugin
-from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.score_table import read_scores
+from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC, Stage, atomic_output, run_stage
 from tailorset.verdicts import Precision, ladder_gains, precisions, verdict
 
 PAGE = REPORTS / "card" / "index.html"
-SCORES = REPORTS / "evaluate" / "scores.parquet"
 OUTCOME = REPORTS / "generate_images" / "plots" / "pass_rate.csv"
 LADDER = REPORTS / "ladder"  # of `make ladder`: a folder a label space
 
@@ -64,21 +62,14 @@ def open_clip(stage: Stage, scorer: str) -> Clip:
 def read_photos(stage: Stage) -> Photos:
     """The test photos as the classifier scored them in `evaluate`."""
     rows, targets = real_rows(REAL, "test", stage.label_space)
-    scores = read_scores(stage, "ours", rows["image_id"])
+    scores = read_scores(SCORES, "ours", rows["image_id"], stage.label_space.names)
     return Photos(tuple(rows["image_id"]), scores.numpy(), targets.numpy())
-
-
-def read_scores(stage: Stage, method: str, image_ids: Sequence[str]) -> torch.Tensor:
-    """(N, L) scores of one method, in the order of the images."""
-    table = pd.read_parquet(SCORES)
-    chosen = table[table["method"] == method].set_index("image_id")
-    return torch.tensor(chosen.loc[list(image_ids), list(stage.label_space.names)].to_numpy("float32"))
 
 
 def read_precisions(stage: Stage, photos: Photos) -> list[Precision]:
     """Of the unseen labels, in their order."""
     columns = [stage.label_space.index(label) for label in stage.label_space.unseen]
-    targets, clip = torch.from_numpy(photos.targets), read_scores(stage, "clip", photos.ids)
+    targets, clip = torch.from_numpy(photos.targets), read_scores(SCORES, "clip", photos.ids, stage.label_space.names)
     num_resamples, seed = stage.params.data_card.num_resamples, stage.params.seed
     ours = torch.from_numpy(photos.scores)
     return precisions(ours[:, columns], clip[:, columns], targets[:, columns], num_resamples, seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +16,9 @@ from tailorset.clip import Clip, load_clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.metrics import column_indices, zero_shot_metrics
+from tailorset.score_table import score_table
 from tailorset.sheets import contact_sheet
-from tailorset.stage import CLASSIFIER, REAL, REPORTS, THRESHOLDS, Stage, run_stage, write_json
+from tailorset.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
 from tailorset.trust import Decisions, Thresholds, one_threshold, score_logits
 from tailorset.trust_fitting import fit_platt, make_thresholds
 from tailorset.trust_measures import trust_figure, trust_metrics
@@ -102,8 +102,8 @@ def report_trust(stage: Stage, rules: dict[str, Decisions], targets: Tensor) -> 
 
 def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
     per_label_table(methods, test.targets, stage.label_space).to_csv(stage.report_dir / "per_label.csv", index=False)
-    scores = [score_table(method, test.ids, stage.label_space.names) for method in methods]
-    pd.concat(scores).to_parquet(stage.report_dir / "scores.parquet", index=False)
+    scores = [score_table(method.name, method.scores, test.ids, stage.label_space.names) for method in methods]
+    pd.concat(scores).to_parquet(SCORES, index=False)
     curves, sheet = stage.plots_dir / "precision_recall.png", stage.plots_dir / SHEET
     if is_annotated(test.targets):
         precision_recall_figure(methods, test.targets, stage.label_space).savefig(curves, dpi=100)
@@ -113,12 +113,6 @@ def write_reports(stage: Stage, methods: list[Method], test: ImageSet) -> None:
     title = "test images: the three best scores, * = present; missed = present but not among them"
     contact_sheet(list(shown.permute(0, 2, 3, 1).numpy()), captions, columns=6, scale=1, title=title).save(sheet)
     stage.log_figure(sheet)
-
-
-def score_table(method: Method, image_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """One row an image: method, image_id, then its scores before any normalisation, a column a label."""
-    scores = pd.DataFrame(method.scores.float().numpy(), columns=list(names))
-    return pd.DataFrame({"method": method.name, "image_id": image_ids}).join(scores)
 
 
 def measure(stage: Stage, classifier: Classifier, methods: list[Method], targets: Tensor) -> dict[str, float]:

@@ -1,4 +1,7 @@
-"""Registers the evaluated classifier as a new version of the model and points the alias `challenger` at it."""
+"""Registers the evaluated classifier as a new version of the model and points the alias `challenger` at it.
+
+The alias `champion` is moved by `tailorset promote` only.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,34 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+from torch import Tensor
 
 import tailorset
+from tailorset.bootstrap import draw_resamples
+from tailorset.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
+from tailorset.score_table import read_scores
+from tailorset.serving.measurement import measure
 from tailorset.serving.model import IMAGE, signature
+from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
+from tailorset.serving.registry import CHALLENGER
 from tailorset.shards import read_shard
-from tailorset.stage import CLASSIFIER, REAL, THRESHOLDS, Stage, all_metrics, run_stage
+from tailorset.stage import (
+    CLASSIFIER,
+    MEASURED,
+    MODEL_CARD,
+    REAL,
+    SCORES,
+    THRESHOLDS,
+    Stage,
+    all_metrics,
+    atomic_output,
+    run_stage,
+)
 from tailorset.tracking import git_revision
+from tailorset.trust import Thresholds
 
-ALIAS = "challenger"
 PACKAGE = Path(tailorset.__file__).parent
 REQUIREMENTS = (  # what serving imports
     "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm",
@@ -30,10 +51,29 @@ def main() -> None:
         weights_bytes = sum(file.stat().st_size for file in CLASSIFIER.iterdir())
         num_labels = len(stage.label_space.names)
         stage.save_metrics({"register/num_labels": num_labels, "register/weights_bytes": weights_bytes})
+        test = real_rows(REAL, "test", stage.label_space)
+        clip, ours = (test_scores(stage, method, test) for method in ("clip", "ours"))
+        with atomic_output(MEASURED) as path:
+            measure(ours, clip, test, stage.label_space).save(path)
+        with atomic_output(MODEL_CARD) as path:
+            path.write_text(model_card(card_facts(stage, {RAW_CLIP: clip, OURS: ours}, test[1])), encoding="utf-8")
         stage.tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics())
         with stage.tracker.tolerant():
             if stage.tracker.is_up:
                 register(stage)
+
+
+def test_scores(stage: Stage, method: str, test: AnnotatedRows) -> Tensor:
+    """(N, L) of the test photographs, as `evaluate` stored them."""
+    return read_scores(SCORES, method, test[0]["image_id"], stage.label_space.names)
+
+
+def card_facts(stage: Stage, scores: dict[str, Tensor], targets: Tensor) -> CardFacts:
+    """scores: (N, L) by the names of the card's rows."""
+    params, space, k = stage.params, stage.label_space, stage.params.evaluate.top_k[0]
+    resamples = draw_resamples(1, len(targets), params.data_card.num_resamples, params.seed)
+    figures = {row: measure_figures(matrix, targets, space, resamples, k) for row, matrix in scores.items()}
+    return CardFacts(params, space, Thresholds.load(THRESHOLDS), all_metrics(), figures, len(targets))
 
 
 def register(stage: Stage) -> None:
@@ -44,16 +84,16 @@ def register(stage: Stage) -> None:
     client = mlflow.MlflowClient()
     for key, value in lineage().items():
         client.set_model_version_tag(name, number, key, value)
-    client.set_registered_model_alias(name, ALIAS, number)
-    print(f"Registered {name} version {number}: models:/{name}@{ALIAS}")
+    client.set_registered_model_alias(name, CHALLENGER, number)
+    print(f"Registered {name} version {number}: models:/{name}@{CHALLENGER}")
 
 
 def log_model(name: str, label_space: LabelSpace) -> str:
-    """Log the model as code with its safetensors folder, its thresholds and this package; the new version's number."""
+    """Log the model as code, with all that belongs to it and with this package; the number of the new version."""
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(PACKAGE / "serving" / "model.py"),
-        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS)},
+        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS, MEASURED, MODEL_CARD)},
         code_paths=[str(PACKAGE)],
         signature=signature(label_space.names),
         input_example=pd.DataFrame({IMAGE: [example_image()]}),

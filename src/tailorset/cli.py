@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from tailorset.inputs import has_changed
-from tailorset.params import Params, contradictions, load_params, read_yaml
+from tailorset.params import Params, contradictions, load_params
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.standing import (
@@ -29,7 +29,6 @@ console = Console(soft_wrap=True, highlight=False)
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
-CHAMPION = "models:/tailorset@champion"
 NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
 READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
 
@@ -118,14 +117,13 @@ def results() -> None:
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
     console.print(acceptance_table(metrics))
     console.print(quota_line())
-    model = read_yaml(PARAMS)["register_model"]["model_name"]
-    console.print(registry_line(model))
+    console.print(registry_line(_model_name()))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
 
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="Registered model, or the folder of a classifier")] = CHAMPION,
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS; else the champion of params.yaml")] = "",
     challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/tailorset@challenger")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 let others in")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one")] = 8000,
@@ -140,16 +138,89 @@ def serve(
     from tailorset.serving.app import create_app
     from tailorset.serving.service import DRAIN_S, Load, Service
 
-    try:
-        load = Load(max_batch, max_wait_ms / 1000, max_waiting)
-        service = Service(model, challenger or None, load, poll_s)
-    except ValueError as error:
-        _stop(str(error))
+    chosen = model or f"models:/{_model_name()}@champion"
+    load = Load(max_batch, max_wait_ms / 1000, max_waiting)
+    service = _or_stop(Service, chosen, challenger or None, load, poll_s)
     console.print(service.champion.describe(), markup=False)
     uvicorn.run(
         create_app(service), host=host, port=port, access_log=False, log_level="info", server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )  # fmt: skip
+
+
+@app.command()
+def promote(
+    version: Annotated[str, typer.Option(help="Number of a version to promote instead of the challenger")] = "",
+    margin: Annotated[float, typer.Option(min=0, help="Points of ZSL or GZSL mAP that it may lose")] = 0.5,
+    measure: Annotated[bool, typer.Option(help="Measure the champion on the test photographs in data/real")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Compare and try only, change nothing")] = False,
+    force: Annotated[
+        str, typer.Option(metavar="REASON", help="Promote whatever speaks against it; kept as a tag")
+    ] = "",
+) -> None:
+    """Make the challenger the champion, if it is not worse on the same test photographs and answers a request."""
+    from tailorset.serving.promotion import assess
+    from tailorset.serving.promotion import promote as move_alias
+
+    assessment = _or_stop(assess, _model_name(), margin, version, measure)
+    console.print(assessment.table())
+    for line in assessment.lines():
+        console.print(line, markup=False)
+    if assessment.objections and not force:
+        _stop("Not promoted. Register a better one, or say why all the same: tailorset promote --force REASON")
+    if dry_run:
+        console.print("Nothing was changed (--dry-run).")
+        return
+    move_alias(assessment, force)
+    console.print(f"models:/{assessment.challenger.name}@champion is now version {assessment.challenger.version}.")
+
+
+@app.command()
+def rollback(reason: Annotated[str, typer.Argument(help="Why; kept as a tag of the version that is given up")]) -> None:
+    """Make the version that the champion replaced the champion again."""
+    from tailorset.serving.promotion import rollback as move_alias
+
+    champion, previous = _or_stop(move_alias, _model_name(), reason)
+    console.print(f"models:/{champion.name}@champion is version {previous.version} again, no more {champion.version}.")
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Files, folders (nested ones too), or .tar shards")],
+    output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl")] = Path(
+        "predictions.parquet"
+    ),
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry")] = "models/classifier",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU, if there is one")] = "auto",
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16, where a GPU does")] = True,
+) -> None:
+    """Score photographs: one row a file, with the labels it shows. What cannot be read is a row with its error.
+
+    Exit status 0 if any could be read: a broken file among many does not undo the others.
+    """
+    from tailorset.serving.prediction import predict_file
+    from tailorset.serving.predictor import load_predictor
+    from tailorset.stage import resolve_device
+
+    predictor = _or_stop(load_predictor, model, _or_stop(resolve_device, device), bf16)
+    summary = _or_stop(predict_file, predictor, paths, output, batch_size)
+    for line in summary.failures:
+        console.print(line, markup=False)
+    unread = f", {summary.num_failed} of them could not be read" if summary.num_failed else ""
+    console.print(f"{summary.num_images} images{unread}: {output}")
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")] = Path("export"),
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry")] = "models/classifier",
+) -> None:
+    """Write the classifier as ONNX, compared with torch first, and its model card."""
+    from tailorset.serving.export import export as write
+
+    for line in _or_stop(lambda: list(write(model, output))):
+        console.print(line, markup=False)
 
 
 def _settings() -> tuple[Params, LabelSpace]:
@@ -160,9 +231,14 @@ def _settings() -> tuple[Params, LabelSpace]:
     return params, space
 
 
-def _or_stop(load: Any, path: Path) -> Any:
+def _model_name() -> str:
+    params: Params = _or_stop(load_params, PARAMS)
+    return params.register_model.model_name
+
+
+def _or_stop(function: Any, *arguments: Any) -> Any:
     try:
-        return load(path)
+        return function(*arguments)
     except ValueError as error:
         _stop(str(error))
 

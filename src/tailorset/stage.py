@@ -1,6 +1,6 @@
 """What every script in pipeline/ shares: settings, paths, resume folder, metrics files and the MLflow run of its stage.
 
-Only pipeline/ imports this module.
+Its paths serve the command and the serving code as well; the library knows none of this.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ SYNTHETIC = Path("data/synthetic")
 FILTERED = Path("data/filtered")
 CLASSIFIER = Path("models/classifier")
 THRESHOLDS = Path("models/thresholds.json")
+MEASURED = Path("models/measured.json")
+MODEL_CARD = Path("models/MODEL_CARD.md")
 REPORTS = Path("reports")
+SCORES = REPORTS / "evaluate" / "scores.parquet"
 
 
 class Stage:

@@ -82,13 +82,17 @@ def registry_line(model: str) -> str:
 
     remedy = f"no models:/{model}@challenger; register one: dvc repro --force --single-item register_model"
     try:
-        version = registry(Path.cwd()).get_model_version_by_alias(model, "challenger")
+        client = registry(Path.cwd())
+        aliases = client.get_registered_model(model).aliases
     except ValueError:
         return remedy
     except MlflowException as error:
         return f"{remedy} ({error.error_code})"
-    commit = version.tags.get("git.commit", "unknown")
-    return f"models:/{model}@challenger is version {version.version}, made from commit {commit[:8]}"
+    lines = []
+    for alias, number in sorted(aliases.items()):
+        commit = client.get_model_version(model, number).tags.get("git.commit", "unknown")
+        lines.append(f"models:/{model}@{alias} is version {number}, made from commit {commit[:8]}")
+    return "; ".join(lines) or remedy
 
 
 def read_metrics(path: Path) -> dict[str, float]:

@@ -9,8 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
-import mlflow
 import numpy as np
 import pytest
 import torch
@@ -18,18 +18,27 @@ import uvicorn
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from pipeline.register_model import log_model
+from pipeline.register_model import register
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
+from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
 from tailorset.shards import encode_png, write_shard
-from tailorset.stage import CLASSIFIER, THRESHOLDS
+from tailorset.stage import CLASSIFIER, MEASURED, MODEL_CARD, THRESHOLDS
 from tailorset.tracking import connect
 from tailorset.trust import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
 
 TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"
+
+MEASUREMENT = Measurement(
+    test_set="a" * 64,
+    num_photos=200,
+    maps={"zsl/map": 0.5, "gzsl/map": 0.6},
+    clip_maps={"zsl/map": 0.3, "gzsl/map": 0.4},
+    average_precision={"tea cup": 0.5, "ball": 0.7},
+)
 
 
 @pytest.fixture(scope="session")
@@ -57,9 +66,17 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
         plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
         thresholds.save(THRESHOLDS)
-        mlflow.set_experiment(experiment_id=connect(root)[1])
-        with mlflow.start_run():
-            assert log_model("tiny", label_space) == "1"
+        MEASUREMENT.save(MEASURED)
+        MODEL_CARD.write_text("# A card\n")
+        Path("dvc.lock").write_text("schema: '2.0'\n")
+        Path("params.yaml").write_text("seed: 0\n")
+        client, experiment = connect(root)
+        tracker = SimpleNamespace(run_id=client.create_run(experiment).info.run_id)
+        params = SimpleNamespace(register_model=SimpleNamespace(model_name="tiny"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DVC_EXP_NAME", "sunny-dune")
+            register(SimpleNamespace(params=params, label_space=label_space, tracker=tracker))
+        assert client.get_registered_model("tiny").aliases == {"challenger": 1}  # a sweep never promotes
     finally:
         os.chdir(before)
         os.environ.pop("MLFLOW_TRACKING_URI", None)

@@ -6,7 +6,8 @@ Letters: N images, L labels, P pixels of a side.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +53,8 @@ class Predictor:
             )
         self.classifier, self.thresholds, self.origin, self.device = classifier, thresholds, origin, device
         self.bf16 = bf16 and device.type == "cuda"
-        self.labels, space = classifier.labels, classifier.label_space
-        self.seen, self.unseen = space.seen, space.unseen
+        self.labels, self.label_space = classifier.labels, classifier.label_space
+        self.seen, self.unseen = self.label_space.seen, self.label_space.unseen
 
     def predict(self, images: Sequence[Image.Image | bytes], batch_size: int = BATCH_SIZE) -> Tensor:
         """Scores (N, L) in [0, 1], float32 on the CPU, of RGB images or of the bytes of image files.
@@ -107,17 +108,29 @@ def load_predictor(model: str | Path, device: torch.device | str | None = None, 
         ValueError: no such folder, version or registry, or nothing usable there.
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with model_files(model) as (folder, origin):
+        return open_predictor(folder, origin, chosen, bf16)
+
+
+@contextmanager
+def model_files(model: str | Path) -> Iterator[tuple[Path, Origin]]:
+    """The classifier's folder with its origin; what comes from the registry lies there only inside the context.
+
+    All else that belongs to it lies beside the folder: thresholds.json, measured.json, MODEL_CARD.md.
+    """
     if not str(model).startswith(REGISTRY):
-        return _from_folder(Path(model), Origin(str(model)), chosen, bf16)
+        yield Path(model), Origin(str(model))
+        return
     from tailorset.serving.registry import download, find_version
 
     version = find_version(str(model))
     origin = Origin(str(model), str(version.version), version.run_id, version.tags.get("git.commit"))
     with tempfile.TemporaryDirectory() as folder:
-        return _from_folder(download(version, Path(folder)) / CLASSIFIER, origin, chosen, bf16)
+        yield download(version, Path(folder)) / CLASSIFIER, origin
 
 
-def _from_folder(folder: Path, origin: Origin, device: torch.device, bf16: bool) -> Predictor:
+def open_predictor(folder: Path, origin: Origin, device: torch.device, bf16: bool = False) -> Predictor:
+    """See `load_predictor`."""
     thresholds = folder.parent / THRESHOLDS
     rules = Thresholds.load(thresholds) if thresholds.exists() else None
     return Predictor(load_classifier(folder, device), rules, origin, device, bf16)

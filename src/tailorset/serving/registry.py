@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import mlflow
@@ -11,6 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from tailorset.tracking import registry
 
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and the newest
+ANSWER_TIMEOUT_S = 300
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
@@ -41,6 +48,7 @@ def download(version: ModelVersion, folder: Path, path: str = "artifacts") -> Pa
     Raises:
         ValueError: it is not where the registry says.
     """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         return Path(mlflow.artifacts.download_artifacts(f"{uri_of(version)}/{path}", dst_path=str(folder)))
     except (MlflowException, OSError) as error:
@@ -49,3 +57,24 @@ def download(version: ModelVersion, folder: Path, path: str = "artifacts") -> Pa
 
 def uri_of(version: ModelVersion) -> str:
     return f"models:/{version.name}/{version.version}"
+
+
+def request_problem(version: ModelVersion) -> str:
+    """What is wrong with a version's answer to its own example, asked by MLflow in a fresh process; "" if nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        request, answer = download(version, Path(folder), "serving_input_example.json"), Path(folder, "answer.json")
+        command = [sys.executable, "-m", "mlflow", "models", "predict", "--env-manager", "local", "-t", "json"]
+        command += ["-m", uri_of(version), "-i", str(request), "-o", str(answer)]
+        strict = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
+        try:
+            subprocess.run(
+                command, env=os.environ | strict, capture_output=True, text=True, check=True, timeout=ANSWER_TIMEOUT_S
+            )
+        except subprocess.CalledProcessError as error:
+            return f"it does not answer a request: {(error.stderr.strip().splitlines() or ['no message'])[-1]}"
+        except subprocess.TimeoutExpired:
+            return f"it does not answer a request within {ANSWER_TIMEOUT_S} s"
+        rows = json.loads(answer.read_text(encoding="utf-8"))["predictions"]
+    scores = [score for row in rows for score in row.values()]
+    fair = scores and all(isinstance(score, float) and 0 <= score <= 1 for score in scores)
+    return "" if fair else f"it answers a request with {rows}, which are no scores in [0, 1]"

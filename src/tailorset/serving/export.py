@@ -1,0 +1,113 @@
+"""The whole classifier as one ONNX file: photographs' pixels in, scores out, and all that a reader must know."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tailorset.seeding import torch_generator
+from tailorset.serving.predictor import Predictor, model_files, open_predictor
+from tailorset.stage import MODEL_CARD, atomic_output
+
+ONNX_FILE = "classifier.onnx"
+INPUT, OUTPUT = "images", "scores"
+TOLERANCE = 1e-4
+BATCHES = (1, 2, 5)  # it is traced with 2
+
+
+def export(model: str, folder: Path) -> Iterator[str]:
+    """Write classifier.onnx and, where one lies beside the classifier, MODEL_CARD.md; a line on each.
+
+    model: as `load_predictor` takes it.
+    """
+    with model_files(model) as (classifier, origin):
+        predictor = open_predictor(classifier, origin, torch.device("cpu"))
+        difference = export_onnx(predictor, folder / ONNX_FILE)
+        yield f"{folder / ONNX_FILE}: differs from torch by {difference:.1e} at most"
+        card = classifier.parent / MODEL_CARD.name
+        if card.exists():
+            shutil.copy(card, folder)
+            yield f"{folder / card.name}"
+        else:
+            yield f"No {card.name} lies beside {model}: `dvc repro register_model` writes it."
+
+
+def export_onnx(predictor: Predictor, path: Path) -> float:
+    """Write images (B, 3, P, P) float32 in [0, 1] -> scores (B, L), any B; the largest difference from torch.
+
+    Metadata: labels, seen, unseen, thresholds (JSON each), image_px, preprocessing, origin.
+
+    Raises:
+        ValueError: onnxruntime answers differently; nothing is written.
+    """
+    import onnx
+    import torch.onnx
+
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells of every node that it does not fold
+    example, classifier = _example(predictor, 2), predictor.classifier
+    program = torch.onnx.export(
+        classifier,  # type: ignore[arg-type]
+        (example,),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    onnx.helper.set_model_props(model := program.model_proto, metadata(predictor))
+    with atomic_output(path) as partial:
+        onnx.save(model, partial)
+        onnx.checker.check_model(str(partial))
+        difference = largest_difference(predictor, partial)
+        if not difference <= TOLERANCE:
+            raise ValueError(
+                f"onnxruntime's scores differ from torch's by up to {difference:.1e}, more than {TOLERANCE:.0e}:"
+                f" {path} was not written"
+            )
+    return difference
+
+
+def metadata(predictor: Predictor) -> dict[str, str]:
+    """What goes with the file: names of the scores, and how a photograph becomes its input."""
+    px = predictor.classifier.image_px
+    rules = predictor.thresholds.rules if predictor.thresholds else {}
+    return {
+        "labels": json.dumps(predictor.labels),
+        "seen": json.dumps(predictor.seen),
+        "unseen": json.dumps(predictor.unseen),
+        "thresholds": json.dumps({label: asdict(rule) for label, rule in rules.items()}),
+        "image_px": str(px),
+        "preprocessing": f"EXIF rotation; RGB; squash to {px} x {px}, bicubic with antialiasing; / 255; (B, 3, H, W)",
+        "origin": json.dumps(asdict(predictor.origin)),
+    }
+
+
+def largest_difference(predictor: Predictor, path: Path) -> float:
+    """Between the file's scores by onnxruntime and torch's, over random photographs in batches of several sizes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    differences = []
+    for size in BATCHES:
+        images = _example(predictor, size)
+        with torch.inference_mode():
+            expected = predictor.classifier(images).cpu().numpy()
+        differences.append(np.abs(session.run([OUTPUT], {INPUT: images.numpy()})[0] - expected).max())
+    return float(max(differences))
+
+
+def _example(predictor: Predictor, batch_size: int) -> Tensor:
+    """Smooth random colours: on plain noise all scores are much alike."""
+    px = predictor.classifier.image_px
+    coarse = torch.rand(batch_size, 3, 4, 4, generator=torch_generator("export", batch_size))
+    return F.interpolate(coarse, size=(px, px), mode="bicubic").clamp(0, 1)

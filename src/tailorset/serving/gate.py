@@ -1,0 +1,89 @@
+"""Whether a challenger may replace the champion, as far as measurements tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tailorset.serving.measurement import MAPS, Measurement
+
+ROUNDING = 1e-9  # a loss of the margin itself passes
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure in [0, 1] of the challenger, and of what it has to match."""
+
+    name: str
+    challenger: float
+    other: float
+
+    @property
+    def points(self) -> float:
+        """Of a hundred; negative where the challenger is worse."""
+        return 100 * (self.challenger - self.other)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """changes: ZSL and GZSL mAP beside those of `other`. objections: why the challenger may not take its place.
+
+    regressions: labels that lost more average precision than the margin, the worst first; they refuse nothing.
+    """
+
+    other: str
+    changes: tuple[Change, ...] = ()
+    regressions: tuple[Change, ...] = ()
+    objections: tuple[str, ...] = ()
+
+
+def compare(challenger: Measurement, champion: Measurement | None, margin: float) -> Comparison:
+    """Without a champion both mAPs must be above raw CLIP's; else none may be more than `margin` points below its."""
+    if not challenger.maps:
+        return _refused(
+            champion, "no test photograph is annotated for unseen labels, so nothing was measured: annotate some"
+        )
+    if champion is None:
+        changes = _changes(MAPS, challenger.maps, challenger.clip_maps)
+        beaten = [f"{_figures(change)}, which is not above raw CLIP" for change in changes if change.points <= 0]
+        return Comparison("raw CLIP", changes, objections=tuple(beaten))
+    if set(champion.average_precision) != set(challenger.average_precision):
+        labels = sorted(set(champion.average_precision) ^ set(challenger.average_precision))
+        return _refused(champion, f"only one of challenger and champion knows {labels}: their mAPs cannot be compared")
+    if champion.test_set != challenger.test_set:
+        return _refused(champion, _other_test_set(challenger, champion))
+    changes = _changes(MAPS, challenger.maps, champion.maps)
+    worse = [f"{_figures(change)}, a loss of more than {margin:g} points" for change in _lost(changes, margin)]
+    names = {name: name for name in challenger.average_precision}
+    regressions = _lost(_changes(names, challenger.average_precision, champion.average_precision), margin)
+    return Comparison("champion", changes, regressions, tuple(worse))
+
+
+def _refused(champion: Measurement | None, objection: str) -> Comparison:
+    return Comparison("champion" if champion else "raw CLIP", objections=(objection,))
+
+
+def _changes(
+    names: dict[str, str],
+    ours: dict[str, float] | dict[str, float | None],
+    other: dict[str, float] | dict[str, float | None],
+) -> tuple[Change, ...]:
+    pairs = [(name, ours[key], other[key]) for key, name in names.items()]
+    return tuple(Change(name, a, b) for name, a, b in pairs if a is not None and b is not None)
+
+
+def _lost(changes: Iterable[Change], margin: float) -> tuple[Change, ...]:
+    lost = [change for change in changes if change.points < -margin - ROUNDING]
+    return tuple(sorted(lost, key=lambda change: change.points))
+
+
+def _figures(change: Change) -> str:
+    return f"{change.name} is {100 * change.challenger:.2f} instead of {100 * change.other:.2f}"
+
+
+def _other_test_set(challenger: Measurement, champion: Measurement) -> str:
+    theirs, ours = (f"{one.num_photos} photographs, {one.test_set[:8]}" for one in (champion, challenger))
+    return (
+        f"the champion was measured on another test set ({theirs}) than the challenger ({ours}):"
+        " `tailorset promote --measure` measures the champion on the test photographs in data/real"
+    )

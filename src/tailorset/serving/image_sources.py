@@ -1,0 +1,81 @@
+"""Photographs where people have them: files, folders of files, and our shards, one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from tailorset.shards import CorruptShardError, read_shard
+
+MAX_FILE_BYTES = 256 << 20  # a video among the photographs must not fill the memory
+
+
+class Source(NamedTuple):
+    """A photograph to be read: its name in the output, and a function that gives its bytes.
+
+    The function raises OSError or ValueError where there are none to be had.
+    """
+
+    name: str
+    read: Callable[[], bytes]
+
+
+def image_sources(paths: Iterable[Path]) -> Iterator[Source]:
+    """Every file below the paths, in order and only as it is asked for; a `.tar` is a shard, its images one by one.
+
+    Nothing is left out: what is no image, cannot be opened or ends too early is a source that raises.
+
+    Raises:
+        ValueError: a path that does not exist.
+    """
+    for path in paths:
+        if not path.exists():
+            raise ValueError(f"There is no {path}: give files, folders or .tar shards.")
+        yield from _below(path, seen=frozenset())
+
+
+def _below(path: Path, seen: frozenset[str]) -> Iterator[Source]:
+    """seen: the real paths of the folders above, for links that lead back up."""
+    if path.suffix == ".tar" and os.path.isfile(path):  # os.path: a folder that may not be entered raises nothing
+        yield from _shard(path)
+    elif not os.path.isdir(path):
+        yield Source(_name(path), partial(_content, path))
+    elif (real := os.path.realpath(path)) not in seen:
+        try:
+            names = sorted(os.listdir(path))
+        except OSError as error:
+            yield _failed(_name(path), error)
+            return
+        for name in names:
+            yield from _below(path / name, seen | {real})
+
+
+def _shard(path: Path) -> Iterator[Source]:
+    try:
+        for image_id, content in read_shard(path):
+            yield Source(f"{_name(path)}/{image_id}", partial(bytes, content))
+    except CorruptShardError as error:
+        yield _failed(_name(path), error)
+
+
+def _name(path: Path) -> str:
+    """Names of files need not be UTF-8; those in a table do."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _failed(name: str, error: Exception) -> Source:
+    def read() -> bytes:
+        raise error
+
+    return Source(name, read)
+
+
+def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ValueError("this is no regular file")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise ValueError(f"{size >> 20} MiB are no photograph: at most {MAX_FILE_BYTES >> 20} are read")
+    return path.read_bytes()

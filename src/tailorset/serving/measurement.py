@@ -1,0 +1,74 @@
+"""What was measured of a version, and on which photographs: all that two versions are compared by.
+
+Letters: N images, L labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from tailorset.image_set import AnnotatedRows
+from tailorset.metrics import average_precisions, column_indices
+from tailorset.records import LabelSpace
+
+MAPS = {"zsl/map": "ZSL mAP", "gzsl/map": "GZSL mAP"}  # as in reports/metrics.json, and as people say
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """test_set: see `photographs_hash`. maps, clip_maps: MAPS of the version and of raw CLIP in [0, 1]; empty where no
+    test photograph shows an unseen label. average_precision: of each label; None where no test photograph shows it.
+    """
+
+    test_set: str
+    num_photos: int
+    maps: dict[str, float]
+    clip_maps: dict[str, float]
+    average_precision: dict[str, float | None]
+
+    def save(self, path: Path) -> None:
+        """Stable JSON."""
+        path.write_text(json.dumps(asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Measurement:
+        """What `save` wrote.
+
+        Raises:
+            ValueError: the file is missing or damaged.
+        """
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(f"{path} holds no measurement ({error}): run `dvc repro register_model`") from error
+
+
+def measure(scores: Tensor, clip_scores: Tensor | None, test: AnnotatedRows, label_space: LabelSpace) -> Measurement:
+    """scores, clip_scores: (N, L) of the test photographs, as `evaluate` stores them; None = raw CLIP is not asked."""
+    targets = test[1]
+    ours = average_precisions(scores, targets)
+    clip_maps = {} if clip_scores is None else _maps(average_precisions(clip_scores, targets), label_space)
+    by_label = dict(
+        zip(label_space.names, (None if math.isnan(value) else value for value in ours.tolist()), strict=True)
+    )
+    maps = _maps(ours, label_space)
+    return Measurement(photographs_hash(test, label_space.names), len(targets), maps, clip_maps, by_label)
+
+
+def photographs_hash(test: AnnotatedRows, names: tuple[str, ...]) -> str:
+    """A sha256 that is the same if and only if photographs, labels and annotations are; their order does not matter."""
+    rows, targets = test
+    shown = [sorted(zip(names, row, strict=True)) for row in targets.tolist()]
+    return hashlib.sha256(json.dumps(sorted(zip(rows["sha256"], shown, strict=True))).encode()).hexdigest()
+
+
+def _maps(precisions: Tensor, label_space: LabelSpace) -> dict[str, float]:
+    """MAPS of (L,) average precisions; nothing if no photograph shows an unseen label."""
+    zsl = precisions[column_indices(label_space, label_space.unseen)].nanmean()
+    return {} if zsl.isnan() else dict(zip(MAPS, (float(zsl), float(precisions.nanmean())), strict=True))

@@ -1,0 +1,230 @@
+"""The card that goes with a classifier: labels, data, measured figures, limits, licences, how to load it.
+
+Letters: N images, L labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from tailorset.bootstrap import (
+    Interval,
+    Resamples,
+    average_precision_replicates,
+    estimate,
+    f1_at_k,
+    percentile_interval,
+    whole_set,
+)
+from tailorset.image_set import is_annotated
+from tailorset.metrics import column_indices
+from tailorset.params import Params
+from tailorset.records import SPLITS, LabelSpace
+from tailorset.trust import Thresholds
+
+LICENCES = {  # as their publishers state them
+    "models/foundation/toybox": "Apache-2.0, part of tailorset",
+    "openai": "MIT (OpenAI CLIP)",
+    "laion2b_s34b_b88k": "MIT (LAION, OpenCLIP)",
+    "stabilityai/stable-diffusion-2": "CreativeML Open RAIL++-M: its use restrictions go with what it draws",
+    "Qwen/Qwen2.5-7B-Instruct": "Apache-2.0",
+    "toybox": "Apache-2.0, drawn by tailorset",
+    "coco": "annotations CC BY 4.0; photographs under the terms of their Flickr owners",
+    "nus_wide": "research only; photographs under the terms of their Flickr owners",
+}
+UNKNOWN = "not known to tailorset: look it up where it came from"
+NOT_MEASURED = "-"
+RAW_CLIP, OURS = "raw CLIP", "this classifier"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """maps, f1: by "ZSL" and "GZSL", with 95 % intervals over the test photographs; of one training.
+
+    precisions: each label's average precision; without bounds where a resample held no photograph of it, None where no
+    photograph shows it.
+    """
+
+    maps: dict[str, Interval]
+    f1: dict[str, Interval]
+    precisions: dict[str, Interval | float | None]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """metrics: of all stages. figures: of RAW_CLIP and OURS; None where nothing was measured."""
+
+    params: Params
+    label_space: LabelSpace
+    thresholds: Thresholds
+    metrics: Mapping[str, float]
+    figures: Mapping[str, Figures | None]
+    num_test: int
+
+
+def measure_figures(
+    scores: Tensor, targets: Tensor, label_space: LabelSpace, resamples: Resamples, k: int
+) -> Figures | None:
+    """scores: (N, L); targets: (N, L) in {1, 0, -1}; k: of F1. None if no photograph is annotated."""
+    if not is_annotated(targets):
+        return None
+    everything = whole_set(1, len(targets))
+    values = average_precision_replicates(scores[None], targets, everything)[0]
+    replicates = average_precision_replicates(scores[None], targets, resamples)
+    maps, f1 = {}, {}
+    for setting, names in (("ZSL", label_space.unseen), ("GZSL", label_space.names)):
+        columns = column_indices(label_space, names)
+        maps[setting] = percentile_interval(float(values[columns].nanmean()), replicates[:, columns].nanmean(1))
+        chosen = (scores[None, :, columns], targets[:, columns])
+        f1[setting] = estimate(partial(f1_at_k, k=k), *chosen, resamples).interval()
+    labels = zip(label_space.names, values.tolist(), replicates.T, strict=True)
+    return Figures(maps, f1, {name: _precision(value, row) for name, value, row in labels})
+
+
+def model_card(facts: CardFacts) -> str:
+    """The card in Markdown; the same facts give the same card."""
+    space, name = facts.label_space, facts.params.register_model.model_name
+    sections = [
+        f"# {name}: labels of {space.name} in photographs",
+        f"A multi-label image classifier for {len(space.names)} labels. Nobody annotated {len(space.unseen)} of"
+        " them: it learned these from generated images, by the method of arXiv 2404.03144 as tailorset implements it.",
+        *_section("Labels", _labels(facts)),
+        *_section("Measured", _measured(facts)),
+        *_section("Data", _data(facts)),
+        *_section("Limits", _limits(facts)),
+        *_section("Licences", _table(("part", "name", "licence"), _licences(facts.params))),
+        *_section("How to load it", _loading(name)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _section(title: str, text: str) -> tuple[str, str]:
+    return f"## {title}", text
+
+
+def _labels(facts: CardFacts) -> str:
+    figures = facts.figures[OURS]
+    rows = []
+    for name in facts.label_space.names:
+        rule = facts.thresholds.rules[name]
+        learned = "annotated photographs" if name in facts.label_space.seen else "generated images"
+        precision = figures.precisions[name] if figures else None
+        band = f"{rule.abstain_low:.2f} to {rule.abstain_high:.2f}"
+        rows.append((name, learned, _percent(precision), f"{rule.threshold:.2f}", band))
+    columns = ("label", "learned from", "average precision, %", "present from", "left open between")
+    return (
+        _table(columns, rows)
+        + "\n\nThe last two columns are calibrated probabilities, which thresholds.json makes of scores."
+    )
+
+
+def _measured(facts: CardFacts) -> str:
+    measured = {title: one for title, one in facts.figures.items() if one}
+    if not measured:
+        return "Nothing: no test photograph is annotated."
+    k = facts.params.evaluate.top_k[0]
+    rows = [
+        (title, *(_percent(value) for setting in ("ZSL", "GZSL") for value in (one.maps[setting], one.f1[setting])))
+        for title, one in measured.items()
+    ]
+    table = _table(("test split, %", "ZSL mAP", f"ZSL F1@{k}", "GZSL mAP", f"GZSL F1@{k}"), rows)
+    values = {key: facts.metrics[f"trust/fitted/zsl/{key}"] for key in ("ece", "f1_macro", "coverage", "answered/risk")}
+    return (
+        f"On {facts.num_test:,} test photographs. ZSL: the labels nobody annotated; GZSL: all labels together."
+        " In brackets 95 % bootstrap intervals over the photographs; they do not"
+        " tell how much another training would differ.\n\n"
+        f"{table}\n\n"
+        f"Decisions on labels nobody annotated: macro F1 {100 * values['f1_macro']:.1f} % where everything is answered;"
+        f" {100 * values['coverage']:.1f} % are answered where doubtful ones are left open, and"
+        f" {100 * values['answered/risk']:.1f} % of these are wrong. Expected calibration error {values['ece']:.3f}."
+    )
+
+
+def _data(facts: CardFacts) -> str:
+    metrics, params = facts.metrics, facts.params
+    splits = {split: metrics.get(f"real/{split}/num_images", 0) for split in SPLITS}
+    real = ", ".join(f"{split} {count:,.0f}" for split, count in splits.items())
+    lines = [
+        f"- Photographs: data set `{params.prepare_dataset.name}`, {real}. Labels learned from photographs are"
+        " annotated in train, all labels in val and test if at all. Val chooses the epoch, test chooses nothing.",
+        f"- Generated images: {metrics['generate/images']:,.0f} drawn by `{_generator(params)}`,"
+        f" {metrics['filter/kept']:,.0f} kept by the filter `{params.filter_images.name}`.",
+        f"- Prompts: {metrics['prompts/count']:,.0f}, by `{_llm(params)}`.",
+    ]
+    return "\n".join(lines)
+
+
+def _limits(facts: CardFacts) -> str:
+    lines = [
+        "- It knows the labels above and no others; of a photograph that shows none it still gives scores.",
+        "- Figures hold for photographs like those of the test split. On others measure again before you rely on it.",
+        "- What the generator draws wrongly or always alike, labels nobody annotated learn wrongly or narrowly:"
+        " see reports/card/index.html.",
+        "- Their calibration assumes that photographs are like those of val, and how frequent the labels are:"
+        f" `fit_thresholds.source: {facts.params.fit_thresholds.source}`, see docs/decisions/thresholds.md.",
+        "- Not for decisions about people, and not where a missed object is dangerous.",
+    ]
+    missed = facts.metrics.get("generate/under_quota", 0)
+    if missed:
+        lines.insert(2, f"- {missed:.0f} labels nobody annotated did not reach their quota of generated images.")
+    return "\n".join(lines)
+
+
+def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
+    backbone = params.train_classifier.config.backbone  # type: ignore[attr-defined]
+    yield "this classifier's code", "tailorset", "Apache-2.0"
+    yield "backbone, within its weights", *_named(backbone.model, backbone.pretrained)
+    yield "discriminator", *_named(params.clip.discriminator.model, params.clip.discriminator.pretrained)
+    yield "image generator", *_named(_generator(params))
+    yield "language model", *_named(_llm(params))
+    yield "photographs", *_named(params.prepare_dataset.name)
+
+
+def _named(model: str, tag: str | None = None) -> tuple[str, str]:
+    path = model.removeprefix("local-dir:")
+    known = next((text for key, text in LICENCES.items() if key in (path, tag) or path.startswith(f"{key}/")), UNKNOWN)
+    return f"{path} ({tag})" if tag else path, known
+
+
+def _generator(params: Params) -> str:
+    return str(getattr(params.generator.config, "model", params.generator.name))
+
+
+def _llm(params: Params) -> str:
+    return str(getattr(params.write_prompts.llm.config, "model", params.write_prompts.llm.name))
+
+
+def _loading(name: str) -> str:
+    return f"""```python
+import mlflow, pandas as pd
+
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+model.predict(pd.DataFrame({{"image": [open("photo.jpg", "rb").read()]}}))   # a column of scores a label
+```
+
+`tailorset predict PATH` scores files, folders and shards; `tailorset export` writes ONNX. The weights are safetensors;
+nothing is unpickled."""
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    columns = list(columns)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
+
+
+def _percent(value: Interval | float | None) -> str:
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, Interval):
+        return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
+    return f"{100 * value:.1f}"
+
+
+def _precision(value: float, replicates: Tensor) -> Interval | float | None:
+    if math.isnan(value):  # no photograph shows it
+        return None
+    return value if replicates.isnan().any() else percentile_interval(value, replicates)

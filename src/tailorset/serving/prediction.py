@@ -1,0 +1,112 @@
+"""Many photographs at once: sources in, tables of scores and decisions out, in constant memory.
+
+Letters: N images of a batch, L labels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from tailorset.serving.image_sources import Source, image_sources
+from tailorset.serving.prediction_file import prediction_file
+from tailorset.serving.predictor import Predictor
+
+Read = tuple[str, Tensor | str]  # name, and pixels or what is wrong
+PATH, PRESENT, ABSTAINED, ERROR = "path", "present", "abstained", "error"
+NUM_LISTED = 20  # failures that are said at the end; the file has them all
+
+
+@dataclass
+class Summary:
+    """What became of the sources; failures: the first ones, "path: what is wrong"."""
+
+    num_images: int = 0
+    num_failed: int = 0
+    failures: tuple[str, ...] = ()
+
+
+def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batch_size: int) -> Summary:
+    """Write the tables of all sources below the paths to a file, of the kind that its suffix names.
+
+    Raises:
+        ValueError: a path that does not exist, another suffix, or nothing to be read.
+    """
+    summary = Summary()
+    with prediction_file(output, schema(predictor)) as writer, tqdm(desc="predict", unit=" images") as progress:
+        for table in predict_tables(predictor, image_sources(paths), batch_size):
+            writer.write_table(table)
+            failed = [row for row in table.select([PATH, ERROR]).to_pylist() if row[ERROR] is not None]
+            lines = tuple(f"{row[PATH]}: {row[ERROR]}" for row in failed)
+            summary.num_images += len(table)
+            summary.num_failed += len(failed)
+            summary.failures = (summary.failures + lines)[:NUM_LISTED]
+            progress.update(len(table))
+        if summary.num_images == summary.num_failed:
+            raise ValueError("\n".join((*summary.failures, "No image could be read: nothing was written.")))
+    return summary
+
+
+def schema(predictor: Predictor) -> pa.Schema:
+    """path; score/LABEL of each label; labels that are present, and those left open; error. Null where unknown."""
+    scores = [pa.field(f"score/{label}", pa.float32()) for label in predictor.labels]
+    lists = [pa.field(name, pa.list_(pa.string())) for name in (PRESENT, ABSTAINED)]
+    return pa.schema([pa.field(PATH, pa.string()), *scores, *lists, pa.field(ERROR, pa.string())])
+
+
+def predict_tables(predictor: Predictor, sources: Iterable[Source], batch_size: int) -> Iterator[pa.Table]:
+    """One table a batch, one row a source in their order; see `schema`."""
+    columns = schema(predictor)
+    images = _read_ahead(predictor, sources, 2 * batch_size)
+    while batch := list(islice(images, batch_size)):
+        pixels = [content for _, content in batch if isinstance(content, Tensor)]
+        rows = iter(_rows(predictor, torch.stack(pixels)) if pixels else [])
+        found = [next(rows) if isinstance(content, Tensor) else {ERROR: content} for _, content in batch]
+        yield pa.Table.from_pylist(
+            [{PATH: name} | row for (name, _), row in zip(batch, found, strict=True)], schema=columns
+        )
+
+
+def _rows(predictor: Predictor, pixels: Tensor) -> Iterator[dict[str, object]]:
+    scores = predictor.scores(pixels, len(pixels))
+    decisions = predictor.decide(scores)
+    names = [f"score/{label}" for label in predictor.labels]
+    for number, row in enumerate(scores.tolist()):
+        found: dict[str, object] = dict(zip(names, row, strict=True))
+        if decisions:
+            found[PRESENT] = _chosen(predictor.labels, decisions.present[number])
+            found[ABSTAINED] = _chosen(predictor.labels, decisions.abstained[number])
+        yield found
+
+
+def _chosen(labels: tuple[str, ...], mask: Tensor) -> list[str]:
+    return [label for label, chosen in zip(labels, mask.tolist(), strict=True) if chosen]
+
+
+def _read_ahead(predictor: Predictor, sources: Iterable[Source], num_ahead: int) -> Iterator[Read]:
+    """Decode in threads, at most `num_ahead` images before they are needed, in order."""
+    waiting: deque[Future[Read]] = deque()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for source in sources:
+            waiting.append(pool.submit(_read, predictor, source))
+            if len(waiting) > num_ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _read(predictor: Predictor, source: Source) -> Read:
+    try:
+        return source.name, predictor.pixels(source.read())
+    except (OSError, ValueError) as error:
+        return source.name, " ".join(str(error).split())

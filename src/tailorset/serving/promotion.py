@@ -1,0 +1,132 @@
+"""Moving the alias `champion`: forward to a version that passes the gate, and back to the one before it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.entities.model_registry import ModelVersion
+from rich.table import Table
+
+from tailorset.image_set import load_image_set, real_rows
+from tailorset.serving.gate import Comparison, compare
+from tailorset.serving.measurement import Measurement, measure
+from tailorset.serving.predictor import load_predictor
+from tailorset.serving.registry import CHALLENGER, CHAMPION, download, find_version, request_problem, uri_of
+from tailorset.stage import MEASURED, REAL
+from tailorset.tracking import registry
+
+REPLACED, FORCED, ROLLED_BACK = "champion.replaced", "champion.forced", "champion.rolled_back"  # tags of a version
+NUM_SHOWN = 20  # labels on a line
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A challenger, the champion it would replace, and all that speaks against it."""
+
+    challenger: ModelVersion
+    champion: ModelVersion | None
+    comparison: Comparison
+    objections: tuple[str, ...]
+
+    def table(self) -> Table:
+        """The mAPs of the challenger and of what it has to match, in percent."""
+        other = f"champion, version {self.champion.version}" if self.champion else self.comparison.other
+        table = Table("test split, %", title=f"models:/{self.challenger.name}")
+        for column in (f"version {self.challenger.version}", other, "points"):
+            table.add_column(column, justify="right")
+        for change in self.comparison.changes:
+            figures = (f"{100 * change.challenger:.2f}", f"{100 * change.other:.2f}", f"{change.points:+.2f}")
+            table.add_row(change.name, *figures)
+        return table
+
+    def lines(self) -> Iterator[str]:
+        """What people should know besides the figures."""
+        lost = self.comparison.regressions
+        if lost:
+            worst = ", ".join(f"{change.name} {change.points:+.1f}" for change in lost[:NUM_SHOWN])
+            yield f"{len(lost)} labels lost average precision, in points: {worst}{' ...' if lost[NUM_SHOWN:] else ''}"
+        for key in ("dvc.experiment", "git.dirty"):
+            if (value := self.challenger.tags.get(key, "false")) != "false":
+                yield f"Note: {key} = {value}"
+        yield from (f"Against it: {objection}" for objection in self.objections)
+
+
+def assess(name: str, margin: float, version: str = "", measure_again: bool = False) -> Assessment:
+    """Compare a version (as a rule the challenger) with the champion, and let it answer a request.
+
+    margin: points of mAP it may lose. measure_again: measure the champion on the test photographs in data/real.
+
+    Raises:
+        ValueError: no registry or version, the version is the champion, or one says nothing of how it was measured.
+    """
+    challenger = find_version(f"models:/{name}/{version}" if version else f"models:/{name}@{CHALLENGER}")
+    champion = _champion(name)
+    if champion and champion.version == challenger.version:
+        raise ValueError(f"{uri_of(champion)} is the champion already: `make run` registers another challenger")
+    theirs = champion and (_measure(champion) if measure_again else _measured(champion))
+    comparison = compare(_measured(challenger), theirs, margin)
+    rolled_back, problem = challenger.tags.get(ROLLED_BACK), request_problem(challenger)
+    others = [f"it was the champion and was rolled back: {rolled_back}"] if rolled_back else []
+    others += [problem] if problem else []
+    return Assessment(challenger, champion, comparison, (*comparison.objections, *others))
+
+
+def promote(assessment: Assessment, reason: str = "") -> None:
+    """Make the challenger the champion; its tags name the version it replaces and why it was forced, if it was.
+
+    Raises:
+        ValueError: something speaks against it, and no reason is given to do it all the same.
+    """
+    if assessment.objections and not reason:
+        raise ValueError("; ".join(assessment.objections))
+    challenger, champion, client = assessment.challenger, assessment.champion, registry(Path.cwd())
+    tags = {
+        REPLACED: champion.version if champion else "",
+        FORCED: reason if assessment.objections else "",
+        ROLLED_BACK: "",
+    }
+    for key, value in tags.items():
+        client.set_model_version_tag(challenger.name, challenger.version, key, str(value))
+    client.set_registered_model_alias(challenger.name, CHAMPION, challenger.version)  # last: what servers look at
+
+
+def rollback(name: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
+    """Make the version that the champion replaced the champion again, back to the first if repeated; (from, to).
+
+    Raises:
+        ValueError: there is no champion, it replaced none, or that one was deleted.
+    """
+    champion = find_version(f"models:/{name}@{CHAMPION}")
+    before = champion.tags.get(REPLACED)
+    if not before:
+        raise ValueError(f"{uri_of(champion)} replaced no other version: there is nothing to roll back to")
+    previous, client = find_version(f"models:/{name}/{before}"), registry(Path.cwd())
+    client.set_model_version_tag(name, champion.version, ROLLED_BACK, reason)
+    client.set_registered_model_alias(name, CHAMPION, previous.version)
+    return champion, previous
+
+
+def _champion(name: str) -> ModelVersion | None:
+    aliases = registry(Path.cwd()).get_registered_model(name).aliases
+    return find_version(f"models:/{name}@{CHAMPION}") if CHAMPION in aliases else None
+
+
+def _measured(version: ModelVersion) -> Measurement:
+    """What its registration stored."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return Measurement.load(download(version, Path(folder), f"artifacts/{MEASURED.name}"))
+        except ValueError as error:
+            remedy = "register it again; a champion is measured by `tailorset promote --measure`"
+            raise ValueError(f"{uri_of(version)} does not say what was measured of it ({error}): {remedy}") from None
+
+
+def _measure(version: ModelVersion) -> Measurement:
+    """The same, of the test photographs that lie here now."""
+    predictor = load_predictor(uri_of(version))
+    test, space = real_rows(REAL, "test", predictor.label_space), predictor.label_space
+    scores = predictor.scores(load_image_set(*test, REAL, predictor.classifier.image_px).images)
+    return measure(scores, None, test, space)

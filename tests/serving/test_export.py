@@ -1,0 +1,79 @@
+"""The classifier as one ONNX file: the same answers, and all a reader needs to use it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from tailorset import cli
+from tailorset.serving.export import export_onnx
+from tailorset.serving.predictor import load_predictor
+from tailorset.trust import Thresholds
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, ["export", *map(str, arguments)], terminal_width=200)
+    return result.exit_code, result.output
+
+
+@pytest.fixture(scope="module")
+def exported(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command writes of the registered version."""
+    folder = tmp_path_factory.mktemp("export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(registry)
+        code, output = run("--model", "models:/tiny/1", "--output", folder)
+    assert code == 0, output
+    assert "differs from torch by" in output
+    return folder
+
+
+def test_the_file_answers_as_the_classifier_does_for_any_batch(registry: Path, photos: Path, exported: Path) -> None:
+    predictor = load_predictor(registry / "models" / "classifier", "cpu")
+    pixels = torch.stack([predictor.pixels(path.read_bytes()) for path in sorted(photos.iterdir())])
+    session = onnxruntime.InferenceSession(exported / "classifier.onnx", providers=["CPUExecutionProvider"])
+    for batch in (pixels, pixels[:1]):
+        (scores,) = session.run(None, {"images": (batch.float() / 255).numpy()})
+        np.testing.assert_allclose(scores, predictor.scores(batch).numpy(), atol=1e-4)
+
+
+def test_the_file_says_what_its_scores_are_and_the_card_lies_beside_it(
+    registry: Path, exported: Path, thresholds: Thresholds
+) -> None:
+    said = {entry.key: entry.value for entry in onnx.load(exported / "classifier.onnx").metadata_props}
+    assert json.loads(said["labels"]) == ["tea cup", "ball"]
+    assert json.loads(said["unseen"]) == ["tea cup"]
+    assert json.loads(said["thresholds"])["ball"]["threshold"] == thresholds.rules["ball"].threshold
+    assert json.loads(said["origin"])["version"] == "1"
+    assert said["image_px"] == "64"
+    assert "bicubic" in said["preprocessing"]
+    assert (exported / "MODEL_CARD.md").read_text() == (registry / "models" / "MODEL_CARD.md").read_text()
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A classifier that is traced while it adds nothing, and then adds something, stands for a faulty exporter."""
+    predictor = load_predictor(registry / "models" / "classifier", "cpu")
+
+    class Drifting(nn.Module):
+        image_px, drift = predictor.classifier.image_px, 0.0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return (
+                predictor.classifier(images) if torch.compiler.is_exporting() else predictor.classifier(images) + 2e-4
+            )
+
+    faulty = load_predictor(registry / "models" / "classifier", "cpu")
+    faulty.classifier = Drifting().eval()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"onnxruntime's scores differ from torch's by up to 2.0e-04, more than 1e-04"):
+        export_onnx(faulty, tmp_path / "classifier.onnx")
+    assert not (tmp_path / "classifier.onnx").exists()

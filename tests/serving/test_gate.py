@@ -1,0 +1,98 @@
+"""What the gate lets through, and what it says of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from tailorset.metrics import zero_shot_metrics
+from tailorset.records import LabelSpace
+from tailorset.serving.gate import compare
+from tailorset.serving.measurement import Measurement, measure, photographs_hash
+from tests.serving.conftest import MEASUREMENT
+
+
+def with_maps(zsl: float, gzsl: float) -> Measurement:
+    return replace(MEASUREMENT, maps={"zsl/map": zsl, "gzsl/map": gzsl})
+
+
+@pytest.mark.parametrize(("zsl", "gzsl"), [(0.5, 0.6), (0.495, 0.595), (0.9, 0.6)])
+def test_as_good_up_to_the_margin_passes(zsl: float, gzsl: float) -> None:
+    comparison = compare(with_maps(zsl, gzsl), MEASUREMENT, margin=0.5)
+    assert comparison.objections == ()
+    assert [change.name for change in comparison.changes] == ["ZSL mAP", "GZSL mAP"]
+    assert comparison.changes[0].points == pytest.approx(100 * (zsl - 0.5))
+
+
+def test_either_map_below_the_margin_is_refused_with_both_figures() -> None:
+    for worse, name in ((with_maps(0.494, 0.9), "ZSL mAP is 49.40"), (with_maps(0.9, 0.594), "GZSL mAP is 59.40")):
+        (objection,) = compare(worse, MEASUREMENT, margin=0.5).objections
+        assert objection.startswith(name)
+        assert "a loss of more than 0.5 points" in objection
+        assert compare(worse, MEASUREMENT, margin=0.7).objections == ()
+    assert len(compare(with_maps(0.1, 0.1), MEASUREMENT, margin=0.5).objections) == 2
+
+
+def test_labels_that_lost_are_listed_the_worst_first_and_refuse_nothing() -> None:
+    lost = replace(MEASUREMENT, average_precision={"tea cup": 0.48, "ball": 0.2})
+    comparison = compare(lost, MEASUREMENT, margin=0.5)
+    assert [(change.name, round(change.points)) for change in comparison.regressions] == [
+        ("ball", -50),
+        ("tea cup", -2),
+    ]
+    assert comparison.objections == ()
+    unknown = replace(MEASUREMENT, average_precision={"tea cup": None, "ball": 0.6})
+    assert [change.name for change in compare(unknown, MEASUREMENT, margin=0.5).regressions] == ["ball"]
+
+
+def test_the_first_champion_has_to_beat_raw_clip_on_both() -> None:
+    assert compare(MEASUREMENT, None, margin=0.5).objections == ()
+    (objection,) = compare(with_maps(0.3, 0.6), None, margin=0.5).objections
+    assert objection == "ZSL mAP is 30.00 instead of 30.00, which is not above raw CLIP"
+
+
+def test_other_photographs_labels_or_nothing_measured_are_refused_with_the_remedy() -> None:
+    (objection,) = compare(MEASUREMENT, replace(MEASUREMENT, test_set="b" * 64, num_photos=9), 0.5).objections
+    assert "another test set (9 photographs, bbbbbbbb) than the challenger (200 photographs, aaaaaaaa)" in objection
+    assert "`tailorset promote --measure`" in objection
+    (objection,) = compare(MEASUREMENT, replace(MEASUREMENT, average_precision={"ball": 0.5}), 0.5).objections
+    assert "only one of challenger and champion knows ['tea cup']" in objection
+    (objection,) = compare(replace(MEASUREMENT, maps={}, clip_maps={}), MEASUREMENT, 0.5).objections
+    assert "no test photograph is annotated for unseen labels" in objection
+
+
+def test_a_test_set_is_its_photographs_labels_and_annotations() -> None:
+    rows, targets = pd.DataFrame({"sha256": ["a", "b", "c"]}), torch.tensor([[1, 0], [0, -1], [1, 1]])
+    same = photographs_hash((rows, targets), ("cup", "ball"))
+    assert photographs_hash((rows[::-1], targets.flip(0)), ("cup", "ball")) == same
+    assert photographs_hash((rows, targets.flip(1)), ("ball", "cup")) == same
+    changed = targets.clone()
+    changed[1, 1] = 0
+    others = [
+        photographs_hash((rows, changed), ("cup", "ball")),
+        photographs_hash((rows, targets), ("cup", "fish")),
+        photographs_hash((rows[:2], targets[:2]), ("cup", "ball")),
+        photographs_hash((rows.assign(sha256=["a", "b", "d"]), targets), ("cup", "ball")),
+    ]
+    assert len({same, *others}) == 5
+
+
+def test_a_measurement_holds_the_figures_of_the_evaluation() -> None:
+    torch.manual_seed(0)
+    seen = {"cup": False, "key": False, "hat": True, "ball": True}
+    labels = [{"name": name, "seen": annotated} for name, annotated in seen.items()]
+    space = LabelSpace.model_validate({"name": "four", "labels": labels})
+    rows, targets = pd.DataFrame({"sha256": list("abcdef")}), torch.randint(0, 2, (6, 4))
+    targets[:, 3] = 0
+    ours, clip = torch.rand(6, 4), torch.randn(6, 4)
+    found = measure(ours, clip, (rows, targets), space)
+    for maps, scores in ((found.maps, ours), (found.clip_maps, clip)):
+        evaluated = zero_shot_metrics(scores, targets, space)
+        assert maps == pytest.approx({key: evaluated[key] for key in ("zsl/map", "gzsl/map")})
+    assert found.average_precision["ball"] is None  # no photograph shows one
+    assert found.average_precision["key"] is not None
+    nothing = measure(ours, clip, (rows, torch.full_like(targets, -1)), space)
+    assert nothing.maps == nothing.clip_maps == {}

@@ -1,0 +1,103 @@
+"""The card: every label with its figures, what is known of the data, and no figure where nothing was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tailorset.bootstrap import draw_resamples
+from tailorset.metrics import zero_shot_metrics
+from tailorset.params import Params, load_params
+from tailorset.records import LabelSpace
+from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
+from tailorset.trust import LabelRule, Thresholds
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEN = {"cup": False, "key": False, "fish": False, "hat": True, "ball": True}
+METRICS = {
+    "real/train/num_images": 4000, "real/val/num_images": 50, "real/test/num_images": 60, "generate/images": 1800,
+    "filter/kept": 840, "prompts/count": 210, "generate/under_quota": 2, "trust/fitted/zsl/ece": 0.04,
+    "trust/fitted/zsl/f1_macro": 0.467, "trust/fitted/zsl/coverage": 0.816, "trust/fitted/zsl/answered/risk": 0.113,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def space() -> LabelSpace:
+    return LabelSpace.model_validate({"name": "five", "labels": [{"name": n, "seen": s} for n, s in SEEN.items()]})
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def targets() -> torch.Tensor:
+    torch.manual_seed(0)
+    targets = torch.randint(0, 2, (60, 5), dtype=torch.int8)
+    targets[:, 1], targets[:, 4] = 0, 0
+    targets[7, 1] = 1  # one photograph shows a key, none a ball
+    return targets
+
+
+def card(params: Params, space: LabelSpace, targets: torch.Tensor) -> str:
+    resamples = draw_resamples(1, 60, 50, seed=0)
+    torch.manual_seed(1)
+    scores = {RAW_CLIP: torch.rand(60, 5), OURS: torch.rand(60, 5)}
+    figures = {row: measure_figures(matrix, targets, space, resamples, 3) for row, matrix in scores.items()}
+    rules = Thresholds({name: LabelRule(1.0, 0.0, 0.25 + i / 100, 0.2, 0.7) for i, name in enumerate(space.names)})
+    return model_card(CardFacts(params, space, rules, METRICS, figures, 60))
+
+
+def test_figures_are_the_evaluation_s_within_their_intervals(space: LabelSpace, targets: torch.Tensor) -> None:
+    torch.manual_seed(1)
+    scores = torch.rand(60, 5)
+    figures = measure_figures(scores, targets, space, draw_resamples(1, 60, 200, seed=0), k=3)
+    assert figures is not None
+    evaluated = zero_shot_metrics(scores, targets, space)
+    for setting in ("ZSL", "GZSL"):
+        for found, key in ((figures.maps, "map"), (figures.f1, "f1_at_3")):
+            assert found[setting].value == pytest.approx(evaluated[f"{setting.lower()}/{key}"], abs=1e-6)
+            assert found[setting].low < found[setting].value < found[setting].high
+    assert isinstance(figures.precisions["key"], float)  # a resample without its one photograph: no interval
+    assert figures.precisions["ball"] is None
+
+
+def test_the_card_has_every_label_and_the_facts_of_the_run(
+    params: Params, space: LabelSpace, targets: torch.Tensor
+) -> None:
+    text = card(params, space, targets)
+    assert "| cup | generated images | " in text
+    assert "| ball | annotated photographs | - | 0.29 | 0.20 to 0.70 |" in text
+    for fact in (
+        "Nobody annotated 3 of them", "On 60 test photographs", "| raw CLIP | ", "| this classifier | ",
+        "train 4,000, val 50, test 60", "1,800 drawn by `models/foundation/toybox/diffusion`, 840 kept",
+        "2 labels nobody annotated did not reach their quota", "macro F1 46.7 %", "models:/tailorset@champion",
+        "| backbone, within its weights | models/foundation/toybox/backbone | Apache-2.0, part of tailorset |",
+    ):  # fmt: skip
+        assert fact in text
+    assert text == card(params, space, targets)
+
+
+@pytest.mark.parametrize(
+    ("preset", "licence"),
+    [
+        ("coco", "| RN50-quickgelu (openai) | MIT (OpenAI CLIP) |"),
+        ("coco", "| stabilityai/stable-diffusion-2 | CreativeML Open RAIL++-M"),
+        ("nus_wide", "| nus_wide | research only"),
+        ("folder", "| folder | not known to tailorset"),
+    ],
+)
+def test_licences_are_named_where_they_are_known(
+    preset: str, licence: str, space: LabelSpace, targets: torch.Tensor
+) -> None:
+    assert licence in card(load_params(ROOT / "presets" / f"{preset}.yaml"), space, targets)
+
+
+def test_nothing_annotated_gives_a_card_without_figures(params: Params, space: LabelSpace) -> None:
+    text = card(params, space, torch.full((60, 5), -1, dtype=torch.int8))
+    assert "Nothing: no test photograph is annotated." in text
+    assert "| cup | generated images | - | 0.25 |" in text
+    assert "macro F1" not in text

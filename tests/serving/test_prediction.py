@@ -1,0 +1,139 @@
+"""Many photographs to a file: nothing is lost, whatever lies among them, and the scores are the endpoint's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from tailorset import cli
+from tailorset.serving.image_sources import image_sources
+from tailorset.serving.predictor import Predictor, load_predictor
+from tailorset.shards import encode_png, write_shard
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, ["predict", *map(str, arguments)], terminal_width=200)
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def model(registry: Path) -> Path:
+    return registry / "models" / "classifier"
+
+
+@pytest.fixture
+def predictor(model: Path) -> Predictor:
+    return load_predictor(model, "cpu")
+
+
+@pytest.fixture
+def album(photos: Path, tmp_path: Path) -> Path:
+    """Photographs in nested folders, a shard, and what lies about in people's folders."""
+    folder = tmp_path / "album"
+    shutil.copytree(photos, folder / "2024" / "summer")
+    rng = np.random.default_rng(0)
+    images = [(f"i{n}", encode_png(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))) for n in range(5)]
+    write_shard(folder / "shards" / "a.tar", images)
+    (folder / "notes.txt").write_text("no photograph")
+    (folder / "cut.jpg").write_bytes((photos / "turned.jpg").read_bytes()[:200])
+    (folder / "empty.png").touch()
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    (folder / "cut.tar").write_bytes((folder / "shards" / "a.tar").read_bytes()[:-5000])
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "again").symlink_to(folder)  # leads back up
+    return folder
+
+
+BROKEN = {"notes.txt", "cut.jpg", "empty.png", "gone.png", "cut.tar", "pipe.jpg"}
+
+
+def read(path: Path) -> pd.DataFrame:
+    readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True)}
+    return readers[path.suffix](path)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+def test_every_file_is_a_row_with_the_endpoint_s_scores_or_its_error(
+    album: Path, model: Path, predictor: Predictor, tmp_path: Path, suffix: str
+) -> None:
+    output = tmp_path / f"out{suffix}"
+    code, said = run(album, "--model", model, "--output", output, "--batch-size", 4, "--device", "cpu")
+    assert code == 0, said
+    table = read(output).set_index("path")
+    photos = sorted((album / "2024" / "summer").iterdir())
+    assert set(table.index) == {
+        *map(str, photos),
+        *(f"{album}/shards/a.tar/i{n}" for n in range(5)),
+        *(str(album / name) for name in BROKEN),
+    }
+    failed = table[table["error"].notna()]
+    assert {Path(path).name for path in failed.index} == BROKEN
+    assert failed["score/ball"].isna().all()
+    assert f"{len(table)} images, {len(BROKEN)} of them could not be read" in said
+    for name in BROKEN:
+        assert f"{album / name}: " in said
+    expected = predictor.predict([path.read_bytes() for path in photos]).numpy()
+    answered = table.loc[[str(path) for path in photos], ["score/tea cup", "score/ball"]].to_numpy()
+    np.testing.assert_allclose(answered, expected, atol=1e-5)
+
+
+def test_labels_are_decided_and_left_open_as_the_thresholds_say(
+    photos: Path, model: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.jsonl"
+    assert run(photos, "--model", model, "--output", output, "--device", "cpu")[0] == 0
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    decisions = predictor.decide(predictor.predict([Path(row["path"]).read_bytes() for row in rows]))
+    assert decisions is not None
+    labels = np.array(predictor.labels)
+    assert [row["present"] for row in rows] == [labels[mask].tolist() for mask in decisions.present.numpy()]
+    assert [row["abstained"] for row in rows] == [labels[mask].tolist() for mask in decisions.abstained.numpy()]
+    assert decisions.present.any()
+
+
+def test_without_thresholds_nothing_is_decided(photos: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "alone" / "classifier")
+    assert run(photos, "--model", tmp_path / "alone" / "classifier", "--output", tmp_path / "out.parquet")[0] == 0
+    table = read(tmp_path / "out.parquet")
+    assert table["present"].isna().all()
+    assert table["score/ball"].notna().all()
+
+
+def test_sources_are_opened_only_as_they_are_asked_for(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{number}.png")
+    sources = image_sources([tmp_path])
+    first = next(sources)
+    (tmp_path / "1.png").unlink()  # listed, not yet read
+    assert first.name == str(tmp_path / "0.png")
+    with pytest.raises(FileNotFoundError):
+        next(sources).read()
+
+
+def test_what_cannot_be_done_is_said_before_or_instead_of_writing(model: Path, photos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    for arguments, message in (
+        (
+            (photos, "--output", tmp_path / "out.xlsx"),
+            "Unknown suffix of an output file: '.xlsx'. Choices: .parquet, .csv",
+        ),
+        ((tmp_path / "nowhere", "--output", output), "There is no "),
+        ((tmp_path / "text", "--output", output), "No image could be read: nothing was written."),
+    ):
+        (tmp_path / "text").mkdir(exist_ok=True)
+        (tmp_path / "text" / "a.txt").write_text("a")
+        code, said = run(*arguments, "--model", model)
+        assert code == 1
+        assert message in said
+        assert not output.exists()
+    code, said = run(photos, "--model", tmp_path / "no_model", "--output", output)
+    assert code == 1
+    assert "is no classifier's config" in said

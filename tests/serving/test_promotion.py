@@ -1,0 +1,176 @@
+"""From challenger to champion and back, by the command: what moves, what is refused, what is remembered."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from tailorset import cli
+from tailorset.serving.measurement import Measurement
+from tailorset.shards import encode_png, sha256, write_shard
+from tests.serving.conftest import MEASUREMENT
+
+NAME = "tailorset"  # in params.yaml
+Register = Callable[..., str]
+BETTER = replace(MEASUREMENT, maps={"zsl/map": 0.52, "gzsl/map": 0.62})
+WORSE = replace(MEASUREMENT, maps={"zsl/map": 0.4, "gzsl/map": 0.6}, average_precision={"tea cup": 0.4, "ball": 0.7})
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, arguments, terminal_width=200)
+    return result.exit_code, result.output
+
+
+@pytest.fixture
+def client(project: Path) -> mlflow.MlflowClient:
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    client.create_registered_model(NAME)
+    return client
+
+
+@pytest.fixture
+def register(project: Path, registry: Path, client: mlflow.MlflowClient) -> Register:
+    """Register the tiny classifier once more, as measured otherwise, as a new challenger."""
+    logged = next((registry / "mlartifacts").rglob("MLmodel")).parent
+
+    def register(measured: Measurement | None = MEASUREMENT, alias: str = "challenger") -> str:
+        folder = project / "versions" / str(len(client.search_model_versions(f"name='{NAME}'")) + 1)
+        shutil.copytree(logged, folder)
+        (folder / "artifacts" / "measured.json").unlink()
+        if measured:
+            measured.save(folder / "artifacts" / "measured.json")
+        number = str(client.create_model_version(NAME, str(folder)).version)
+        client.set_registered_model_alias(NAME, alias, number)
+        return number
+
+    return register
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Versions are taken to answer: asking one in a process of its own takes ten seconds."""
+    monkeypatch.setattr("tailorset.serving.promotion.request_problem", lambda version: "")
+
+
+def champion(client: mlflow.MlflowClient) -> str:
+    return str(client.get_model_version_by_alias(NAME, "champion").version)
+
+
+@pytest.mark.usefixtures("answering")
+def test_there_and_back_again(register: Register, client: mlflow.MlflowClient) -> None:
+    register()
+    code, output = run("promote")
+    assert code == 0, output
+    assert "raw CLIP" in output
+    assert "+20.00" in output
+    assert f"models:/{NAME}@champion is now version 1" in output
+    code, output = run("promote")
+    assert (code, champion(client)) == (1, "1")
+    assert "models:/tailorset/1 is the champion already" in output
+
+    register(BETTER)
+    code, output = run("promote", "--dry-run")
+    assert (code, champion(client)) == (0, "1")
+    assert "Nothing was changed" in output
+    code, output = run("promote")
+    assert (code, champion(client)) == (0, "2")
+    assert "champion, version 1" in output
+
+    code, output = run("rollback", "hats are cups")
+    assert (code, champion(client)) == (0, "1"), output
+    code, output = run("promote")  # version 2 still is the challenger, and as good as it was
+    assert (code, champion(client)) == (1, "1")
+    assert "it was the champion and was rolled back: hats are cups" in output
+    code, output = run("rollback", "again")
+    assert (code, champion(client)) == (1, "1")
+    assert "models:/tailorset/1 replaced no other version" in output
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_worse_one_is_refused_or_forced_with_a_reason_that_is_kept(
+    register: Register, client: mlflow.MlflowClient
+) -> None:
+    register(alias="champion")
+    register(WORSE)
+    code, output = run("promote")
+    assert (code, champion(client)) == (1, "1")
+    assert "ZSL mAP is 40.00 instead of 50.00, a loss of more than 0.5 points" in output
+    assert "1 labels lost average precision, in points: tea cup -10.0" in output
+    assert run("promote", "--margin", "10", "--dry-run")[0] == 0
+    code, output = run("promote", "--force", "the old one leaks memory")
+    assert (code, champion(client)) == (0, "2"), output
+    tags = client.get_model_version(NAME, "2").tags
+    assert tags["champion.forced"] == "the old one leaks memory"
+    assert tags["champion.replaced"] == "1"
+
+
+def test_only_a_version_that_answers_a_real_request_becomes_champion(
+    register: Register, client: mlflow.MlflowClient, project: Path
+) -> None:
+    register()
+    code, output = run("promote")
+    assert (code, champion(client)) == (0, "1"), output
+    register(BETTER)
+    (project / "versions/2/artifacts/classifier/classifier.safetensors").write_bytes(b"broken")
+    code, output = run("promote")
+    assert (code, champion(client)) == (1, "1")
+    assert "it does not answer a request" in output
+    assert "holds no usable classifier" in output
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_champion_of_other_photographs_is_measured_on_these(
+    register: Register, client: mlflow.MlflowClient, project: Path
+) -> None:
+    """Twelve test photographs in data/real, on which the challenger was measured and the champion was not."""
+    rng = np.random.default_rng(0)
+    images = [(f"i{n}", encode_png(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))) for n in range(12)]
+    write_shard(project / "data/real/shards/test.tar", images)
+    rows = [{"image_id": key, "split": "test", "shard": "test.tar", "sha256": sha256(png)} for key, png in images]
+    pd.DataFrame(rows).to_parquet(project / "data/real/manifest.parquet")
+    shown = {"tea cup": np.arange(12, dtype=np.int8) % 2, "ball": np.arange(12, dtype=np.int8) % 3 == 0}
+    table = pd.DataFrame({"image_id": [key for key, _ in images], **shown}).astype({"ball": np.int8})
+    table.to_parquet(project / "data/real/targets.parquet")
+
+    from tailorset.serving.promotion import _measure
+    from tailorset.serving.registry import find_version
+
+    register(replace(MEASUREMENT, test_set="b" * 64), alias="champion")
+    here = _measure(find_version(f"models:/{NAME}@champion"))
+    assert here.num_photos == 12
+    register(replace(here, maps={key: value + 0.01 for key, value in here.maps.items()}))
+    code, output = run("promote")
+    assert (code, champion(client)) == (1, "1")
+    assert "another test set (200 photographs, bbbbbbbb)" in output
+    code, output = run("promote", "--measure")
+    assert (code, champion(client)) == (0, "2"), output
+    assert output.count("+1.00") == 2
+
+
+@pytest.mark.usefixtures("answering")
+def test_versions_without_a_measurement_and_empty_registries_name_the_remedy(
+    project: Path, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for command in (("promote",), ("rollback", "why")):
+        code, output = run(*command)
+        assert code == 1
+        assert "is not in the registry" in output
+        assert "`dvc repro --force --single-item register_model` registers a challenger" in output
+    register(None)
+    code, output = run("promote")
+    assert code == 1
+    assert "models:/tailorset/1 does not say what was measured of it" in output
+    (project / "mlflow.db").unlink()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    code, output = run("promote")
+    assert code == 1
+    assert "There is no model registry in" in output
+    assert not (project / "mlflow.db").exists()
