@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 from torch.optim import Optimizer
@@ -43,7 +43,7 @@ def load_checkpoint(path: Path, **parts: Part) -> int:
         for name, part in parts.items():
             prefix = f"{name}/"
             _restore(part, {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
         raise ValueError(f"checkpoint {path} cannot be used ({error}); delete it to start this step anew") from error
     return step
 

@@ -29,7 +29,6 @@ console = Console(soft_wrap=True, highlight=False)
 
 PARAMS = Path("params.yaml")
 PRESETS = Path("presets")
-CHAMPION = "models:/tailorset@champion"
 NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
 READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
 
@@ -142,7 +141,7 @@ def results() -> None:
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="Registered model, or the folder of a classifier")] = CHAMPION,
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS; else the champion of params.yaml")] = "",
     challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/tailorset@challenger")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 let others in")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one")] = 8000,
@@ -157,11 +156,9 @@ def serve(
     from tailorset.serving.app import create_app
     from tailorset.serving.service import DRAIN_S, Load, Service
 
-    try:
-        load = Load(max_batch, max_wait_ms / 1000, max_waiting)
-        service = Service(model, challenger or None, load, poll_s)
-    except ValueError as error:
-        _stop(str(error))
+    chosen = model or f"models:/{_model_name()}@champion"
+    load = Load(max_batch, max_wait_ms / 1000, max_waiting)
+    service = _or_stop(Service, chosen, challenger or None, load, poll_s)
     console.print(service.champion.describe(), markup=False)
     uvicorn.run(
         create_app(service), host=host, port=port, access_log=False, log_level="info", server_header=False,

@@ -65,7 +65,7 @@ def read_shard(path: str | Path) -> Iterator[tuple[str, bytes]]:
         _check_complete(path)
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                file = tar.extractfile(member)
+                file = tar.extractfile(member) if member.isreg() else None  # a link names another file
                 if file is None:
                     raise CorruptShardError(path, f"member {member.name!r} is no file")
                 yield PurePosixPath(member.name).stem, file.read()

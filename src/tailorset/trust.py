@@ -90,7 +90,7 @@ class Thresholds:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             version = content["version"]
             rules = {entry.pop("label"): LabelRule(**entry) for entry in content["labels"]}
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} holds no thresholds ({error}): run `dvc repro fit_thresholds`") from error
         if version != FILE_VERSION:
             raise ValueError(f"{path} has version {version}, not {FILE_VERSION}: run `dvc repro fit_thresholds`")

@@ -64,7 +64,7 @@ def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> C
     path = Path(folder) / CONFIG_FILE
     try:
         name = json.loads(path.read_text(encoding="utf-8"))["name"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no classifier's config ({error}): run `dvc repro train_classifier`") from error
     return cast(Classifier, load_plugin("classifiers", name).load(Path(folder), torch.device(device)))
 
