@@ -22,7 +22,15 @@ BACKBONES = {"RN50-quickgelu": 16, "RN101-quickgelu": 33, "ViT-B-16": 12, "ViT-L
 GRIDS = {"RN50-quickgelu": 7, "RN101-quickgelu": 7, "ViT-B-16": 14, "ViT-L-14": 16}
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RN50-quickgelu",
+        "ViT-B-16",
+        pytest.param("RN101-quickgelu", marks=pytest.mark.slow),
+        pytest.param("ViT-L-14", marks=pytest.mark.slow),
+    ],
+)
 def test_a_real_backbone_is_trained_through_every_part(name: str, label_space: LabelSpace) -> None:
     config = load_params(ROOT / "presets" / "coco.yaml").train_classifier.config
     torch.manual_seed(0)
