@@ -38,7 +38,7 @@ def measured(bench: Bench, part: str) -> dict[str, Any]:
         return {"reason": f"it takes {CPU_GIB[part]} GiB of memory, and {free:.0f} are free"}
     try:
         row = getattr(bench, part)()
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError) as error:
         return {"reason": f"out of memory: {str(error).splitlines()[0]}"}
     finally:
         gc.collect()

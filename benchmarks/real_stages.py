@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -154,7 +155,7 @@ class Bench:
         self, what: str, sample: str, count: int, work: Callable[[], object], held: Sequence[nn.Module], roof: float
     ) -> Row:
         """The first run, which warms up, counts FLOPs and memory; the next ones are timed."""
-        with FlopCounterMode(display=False, custom_mapping=four_bit_flops()) as counter:
+        with FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter:
             peak = peak_bytes(work, self.device)
         seconds = median(timed_call(work, self.device) for _ in range(self.repetitions)) / count
         flops = counter.get_total_flops() / count
@@ -200,14 +201,23 @@ class Bench:
         return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
 
 
-def four_bit_flops() -> dict[Any, Callable[..., int]]:
-    """bitsandbytes' products of (..., K) with a packed (N, K), which the counter does not know."""
+def unknown_flops() -> dict[Any, Callable[..., int]]:
+    """FLOPs of the operations that torch's counter does not know and takes for free.
+
+    bitsandbytes' products of (..., K) with a packed (N, K), and the attention layer of (B, T, D) that torch runs as one
+    operation where no gradient is wanted.
+    """
     import bitsandbytes  # noqa: F401 - registers the operations
 
     def product(inputs: Sequence[int], _: object, shape: Sequence[int], *args: object, **keys: object) -> int:
-        return 2 * int(torch.Size(inputs).numel()) * shape[0]
+        return 2 * math.prod(inputs) * shape[0]
 
-    return dict.fromkeys((torch.ops.bitsandbytes.gemm_4bit, torch.ops.bitsandbytes.gemv_4bit), product)
+    def attention(query: Sequence[int], *args: object, **keys: object) -> int:
+        batch, tokens, width = query
+        return 8 * batch * tokens * width**2 + 4 * batch * tokens**2 * width  # four projections, two products
+
+    of_4bit = dict.fromkeys((torch.ops.bitsandbytes.gemm_4bit, torch.ops.bitsandbytes.gemv_4bit), product)
+    return of_4bit | {torch.ops.aten._native_multi_head_attention: attention}
 
 
 def held_tensors(module: nn.Module) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ import real_size
 import timing
 from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, Models, check_shapes, clip_tokenizer
 from real_size_page import page
-from real_stages import four_bit_flops
+from real_stages import unknown_flops
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_DIFFUSION = Diffusion(
@@ -102,9 +102,21 @@ def test_products_with_4bit_weights_are_counted() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     layer = bnb.nn.Linear4bit(64, 128, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16).to("cpu").eval()
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=four_bit_flops()) as counter:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter:
         layer(torch.rand(2, 5, 64, dtype=torch.bfloat16))
     assert counter.get_total_flops() == 2 * 10 * 64 * 128
+
+
+def test_attention_is_counted_with_and_without_gradient() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    layer, counts = torch.nn.MultiheadAttention(32, 4, batch_first=True).eval(), []
+    for wanted in (True, False):
+        x = torch.rand(2, 5, 32)
+        with torch.set_grad_enabled(wanted), FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter:
+            layer(x, x, x, need_weights=False)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] == 4 * 2 * 2 * 5 * 32 * 32 + 2 * 2 * 2 * 5 * 5 * 32
 
 
 def test_the_page_judges_goals_on_a_gpu_only() -> None:
