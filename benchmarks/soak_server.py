@@ -1,0 +1,138 @@
+"""A project of its own with two registered versions of a classifier, and `tailorset serve` as a process beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import mlflow
+import numpy as np
+import psutil
+import torch
+from safetensors.torch import load_file, save_file
+
+from pipeline.register_model import log_model
+from tailorset.classifiers import load_classifier
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
+from tailorset.serving.predictor import load_predictor
+from tailorset.shards import encode_png, write_shard
+from tailorset.tracking import connect
+from tailorset.trust import one_threshold
+from tests.classifiers.conftest import write_backbone
+
+NAME, ALIAS = "soaked", "champion"
+URI = f"models:/{NAME}@{ALIAS}"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def build_project(root: Path, models: Path) -> None:
+    """A registry in `root` with two versions: the classifier in `models`, or a tiny one, and a changed copy of it."""
+    target = root / "models"
+    if (models / "classifier").is_dir():
+        target.mkdir(parents=True)
+        shutil.copytree(models / "classifier", target / "classifier")
+    else:
+        _tiny_classifier(target)
+    for name in ("thresholds.json", "measured.json", "MODEL_CARD.md"):
+        source = models / name
+        shutil.copy(source, target) if source.exists() else _stand_in(target / name, target / "classifier")
+    write_shard(root / "data/real/shards/test-0.tar", [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
+    with contextlib.chdir(root):
+        _register(root, load_classifier("models/classifier").label_space)
+        point_to(root, "1")
+
+
+def point_to(root: Path, version: str) -> None:
+    """Move the alias."""
+    with contextlib.chdir(root):
+        connect(root)[0].set_registered_model_alias(NAME, ALIAS, version)
+
+
+def expected_scores(root: Path, photos: list[bytes]) -> dict[str, list[dict[str, float]]]:
+    """version -> for each photograph its scores by label, computed here."""
+    with contextlib.chdir(root):
+        predictors = {version: load_predictor(f"models:/{NAME}/{version}") for version in ("1", "2")}
+    return {
+        version: [dict(zip(predictor.labels, row.tolist(), strict=True)) for row in predictor.predict(photos)]
+        for version, predictor in predictors.items()
+    }
+
+
+class Server:
+    """`tailorset serve` in `root`, on a free port of this machine; killed at the end if it is still there."""
+
+    def __init__(self, root: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "tailorset.cli", "serve", "--model", URI, "--port", "0", *options]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        environment.pop("MLFLOW_TRACKING_URI", None)
+        self.process = subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True)
+        self.log: list[str] = []
+        self.url = self._address()
+        threading.Thread(target=self._drain, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def resident_bytes(self) -> int:
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def _address(self) -> str:
+        for line in self._lines():
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                return found[0]
+        raise RuntimeError("tailorset serve did not start:\n" + "".join(self.log))
+
+    def _lines(self) -> Iterator[str]:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            yield line
+
+    def _drain(self) -> None:
+        for _ in self._lines():
+            pass
+
+
+def _register(root: Path, space: LabelSpace) -> None:
+    mlflow.set_experiment(experiment_id=connect(root)[1])
+    with mlflow.start_run():
+        log_model(NAME, space)
+    weights = Path("models/classifier/classifier.safetensors")
+    tensors = load_file(weights)
+    tensors["text_features"] = tensors["text_features"].flip(1)  # what one label meant, another one means now
+    save_file(tensors, weights)
+    with mlflow.start_run():
+        log_model(NAME, space)
+
+
+def _tiny_classifier(target: Path) -> None:
+    labels = [{"name": name, "seen": name != "fish"} for name in ("fish", "ball", "hat")]
+    space = LabelSpace.model_validate({"name": "tiny", "labels": labels})
+    plugin = load_plugin("classifiers", "dual_prompt")
+    config = plugin.Config(backbone={"model": write_backbone(target / "backbone", "resnet")}, num_context_tokens=2)
+    plugin.build(config, space, torch.device("cpu")).save(target / "classifier")
+
+
+def _stand_in(path: Path, classifier: Path) -> None:
+    """What belongs to a version, for a classifier that was never measured."""
+    if path.name == "thresholds.json":
+        one_threshold(load_classifier(classifier).labels).save(path)
+    else:
+        path.write_text("{}\n", encoding="utf-8")
