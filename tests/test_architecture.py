@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tailorset import cli
 from tailorset.plugins import KINDS
 from tailorset.stage import stage_definition
 
@@ -126,12 +127,13 @@ def test_no_module_is_named_after_nothing() -> None:
 
 def test_the_commands_of_the_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    commands = {"use", "status", "results"}
+    commands = {str(command.callback.__name__) for command in cli.app.registered_commands if command.callback}
     for name in ("README.md", "CONTRIBUTING.md"):
         text = (ROOT / name).read_text(encoding="utf-8")
         assert set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)`", text)) <= targets
         assert set(re.findall(r"^(?:\$ )?make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets
         assert set(re.findall(r"\btailorset (?!is\b)([a-z]+) ?(?:[A-Za-z]*)`", text)) <= commands
+        assert set(re.findall(r"^    tailorset ([a-z]+)", text, flags=re.MULTILINE)) <= commands
 
 
 def test_files_the_documents_point_to_exist() -> None:
