@@ -107,6 +107,7 @@ def test_what_is_not_there_is_named_with_its_remedy(
     with pytest.raises(ValueError, match=r"nowhere/config.json is no classifier's config .* run `dvc repro"):
         load_predictor(tmp_path / "nowhere")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow.set_tracking_uri writes it
     with pytest.raises(ValueError, match=r"There is no model registry in .* run `make run`"):
         load_predictor("models:/tiny@champion")
     assert not (tmp_path / "mlflow.db").exists()

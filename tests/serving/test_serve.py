@@ -28,9 +28,9 @@ def test_without_a_champion_it_names_the_command_that_makes_one(
 ) -> None:
     monkeypatch.chdir(registry)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    code, output = run("--model", "models:/tiny@champion")
+    code, output = run("--model", "models:/unheard-of@champion")
     assert code == 1
-    assert "models:/tiny@champion is not in the registry" in output
+    assert "models:/unheard-of@champion is not in the registry" in output
     assert "tailorset promote" in output
 
 

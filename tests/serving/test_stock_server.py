@@ -33,7 +33,9 @@ def url(registry: Path, tmp_path: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", "models:/tiny@champion"]
     command += ["--env-manager", "local", "--port", str(port)]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow starts uvicorn by name
     variables = {"MLFLOW_TRACKING_URI": database, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "PYTHONPATH": ""}
+    variables["PATH"] = path
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
             command, env=os.environ | variables, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
