@@ -149,7 +149,8 @@ class Bench:
             f" batch {len(dialogues)}"
         )
         work = lambda: llm.reply(dialogues, seeds)  # noqa: E731
-        return self._row(what, "reply", len(dialogues), work, [llm.model], self._matmul_roof(torch.bfloat16))
+        roof = self._matmul_roof(torch.bfloat16, torch.float32)  # which a CPU without bfloat16 units computes in
+        return self._row(what, "reply", len(dialogues), work, [llm.model], roof)
 
     def _row(
         self, what: str, sample: str, count: int, work: Callable[[], object], held: Sequence[nn.Module], roof: float
@@ -193,8 +194,8 @@ class Bench:
     def _unet_roof(self, generator: StableDiffusion) -> float:
         return max(measured_roofs(generator.unet, 2, self.device, self.repetitions).values())
 
-    def _matmul_roof(self, dtype: torch.dtype) -> float:
-        return max(matmul_roofs(dtype, self.device, self.repetitions).values())
+    def _matmul_roof(self, *dtypes: torch.dtype) -> float:
+        return max(max(matmul_roofs(dtype, self.device, self.repetitions).values()) for dtype in dtypes)
 
     def _pixels(self, count: int, side: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.params.seed)
