@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from bench import bench_prompts
 from real_models import Models, random_clip, random_components, random_llm
-from timing import matmul_roofs, measured_roofs, peak_bytes, timed_call
+from timing import FOREVER, matmul_roofs, measured_roofs, peak_bytes, timed_call
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,8 +25,6 @@ from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
 from tailorset.text_encoder import Scorer, Settings, Tuner
-
-FOREVER = 10**6  # updates: as many as are asked for
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,12 @@ class Bench:
             generator.enable_gradient_checkpointing()
         clip = random_clip(self.models.discriminator, self.device)
         scorer = Scorer(clip, self.label_space.unseen, self.params.clip.prompt_template)
-        chosen = Settings(**block.model_dump(include=set(Settings.__dataclass_fields__)))
-        settings = replace(chosen, num_updates=FOREVER, batch_size=count, num_inference_steps=self.amounts.tuning_steps)
+        steps = self.amounts.tuning_steps
+        settings = Settings.of(block, num_updates=FOREVER, batch_size=count, num_inference_steps=steps)
         prompts = bench_prompts(self.label_space, max(count, 16))
         updates = Tuner(generator, scorer, prompts, settings, self.params.seed).updates()
-        steps = f"{self._drawing(self.amounts.tuning_steps)}, K = {block.backprop_steps}"
-        what = f"SD 2.1 shape and {self.models.discriminator}, {steps}, batch {count}"
+        drawing = f"{self._drawing(steps)}, K = {block.backprop_steps}"
+        what = f"SD 2.1 shape and {self.models.discriminator}, {drawing}, batch {count}"
         held = [*self._parts(generator), clip.model]
         return self._row(what, "image", count, lambda: next(updates), held, self._unet_roof(generator))
 

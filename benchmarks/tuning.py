@@ -12,7 +12,7 @@ import argparse
 import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 import torch
-from timing import interleaved, peak_bytes
+from timing import FOREVER, interleaved, peak_bytes
 from torch import Tensor
 from tqdm import tqdm
 
@@ -35,7 +35,6 @@ from tailorset.toybox.oracle import Oracle, load_oracle
 
 ORACLE = Path("models/foundation/toybox/oracle")
 GOALS = {"seconds per sample": 3.0, "seconds to equal oracle precision": 5.0}
-FOREVER = 10**6  # updates: as many as are asked for
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,7 @@ class Bench:
         generator.add_adapter(self.block.lora_rank, self.block.lora_alpha, self.params.seed)
         if checkpointing:
             generator.enable_gradient_checkpointing()
-        chosen = self.block.model_dump(include=set(Settings.__dataclass_fields__))
-        settings = replace(Settings(**chosen), backprop_steps=backprop_steps, num_updates=FOREVER)
+        settings = Settings.of(self.block, backprop_steps=backprop_steps, num_updates=FOREVER)
         return Tuner(generator, self.scorers["discriminator"], self.tuning, settings, self.params.seed)
 
     def costs(self, choices: Sequence[int], repetitions: int) -> list[Cost]:

@@ -110,8 +110,7 @@ def tune(
     generator.add_adapter(block.lora_rank, block.lora_alpha, stage.params.seed)
     if block.gradient_checkpointing:
         generator.enable_gradient_checkpointing()
-    settings = Settings(**block.model_dump(include=set(Settings.__dataclass_fields__)))
-    tuner = Tuner(generator, scorers["discriminator"], prompts, settings, stage.params.seed)
+    tuner = Tuner(generator, scorers["discriminator"], prompts, Settings.of(block), stage.params.seed)
     progress = restore(stage.work_dir, tuner)
     processes.wait()  # nobody writes a checkpoint that another has yet to read
     done, updates = progress.updates, tuner.updates(progress.updates)

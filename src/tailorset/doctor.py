@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
 from tailorset.datasets import folder
-from tailorset.hub import NamedModel, cached_commit
+from tailorset.hub import NamedModel, cache_of, cached_commit
 from tailorset.params import Params, contradictions, load_params, named_models
 from tailorset.records import LabelSpace
 
@@ -172,10 +172,8 @@ def git_changes(folder: Path) -> str:
 
 def hub_weights(key: str, model: NamedModel) -> Finding:
     """Files of a hub model in the cache: each large one is named by the sha256 of what it must hold."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     repository = str(model.repository)
-    blobs = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "blobs"
+    blobs = cache_of(repository) / "blobs"
     files = [file for file in blobs.glob("*") if re.fullmatch(r"[0-9a-f]{64}", file.name)] if blobs.is_dir() else []
     commit = cached_commit(repository, model.revision)
     wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"

@@ -86,10 +86,15 @@ def licence(model: NamedModel) -> str:
 
 def cached_commit(repository: str, revision: str | None) -> str | None:
     """The commit that a revision (None = the latest) stands for in the hub's cache; None if it is not there."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.file_download import repo_folder_name
-
-    store = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    store = cache_of(repository)
     reference = store / "refs" / (revision or "main")
     commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
     return commit if commit and (store / "snapshots" / commit).is_dir() else None
+
+
+def cache_of(repository: str) -> Path:
+    """The folder of a repository in the hub's cache, there or not."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")

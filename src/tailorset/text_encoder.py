@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 
 from tailorset import processes
@@ -59,6 +60,11 @@ class Settings:
     gamma_neg: float = 4.0
     gamma_pos: float = 0.0
     clip: float = 0.05
+
+    @classmethod
+    def of(cls, block: BaseModel, **others: Any) -> Self:
+        """From the params block of the same keys, with `others` in place of its own."""
+        return cls(**block.model_dump(include=set(cls.__dataclass_fields__)) | others)
 
 
 class Update(NamedTuple):

@@ -62,12 +62,17 @@ def registry(root: Path) -> MlflowClient:
     Raises:
         ValueError: there is no database here and no MLFLOW_TRACKING_URI.
     """
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
+    if not _is_set_up(root):
         raise ValueError(
             f"There is no model registry in {root}: run `make run`, or `dvc repro --force --single-item"
             " register_model` after a checkout; MLFLOW_TRACKING_URI names one elsewhere."
         )
     return connect(root)[0]
+
+
+def _is_set_up(root: Path) -> bool:
+    """Whether there is something to ask: `connect` would make a database where there is none."""
+    return "MLFLOW_TRACKING_URI" in os.environ or (root / "mlflow.db").exists()
 
 
 class Tracker:
@@ -135,8 +140,8 @@ class Tracker:
 
 def last_durations(root: Path) -> dict[str, float]:
     """stage -> seconds of its last finished run, imports not included; {} where nothing was tracked."""
-    if "MLFLOW_TRACKING_URI" not in os.environ and not (root / "mlflow.db").exists():
-        return {}  # asking would create the database
+    if not _is_set_up(root):
+        return {}
     client, experiment_id = connect(root)
     runs = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", order_by=["attributes.start_time"])
     stages = [run.info for run in runs if "mlflow.parentRunId" in run.data.tags]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -31,6 +31,7 @@ from tailorset.text_encoder import Scorer, Settings, Tuner
 
 NUM_PHOTOS = 64
 NUM_SCORED = 128
+T = TypeVar("T")
 IMPORTS = "import mlflow, open_clip, diffusers, tailorset.stage"  # what a stage waits for before it begins
 
 
@@ -49,7 +50,8 @@ class Bench:
 
     def unit_costs(self) -> Iterator[tuple[str, Cost]]:
         """Yield (unit, cost of one) as they are measured; the slowest machine takes minutes for it."""
-        yield "start", Cost(_timed(lambda: subprocess.run([sys.executable, "-c", IMPORTS], check=True)))
+        seconds, _ = _timed(lambda: subprocess.run([sys.executable, "-c", IMPORTS], check=True))
+        yield "start", Cost(seconds)
         yield from self._photographs()
         yield "reply", self._reply()
         yield from self._drawing()
@@ -58,9 +60,7 @@ class Bench:
     def _photographs(self) -> Iterator[tuple[str, Cost]]:
         """Reading or drawing photographs, and decoding what was stored."""
         split = max(self.dataset.sizes, key=lambda name: self.dataset.sizes[name])
-        start = time.perf_counter()
-        samples = list(islice(self.dataset.samples(split), NUM_PHOTOS))
-        seconds = time.perf_counter() - start
+        seconds, samples = _timed(lambda: list(islice(self.dataset.samples(split), NUM_PHOTOS)))
         self.photos = [sample for sample in samples if isinstance(sample, RealSample)]
         if not self.photos:
             raise ValueError(f"none of the first {len(samples)} {split} photographs can be read: `tailorset doctor`")
@@ -72,9 +72,7 @@ class Bench:
         block = self.params.write_prompts
         llm = load_plugin("llms", block.llm.name).build(block.llm.config, self.device)
         recipe = Recipe(block.prompts_per_pair, block.min_words, 1, llm.batch_size, self.params.seed)
-        start = time.perf_counter()
-        ledger = next(write_prompts(llm.reply, self.label_space, recipe))
-        seconds = time.perf_counter() - start
+        seconds, ledger = _timed(lambda: next(write_prompts(llm.reply, self.label_space, recipe)))
         self.accepted_replies = len(ledger.prompts) / ledger.asked
         return Cost(seconds / ledger.asked)
 
@@ -88,15 +86,14 @@ class Bench:
         studio = Studio(generator, discriminator, judge, unseen, template, params.seed, steps, size)
         draws = _draws(self.prompts, size)
         flops = _counted(lambda: studio.draw_shard("plan", draws, lambda done: None))
-        drawn: list[Any] = []
-        seconds = _timed(lambda: drawn.extend(studio.draw_shard("plan", draws, lambda done: None)))
-        rows, pngs = drawn
+        seconds, (rows, pngs) = _timed(lambda: studio.draw_shard("plan", draws, lambda done: None))
         self.pass_rate = float(passes(rows, unseen, block.quota_threshold).mean())
         num_bytes = sum(len(png) for _, png in pngs)
         yield "sampling step", Cost(*(value / size / steps for value in (seconds, flops, num_bytes)))
         images = torch.rand(NUM_SCORED, 3, generator.image_px, generator.image_px)
         texts = judge.encode_texts(self.label_space.names, template)
-        yield "image judged", Cost(_timed(lambda: judge.logits(images, texts)) * 2 / NUM_SCORED)  # by both CLIPs
+        seconds, _ = _timed(lambda: judge.logits(images, texts))
+        yield "image judged", Cost(2 * seconds / NUM_SCORED)  # by both CLIPs
         if params.tune_text_encoder.num_updates:
             yield "tuning step", self._tuning(generator, Scorer(discriminator, unseen, template))
 
@@ -105,12 +102,12 @@ class Bench:
         generator.add_adapter(block.lora_rank, block.lora_alpha, self.params.seed)
         if block.gradient_checkpointing:
             generator.enable_gradient_checkpointing()
-        settings = Settings(**block.model_dump(include=set(Settings.__dataclass_fields__)) | {"num_updates": 3})
+        settings = Settings.of(block, num_updates=3)
         updates = Tuner(generator, discriminator, self.prompts, settings, self.params.seed).updates()
         flops = _counted(lambda: next(updates))
-        seconds = _timed(lambda: (next(updates), next(updates))) / 2
+        seconds, _ = _timed(lambda: (next(updates), next(updates)))
         steps = block.batch_size * (block.num_inference_steps + BACKWARD * block.backprop_steps)
-        return Cost(seconds / steps, flops / steps)
+        return Cost(seconds / 2 / steps, flops / steps)
 
     def _classifier(self) -> Iterator[tuple[str, Cost]]:
         """Two batches of training, scoring without a gradient, and decoding to the size it reads."""
@@ -118,16 +115,18 @@ class Bench:
         config = block.config
         assert isinstance(config, TrainingConfig)
         classifier: Any = load_plugin("classifiers", block.name).build(config, self.label_space, self.device)
-        yield "image read", Cost(_timed(lambda: self._decoded(classifier.image_px)) / len(self.photos))
-        photos = self._decoded(classifier.image_px)
+        seconds, photos = _timed(lambda: self._decoded(classifier.image_px))
+        yield "image read", Cost(seconds / len(photos))
         count = 2 * config.batch_size
         data = _tiled(photos, max(count, NUM_SCORED))
         batch = ImageSet(data.ids[:count], data.images[:count], data.targets[:count])
         epochs = train_epochs(classifier, batch, classifier.optimizers(), config, self.params.seed)
         flops = _counted(lambda: next(epochs))
-        yield "training image", Cost(_timed(lambda: next(epochs)) / count, flops / count)
+        seconds, _ = _timed(lambda: next(epochs))
+        yield "training image", Cost(seconds / count, flops / count)
         flops = _counted(lambda: predict(classifier, data.images))
-        yield "image scored", Cost(_timed(lambda: predict(classifier, data.images)) / len(data), flops / len(data))
+        seconds, _ = _timed(lambda: predict(classifier, data.images))
+        yield "image scored", Cost(seconds / len(data), flops / len(data))
 
     def _decoded(self, image_px: int) -> ImageSet:
         """The sampled photographs through a shard on disk, as stages read them."""
@@ -158,13 +157,13 @@ def _tiled(images: ImageSet, count: int) -> ImageSet:
     return ImageSet(tuple(map(str, range(count))), images.images[order], images.targets[order])
 
 
-def _timed(work: Callable[[], object]) -> float:
-    """Seconds; on a GPU, until it has finished."""
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
+    """(seconds, result); on a GPU, until it has finished."""
     start = time.perf_counter()
-    work()
+    result = work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, result
 
 
 def _counted(work: Callable[[], object]) -> float:

@@ -84,9 +84,9 @@ class Plan:
         """(key, value, a smaller one, seconds saved), the most first."""
         found = []
         for key, smaller in CHEAPER.items():
-            *path, name = key.split(".")
+            block_name, name = key.split(".")
             values = copy.deepcopy(dict(self.values))
-            block = values[path[0]]
+            block = values[block_name]
             if name not in block or (value := smaller(block[name])) == block[name]:
                 continue
             block[name], before = value, block[name]
@@ -110,8 +110,5 @@ def make_plan(values: Mapping[str, Any], label_space: LabelSpace, stages: Sequen
     block = params.prepare_dataset
     dataset = load_plugin("datasets", block.name).build(block.config, label_space, params.seed)
     bench = Bench(params, label_space, dataset, template_prompts(params, label_space), resolve_device(params.device))
-    costs = {}
-    with tqdm(bench.unit_costs(), desc="measuring this device", unit="kind of work") as measured:
-        for unit, cost in measured:
-            costs[unit] = cost
+    costs = dict(tqdm(bench.unit_costs(), desc="measuring this device", unit="kind of work"))
     return Plan(values, label_space, dict(dataset.sizes), stages, costs, bench.accepted_replies, bench.pass_rate)
