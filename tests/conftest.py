@@ -58,6 +58,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: 
 
 
 @pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For this process and those it starts: how many threads add up shows in a float's last bits."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def failing_twice(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], list[int]]:
     """Makes a method run out of memory at its 1st and 3rd call; returns how many samples each call was given."""
 

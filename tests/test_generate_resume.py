@@ -121,6 +121,7 @@ def test_killed_and_restarted_equals_uninterrupted(generation_project: Path, dra
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_killed_and_restarted_make_the_same_bytes(generation_project: Path) -> None:
     run_stage_script()
     expected = products(generation_project)
