@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from timing import TimedModule, interleaved, measured_roofs, timed_call
+from timing import FOREVER, TimedModule, interleaved, measured_roofs, timed_call
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,7 +27,7 @@ from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, prompt_id
 from tailorset.seeding import sample_seed
 from tailorset.stage import resolve_device
-from tailorset.text_encoder import Scorer, Settings, Tuner
+from tailorset.text_encoder import Scorer, Tuner, new_tuner
 
 GENERATION_GOAL = 3.0
 STOCK_IMAGES = 4  # images a turn of the one-at-a-time sides; times are per image
@@ -71,8 +71,9 @@ class Bench:
         self.device = resolve_device(params.device)
         self.config: Any = params.generator.config
         self.generator = build(self.config, self.device)
-        self.unseen = LabelSpace.load(params.label_space).unseen
-        self.prompts = bench_prompts(LabelSpace.load(params.label_space), params.generate_images.batch_size)
+        self.label_space = LabelSpace.load(params.label_space)
+        self.unseen = self.label_space.unseen
+        self.prompts = bench_prompts(self.label_space, params.generate_images.batch_size)
         self.texts = [prompt.text for prompt in self.prompts]
         self.seeds = [sample_seed(params.seed, "bench", i) for i in range(len(self.prompts))]
         self.num_steps = params.generate_images.num_inference_steps
@@ -113,15 +114,13 @@ class Bench:
         return Comparison("filter scoring vs texts encoded per image", **seconds, note=note)
 
     def tuning(self) -> Comparison:
-        """An update at the configured backprop_steps, against the full gradient with checkpointing."""
+        """An update as configured, against the full gradient of the finished image with checkpointing."""
         settings = self.params.tune_text_encoder
         steps, size = settings.num_inference_steps, settings.batch_size
         full = build(self.config, self.device)
         full.enable_gradient_checkpointing()
-        if settings.gradient_checkpointing:
-            self.generator.enable_gradient_checkpointing()
-        ours = self._tuner(self.generator, settings.backprop_steps).updates()
-        everything = self._tuner(full, steps).updates()
+        ours = self._tuner(self.generator).updates()
+        everything = self._tuner(full, backprop_steps=steps, stop_after=None).updates()
         seconds = self._turns(ours=(lambda: next(ours), size), stock=(lambda: next(everything), size))
         note = f"backprop_steps {settings.backprop_steps} against {steps}, batch {size}"
         return Comparison("tuning vs full back-propagation", **seconds, note=note)
@@ -172,20 +171,10 @@ class Bench:
     def _discriminator(self) -> Clip:
         return self.params.clip.discriminator.load(self.device)
 
-    def _tuner(self, generator: StableDiffusion, backprop_steps: int) -> Tuner:
-        settings = self.params.tune_text_encoder
-        generator.add_adapter(settings.lora_rank, settings.lora_alpha)
+    def _tuner(self, generator: StableDiffusion, **others: Any) -> Tuner:
+        block, seed = self.params.tune_text_encoder, self.params.seed
         scorer = Scorer(self._discriminator(), self.unseen, self.params.clip.prompt_template)
-        chosen = Settings(
-            num_updates=10**6,  # as many as the bench asks for
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            max_grad_norm=settings.max_grad_norm,
-            num_inference_steps=settings.num_inference_steps,
-            backprop_steps=backprop_steps,
-        )
-        return Tuner(generator, scorer, self.prompts, chosen, self.params.seed)
+        return new_tuner(generator, scorer, self.prompts, block, self.label_space, seed, num_updates=FOREVER, **others)
 
     def _unet_batch(self) -> int:
         return len(self.texts) * (2 if self.config.guidance_scale > 1 else 1)

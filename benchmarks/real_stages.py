@@ -24,7 +24,7 @@ from tailorset.params import Params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
-from tailorset.text_encoder import Scorer, Settings, Tuner
+from tailorset.text_encoder import Scorer, new_tuner
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,12 @@ class Bench:
     def tuning(self) -> Row:
         """An update of the text encoder's adapter."""
         block, count, generator = self.params.tune_text_encoder, self.amounts.tuned, self._generator()
-        generator.add_adapter(block.lora_rank, block.lora_alpha, self.params.seed)
-        if block.gradient_checkpointing:
-            generator.enable_gradient_checkpointing()
         clip = random_clip(self.models.discriminator, self.device)
         scorer = Scorer(clip, self.label_space.unseen, self.params.clip.prompt_template)
         steps = self.amounts.tuning_steps
-        settings = Settings.of(block, num_updates=FOREVER, batch_size=count, num_inference_steps=steps)
+        others = {"num_updates": FOREVER, "batch_size": count, "num_inference_steps": steps}
         prompts = bench_prompts(self.label_space, max(count, 16))
-        updates = Tuner(generator, scorer, prompts, settings, self.params.seed).updates()
+        updates = new_tuner(generator, scorer, prompts, block, self.label_space, self.params.seed, **others).updates()
         drawing = f"{self._drawing(steps)}, K = {block.backprop_steps}"
         what = f"SD 2.1 shape and {self.models.discriminator}, {drawing}, batch {count}"
         held = [*self._parts(generator), clip.model]

@@ -1,8 +1,9 @@
-"""What each backprop_steps K costs and what it buys: `python benchmarks/tuning.py`, some 12 minutes on two CPU cores.
+"""What each way of tuning costs and what it buys: `python benchmarks/tuning.py`, some 15 minutes on two CPU cores.
 
-All K, with and without gradient checkpointing, in this process: seconds per sample turn about, the peak of memory,
-gradient norms; then each K tunes on the same prompts and seeds, and held-out prompts are judged by the discriminator,
-the judge and the toybox's oracle. Models, prompts and settings are those of params.yaml; write the prompts first
+The gradient of the finished image through its last K steps, for several K, and the setting of params.yaml; with and
+without gradient checkpointing, in this process: seconds per sample turn about, the peak of memory, gradient norms.
+Then each way tunes on the same prompts and seeds, and held-out prompts are judged by the discriminator, the judge and
+the toybox's oracle. Models, prompts and all other settings are those of params.yaml; write the prompts first
 (`dvc repro write_prompts`).
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -30,18 +31,30 @@ from tailorset.out_of_memory import Batches
 from tailorset.params import Params, load_params
 from tailorset.records import PROMPT_COLUMNS, LabelSpace, Prompt
 from tailorset.stage import PROMPTS, resolve_device
-from tailorset.text_encoder import REMEDY, Scorer, Settings, Tuner, acceptance, draw, split_prompts
+from tailorset.text_encoder import REMEDY, Scorer, Tuner, acceptance, draw, new_tuner, split_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
 
 ORACLE = Path("models/foundation/toybox/oracle")
 GOALS = {"seconds per sample": 3.0, "seconds to equal oracle precision": 5.0}
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What an update of one K takes; seconds per sample, bytes at the peak of one update."""
+class Way(NamedTuple):
+    """Where an update's gradient comes from: see tune_text_encoder in params.yaml."""
 
     backprop_steps: int
+    stop_after: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        least, most = self.stop_after or (None, None)
+        return f"K={self.backprop_steps}" + (f" after {least}-{most} steps" if self.stop_after else "")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an update of one way takes; seconds per sample, bytes at the peak of one update."""
+
+    way: str
     checkpointing: bool
     seconds: float
     peak_bytes: int
@@ -52,7 +65,7 @@ class Cost:
 class Point:
     """Shares of held-out images that show what was asked for, to each observer, after `samples` tuning samples."""
 
-    backprop_steps: int
+    way: str
     samples: int
     discriminator: float
     judge: float
@@ -65,9 +78,9 @@ class Bench:
     def __init__(self, params: Params, images_per_prompt: int) -> None:
         self.params, self.block = params, params.tune_text_encoder
         self.device = resolve_device(params.device)
-        label_space = LabelSpace.load(params.label_space)
+        self.label_space = LabelSpace.load(params.label_space)
         self.scorers = {
-            role: Scorer(model.load(self.device), label_space.unseen, template)
+            role: Scorer(model.load(self.device), self.label_space.unseen, template)
             for role, model, template in (
                 ("discriminator", params.clip.discriminator, params.clip.prompt_template),
                 ("judge", params.clip.judge, params.clip.prompt_template),
@@ -79,18 +92,17 @@ class Bench:
         self.tuning, held_out = split_prompts(prompts, self.block.held_out_prompts, params.seed)
         self.held_out = held_out * images_per_prompt
 
-    def tuner(self, backprop_steps: int, checkpointing: bool) -> Tuner:
+    def tuner(self, way: Way, checkpointing: bool) -> Tuner:
         generator = build(self.params.generator.config, self.device)
-        generator.add_adapter(self.block.lora_rank, self.block.lora_alpha, self.params.seed)
-        if checkpointing:
-            generator.enable_gradient_checkpointing()
-        settings = Settings.of(self.block, backprop_steps=backprop_steps, num_updates=FOREVER)
-        return Tuner(generator, self.scorers["discriminator"], self.tuning, settings, self.params.seed)
+        block = self.block.model_copy(update={"gradient_checkpointing": checkpointing})
+        others = way._asdict() | {"num_updates": FOREVER}
+        steering, seed = self.scorers["discriminator"], self.params.seed
+        return new_tuner(generator, steering, self.tuning, block, self.label_space, seed, **others)
 
-    def costs(self, choices: Sequence[int], repetitions: int) -> list[Cost]:
-        """Every K with and without checkpointing, turn about."""
-        sides = {(k, on): self.tuner(k, on).updates() for k in choices for on in (False, True)}
-        norms: dict[tuple[int, bool], list[float]] = {side: [] for side in sides}
+    def costs(self, ways: Sequence[Way], repetitions: int) -> list[Cost]:
+        """Every way with and without checkpointing, turn about."""
+        sides = {(way.name, on): self.tuner(way, on).updates() for way in ways for on in (False, True)}
+        norms: dict[tuple[str, bool], list[float]] = {side: [] for side in sides}
         work = {side: self._update(updates, norms[side]) for side, updates in sides.items()}
         seconds = interleaved({str(side): step for side, step in work.items()}, self.device, repetitions)
         return [
@@ -98,13 +110,13 @@ class Bench:
             for side, step in work.items()
         ]
 
-    def curve(self, backprop_steps: int, num_updates: int, every: int) -> Iterator[Point]:
+    def curve(self, way: Way, num_updates: int, every: int) -> Iterator[Point]:
         """Tune from the untuned text encoder on, and look at the held-out prompts now and then."""
-        tuner = self.tuner(backprop_steps, checkpointing=False)
+        tuner = self.tuner(way, checkpointing=False)
         updates = tuner.updates()
-        for done in tqdm(range(num_updates + 1), desc=f"tuning, K = {backprop_steps}", unit="update"):
+        for done in tqdm(range(num_updates + 1), desc=f"tuning, {way.name}", unit="update"):
             if done % every == 0:
-                yield self._point(tuner.generator, backprop_steps, done * self.block.batch_size)
+                yield self._point(tuner.generator, way, done * self.block.batch_size)
             if done < num_updates:
                 next(updates)
 
@@ -112,12 +124,12 @@ class Bench:
     def _update(updates: Iterator[Any], norms: list[float]) -> Callable[[], None]:
         return lambda: norms.append(next(updates).grad_norm)
 
-    def _point(self, generator: StableDiffusion, backprop_steps: int, samples: int) -> Point:
+    def _point(self, generator: StableDiffusion, way: Way, samples: int) -> Point:
         block = self.block
         batches = Batches(block.batch_size, "drawing", REMEDY)
         images = torch.cat(list(draw(generator, self.held_out, self.params.seed, block.num_inference_steps, batches)))
         shares = {role: acceptance(scorer, images, self.held_out) for role, scorer in self.scorers.items()}
-        return Point(backprop_steps, samples, **shares, oracle=precision(self.oracle, images, self.held_out))
+        return Point(way.name, samples, **shares, oracle=precision(self.oracle, images, self.held_out))
 
 
 def precision(oracle: Oracle, images: Tensor, prompts: Sequence[Prompt]) -> float:
@@ -128,36 +140,36 @@ def precision(oracle: Oracle, images: Tensor, prompts: Sequence[Prompt]) -> floa
 
 
 def with_seconds(points: Sequence[Point], costs: Sequence[Cost]) -> pd.DataFrame:
-    """The curves, with the seconds of tuning at the measured cost of their K without checkpointing."""
-    per_sample = {cost.backprop_steps: cost.seconds for cost in costs if not cost.checkpointing}
+    """The curves, with the seconds of tuning at the measured cost of their way without checkpointing."""
+    per_sample = {cost.way: cost.seconds for cost in costs if not cost.checkpointing}
     table = pd.DataFrame([asdict(point) for point in points])
-    return table.assign(seconds=table["samples"] * table["backprop_steps"].map(per_sample))
+    return table.assign(seconds=table["samples"] * table["way"].map(per_sample))
 
 
-def seconds_to_equal(curves: pd.DataFrame, full: int) -> dict[int, float | None]:
-    """Seconds after which each K is as good to the oracle as full back-propagation at its best; None: never.
+def seconds_to_equal(curves: pd.DataFrame, full: str) -> dict[str, float | None]:
+    """Seconds after which each way is as good to the oracle as full back-propagation at its best; None: never.
 
     None for all when full back-propagation never beats the untuned text encoder: there is nothing to equal.
     """
-    whole = curves[curves["backprop_steps"] == full]
+    whole = curves[curves["way"] == full]
     target = whole["oracle"].max()
     if target <= whole["oracle"].iloc[0]:
-        return dict.fromkeys(curves["backprop_steps"].unique().tolist())
-    reached = curves[curves["oracle"] >= target].groupby("backprop_steps")["seconds"].min()
-    return {int(k): float(reached[k]) if k in reached else None for k in curves["backprop_steps"].unique()}
+        return dict.fromkeys(curves["way"].unique().tolist())
+    reached = curves[curves["oracle"] >= target].groupby("way")["seconds"].min()
+    return {way: float(reached[way]) if way in reached else None for way in curves["way"].unique()}
 
 
-def ratios(costs: Sequence[Cost], equal: dict[int, float | None], full: int) -> list[dict[str, Any]]:
-    """How many times cheaper each K is than all steps with checkpointing, the published way, and without."""
-    seconds = {(cost.backprop_steps, cost.checkpointing): cost.seconds for cost in costs}
+def ratios(costs: Sequence[Cost], equal: dict[str, float | None], full: str) -> list[dict[str, Any]]:
+    """How many times cheaper each way is than all steps with checkpointing, the published way, and without."""
+    spent, seconds = equal[full], {(cost.way, cost.checkpointing): cost.seconds for cost in costs}
     return [
         {
-            "backprop_steps": k,
-            "per_sample_vs_published": seconds[full, True] / seconds[k, False],
-            "per_sample_vs_full": seconds[full, False] / seconds[k, False],
-            "to_equal_oracle_vs_full": equal[full] / equal[k] if equal[k] and equal[full] else None,
+            "way": way,
+            "per_sample_vs_published": seconds[full, True] / seconds[way, False],
+            "per_sample_vs_full": seconds[full, False] / seconds[way, False],
+            "to_equal_oracle_vs_full": spent / own if own and spent else None,
         }
-        for k in equal
+        for way, own in equal.items()
     ]
 
 
@@ -178,20 +190,25 @@ def report(costs: Sequence[Cost], curves: pd.DataFrame, against_full: Sequence[d
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each side (default 5)")
-    parser.add_argument("--updates", type=int, default=60, help="tuning updates of each K (default 60)")
+    parser.add_argument("--updates", type=int, default=60, help="tuning updates of each way (default 60)")
     parser.add_argument("--evaluate-every", type=int, default=20, help="updates between measurements (default 20)")
     parser.add_argument("--images-per-prompt", type=int, default=2, help="of each held-out prompt (default 2)")
-    parser.add_argument("--backprop-steps", type=int, nargs="+", help="each K; all steps are always measured")
+    parser.add_argument(
+        "--backprop-steps", type=int, nargs="+",
+        help="each K of the finished image; all steps and the way of params.yaml are always measured",
+    )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("reports/tuning_bench.json"))
     options = parser.parse_args(arguments)
 
     bench = Bench(load_params(), options.images_per_prompt)
-    full = bench.block.num_inference_steps
-    choices = sorted({k for k in options.backprop_steps or (1, 2, 5) if k <= full} | {full})
-    costs = bench.costs(choices, options.repetitions)
-    points = [point for k in choices for point in bench.curve(k, options.updates, options.evaluate_every)]
+    steps, own = bench.block.num_inference_steps, Way(bench.block.backprop_steps, bench.block.stop_after)
+    full = Way(steps)
+    ways = [*sorted({Way(k) for k in options.backprop_steps or (1, 2, 5) if k < steps}), full]
+    ways = ways if own in ways else [own, *ways]
+    costs = bench.costs(ways, options.repetitions)
+    points = [point for way in ways for point in bench.curve(way, options.updates, options.evaluate_every)]
     curves = with_seconds(points, costs)
-    against_full = ratios(costs, seconds_to_equal(curves, full), full)
+    against_full = ratios(costs, seconds_to_equal(curves, full.name), full.name)
     print(report(costs, curves, against_full))
     content = {
         "costs": [asdict(cost) for cost in costs],

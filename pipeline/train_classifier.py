@@ -28,6 +28,7 @@ from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.seeding import torch_generator
 from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.weight_average import WeightAverage
 
 SOURCES = ("real", "synthetic")
 NUM_CALIBRATION_IMAGES = 1000
@@ -102,7 +103,8 @@ def fit(
     sample = calibration_sample(len(data), seed)
     classifier.calibrate(data.pixels(sample), data.targets[sample])
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
-    parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()}
+    average = WeightAverage(learned, config.ema_decay)
+    parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
     last, best, log = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))
     first_epoch = load_checkpoint(last, **parts)
     processes.alike([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
@@ -112,12 +114,13 @@ def fit(
         history = [validate(classifier, val, label_space)]
         if is_main:
             save_checkpoint(best, 0, **learned)
-    epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch)
+    epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch, average.update)
     for epoch, training in enumerate(epochs, first_epoch + 1):
-        history.append(validate(classifier, val, label_space) | training)
-        if is_main:
-            if best_epoch(history) == epoch:
+        with average.applied():
+            history.append(validate(classifier, val, label_space) | training)
+            if is_main and best_epoch(history) == epoch:
                 save_checkpoint(best, epoch, **learned)
+        if is_main:
             with atomic_output(log) as partial:
                 partial.write_text(json.dumps(history), encoding="utf-8")
             save_checkpoint(last, epoch, **parts)  # last: what comes before it is redone after a kill

@@ -29,11 +29,11 @@ from tailorset.text_encoder import (
     IMAGES_PER_PROMPT,
     REMEDY,
     Scorer,
-    Settings,
     Tuner,
     Update,
     acceptance,
     draw,
+    new_tuner,
     split_prompts,
 )
 
@@ -107,10 +107,7 @@ def tune(
 ) -> Progress:
     """Updates from the last checkpoint on until patience ends; leaves the adapter that held-out prompts liked best."""
     block = stage.params.tune_text_encoder
-    generator.add_adapter(block.lora_rank, block.lora_alpha, stage.params.seed)
-    if block.gradient_checkpointing:
-        generator.enable_gradient_checkpointing()
-    tuner = Tuner(generator, scorers["discriminator"], prompts, Settings.of(block), stage.params.seed)
+    tuner = new_tuner(generator, scorers["discriminator"], prompts, block, stage.label_space, stage.params.seed)
     progress = restore(stage.work_dir, tuner)
     processes.wait()  # nobody writes a checkpoint that another has yet to read
     done, updates = progress.updates, tuner.updates(progress.updates)

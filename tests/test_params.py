@@ -53,6 +53,7 @@ def test_params_are_frozen_and_reach_the_plugin() -> None:
         (lambda p: p.update(device="tpu"), r"device: .*'auto', 'cpu' or 'cuda'"),
         (lambda p: p.pop("evaluate"), r"evaluate: Field required"),
         (lambda p: p["tune_text_encoder"].update(backprop_steps=11), r"choose 1 to num_inference_steps \(10\)"),
+        (lambda p: p["tune_text_encoder"].update(stop_after=[3, 11]), r"stop_after is \[3, 11\]: choose"),
         (lambda p: p["clip"].update(prompt_template="a photo"), r"clip\.prompt_template: "),
         (lambda p: p["generate_images"]["allocation"].update(name="ucb"), r"allocation\.name: .*'thompson'"),
         (lambda p: p["generate_images"].update(weakness={"fish": 0}), r"weakness\.fish: .*greater than 0"),

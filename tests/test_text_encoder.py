@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -19,8 +20,12 @@ from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.lora import WEIGHTS
 from tailorset.losses import asymmetric_loss
 from tailorset.out_of_memory import Batches
-from tailorset.records import Prompt, prompt_id
+from tailorset.params import TuneTextEncoder
+from tailorset.records import Label, LabelSpace, Prompt, prompt_id
 from tailorset.text_encoder import Scorer, Settings, Tuner, Update, acceptance, draw, split_prompts
+from tailorset.text_encoder import new_tuner as tuner_of_params
+
+ROOT = Path(__file__).resolve().parents[1]
 
 UNSEEN = ("kite", "boat", "clock")
 LABELS: list[tuple[str, ...]] = [("kite",), ("boat",), ("clock",), ("kite", "boat"), ("boat", "clock")]
@@ -85,18 +90,22 @@ def test_only_the_adapter_changes_everything_else_stays_bit_for_bit(new_tuner: N
 
 def fixed_loss(tuner: Tuner) -> float:
     """The loss on all prompts with seeds that no update draws."""
+    stop_after = tuner.settings.stop_after[0] if tuner.settings.stop_after else None
+    texts, seeds = [prompt.text for prompt in PROMPTS], list(range(len(PROMPTS)))
     with torch.no_grad():
-        images = tuner.generator.sample([prompt.text for prompt in PROMPTS], list(range(len(PROMPTS))), 3)
+        images = tuner.generator.sample(texts, seeds, 3, stop_after=stop_after)
         probabilities = tuner.discriminator.probabilities(images, PROMPTS)
     return float(asymmetric_loss(probabilities, tuner.discriminator.requested(PROMPTS), 4, 0, 0.05))
 
 
-@pytest.mark.parametrize("backprop_steps", [1, 3])
-def test_the_loss_goes_down(new_tuner: NewTuner, backprop_steps: int) -> None:
-    tuner = new_tuner(num_updates=15, batch_size=8, learning_rate=0.1, backprop_steps=backprop_steps)
+@pytest.mark.parametrize(("backprop_steps", "stop_after"), [(1, None), (3, None), (1, (1, 1))])
+def test_the_loss_goes_down(new_tuner: NewTuner, backprop_steps: int, stop_after: tuple[int, int] | None) -> None:
+    tuner = new_tuner(
+        num_updates=15, batch_size=8, learning_rate=0.1, backprop_steps=backprop_steps, stop_after=stop_after
+    )
     before = fixed_loss(tuner)
     list(tuner.updates())
-    assert fixed_loss(tuner) < before - 0.01
+    assert fixed_loss(tuner) < before - 0.005
 
 
 @pytest.mark.parametrize("done", [1, 3])
@@ -112,6 +121,39 @@ def test_a_resumed_run_equals_an_uninterrupted_one(new_tuner: NewTuner, tmp_path
     assert load_checkpoint(tmp_path / "state.safetensors", adapter=second.adapter, optimizer=second.optimizer) == done
     assert history + list(second.updates(history)) == expected
     assert_same(adapter_of(second), adapter_of(whole))
+
+
+def test_an_update_stops_where_its_number_says(new_tuner: NewTuner, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner, stops = new_tuner(num_updates=12, backprop_steps=3, stop_after=(1, 3)), []
+    sample = tuner.generator.sample
+
+    def recorded(texts: Any, seeds: Any, steps: int, backprop_steps: int, stop_after: int | None) -> torch.Tensor:
+        stops.append(stop_after)
+        assert backprop_steps == stop_after  # K, but for steps that were not taken
+        return sample(texts, seeds, steps, backprop_steps, stop_after)
+
+    monkeypatch.setattr(tuner.generator, "sample", recorded)
+    records = list(tuner.updates())
+    assert set(stops) == {1, 2, 3}
+    whole = list(stops)
+    stops.clear()
+    list(tuner.updates(records[:7]))
+    assert stops == whole[7:]
+
+
+def test_the_loss_compares_the_labels_it_is_told_to(scorer: Scorer, tiny_diffusion_folder: Path) -> None:
+    space = LabelSpace(
+        name="four", labels=tuple(Label(name=name, seen=name not in UNSEEN) for name in (*UNSEEN, "tree"))
+    )
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["tune_text_encoder"]
+    losses = {}
+    for labels in ("unseen", "all"):
+        block = TuneTextEncoder.model_validate(params | {"compare_with": labels, "num_inference_steps": 6})
+        generator = new_generator(tiny_diffusion_folder, adapter=False)
+        tuner = tuner_of_params(generator, scorer, PROMPTS, block, space, seed=0, num_updates=1)
+        assert tuner.discriminator.labels == (space.names if labels == "all" else space.unseen)
+        losses[labels] = next(tuner.updates()).loss
+    assert losses["all"] > losses["unseen"]  # one label more to be mistaken for
 
 
 def poison(tuner: Tuner, updates: set[int]) -> None:

@@ -6,7 +6,7 @@ Letters: B batch, N images, L labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -31,6 +31,7 @@ class TrainingConfig(AugmentConfig):
     train_on: tuple[Literal["real", "synthetic"], ...] = Field(("real", "synthetic"), min_length=1)
     num_epochs: int = Field(8, ge=1)
     warmup_epochs: int = Field(1, ge=0)
+    ema_decay: float = Field(0.0, ge=0, lt=1)  # of the weights' moving average, which is validated and kept; 0 = none
     batch_size: int = Field(64, ge=2)  # the fusion's normalisation needs two images at least
     gamma_neg: float = Field(2.0, ge=0)
     gamma_pos: float = Field(1.0, ge=0)
@@ -69,12 +70,15 @@ def train_epochs(
     config: TrainingConfig,
     seed: int,
     first_epoch: int = 0,
+    after_step: Callable[[], None] = lambda: None,
 ) -> Iterator[dict[str, float]]:
     """Yield each epoch's mean loss after it, for the caller to evaluate, log and store.
 
     Real and generated images are mixed in a batch, so that a normalisation sees both; targets of -1 keep real images
     to the seen columns and generated ones to the unseen columns. An epoch depends on the state before it and the
     seed alone, so a restart from a stored epoch ends where an uninterrupted run does.
+
+    after_step: called after each step.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -87,7 +91,7 @@ def train_epochs(
             for group in optimizer.param_groups:
                 group["lr"] = base_rates[name] * factor
         with explained("training", REMEDY):
-            loss = _train_epoch(classifier, data, optimizers, config, seed, epoch)
+            loss = _train_epoch(classifier, data, optimizers, config, seed, epoch, after_step)
         yield {"loss": loss, **{f"learning_rate/{name}": rate * factor for name, rate in base_rates.items()}}
 
 
@@ -98,6 +102,7 @@ def _train_epoch(
     config: TrainingConfig,
     seed: int,
     epoch: int,
+    after_step: Callable[[], None],
 ) -> float:
     classifier.train()
     losses = []
@@ -115,6 +120,7 @@ def _train_epoch(
         processes.add_up(weight.grad for optimizer in optimizers.values() for weight in _weights_of(optimizer))
         for optimizer in optimizers.values():
             optimizer.step()
+        after_step()
         losses.append(processes.total(float(loss.detach()), loss.device))
     return sum(losses) / len(losses)
 

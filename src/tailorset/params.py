@@ -87,6 +87,8 @@ class TuneTextEncoder(Block):
     lora_alpha: float = Field(gt=0)
     num_inference_steps: int = Field(gt=0)
     backprop_steps: int = Field(gt=0)
+    stop_after: tuple[int, int] | None
+    compare_with: Literal["unseen", "all"]
     gradient_checkpointing: bool
     gamma_neg: float = Field(ge=0)
     gamma_pos: float = Field(ge=0)
@@ -102,6 +104,12 @@ class TuneTextEncoder(Block):
             raise ValueError(
                 f"backprop_steps is {self.backprop_steps}, more than the sampling steps there are: "
                 f"choose 1 to num_inference_steps ({self.num_inference_steps})."
+            )
+        least, most = self.stop_after or (1, self.num_inference_steps)
+        if not 1 <= least <= most <= self.num_inference_steps:
+            raise ValueError(
+                f"stop_after is [{least}, {most}]: choose a least and a most number of steps from 1 to"
+                f" num_inference_steps ({self.num_inference_steps}), or null for all"
             )
         return self
 

@@ -1,6 +1,6 @@
 """Tune a generator's text encoder until CLIP recognises the requested labels in its images.
 
-Letters: B images of a batch, U unseen labels, D width of CLIP's embedding.
+Letters: B images of a batch, L labels that are compared, D width of CLIP's embedding.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.clip import Clip
 from tailorset.losses import asymmetric_loss, grouped_softmax
 from tailorset.out_of_memory import Batches
-from tailorset.records import Prompt
+from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import numpy_rng, sample_seed
 
 MAX_SKIPPED_IN_A_ROW = 5
@@ -37,16 +37,24 @@ class Generator(Protocol):
     text_encoder: nn.Module
 
     def sample(
-        self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        num_inference_steps: int,
+        backprop_steps: int = 0,
+        stop_after: int | None = None,
     ) -> Tensor: ...
+
+    def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None: ...
 
     def enable_gradient_checkpointing(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to tune; `clip` is the margin of the asymmetric loss, backprop_steps the K of the sampling loop.
+    """How to tune; `clip` is the margin of the asymmetric loss, backprop_steps the K of the sampling loop, or all.
 
+    stop_after: (least, most) sampling steps that an update takes, drawn anew for each; None = all.
     max_grad_norm: in units of the median gradient norm of the last updates, so that it means the same for every K.
     """
 
@@ -57,6 +65,7 @@ class Settings:
     max_grad_norm: float
     num_inference_steps: int
     backprop_steps: int
+    stop_after: tuple[int, int] | None = None
     gamma_neg: float = 4.0
     gamma_pos: float = 0.0
     clip: float = 0.05
@@ -79,19 +88,23 @@ class Update(NamedTuple):
 
 
 class Scorer:
-    """A CLIP that scores images against all unseen labels; their text features are computed once."""
+    """A CLIP that scores images against some labels; their text features are computed once."""
 
-    def __init__(self, clip: Clip, unseen: Sequence[str], template: str) -> None:
-        self.clip, self.unseen = clip, tuple(unseen)
-        self._text_features = clip.encode_texts(self.unseen, template)  # (U, D)
+    def __init__(self, clip: Clip, labels: Sequence[str], template: str) -> None:
+        self.clip, self.labels, self.template = clip, tuple(labels), template
+        self._text_features = clip.encode_texts(self.labels, template)  # (L, D)
+
+    def against(self, labels: Sequence[str]) -> Scorer:
+        """The same CLIP, which compares these labels."""
+        return Scorer(self.clip, labels, self.template)
 
     def requested(self, prompts: Sequence[Prompt]) -> Tensor:
-        """(B, U) bool: the labels each prompt asks for."""
-        rows = [[label in prompt.labels for label in self.unseen] for prompt in prompts]
+        """(B, L) bool: the labels each prompt asks for."""
+        rows = [[label in prompt.labels for label in self.labels] for prompt in prompts]
         return torch.tensor(rows, device=self.clip.device)
 
     def probabilities(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """(B, U) grouped probabilities of images (B, 3, H, W) in [0, 1]."""
+        """(B, L) grouped probabilities of images (B, 3, H, W) in [0, 1]."""
         return grouped_softmax(self.clip.logits(images, self._text_features), self.requested(prompts))
 
     @torch.no_grad()
@@ -101,7 +114,7 @@ class Scorer:
 
 
 def weakest_requested(probabilities: Tensor, requested: Tensor) -> Tensor:
-    """(B,) the lowest probability of a requested label; probabilities (B, U), requested (B, U) bool."""
+    """(B,) the lowest probability of a requested label; probabilities (B, L), requested (B, L) bool."""
     return probabilities.masked_fill(~requested, 1.0).amin(dim=1)
 
 
@@ -163,22 +176,23 @@ class Tuner:
     def _means(self, update: int) -> Tensor:
         """Loss, acceptance and gradient over the update's batch in one row; its samples are shared by all processes."""
         prompts, seeds = self._batch(update)
+        stop_after = self._stop_after(update)
         own, weight = processes.share(len(prompts))
         prompts, seeds = prompts[own], seeds[own]
-        parts = self.batches.over(len(prompts), lambda part: self._share_of(prompts[part], seeds[part]))
+        parts = self.batches.over(len(prompts), lambda part: self._share_of(prompts[part], seeds[part], stop_after))
         means = weight * torch.stack([part for _, part in parts]).sum(0)
         processes.add_up([means])
         return means
 
-    def _share_of(self, prompts: Sequence[Prompt], seeds: list[int]) -> Tensor:
+    def _share_of(self, prompts: Sequence[Prompt], seeds: list[int], stop_after: int | None) -> Tensor:
         """What some samples add to the means of their update.
 
         No `backward`: where memory runs out half-way, nothing must have been added to the weights' gradients.
         """
         settings, share = self.settings, len(prompts) / self.settings.batch_size
-        images = self.generator.sample(
-            [prompt.text for prompt in prompts], seeds, settings.num_inference_steps, settings.backprop_steps
-        )
+        texts, steps = [prompt.text for prompt in prompts], settings.num_inference_steps
+        with_gradient = min(settings.backprop_steps, stop_after or steps)
+        images = self.generator.sample(texts, seeds, steps, with_gradient, stop_after)
         probabilities = self.discriminator.probabilities(images, prompts)
         targets = self.discriminator.requested(prompts)
         loss = asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
@@ -202,6 +216,30 @@ class Tuner:
         rng = numpy_rng(self.seed, "tuning prompts", update)
         chosen = rng.choice(len(self.prompts), size, replace=size > len(self.prompts))
         return [self.prompts[i] for i in chosen], [sample_seed(self.seed, "tuning", update, i) for i in range(size)]
+
+    def _stop_after(self, update: int) -> int | None:
+        """How many sampling steps an update takes, drawn from its number."""
+        if self.settings.stop_after is None:
+            return None
+        least, most = self.settings.stop_after
+        return int(numpy_rng(self.seed, "tuning steps", update).integers(least, most + 1))
+
+
+def new_tuner(
+    generator: Generator,
+    discriminator: Scorer,
+    prompts: Sequence[Prompt],
+    block: Any,
+    label_space: LabelSpace,
+    seed: int,
+    **others: Any,
+) -> Tuner:
+    """A tuner with a new adapter, as the params block tune_text_encoder has it; `others` replace settings of its."""
+    generator.add_adapter(block.lora_rank, block.lora_alpha, seed)
+    if block.gradient_checkpointing:
+        generator.enable_gradient_checkpointing()
+    labels = label_space.names if block.compare_with == "all" else label_space.unseen
+    return Tuner(generator, discriminator.against(labels), prompts, Settings.of(block, **others), seed)
 
 
 def split_prompts(prompts: Sequence[Prompt], num_held_out: int, seed: int) -> tuple[list[Prompt], list[Prompt]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, random_unet, random_vae
 
-from tailorset.generators.stable_diffusion import Config, StableDiffusion, build, build_scheduler
+from tailorset.generators.stable_diffusion import Config, StableDiffusion, build, build_scheduler, clean_latents
 
 PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
 SEEDS = [5, 6, 7]
@@ -305,10 +306,45 @@ def test_half_precision_is_for_the_unet_only(make: Make) -> None:
     assert (images - make().sample(PROMPTS, SEEDS, 3)).abs().max() < 0.2
 
 
-@pytest.mark.parametrize(("seeds", "steps", "backprop_steps"), [([1], 4, 0), (SEEDS, 4, 5), (SEEDS, 0, 0)])
-def test_senseless_requests_are_refused(make: Make, seeds: list[int], steps: int, backprop_steps: int) -> None:
-    with pytest.raises(ValueError, match=r"one seed per prompt|backprop_steps"):
-        make().sample(PROMPTS, seeds, steps, backprop_steps)
+@pytest.mark.parametrize(
+    ("seeds", "steps", "backprop_steps", "stop_after"),
+    [([1], 4, 0, None), (SEEDS, 4, 5, None), (SEEDS, 0, 0, None), (SEEDS, 4, 0, 5), (SEEDS, 4, 2, 1)],
+)
+def test_senseless_requests_are_refused(
+    make: Make, seeds: list[int], steps: int, backprop_steps: int, stop_after: int | None
+) -> None:
+    with pytest.raises(ValueError, match=r"one seed per prompt|backprop_steps|steps: choose"):
+        make().sample(PROMPTS, seeds, steps, backprop_steps, stop_after)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_a_perfect_model_foresees_its_image_at_any_step(scheduler: str, prediction_type: str) -> None:
+    made = build_scheduler(scheduler, DDIMScheduler(prediction_type=prediction_type).config)
+    made.set_timesteps(5)
+    image, noise = (torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    variances = ((1 - made.alphas_cumprod) / made.alphas_cumprod).sqrt().numpy()
+    for step, timestep in enumerate(made.timesteps):  # Euler's lie between the model's own
+        kept = 1 / (1 + torch.tensor(np.interp(timestep, range(1000), variances)) ** 2)
+        noisy = kept.sqrt() * image + (1 - kept).sqrt() * noise
+        answers = {"epsilon": noise, "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * image, "sample": image}
+        foreseen = clean_latents(made, answers[prediction_type], step, noisy)
+        torch.testing.assert_close(foreseen, image, atol=1e-4, rtol=0, check_dtype=False, msg=f"step {step}")
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_an_image_foreseen_after_some_steps(make: Make, scheduler: str) -> None:
+    generator = make(scheduler=scheduler)
+    foreseen = {stop: generator.sample(PROMPTS, SEEDS, 5, stop_after=stop) for stop in (1, 3, 4, 5)}
+    finished = generator.sample(PROMPTS, SEEDS, 5)
+    assert torch.equal(foreseen[5], finished)
+    far, near = ((foreseen[stop] - finished).abs().mean() for stop in (1, 4))
+    assert 0 < near < far  # the later, the closer to what comes out
+    weights = with_random_adapter(generator)
+    calls: list[int] = []
+    generator.unet.register_forward_hook(lambda *_: calls.append(1))
+    torch.autograd.grad(weighted_sum(generator.sample(PROMPTS, SEEDS, 5, 1, stop_after=3)), weights)
+    assert len(calls) == 3 + (generator.config.freeze_negative)  # two passes in the step with gradient then
 
 
 def test_an_image_size_the_model_cannot_draw_is_refused(make: Make) -> None:

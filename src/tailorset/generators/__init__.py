@@ -1,7 +1,7 @@
 """Plug-ins that draw images from prompts, with gradients to their text encoder.
 
 A generator is one file here with a `Config` and `build(config, device) -> Generator`.
-Letters: B images of a batch, H x W pixels, T sampling steps, K steps that keep gradients.
+Letters: B images of a batch, H x W pixels, T sampling steps, S of them taken, K of those keep gradients.
 """
 
 from __future__ import annotations
@@ -25,11 +25,19 @@ class Generator(Protocol):
         """The module to tune; without an adapter none of its weights requires a gradient."""
         ...
 
-    def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0) -> Tensor:
+    def sample(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        num_inference_steps: int,
+        backprop_steps: int = 0,
+        stop_after: int | None = None,
+    ) -> Tensor:
         """Draw one image per prompt, (B, 3, H, W) float32 in [0, 1].
 
         seeds: one a prompt; an image depends on its own prompt and seed only, not on the rest of the batch.
-        backprop_steps: K in 0..T, the last sampling steps that pass gradients to the text encoder; 0 = none.
+        backprop_steps: K in 0..S, the last steps taken that pass gradients to the text encoder; 0 = none.
+        stop_after: S in 1..T, steps after which the image is the one predicted from there; None = T.
         """
         ...
 

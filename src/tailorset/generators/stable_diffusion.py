@@ -1,6 +1,7 @@
 """Stable Diffusion (any `StableDiffusionPipeline` folder or hub id) with a sampling loop one can differentiate.
 
-Letters: B images, T sampling steps, K steps with gradient, C latent channels, h x w latent pixels, E text width.
+Letters: B images, T sampling steps, S of them taken, K of those with gradient, C latent channels, h x w latent pixels,
+E text width.
 """
 
 from __future__ import annotations
@@ -82,23 +83,32 @@ class StableDiffusion:
         self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
         self._frozen_negative = self._untuned_negative() if self._guided and config.freeze_negative else None
 
-    def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int, backprop_steps: int = 0) -> Tensor:
+    def sample(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        num_inference_steps: int,
+        backprop_steps: int = 0,
+        stop_after: int | None = None,
+    ) -> Tensor:
         """(B, 3, H, W) float32 in [0, 1]; see `generators.Generator`.
 
         Both guidance branches, the UNet's last K steps and the VAE pass gradients; before them the latents carry none
-        (DRaFT-K, Clark et al. 2024). K = T is the full gradient.
+        (DRaFT-K, Clark et al. 2024). K = T is the full gradient. With S < T the last step taken predicts the image
+        instead of the next latents (ReFL, Xu et al. 2023).
 
         Raises: ValueError for lengths or step counts that do not fit.
         """
+        num_steps = num_inference_steps if stop_after is None else stop_after
         if len(prompts) != len(seeds) or not prompts:
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: give one seed per prompt, at least one")
-        if not 0 <= backprop_steps <= num_inference_steps or num_inference_steps < 1:
-            raise ValueError(
-                f"backprop_steps {backprop_steps}: choose 0 to {num_inference_steps} (num_inference_steps, at least 1)"
-            )
+        if not 1 <= num_steps <= num_inference_steps:
+            raise ValueError(f"{num_steps} steps: choose 1 to {num_inference_steps} (num_inference_steps, at least 1)")
+        if not 0 <= backprop_steps <= num_steps:
+            raise ValueError(f"backprop_steps {backprop_steps}: choose 0 to {num_steps}, the steps taken")
         with nullcontext() if backprop_steps else torch.no_grad():
             text = self._guidance_text(prompts)
-            return self.decode(self._denoise(self._noise(seeds), text, num_inference_steps, backprop_steps))
+            return self.decode(self._denoise(self._noise(seeds), text, num_inference_steps, backprop_steps, num_steps))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> images in [0, 1].
@@ -168,15 +178,20 @@ class StableDiffusion:
         noise = [torch.randn(self._latent_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         return torch.stack(noise).to(self.device, self.unet.dtype)
 
-    def _denoise(self, noise: Tensor, text: Tensor, num_inference_steps: int, backprop_steps: int) -> Tensor:
+    def _denoise(
+        self, noise: Tensor, text: Tensor, num_inference_steps: int, backprop_steps: int, num_steps: int
+    ) -> Tensor:
         scheduler = build_scheduler(self.config.scheduler, self._scheduler_config)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         latents = noise * scheduler.init_noise_sigma
-        for step, timestep in enumerate(scheduler.timesteps):
-            with_gradient = torch.is_grad_enabled() and step >= num_inference_steps - backprop_steps
+        for step, timestep in enumerate(scheduler.timesteps[:num_steps]):
+            with_gradient = torch.is_grad_enabled() and step >= num_steps - backprop_steps
             with torch.set_grad_enabled(with_gradient):
-                velocity = self._predict(scheduler.scale_model_input(latents, timestep), timestep, text)
-                latents = scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+                scaled = scheduler.scale_model_input(latents, timestep)
+                prediction = self._predict(scaled, timestep, text)
+                if step + 1 == num_steps < num_inference_steps:
+                    return clean_latents(scheduler, prediction, step, scaled)
+                latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         return latents
 
     def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
@@ -208,6 +223,21 @@ def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
     import diffusers
 
     return getattr(diffusers, SCHEDULERS[name]).from_config(dict(scheduler_config))
+
+
+def clean_latents(scheduler: Any, prediction: Tensor, step: int, scaled: Tensor) -> Tensor:
+    """The latents without noise that the UNet's prediction in a sampling step foresees, (B, C, h, w).
+
+    scaled: what the UNet was given, of variance one whatever the scheduler's own scale.
+    """
+    if hasattr(scheduler, "sigmas"):
+        kept = float(1 / (1 + scheduler.sigmas[step] ** 2))
+    else:
+        kept = float(scheduler.alphas_cumprod[scheduler.timesteps[step]])
+    signal, noise = kept**0.5, (1 - kept) ** 0.5
+    if scheduler.config.prediction_type == "epsilon":
+        return (scaled - noise * prediction) / signal
+    return signal * scaled - noise * prediction if scheduler.config.prediction_type == "v_prediction" else prediction
 
 
 def build(config: Config, device: torch.device | str) -> StableDiffusion:

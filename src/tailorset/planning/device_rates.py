@@ -21,13 +21,13 @@ from tailorset.datasets import Dataset
 from tailorset.generation import Studio, passes
 from tailorset.image_set import ImageSet, load_image_set
 from tailorset.params import Params
-from tailorset.planning.workload import BACKWARD, Cost
+from tailorset.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.plugins import load_plugin
 from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.shards import sha256, write_shard
-from tailorset.text_encoder import Scorer, Settings, Tuner
+from tailorset.text_encoder import Scorer, new_tuner
 
 NUM_PHOTOS = 64
 NUM_SCORED = 128
@@ -99,14 +99,13 @@ class Bench:
 
     def _tuning(self, generator: Any, discriminator: Scorer) -> Cost:
         block = self.params.tune_text_encoder
-        generator.add_adapter(block.lora_rank, block.lora_alpha, self.params.seed)
-        if block.gradient_checkpointing:
-            generator.enable_gradient_checkpointing()
-        settings = Settings.of(block, num_updates=3)
-        updates = Tuner(generator, discriminator, self.prompts, settings, self.params.seed).updates()
+        space, seed = self.label_space, self.params.seed
+        others = {"num_updates": 3, "stop_after": (steps_taken(block),) * 2}
+        tuner = new_tuner(generator, discriminator, self.prompts, block, space, seed, **others)
+        updates = tuner.updates()
         flops = _counted(lambda: next(updates))
         seconds, _ = _timed(lambda: (next(updates), next(updates)))
-        steps = block.batch_size * (block.num_inference_steps + BACKWARD * block.backprop_steps)
+        steps = block.batch_size * tuning_passes(block)
         return Cost(seconds / 2 / steps, flops / steps)
 
     def _classifier(self) -> Iterator[tuple[str, Cost]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tailorset.allocation import build
-from tailorset.params import Params
+from tailorset.params import Params, TuneTextEncoder
 from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
@@ -107,13 +107,22 @@ def _num_prompts(params: Params, label_space: LabelSpace) -> int:
     return len(label_space.pairs()) * params.write_prompts.prompts_per_pair
 
 
+def steps_taken(block: TuneTextEncoder) -> int:
+    """Sampling steps of a mean update."""
+    return round(sum(block.stop_after) / 2) if block.stop_after else block.num_inference_steps
+
+
+def tuning_passes(block: TuneTextEncoder) -> float:
+    """Forward passes that a mean update's image is worth."""
+    return steps_taken(block) + BACKWARD * min(block.backprop_steps, steps_taken(block))
+
+
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
     block = params.tune_text_encoder
     looks = 1 + math.ceil(block.num_updates / block.evaluate_every) if block.num_updates else 0
     images = (looks + 2 * IMAGES_PER_PROMPT) * min(block.held_out_prompts, _num_prompts(params, label_space))
-    steps = block.num_inference_steps + BACKWARD * block.backprop_steps
     if block.num_updates:
-        yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * steps)
+        yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * tuning_passes(block))
     yield Work("tune_text_encoder", "sampling step", images * block.num_inference_steps)
 
 
