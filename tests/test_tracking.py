@@ -9,7 +9,7 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, execution_key
+from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, execution_key, git_revision
 
 
 @pytest.fixture
@@ -141,3 +141,19 @@ def test_several_first_stages_can_open_the_database_at_once(root: Path) -> None:
 def _untracked_afterwards() -> object:
     yield
     mlflow.set_tracking_uri("")
+
+
+def test_what_a_run_writes_does_not_make_its_commit_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    for name in ("params.yaml", "dvc.lock", "reports/metrics.json"):
+        Path(name).write_text("1")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], check=True)
+    for name in ("dvc.lock", "reports/metrics.json"):
+        Path(name).write_text("2")
+    commit, dirty = git_revision()
+    assert (len(commit), dirty) == (40, False)
+    Path("params.yaml").write_text("2")
+    assert git_revision() == (commit, True)

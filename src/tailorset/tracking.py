@@ -176,9 +176,10 @@ def warn_untracked(stage: str, root: Path, error: Exception) -> None:
 
 
 def git_revision() -> tuple[str, bool]:
-    """The commit that is checked out here, and whether the working tree differs from it."""
+    """The commit that is checked out here, and whether the tree differs from it in anything but what a run writes."""
+    status = ["git", "status", "--porcelain", "--", ".", ":!dvc.lock", ":!reports"]
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changes = subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False)
+    changes = subprocess.run(status, capture_output=True, text=True, check=False)
     return (commit.stdout.strip() if commit.returncode == 0 else "uncommitted"), bool(changes.stdout.strip())
 
 
