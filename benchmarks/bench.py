@@ -22,12 +22,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.clip import Clip
-from tailorset.generators.stable_diffusion import StableDiffusion, build, build_scheduler
+from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, prompt_id
+from tailorset.schedulers import build_scheduler
+from tailorset.scorer import Scorer
 from tailorset.seeding import sample_seed
 from tailorset.stage import resolve_device
-from tailorset.text_encoder import Scorer, Tuner, new_tuner
+from tailorset.text_encoder import Tuner, new_tuner
 
 GENERATION_GOAL = 3.0
 STOCK_IMAGES = 4  # images a turn of the one-at-a-time sides; times are per image

@@ -17,14 +17,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
-from tailorset.generators.stable_diffusion import StableDiffusion, build_scheduler
+from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.image_set import ImageSet
 from tailorset.painter import dialogue
 from tailorset.params import Params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
+from tailorset.schedulers import build_scheduler
+from tailorset.scorer import Scorer
 from tailorset.seeding import sample_seed
-from tailorset.text_encoder import Scorer, new_tuner
+from tailorset.text_encoder import new_tuner
 
 
 @dataclass(frozen=True)

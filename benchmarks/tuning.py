@@ -30,8 +30,9 @@ from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.out_of_memory import Batches
 from tailorset.params import Params, load_params
 from tailorset.records import PROMPT_COLUMNS, LabelSpace, Prompt
+from tailorset.scorer import Scorer, acceptance
 from tailorset.stage import PROMPTS, resolve_device
-from tailorset.text_encoder import REMEDY, Scorer, Tuner, acceptance, draw, new_tuner, split_prompts
+from tailorset.text_encoder import REMEDY, Tuner, draw, new_tuner, split_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
 
 ORACLE = Path("models/foundation/toybox/oracle")

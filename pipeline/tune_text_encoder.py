@@ -23,15 +23,14 @@ from tailorset.generators import Generator
 from tailorset.out_of_memory import Batches
 from tailorset.plugins import load_plugin
 from tailorset.records import PROMPT_COLUMNS, Prompt
+from tailorset.scorer import Scorer, acceptance
 from tailorset.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.text_encoder import (
     IMAGES_PER_PROMPT,
     REMEDY,
-    Scorer,
     Tuner,
     Update,
-    acceptance,
     draw,
     new_tuner,
     split_prompts,

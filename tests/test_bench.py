@@ -23,7 +23,7 @@ def test_bench_measures_all_four_and_agrees_with_the_stock_pipeline(
     params["generator"] |= {"model": str(tiny_diffusion_folder), "image_px": 8, "guidance_scale": 3.0}
     params["clip"]["discriminator"] = {"model": f"local-dir:{tiny_clip_folder}"}
     params["generate_images"] |= {"num_inference_steps": 2, "batch_size": 8}
-    params["tune_text_encoder"] |= {"num_inference_steps": 2, "backprop_steps": 1, "batch_size": 2}
+    params["tune_text_encoder"] |= {"num_inference_steps": 2, "stop_after": [1, 2], "batch_size": 2}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
 

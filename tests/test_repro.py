@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SMALL = {
     "prepare_dataset": {"num_train": 160, "num_val": 60, "num_test": 80},
     "write_prompts": {"prompts_per_pair": 2},
-    "tune_text_encoder": {"num_updates": 2, "batch_size": 2, "num_inference_steps": 4, "held_out_prompts": 6},
+    "tune_text_encoder": {
+        "num_updates": 2, "batch_size": 2, "num_inference_steps": 4, "stop_after": [2, 3], "held_out_prompts": 6
+    },
     "generate_images": {"images_per_label": 6, "max_images": 96, "num_inference_steps": 6, "batch_size": 32},
     "validate_data": {"min_images_per_label": 1},
     "train_classifier": {"num_epochs": 2, "held_out_share": 0.3},

@@ -22,7 +22,8 @@ from tailorset.losses import asymmetric_loss
 from tailorset.out_of_memory import Batches
 from tailorset.params import TuneTextEncoder
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
-from tailorset.text_encoder import Scorer, Settings, Tuner, Update, acceptance, draw, split_prompts
+from tailorset.scorer import Scorer, acceptance
+from tailorset.text_encoder import Settings, Tuner, Update, draw, split_prompts
 from tailorset.text_encoder import new_tuner as tuner_of_params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -186,13 +187,26 @@ def test_nan_gradients_without_end_stop_the_run(new_tuner: NewTuner) -> None:
     tuner = new_tuner(num_updates=20)
     poison(tuner, set(range(3, 20)))
     records: list[Update] = []
-    with pytest.raises(ValueError, match="last 6 updates had a gradient that is not finite"):
+    with pytest.raises(ValueError, match="last 10 updates had a gradient that is not finite"):
         records.extend(tuner.updates())  # keeps what came before the error
-    assert [record.skipped for record in records] == [False] * 3 + [True] * 6
+    assert [record.skipped for record in records] == [False] * 3 + [True] * 10
     resumed = new_tuner(num_updates=20)
     poison(resumed, {0})
-    with pytest.raises(ValueError, match="last 6 updates"):
-        list(resumed.updates(records[:8]))  # the count goes on across a restart
+    with pytest.raises(ValueError, match="last 10 updates"):
+        list(resumed.updates(records[:12]))  # the count goes on across a restart
+
+
+def test_gradients_of_zero_without_end_stop_the_run(new_tuner: NewTuner) -> None:
+    tuner = new_tuner(num_updates=30, batch_size=1)
+    scale_gradients(tuner, 0.0)
+    records: list[Update] = []
+    with pytest.raises(ValueError, match="last 20 updates had a gradient of zero"):
+        records.extend(tuner.updates())
+    assert len(records) == 20
+    resumed = new_tuner(num_updates=30, batch_size=1)
+    scale_gradients(resumed, 0.0)
+    with pytest.raises(ValueError, match="last 20 updates"):
+        list(resumed.updates(records[:19]))
 
 
 def test_smaller_batches_and_checkpointing_give_the_same_updates(

@@ -1,14 +1,15 @@
 """Tune a generator's text encoder until CLIP recognises the requested labels in its images.
 
-Letters: B images of a batch, L labels that are compared, D width of CLIP's embedding.
+Letters: B images of a batch, L labels that are compared.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import median
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -17,17 +18,16 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from tailorset import processes
-from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
-from tailorset.clip import Clip
-from tailorset.losses import asymmetric_loss, grouped_softmax
+from tailorset.losses import asymmetric_loss
 from tailorset.out_of_memory import Batches
 from tailorset.records import LabelSpace, Prompt
+from tailorset.scorer import ACCEPTED_ABOVE, Scorer, weakest_requested
 from tailorset.seeding import numpy_rng, sample_seed
 
-MAX_SKIPPED_IN_A_ROW = 5
+MAX_SKIPPED_IN_A_ROW = 10
+MAX_ZERO_IN_A_ROW = 20
 NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
 IMAGES_PER_PROMPT = 4  # of a held-out prompt before and after tuning, each with its own seed
-ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
 REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 
 
@@ -87,37 +87,6 @@ class Update(NamedTuple):
     skipped: bool
 
 
-class Scorer:
-    """A CLIP that scores images against some labels; their text features are computed once."""
-
-    def __init__(self, clip: Clip, labels: Sequence[str], template: str) -> None:
-        self.clip, self.labels, self.template = clip, tuple(labels), template
-        self._text_features = clip.encode_texts(self.labels, template)  # (L, D)
-
-    def against(self, labels: Sequence[str]) -> Scorer:
-        """The same CLIP, which compares these labels."""
-        return Scorer(self.clip, labels, self.template)
-
-    def requested(self, prompts: Sequence[Prompt]) -> Tensor:
-        """(B, L) bool: the labels each prompt asks for."""
-        rows = [[label in prompt.labels for label in self.labels] for prompt in prompts]
-        return torch.tensor(rows, device=self.clip.device)
-
-    def probabilities(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """(B, L) grouped probabilities of images (B, 3, H, W) in [0, 1]."""
-        return grouped_softmax(self.clip.logits(images, self._text_features), self.requested(prompts))
-
-    @torch.no_grad()
-    def weakest(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """(B,) the lowest grouped probability among each image's requested labels."""
-        return weakest_requested(self.probabilities(images, prompts), self.requested(prompts))
-
-
-def weakest_requested(probabilities: Tensor, requested: Tensor) -> Tensor:
-    """(B,) the lowest probability of a requested label; probabilities (B, L), requested (B, L) bool."""
-    return probabilities.masked_fill(~requested, 1.0).amin(dim=1)
-
-
 class Tuner:
     """The text encoder's adapter with its optimiser; `updates` is the loop.
 
@@ -146,19 +115,14 @@ class Tuner:
 
         To resume, restore `adapter` and `optimizer` first: an update depends on them, its number and the seed only.
 
-        Raises: ValueError when more than 5 updates in a row had a gradient that is not finite.
+        Raises: ValueError when 10 updates in a row had a gradient that is not finite, or 20 one of zero.
         """
-        in_a_row = _trailing_skips(history)
-        norms = deque((record.grad_norm for record in history if not record.skipped), maxlen=NORM_WINDOW)
-        for update in range(len(history), self.settings.num_updates):
-            record = self._update(update, norms)
-            in_a_row = in_a_row + 1 if record.skipped else 0
-            yield record
-            if in_a_row > MAX_SKIPPED_IN_A_ROW:
-                raise ValueError(
-                    f"the last {in_a_row} updates had a gradient that is not finite (loss {record.loss}): lower"
-                    " tune_text_encoder.learning_rate or backprop_steps, or set generator.dtype to float32"
-                )
+        done = list(history)
+        norms = deque((record.grad_norm for record in done if not record.skipped), maxlen=NORM_WINDOW)
+        for update in range(len(done), self.settings.num_updates):
+            done.append(self._update(update, norms))
+            yield done[-1]
+            _check_gradients(done)
 
     def _update(self, update: int, norms: deque[float]) -> Update:
         loss, acceptance, *gradient = self._means(update).split([1, 1, *(weight.numel() for weight in self.adapter)])
@@ -291,18 +255,22 @@ def draw(
         yield images
 
 
-def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
-    """Share of the images (N, 3, H, W) in which, to this CLIP, every requested label is above one half."""
-    batches = Batches(batch_size, "scoring", CLIP_REMEDY)
-    parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
-    weakest = torch.cat([part for _, part in parts])
-    return float((weakest > ACCEPTED_ABOVE).double().mean())
+def _check_gradients(history: Sequence[Update]) -> None:
+    """Raise ValueError when updates have come to nothing for too long."""
+    skipped = _trailing(history, lambda record: record.skipped)
+    if skipped >= MAX_SKIPPED_IN_A_ROW:
+        raise ValueError(
+            f"the last {skipped} updates had a gradient that is not finite (loss {history[-1].loss}): lower"
+            " tune_text_encoder.learning_rate or backprop_steps, or set generator.dtype to float32"
+        )
+    without = _trailing(history, lambda record: record.grad_norm == 0)
+    if without >= MAX_ZERO_IN_A_ROW:
+        raise ValueError(
+            f"the last {without} updates had a gradient of zero (loss {history[-1].loss}): the images do not depend on"
+            " their prompts any more; lower tune_text_encoder.learning_rate"
+        )
 
 
-def _trailing_skips(history: Sequence[Update]) -> int:
-    count = 0
-    for record in reversed(history):
-        if not record.skipped:
-            break
-        count += 1
-    return count
+def _trailing(history: Sequence[Update], applies: Callable[[Update], bool]) -> int:
+    """How many of the last records something applies to, without a gap."""
+    return len(list(takewhile(applies, reversed(history))))

@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, random_unet, random_vae
 
-from tailorset.generators.stable_diffusion import Config, StableDiffusion, build, build_scheduler, clean_latents
+from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
+from tailorset.schedulers import build_scheduler, clean_latents
 
 PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
 SEEDS = [5, 6, 7]

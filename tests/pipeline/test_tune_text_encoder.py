@@ -29,7 +29,7 @@ REPORT = Path("reports/tune_text_encoder")
 LORA = Path("models/text_encoder_lora")
 ROLES = ("discriminator", "judge")
 SETTINGS = {
-    "num_updates": 12, "batch_size": 2, "num_inference_steps": 2, "backprop_steps": 1, "held_out_prompts": 3,
+    "num_updates": 12, "batch_size": 2, "num_inference_steps": 2, "stop_after": [1, 2], "held_out_prompts": 3,
     "checkpoint_every": 2, "evaluate_every": 3, "patience": 10,
 }  # fmt: skip
 
@@ -127,8 +127,8 @@ def test_the_best_adapter_survives_an_interruption(tuning_project: Path, monkeyp
             raise KeyboardInterrupt
         return float(images.mean())
 
-    monkeypatch.setattr("tailorset.text_encoder.acceptance", brightness)
-    change_params(learning_rate=0.05)
+    monkeypatch.setattr("tailorset.scorer.acceptance", brightness)
+    change_params(learning_rate=0.05, stop_after=None, compare_with="unseen")  # so tuned images are brighter
     with pytest.raises(KeyboardInterrupt):
         run_stage_script()
     interrupt_at.clear()
@@ -166,7 +166,7 @@ def test_the_products_of_the_stage(tuning_project: Path) -> None:
 def stub_acceptance(monkeypatch: pytest.MonkeyPatch, shares: list[float]) -> None:
     """Let the evaluations of the discriminator and then the judge, in turn, find these shares."""
     remaining = iter(shares)
-    monkeypatch.setattr("tailorset.text_encoder.acceptance", lambda *_: next(remaining, 0.5))
+    monkeypatch.setattr("tailorset.scorer.acceptance", lambda *_: next(remaining, 0.5))
 
 
 def test_the_best_adapter_is_kept_and_tuning_ends_when_patience_does(

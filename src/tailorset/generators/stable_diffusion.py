@@ -6,7 +6,7 @@ E text width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,12 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tailorset.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
-
-SCHEDULERS = {
-    "dpm++_2m": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "ddim": "DDIMScheduler",
-}
+from tailorset.schedulers import build_scheduler, clean_latents
 
 REMEDY = (
     "restore the folder (`git checkout -- models/foundation`, `dvc checkout`), or give generator.model another folder"
@@ -216,28 +211,6 @@ class StableDiffusion:
         else:
             negative, positive = velocity(torch.cat([latents, latents]), text).chunk(2)
         return negative + self.config.guidance_scale * (positive - negative)
-
-
-def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
-    """A scheduler of diffusers with the settings of the pipeline's own; fresh, as it keeps state while sampling."""
-    import diffusers
-
-    return getattr(diffusers, SCHEDULERS[name]).from_config(dict(scheduler_config))
-
-
-def clean_latents(scheduler: Any, prediction: Tensor, step: int, scaled: Tensor) -> Tensor:
-    """The latents without noise that the UNet's prediction in a sampling step foresees, (B, C, h, w).
-
-    scaled: what the UNet was given, of variance one whatever the scheduler's own scale.
-    """
-    if hasattr(scheduler, "sigmas"):
-        kept = float(1 / (1 + scheduler.sigmas[step] ** 2))
-    else:
-        kept = float(scheduler.alphas_cumprod[scheduler.timesteps[step]])
-    signal, noise = kept**0.5, (1 - kept) ** 0.5
-    if scheduler.config.prediction_type == "epsilon":
-        return (scaled - noise * prediction) / signal
-    return signal * scaled - noise * prediction if scheduler.config.prediction_type == "v_prediction" else prediction
 
 
 def build(config: Config, device: torch.device | str) -> StableDiffusion:

@@ -26,8 +26,9 @@ from tailorset.plugins import load_plugin
 from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
+from tailorset.scorer import Scorer
 from tailorset.shards import sha256, write_shard
-from tailorset.text_encoder import Scorer, new_tuner
+from tailorset.text_encoder import new_tuner
 
 NUM_PHOTOS = 64
 NUM_SCORED = 128
