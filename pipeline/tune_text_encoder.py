@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from tailorset import processes
+from tailorset import integrity, processes
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
@@ -79,6 +79,7 @@ def main() -> None:
             if kept:
                 generator.save_adapter(folder)
             write_json(folder / "tuning.json", {"num_updates": kept})
+            integrity.seal(folder)
         report(stage, scorers, progress, HeldOut(shown, before, after))
 
 

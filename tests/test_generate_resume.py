@@ -77,13 +77,13 @@ def run_and_kill(folder: Path, after_shard: int) -> list[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=environment)
     try:  # a slow machine is no failure: how long to wait is for pytest's timeout to say
-        while not list(folder.glob(f".work/generate_images/*/synthetic-{after_shard:05d}.tar.rows.parquet")):
+        while not list(folder.glob(f".work/generate_images/*/synthetic-{after_shard:05d}.tar.sha256")):
             assert process.poll() is None, "the stage ended before it could be killed"
             time.sleep(0.005)
     finally:
         process.kill()  # SIGKILL
     assert process.wait() == -signal.SIGKILL
-    return sorted(path.name.removesuffix(".rows.parquet") for path in folder.glob(".work/*/*/*.rows.parquet"))
+    return sorted(path.name.removesuffix(".sha256") for path in folder.glob(".work/*/*/*.sha256"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from pathlib import Path
 
 import numpy as np
@@ -51,18 +52,25 @@ def test_a_file_cut_off_is_noticed(store: ShardStore, name: str, caplog: pytest.
     assert "drawn again" in caplog.text
 
 
-def test_one_altered_pixel_is_noticed(store: ShardStore, caplog: pytest.LogCaptureFixture) -> None:
-    path = store.folder / NAME
-    content = bytearray(path.read_bytes())
-    content[content.find(b"IDAT") + 8] ^= 1
-    path.write_bytes(content)
-    with caplog.at_level(logging.WARNING):
-        assert store.finished_rows(NAME) is None
-    assert "sha256" in caplog.text
+def test_every_flipped_bit_is_noticed(store: ShardStore, caplog: pytest.LogCaptureFixture) -> None:
+    draw, files = random.Random(0), sorted(store.folder.iterdir())
+    assert [file.name for file in files] == [NAME, f"{NAME}.rows.parquet", f"{NAME}.sha256"]
+    for _ in range(100):
+        path = draw.choice(files)
+        whole = path.read_bytes()
+        place = draw.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            assert store.finished_rows(NAME) is None
+        assert "sha256" in caplog.text
+        path.write_bytes(whole)
+    assert store.finished_rows(NAME) == shard().rows
 
 
-def test_a_tar_without_its_rows_counts_as_unfinished(store: ShardStore) -> None:
-    (store.folder / f"{NAME}.rows.parquet").unlink()
+@pytest.mark.parametrize("lost", [NAME, f"{NAME}.rows.parquet", f"{NAME}.sha256"])
+def test_a_shard_without_one_of_its_files_counts_as_unfinished(store: ShardStore, lost: str) -> None:
+    (store.folder / lost).unlink()
     assert store.finished_rows(NAME) is None
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from settings import load_settings
 
+from tailorset.integrity import seal
+
 MODELS = ("diffusion", "discriminator", "judge", "backbone", "llm", "oracle")
 LIMIT_MIB = 32
 
@@ -23,6 +25,7 @@ def main() -> None:
         raise ValueError(f"foundation models take {total:.1f} MiB, the limit is {LIMIT_MIB}: make one of them smaller")
     for source in sources:
         shutil.copytree(source, settings.published / source.name, dirs_exist_ok=True)
+        seal(settings.published / source.name)
         print(f"{source.name:14} {size_mib([source]):6.2f} MiB")
     print(f"{'total':14} {total:6.2f} MiB of {LIMIT_MIB}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,7 +26,7 @@ def save_checkpoint(path: Path, step: int, **parts: Part) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"step": str(step)})
+    save_file(tensors, partial, metadata={"step": str(step), "sha256": _digest(step, tensors)})
     os.replace(partial, path)
 
 
@@ -38,14 +40,26 @@ def load_checkpoint(path: Path, **parts: Part) -> int:
         return 0
     try:
         with safe_open(path, framework="pt") as file:
-            step = int(file.metadata()["step"])
+            metadata = file.metadata()
+            step = int(metadata["step"])
             stored = {key: file.get_tensor(key) for key in list(file.keys())}
+        if _digest(step, stored) != metadata["sha256"]:
+            raise ValueError("it differs from its checksum")
         for name, part in parts.items():
             prefix = f"{name}/"
             _restore(part, {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
-    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(f"checkpoint {path} cannot be used ({error}); delete it to start this step anew") from error
     return step
+
+
+def _digest(step: int, tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 of everything a checkpoint says."""
+    total = hashlib.sha256(str(step).encode())
+    for name, tensor in sorted(tensors.items()):
+        total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        total.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy())
+    return total.hexdigest()
 
 
 def _tensors(part: Part) -> dict[str, torch.Tensor]:

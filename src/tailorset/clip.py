@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tailorset import integrity
 from tailorset.hub import HUB, LOCAL, NamedModel
 
 TEXT_BATCH = 256
@@ -154,6 +155,8 @@ def _source(model: str, pretrained: str | None, revision: str | None) -> tuple[s
     from open_clip import get_pretrained_cfg
 
     path = _weights_file(model, pretrained, revision)
+    if model.startswith(LOCAL):
+        integrity.check(path.parent, REMEDY)
     if not path.is_file():
         raise ValueError(f"CLIP weights: {path} is missing; {REMEDY}")
     if path.suffix != ".safetensors":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +15,7 @@ import psutil
 from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
+from tailorset import integrity
 from tailorset.datasets import folder
 from tailorset.hub import NamedModel, cache_of, cached_commit
 from tailorset.params import Params, contradictions, load_params, named_models
@@ -143,31 +143,21 @@ def weights(params: Params) -> Iterator[Finding]:
 
 
 def local_weights(key: str, folder: Path) -> Finding:
-    """A folder's safetensors files, opened: a file that was cut off does not open."""
+    """A folder's files against its checksums, and its safetensors files opened: one that was cut off does not open."""
     files = sorted(folder.rglob("*.safetensors"))
     remedy = "restore it (`git checkout -- models/foundation`, `dvc checkout`) or name another model"
     if not files:
         return Finding("error", "weights", f"{key}: {folder} holds no safetensors file", remedy)
-    total = hashlib.sha256()
-    for file in files:
-        try:
+    try:
+        for file in files:
             with safe_open(file, framework="pt") as opened:
                 opened.keys()
-        except (OSError, SafetensorError) as error:
-            return Finding("error", "weights", f"{key}: {file} is damaged ({error})", remedy)
-        with file.open("rb") as stream:
-            total.update(hashlib.file_digest(stream, "sha256").digest())
-    if changed := git_changes(folder):
-        return Finding("warning", "weights", f"{key}: {folder} differs from what was committed: {changed}", remedy)
+        integrity.check(folder)
+    except (OSError, SafetensorError, ValueError) as error:
+        return Finding("error", "weights", f"{key}: {folder} is damaged ({error})", remedy)
+    total = hashlib.sha256("".join(map(integrity.file_digest, files)).encode())
     size = sum(file.stat().st_size for file in files) / (1 << 20)
     return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total.hexdigest()[:12]}")
-
-
-def git_changes(folder: Path) -> str:
-    """Files of a folder that differ from git's; "" where there are none, or git does not keep the folder."""
-    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", str(folder)]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    return ", ".join(line.split()[-1] for line in answer.stdout.splitlines()) if answer.returncode == 0 else ""
 
 
 def hub_weights(key: str, model: NamedModel) -> Finding:
@@ -182,10 +172,7 @@ def hub_weights(key: str, model: NamedModel) -> Finding:
             "warning", "weights", f"{key}: {wanted}, is not downloaded", "`HF_HUB_OFFLINE=0 make run` downloads it"
         )
     for file in files:
-        with file.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != file.name:
-                return Finding(
-                    "error", "weights", f"{key}: {file} is damaged", "delete it and download the model again"
-                )
+        if integrity.file_digest(file) != file.name:
+            return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")
     size = sum(file.stat().st_size for file in files) / GIB
     return Finding("ok", "weights", f"{key}: {wanted} (commit {commit[:12]}), {size:.1f} GiB, whole")

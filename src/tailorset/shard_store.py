@@ -11,38 +11,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tailorset.generation import MANIFEST_SCHEMA, Row, Shard
-from tailorset.shards import CorruptShardError, read_shard, sha256, write_shard
+from tailorset.integrity import file_digest
+from tailorset.shards import write_shard
 
 log = logging.getLogger(__name__)
 
 
 class ShardStore:
-    """Finished shards in the resume folder: the tar first, its rows after it, each written atomically."""
+    """Finished shards in the resume folder: the tar, its rows and, last, the checksums of both, written atomically."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def finished_rows(self, name: str) -> list[Row] | None:
         """Rows of a shard that lies here whole; None if it does not: not written, cut off or altered."""
-        if not self._rows(name).exists():
+        if not self._seal(name).exists():
             return None
-        try:
-            rows = pq.read_table(self._rows(name), schema=MANIFEST_SCHEMA).to_pylist()
-            stored = [(image_id, sha256(png)) for image_id, png in read_shard(self._tar(name))]
-        except (pa.ArrowException, OSError, CorruptShardError) as error:
-            log.warning("%s is damaged and will be drawn again: %s", self._tar(name), error)
+        if self._seal(name).read_bytes() != self._digests(name):
+            log.warning("%s or its rows differ from their sha256: it will be drawn again", self._tar(name))
             return None
-        if stored != [(row["image_id"], row["sha256"]) for row in rows]:
-            log.warning("%s differs from the sha256 in its rows and will be drawn again", self._tar(name))
-            return None
-        return rows
+        return pq.read_table(self._rows(name), schema=MANIFEST_SCHEMA).to_pylist()
 
     def keep(self, shard: Shard) -> None:
         assert shard.samples is not None
         write_shard(self._tar(shard.name), shard.samples)
-        partial = self._rows(shard.name).with_suffix(".partial")
-        write_manifest(shard.rows, partial)
-        os.replace(partial, self._rows(shard.name))
+        write_manifest(shard.rows, self._rows(shard.name))
+        partial = self._seal(shard.name).with_suffix(".partial")
+        partial.write_bytes(self._digests(shard.name))
+        os.replace(partial, self._seal(shard.name))
 
     def assemble(self, rows: list[Row], folder: Path) -> None:
         """Copy the shards of `rows` to `folder`/shards and write its manifest."""
@@ -56,6 +52,16 @@ class ShardStore:
 
     def _rows(self, name: str) -> Path:
         return self.folder / f"{name}.rows.parquet"
+
+    def _seal(self, name: str) -> Path:
+        return self.folder / f"{name}.sha256"
+
+    def _digests(self, name: str) -> bytes:
+        """What the seal of these very files says."""
+        return "".join(
+            f"{file_digest(path) if path.exists() else 'missing'}  {path.name}\n"
+            for path in (self._tar(name), self._rows(name))
+        ).encode()
 
 
 def write_manifest(rows: list[Row], path: Path) -> None:

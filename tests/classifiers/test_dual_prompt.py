@@ -10,6 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from tailorset import integrity
 from tailorset.classifier_training import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
@@ -146,6 +147,7 @@ def test_saved_classifier_answers_alike_without_its_backbone(
     classifier.eval().save(tmp_path / "classifier")
     path = tmp_path / "classifier" / "config.json"
     path.write_text(path.read_text().replace(backbones[kind], "local-dir:gone"))
+    integrity.seal(path.parent)
     loaded = load_classifier(tmp_path / "classifier")
     assert loaded.labels == label_space.names
     images = torch.rand(2, 3, 50, 70)
@@ -160,6 +162,9 @@ def test_damaged_folder_is_refused(backbones: dict[str, str], label_space: Label
     build(config(backbones["resnet"]), label_space).save(tmp_path)
     weights = (tmp_path / "classifier.safetensors").read_bytes()
     (tmp_path / "classifier.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ValueError, match=r"no usable classifier .*differs from its checksum"):
+        load_classifier(tmp_path)
+    (tmp_path / integrity.SUMS).unlink()
     with pytest.raises(ValueError, match="no usable classifier"):
         load_classifier(tmp_path)
     description = json.loads((tmp_path / "config.json").read_text()) | {"name": "dual_promt"}

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.register_model import register
+from tailorset import integrity
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
@@ -120,6 +121,7 @@ def other_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     tensors = load_file(weights)
     tensors["text_features"] = tensors["text_features"].flip(0)
     save_file(tensors, weights)
+    integrity.seal(weights.parent)
     return root / "classifier"
 
 

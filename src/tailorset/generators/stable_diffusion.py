@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tailorset import integrity
 from tailorset.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
 from tailorset.schedulers import build_scheduler, clean_latents
@@ -276,6 +277,7 @@ def _check_files(folder: Path) -> None:
     """A local folder is checked completely before the first part is loaded."""
     from safetensors import SafetensorError, safe_open
 
+    integrity.check(folder, REMEDY)
     for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
         files = sorted(folder.joinpath(part).glob("*.safetensors"))
         if not files:

@@ -6,12 +6,14 @@ Letters: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabula
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from tailorset import integrity
 from tailorset.hub import NamedModel
 from tailorset.out_of_memory import Batches
 from tailorset.painter import Dialogue
@@ -116,6 +118,7 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
     from safetensors import SafetensorError
 
     try:
+        integrity.check(Path(config.model))
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             config.model, revision=config.revision, padding_side="left"
         )

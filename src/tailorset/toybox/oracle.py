@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tailorset import integrity
+
 IMAGE_PX = 32
 WEIGHTS = "oracle.safetensors"
 BATCH = 256
@@ -64,6 +66,7 @@ def load_oracle(folder: Path) -> Oracle:
         ValueError: the file is missing or damaged.
     """
     path = folder / WEIGHTS
+    integrity.check(folder, REMEDY)
     try:
         with safe_open(path, framework="pt") as file:
             oracle = Oracle(**json.loads(file.metadata()["oracle"]))

@@ -1,0 +1,38 @@
+"""Checksums of a folder's files, as `sha256sum --check SHA256SUMS` reads them: damage is found before it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+SUMS = "SHA256SUMS"
+
+
+def file_digest(path: Path) -> str:
+    """The file's sha256, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def seal(folder: Path) -> None:
+    """Write the checksums of every file in a folder and below it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
+    lines = [f"{file_digest(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check(folder: Path, remedy: str = "restore the folder") -> None:
+    """Compare a folder's files with its checksums; one without checksums has nothing to compare.
+
+    Raises:
+        ValueError: a file is missing or altered, or the list of checksums itself is; names the first.
+    """
+    if not (folder / SUMS).is_file():
+        return
+    lines = (folder / SUMS).read_bytes().decode("utf-8", "replace").splitlines()
+    for line in lines:
+        expected, _, name = line.partition("  ")
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} of {folder / SUMS} is missing; {remedy}")
+        if file_digest(folder / name) != expected:
+            raise ValueError(f"{folder / name} is damaged: it differs from its checksum in {SUMS}; {remedy}")
