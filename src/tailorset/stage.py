@@ -12,7 +12,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 from collections.abc import Iterator, Mapping
 from functools import cached_property, partialmethod
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from tailorset import processes
+from tailorset.guards import alone, room, within
 from tailorset.out_of_memory import GB, enforce_budget, explained
 from tailorset.params import Params, contradictions, flatten, load_params, read_yaml
 from tailorset.plugins import unknown
@@ -112,6 +112,8 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     Raises:
         ValueError: params.yaml or dvc.yaml is not valid, or dvc.yaml has no such stage.
         MemoryError: memory ran out where no smaller batch helps.
+        OSError: there is no room left to write.
+        TimeoutError: max_hours are over.
     """
     _log_plainly()
     params = load_params()
@@ -122,16 +124,24 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     definition = stage_definition(name)
     torch.manual_seed(sample_seed(params.seed, name))
     root = project_root()
-    work_dir = root / ".work" / name / fingerprint(definition)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    tracker, cap = Tracker(name, root, definition["params"]), within(name, params.max_hours)
-    with tracker if processes.rank() == 0 else contextlib.nullcontext(), explained(name, REMEDY), cap:
-        yield Stage(name, root, params, work_dir, tracker)
-        if peak := torch.cuda.max_memory_reserved():
-            tracker.log_metrics({"memory/peak_gb": peak / GB})
-    processes.wait()
-    if processes.rank() == 0:
-        shutil.rmtree(work_dir)
+    settings, is_main = fingerprint(definition), processes.rank() == 0
+    work_dir, lock = root / ".work" / name / settings, root / ".work" / "locks" / f"{name}-{settings}.lock"
+    tracker = Tracker(name, root, definition["params"])
+    with alone(name, lock) if is_main else contextlib.nullcontext():
+        processes.wait()
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with (
+            tracker if is_main else contextlib.nullcontext(),
+            explained(name, REMEDY),
+            room(name),
+            within(name, params.max_hours),
+        ):
+            yield Stage(name, root, params, work_dir, tracker)
+            if peak := torch.cuda.max_memory_reserved():
+                tracker.log_metrics({"memory/peak_gb": peak / GB})
+        processes.wait()
+        if is_main:
+            shutil.rmtree(work_dir)
     processes.leave()
 
 
@@ -153,31 +163,6 @@ def meet_processes(params: Params) -> None:
         tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     if processes.count() > 1:
         log.info("%d processes share this stage", processes.count())
-
-
-@contextlib.contextmanager
-def within(name: str, max_hours: float | None) -> Iterator[None]:
-    """End what runs longer, as a kill would: finished shards and checkpoints stay.
-
-    Raises:
-        TimeoutError: the hours are over.
-    """
-
-    def stop(*_: object) -> None:
-        raise TimeoutError(
-            f"{name} has run for max_hours {max_hours}: what is finished is kept; raise it in params.yaml and go on"
-        )
-
-    if max_hours is None:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max_hours * 3600)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def project_root() -> Path:
@@ -232,8 +217,9 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Stable JSON: sorted keys, one newline at the end; NaN is refused."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    with atomic_output(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def all_metrics(reports: Path = REPORTS) -> dict[str, float]:

@@ -1,0 +1,78 @@
+"""What a stage runs under: a cap on its time, a lock on its resume folder, and plain words where a disk is full."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def within(name: str, max_hours: float | None) -> Iterator[None]:
+    """End what runs longer, as a kill would: finished shards and checkpoints stay.
+
+    Raises:
+        TimeoutError: the hours are over.
+    """
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(
+            f"{name} has run for max_hours {max_hours}: what is finished is kept; raise it in params.yaml and go on"
+        )
+
+    if max_hours is None:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max_hours * 3600)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def alone(name: str, lock: Path) -> Iterator[None]:
+    """One run at a time with the same settings: the next one waits. The lock of a killed process is free again."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        log.warning("%s already runs with these very settings: waiting until it is done", name)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextmanager
+def room(name: str) -> Iterator[None]:
+    """Say what to do where nothing more can be written.
+
+    Raises:
+        OSError: the disk, a quota or a limit on the size of files is reached.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = getattr(error, "errno", None)
+        if found := re.search(r"os error (\d+)", str(error)):  # safetensors says it in words only
+            code = int(found[1])
+        if code not in NO_ROOM:
+            raise
+        raise OSError(
+            code, f"{name}: no room left to write ({error}); free some and run it again: what is finished is kept"
+        ) from error
