@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup run test lint bench soak ui ladder foundation foundation-report clean
+.PHONY: help setup run test lint bench soak faults ui ladder foundation foundation-report clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -39,6 +39,9 @@ bench: setup  ## throughput against the stock pipelines
 
 soak: setup  ## does `tailorset serve` hold: mutated requests, overload, a moving alias, planted code (ten minutes)
 	python benchmarks/soak.py
+
+faults: setup  ## kills at random moments, full disks, two runs at once, against the real stages: docs/reliability.md (half an hour)
+	pytest -m faults tests/faults
 
 ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"

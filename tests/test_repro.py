@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
-SMALL = {
-    "prepare_dataset": {"num_train": 160, "num_val": 60, "num_test": 80},
-    "write_prompts": {"prompts_per_pair": 2},
-    "tune_text_encoder": {
-        "num_updates": 2, "batch_size": 2, "num_inference_steps": 4, "stop_after": [2, 3], "held_out_prompts": 6
-    },
-    "generate_images": {"images_per_label": 6, "max_images": 96, "num_inference_steps": 6, "batch_size": 32},
-    "validate_data": {"min_images_per_label": 1},
-    "train_classifier": {"num_epochs": 2, "held_out_share": 0.3},
-}
+from tests.small_project import make_small_project, run
+
 METRICS = {f"{prefix}{key}" for prefix in ("", "baseline/clip/", "baseline/clip_normalised/") for key in (
     "zsl/map", "zsl/f1_at_3", "gzsl/map", "gzsl/f1_at_3")} | {
     f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge")}  # fmt: skip
@@ -35,32 +22,11 @@ print(model.predict(pd.DataFrame({"image": [image.getvalue()]})).to_json())
 """
 
 
-def run(folder: Path, *command: str, **variables: str) -> str:
-    """Output of a command in the copy, with this environment's programs first on the path."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"} | variables
-    done = subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what git tracks, with small settings, committed."""
     folder = tmp_path_factory.mktemp("project")
-    for name in run(ROOT, "git", "ls-files").splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/", "reports/")) and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    for block, values in SMALL.items():
-        params[block] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
-    run(folder, "git", "init", "--quiet")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", *identity, "commit", "--quiet", "--message", "small")
+    make_small_project(folder)
     run(folder, "dvc", "repro")
     return folder
 

@@ -1,0 +1,126 @@
+"""Kills, full disks and two runs at once, against the real stages: nothing is lost, doubled or half written."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tailorset.shard_store import ShardStore
+from tests.faults.conftest import StageRuns, digests, intact, outputs
+from tests.small_project import environment
+
+RunsOf = Callable[[str], StageRuns]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
+
+
+def finished_shards(stage: StageRuns) -> dict[str, int]:
+    """Sealed shards in the resume folder, with the time they were written."""
+    return {seal.name: seal.stat().st_mtime_ns for seal in stage.work.glob("*/*.sha256")}
+
+
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [("generate_images", 20), ("tune_text_encoder", 10), ("filter_images", 10), ("train_classifier", 10)],
+)
+def test_kill_9_at_random_moments(runs_of: RunsOf, name: str, kills: int) -> None:
+    stage, moments, before = runs_of(name), random.Random(0), {}
+    with intact(stage):
+        while kills:
+            process = stage.start()
+            stage.wait_for_work(process)
+            try:
+                process.wait(moments.uniform(0, stage.seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                kills -= 1
+                after = finished_shards(stage)
+                assert before.items() <= after.items()  # what was finished is neither lost nor drawn again
+                before = after
+            else:  # it came to its end between two kills
+                assert process.returncode == 0, process.communicate()[1][-3000:]
+                assert stage.products() == stage.expected
+                stage.remove_products()
+                before = {}
+    if name == "generate_images":
+        ids = pd.read_parquet(stage.folder / "data/synthetic/manifest.parquet")["image_id"]
+        assert ids.is_unique
+
+
+def test_sigterm_ends_generation_within_ten_seconds_and_keeps_whole_shards(runs_of: RunsOf) -> None:
+    stage = runs_of("generate_images")
+    with intact(stage):
+        process = stage.start()
+        while len(finished_shards(stage)) < 2:
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=10)
+        assert process.returncode != 0
+        kept = finished_shards(stage)
+        folder = next(stage.work.iterdir())
+        for seal in kept:
+            assert ShardStore(folder).finished_rows(seal.removesuffix(".sha256"))
+
+
+FULL = [
+    ("generate_images", 0.02), ("generate_images", 0.4), ("generate_images", 0.95),
+    ("tune_text_encoder", 0.02), ("tune_text_encoder", 0.9),
+    ("filter_images", 0.1), ("filter_images", 0.9),
+    ("train_classifier", 0.01), ("train_classifier", 0.3), ("train_classifier", 0.9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "share"), FULL)
+def test_a_disk_that_is_full(runs_of: RunsOf, name: str, share: float) -> None:
+    """No file may grow beyond a share of the largest that the stage makes."""
+    stage = runs_of(name)
+    largest = max((stage.folder / path).stat().st_size for path in stage.expected)
+    limit = max(1, int(share * largest))
+
+    def bounded() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    with intact(stage):
+        process = stage.start(preexec_fn=bounded)
+        errors = process.communicate()[1]
+        assert process.returncode != 0
+        last = errors.strip().splitlines()[-1]
+        assert "no room left to write" in last, errors[-3000:]
+        assert "run it again" in last
+        visible = digests(stage.folder, [path for path in outputs(stage.folder, name) if path.name != "plots"])
+        assert visible.items() <= stage.expected.items()  # whole, or not there
+
+
+def test_two_runs_of_a_stage_at_once(runs_of: RunsOf) -> None:
+    stage = runs_of("generate_images")
+    with intact(stage):
+        processes = [stage.start(), stage.start()]
+        answers = [process.communicate()[1] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], answers
+        assert sum("waiting until it is done" in answer for answer in answers) == 1
+        assert stage.products() == stage.expected
+
+
+def test_two_dvc_repro_at_once(runs_of: RunsOf, finished: Path) -> None:
+    stage = runs_of("filter_images")
+    with intact(stage):
+        both = [
+            subprocess.Popen(
+                ["dvc", "repro", "filter_images"], cwd=finished, env=environment(), text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        answers = [process.communicate()[0] for process in both]
+        assert 0 in [process.returncode for process in both], answers
+        refused = [answer for process, answer in zip(both, answers, strict=True) if process.returncode]
+        assert all("lock" in answer for answer in refused), refused
+        assert stage.products() == stage.expected
+
