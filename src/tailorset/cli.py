@@ -144,7 +144,7 @@ def serve(
     model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS; else the champion of params.yaml")] = "",
     challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/tailorset@challenger")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 let others in")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one")] = 8000,
     max_batch: Annotated[int, typer.Option(min=1, help="Photographs computed together")] = 16,
     max_wait_ms: Annotated[float, typer.Option(min=0, help="Time a batch that is not full waits for more")] = 3.0,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests let in at a time; others get a 429")] = 32,
@@ -184,12 +184,12 @@ def promote(
     console.print(assessment.table())
     for line in assessment.lines():
         console.print(line, markup=False)
-    if assessment.objections and not force:
+    if assessment.objections and not force.strip():
         _stop("Not promoted. Register a better one, or say why all the same: tailorset promote --force REASON")
     if dry_run:
         console.print("Nothing was changed (--dry-run).")
         return
-    move_alias(assessment, force)
+    move_alias(assessment, force.strip())
     console.print(f"models:/{assessment.challenger.name}@champion is now version {assessment.challenger.version}.")
 
 
@@ -208,7 +208,7 @@ def predict(
     output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl")] = Path(
         "predictions.parquet"
     ),
-    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry")] = "models/classifier",
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry; the champion")] = "",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU, if there is one")] = "auto",
     bf16: Annotated[bool, typer.Option(help="Compute in bfloat16, where a GPU does")] = True,
@@ -221,23 +221,25 @@ def predict(
     from tailorset.serving.predictor import load_predictor
     from tailorset.stage import resolve_device
 
-    predictor = _or_stop(load_predictor, model, _or_stop(resolve_device, device), bf16)
+    chosen = model or f"models:/{_model_name()}@champion"
+    predictor = _or_stop(load_predictor, chosen, _or_stop(resolve_device, device), bf16)
     summary = _or_stop(predict_file, predictor, paths, output, batch_size)
     for line in summary.failures:
         console.print(line, markup=False)
     unread = f", {summary.num_failed} of them could not be read" if summary.num_failed else ""
-    console.print(f"{summary.num_images} images{unread}: {output}")
+    console.print(f"{summary.num_images} images{unread}, by {predictor.origin.title}: {output}", markup=False)
 
 
 @app.command()
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")] = Path("export"),
-    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry")] = "models/classifier",
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry; the champion")] = "",
 ) -> None:
     """Write the classifier as ONNX, compared with torch first, and its model card."""
     from tailorset.serving.export import export as write
 
-    for line in _or_stop(lambda: list(write(model, output))):
+    chosen = model or f"models:/{_model_name()}@champion"
+    for line in _or_stop(lambda: list(write(chosen, output))):
         console.print(line, markup=False)
 
 
@@ -257,7 +259,7 @@ def _model_name() -> str:
 def _or_stop(function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         _stop(str(error))
 
 

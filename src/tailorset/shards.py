@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs a program to decode
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dot: WebDataset ends a key at the first one
@@ -118,8 +118,9 @@ def decode_image(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         return _as_rgb(ImageOps.exif_transpose(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(
-            f"{len(content)} bytes starting with {content[:8]!r} are no readable image ({error});"
+            f"{len(content)} bytes starting with {content[:8]!r} are no readable image ({reason});"
             f" give a complete file in one of {', '.join(_FORMATS)}"
         ) from error
 

@@ -161,6 +161,15 @@ def test_what_is_no_json_is_told_apart(client: TestClient) -> None:
     assert client.post("/invocations", content=b"{}", headers={"content-type": "text/csv"}).status_code == 415
 
 
+def post_scope() -> dict[str, Any]:
+    """A photograph sent to /predict without a Content-Length, as a server tells an app."""
+    return {
+        "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"",
+        "headers": [(b"content-type", b"image/png")], "http_version": "1.1", "root_path": "", "scheme": "http",
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
+    }  # fmt: skip
+
+
 def test_reading_stops_where_a_body_is_too_long(folder: Path) -> None:
     """Without a Content-Length; the app is called as a server calls it."""
     import asyncio
@@ -175,15 +184,47 @@ def test_reading_stops_where_a_body_is_too_long(folder: Path) -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"",
-        "headers": [(b"content-type", b"image/png")], "http_version": "1.1", "root_path": "", "scheme": "http",
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
-    }  # fmt: skip
-    asyncio.run(create_app(Service(str(folder)))(scope, receive, send))
+    asyncio.run(create_app(Service(str(folder)))(post_scope(), receive, send))
     assert sent[0]["status"] == 413
     assert (b"connection", b"close") in sent[0]["headers"]
     assert taken == MAX_BODY_BYTES // len(chunk) + 1
+
+
+def test_a_file_of_ten_megabytes_may_come_in_base64(client: TestClient) -> None:
+    """Refused for what it is, not for its length."""
+    chunk = (MAX_BODY_BYTES - 20).to_bytes(4, "big") + b"IDAT" + bytes(MAX_BODY_BYTES - 16)
+    text = base64.b64encode(b"\x89PNG\r\n\x1a\n" + chunk).decode()
+    answer = client.post("/invocations", json={"dataframe_records": [{"image": text}]})
+    assert answer.status_code == 400
+    assert "damaged" in answer.json()["error"]
+    answer = client.post("/invocations", json={"dataframe_records": [{"image": text + 2000 * "A"}]})
+    assert (answer.status_code, "13 MiB" in answer.json()["error"]) == (413, True)
+
+
+@pytest.mark.parametrize("way", ["stalls", "leaves"])
+def test_a_body_that_does_not_arrive_is_the_senders_fault(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    import asyncio
+
+    monkeypatch.setattr("tailorset.serving.admission.IDLE_S", 0.2)
+    parts, sent = iter([{"type": "http.request", "body": b"abc", "more_body": True}]), []
+
+    async def receive() -> dict[str, Any]:
+        if part := next(parts, None):
+            return part
+        if way == "stalls":
+            await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    service = Service(str(folder))
+    asyncio.run(create_app(service)(post_scope(), receive, send))
+    assert sent[0]["status"] == 400
+    assert 'status="500"' not in service.measures.text().decode()
+    assert "tailorset_requests_in_flight 0.0" in service.measures.text().decode()
 
 
 def test_beyond_the_limit_requests_are_told_to_come_again(folder: Path, photo: bytes) -> None:

@@ -112,6 +112,14 @@ def test_a_label_lays_its_map_over_the_photo_and_takes_it_away(page: Any, photo:
     assert page.locator("canvas.shown").count() == 0
 
 
+def test_a_labels_word_is_pressed_as_well_as_its_bar(page: Any, photo: Path) -> None:
+    page.set_input_files("#files", photo)
+    labels(page).first.wait_for()
+    page.locator(".labels .word").first.click()
+    page.locator("canvas.shown").wait_for()
+    assert labels(page).first.get_attribute("aria-pressed") == "true"
+
+
 def test_the_keyboard_is_enough(page: Any, photo: Path) -> None:
     page.set_input_files("#files", photo)
     labels(page).first.focus()
@@ -121,7 +129,7 @@ def test_the_keyboard_is_enough(page: Any, photo: Path) -> None:
     assert labels(page).nth(1).get_attribute("aria-pressed") == "true"
     page.keyboard.press("Escape")
     assert page.locator("canvas.shown").count() == 0
-    page.get_by_role("button", name="Remove photo").press("Enter")
+    page.get_by_role("button", name=f"Remove {photo.name}").press("Enter")
     assert page.locator("article").count() == 0
     assert page.evaluate("document.activeElement.id") == "files"
 

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ from tailorset import cli
 from tailorset.serving.image_sources import image_sources
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.shards import encode_png, write_shard
+from tailorset.trust import LabelRule, Thresholds
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -49,6 +51,8 @@ def album(photos: Path, tmp_path: Path) -> Path:
     (folder / "cut.tar").write_bytes((folder / "shards" / "a.tar").read_bytes()[:-5000])
     os.mkfifo(folder / "pipe.jpg")
     (folder / "again").symlink_to(folder)  # leads back up
+    (folder / ".thumbnails").mkdir()
+    shutil.copy(photos / "turned.jpg", folder / ".thumbnails" / "hidden.jpg")
     return folder
 
 
@@ -92,19 +96,84 @@ def test_labels_are_decided_and_left_open_as_the_thresholds_say(
     assert run(photos, "--model", model, "--output", output, "--device", "cpu")[0] == 0
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     decisions = predictor.decide(predictor.predict([Path(row["path"]).read_bytes() for row in rows]))
-    assert decisions is not None
     labels = np.array(predictor.labels)
-    assert [row["present"] for row in rows] == [labels[mask].tolist() for mask in decisions.present.numpy()]
+    certain = decisions.present & ~decisions.abstained  # as the web service says it
+    assert [row["present"] for row in rows] == [labels[mask].tolist() for mask in certain.numpy()]
     assert [row["abstained"] for row in rows] == [labels[mask].tolist() for mask in decisions.abstained.numpy()]
     assert decisions.present.any()
 
 
-def test_without_thresholds_nothing_is_decided(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_a_label_left_open_is_not_among_those_that_are_present(photos: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "open" / "classifier")
+    unsure = LabelRule(scale=1.0, bias=0.0, threshold=1e-6, abstain_low=0.0, abstain_high=1.0)
+    certain = LabelRule(scale=1.0, bias=0.0, threshold=1e-6, abstain_low=1e-6, abstain_high=1e-6)
+    Thresholds({"tea cup": unsure, "ball": certain}).save(tmp_path / "open" / "thresholds.json")
+    assert run(photos, "--model", tmp_path / "open" / "classifier", "--output", tmp_path / "out.csv")[0] == 0
+    table = read(tmp_path / "out.csv")
+    assert set(table["present"]) == {"ball"}
+    assert set(table["abstained"]) == {"tea cup"}
+
+
+def test_without_thresholds_a_label_is_present_from_a_half_on(photos: Path, model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "alone" / "classifier")
     assert run(photos, "--model", tmp_path / "alone" / "classifier", "--output", tmp_path / "out.parquet")[0] == 0
     table = read(tmp_path / "out.parquet")
-    assert table["present"].isna().all()
-    assert table["score/ball"].notna().all()
+    for row in table.to_dict("records"):
+        assert list(row["present"]) == [name for name in ("tea cup", "ball") if row[f"score/{name}"] >= 0.5]
+        assert list(row["abstained"]) == []
+
+
+def test_the_champion_answers_unless_another_model_is_named(
+    registry: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(registry)
+    monkeypatch.setattr(cli, "_model_name", lambda: "tiny")
+    try:
+        code, said = run(photos, "--output", tmp_path / "out.csv")
+        assert code == 1
+        assert "models:/tiny@champion is not in the registry" in said
+        mlflow.MlflowClient().set_registered_model_alias("tiny", "champion", "1")
+        code, said = run(photos, "--output", tmp_path / "out.csv")
+        assert code == 0, said
+        assert "by models:/tiny@champion, version 1: " in said
+    finally:
+        mlflow.MlflowClient().delete_registered_model_alias("tiny", "champion")
+
+
+def test_a_file_among_the_photographs_is_not_read_as_one(photos: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "album")
+    output = tmp_path / "album" / "out.csv"
+    for _ in range(2):
+        assert run(tmp_path / "album", "--model", model, "--output", output)[0] == 0
+        assert len(read(output)) == len(list(photos.iterdir()))
+
+
+def test_a_folder_is_never_replaced_by_a_file(photos: Path, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.parquet"
+    output.mkdir()
+    (output / "precious.txt").write_text("mine")
+    code, said = run(photos, "--model", model, "--output", output)
+    assert code == 1
+    assert "out.parquet is a folder, which is never replaced" in said
+    assert (output / "precious.txt").read_text() == "mine"
+
+
+def test_a_place_where_nothing_can_be_written_is_one_line(photos: Path, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file.csv").write_text("a")
+    code, said = run(photos, "--model", model, "--output", tmp_path / "file.csv" / "out.csv")
+    assert code == 1
+    assert "file.csv" in said
+    assert "Traceback" not in said
+
+
+def test_of_many_failures_some_are_said_and_all_are_counted(photos: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "album")
+    for number in range(25):
+        (tmp_path / "album" / f"{number:02}.png").touch()
+    code, said = run(tmp_path / "album", "--model", model, "--output", tmp_path / "out.csv")
+    assert code == 0
+    assert "25 of them could not be read" in said
+    assert "... and 5 more: the rows of" in said
 
 
 def test_sources_are_opened_only_as_they_are_asked_for(tmp_path: Path) -> None:

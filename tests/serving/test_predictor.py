@@ -95,7 +95,8 @@ def test_thresholds_are_optional_and_never_those_of_other_labels(
 ) -> None:
     shutil.copytree(registry / "models" / "classifier", tmp_path / "classifier")
     bare = load_predictor(tmp_path / "classifier", "cpu")
-    assert bare.decide(torch.rand(1, 2)) is None
+    assert bare.thresholds is None
+    assert bare.decide(torch.tensor([[0.49, 0.51]])).present.tolist() == [[False, True]]
     one_threshold(label_space.names[::-1]).save(tmp_path / "thresholds.json")
     with pytest.raises(ValueError, match=r"thresholds are for .* run `dvc repro fit_thresholds`"):
         load_predictor(tmp_path / "classifier", "cpu")

@@ -91,7 +91,40 @@ def test_there_and_back_again(register: Register, client: mlflow.MlflowClient) -
     assert "it was the champion and was rolled back: hats are cups" in output
     code, output = run("rollback", "again")
     assert (code, champion(client)) == (1, "1")
-    assert "models:/tailorset/1 replaced no other version" in output
+    assert "models:/tailorset/1 replaced no version" in output
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_version_that_was_given_up_is_passed_over_on_the_way_back(
+    register: Register, client: mlflow.MlflowClient
+) -> None:
+    for measured in (MEASUREMENT, BETTER):
+        register(measured)
+        assert run("promote")[0] == 0
+    assert run("promote", "--version", "1", "--margin", "100")[0] == 0  # now 1 replaced 2, which replaced 1
+    code, output = run("rollback", "one is slow")
+    assert (code, champion(client)) == (0, "2"), output
+    code, output = run("rollback", "two as well")
+    assert (code, champion(client)) == (1, "2")
+    assert "replaced no version that is still good" in output
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_champion_that_was_never_measured_is_an_objection_that_force_overrides(
+    register: Register, client: mlflow.MlflowClient
+) -> None:
+    register(None, alias="champion")
+    register(BETTER)
+    code, output = run("promote")
+    assert (code, champion(client)) == (1, "1")
+    assert "Against it: models:/tailorset/1 does not say what was measured of it" in " ".join(output.split())
+    assert run("promote", "--force", "  ")[0] == 1  # no reason
+    code, output = run("promote", "--force", "the first one was made elsewhere")
+    assert (code, champion(client)) == (0, "2"), output
+    for blank in ("", "  "):
+        code, output = run("rollback", blank)
+        assert (code, champion(client)) == (1, "2")
+        assert "say why" in output
 
 
 @pytest.mark.usefixtures("answering")

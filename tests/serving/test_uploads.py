@@ -75,6 +75,13 @@ def test_a_jpeg_that_is_drawn_over_and_over_is_refused() -> None:
     assert "scans" in refusal(mutations.scan_bomb(px=64))[1]
 
 
+def test_what_follows_a_jpeg_is_not_counted(photos: Path) -> None:
+    """Phones append a film to the picture."""
+    photo = (photos / "turned.jpg").read_bytes()
+    check_upload(photo + b"\xff\xda" * 1000)
+    assert "scans" in refusal(mutations.scan_bomb(px=64) + b"film")[1]
+
+
 def test_a_comment_that_unpacks_to_a_lot_is_refused() -> None:
     assert refusal(mutations.text_bomb())[0] == 400
 

@@ -14,7 +14,8 @@ from tailorset.serving.measures import Measures
 from tailorset.serving.service import busy
 from tailorset.serving.uploads import MAX_BODY_BYTES, Refusal
 
-BODY_S = 30.0  # for a body to arrive
+BODY_S, IDLE_S = 30.0, 5.0  # for a body to arrive, and between two parts of it: who stalls keeps others out
+BASE64 = 4 / 3  # bytes of text a byte
 PATHS = ("/", "/predict", "/invocations", "/health", "/ready", "/model", "/metrics")  # counted by name
 PROTECTION = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
@@ -53,15 +54,15 @@ class Admission:
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             await self.app(scope, receive, send)
-        elif _declared_length(scope) > MAX_BODY_BYTES:
-            await refused(_too_long())(scope, receive, send)
+        elif _declared_length(scope) > (limit := _limit(scope)):
+            await refused(_too_long(limit))(scope, receive, send)
         elif self.in_flight >= self.max_in_flight:
             await refused(busy())(scope, receive, send)
         else:
             self.in_flight += 1
             self.measures.in_flight.set(self.in_flight)
             try:
-                await self.app(scope, _bounded(receive), send)
+                await self.app(scope, _bounded(receive, limit), send)
             finally:
                 self.in_flight -= 1
                 self.measures.in_flight.set(self.in_flight)
@@ -75,21 +76,21 @@ def refused(refusal: Refusal) -> JSONResponse:
     return JSONResponse(Problem(error=refusal.text).model_dump(), refusal.status, headers)
 
 
-def _bounded(receive: Receive) -> Receive:
-    """`receive`, until the body has become too long or has taken too long."""
+def _bounded(receive: Receive, limit: int) -> Receive:
+    """`receive`, until the body has become longer than `limit` bytes or has taken too long."""
     loop = asyncio.get_running_loop()
     deadline, num_bytes = loop.time() + BODY_S, 0
 
     async def bounded() -> Message:
         nonlocal num_bytes
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(min(deadline, loop.time() + IDLE_S)):
                 message = await receive()
         except TimeoutError:
-            raise Refusal(400, f"The body did not arrive within {BODY_S:.0f} s.") from None
+            raise Refusal(400, f"The body stopped for {IDLE_S:.0f} s, or took more than {BODY_S:.0f} s.") from None
         num_bytes += len(message.get("body", b""))
-        if num_bytes > MAX_BODY_BYTES:
-            raise _too_long()
+        if num_bytes > limit:
+            raise _too_long(limit)
         return message
 
     return bounded
@@ -100,5 +101,10 @@ def _declared_length(scope: Scope) -> int:
     return int(length) if length.isdecimal() else 0
 
 
-def _too_long() -> Refusal:
-    return Refusal(413, f"The body has more than {MAX_BODY_BYTES // 2**20} MiB, which is as much as is read.")
+def _limit(scope: Scope) -> int:
+    """Bytes that are read of a body: a file, or one in base64 with some JSON around it."""
+    return round(MAX_BODY_BYTES * BASE64) + 1024 if scope["path"] == "/invocations" else MAX_BODY_BYTES
+
+
+def _too_long(limit: int) -> Refusal:
+    return Refusal(413, f"The body has more than {limit / 2**20:.0f} MiB, which is as much as is read.")

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from tailorset.serving.predictor import Predictor
-from tailorset.trust import Thresholds, one_threshold
 
 Decision = Literal["present", "absent", "abstain"]
 
@@ -112,11 +111,6 @@ class Invocation(BaseModel):
         return [record["image"] for record in records]
 
 
-def rules(predictor: Predictor) -> Thresholds:
-    """The model's thresholds; without any, a label is present from a score of 0.5 on."""
-    return predictor.thresholds or one_threshold(predictor.labels)
-
-
 def model_card(predictor: Predictor) -> dict[str, Any]:
     """The fields of a ModelCard."""
     origin = predictor.origin
@@ -128,7 +122,7 @@ def model_card(predictor: Predictor) -> dict[str, Any]:
             abstain_low=rule.abstain_low,
             abstain_high=rule.abstain_high,
         )
-        for label, rule in rules(predictor).rules.items()
+        for label, rule in predictor.rules.rules.items()
     ]
     return {
         "model": origin.uri,
@@ -142,7 +136,7 @@ def model_card(predictor: Predictor) -> dict[str, Any]:
 
 def model_answer(predictor: Predictor, scores: Tensor, attention: Attention | None) -> dict[str, Any]:
     """The fields of a ModelAnswer. scores: (L,)"""
-    decisions = rules(predictor).apply(scores[None])
+    decisions = predictor.decide(scores[None])
     probabilities = decisions.probabilities[0].tolist()
     words: list[Decision] = [
         "abstain" if left_open else "present" if present else "absent"

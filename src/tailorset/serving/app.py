@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 import tailorset
 from tailorset.serving.admission import Admission, refused
@@ -64,6 +65,7 @@ def create_app(service: Service) -> FastAPI:
     app.exception_handler(Refusal)(_refusal)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_http)
+    app.exception_handler(ClientDisconnect)(_gone)
     app.exception_handler(Exception)(_failure)
     return app
 
@@ -174,6 +176,10 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
 
 async def _http(_: Request, error: HTTPException) -> JSONResponse:
     return JSONResponse(Problem(error=str(error.detail)).model_dump(), error.status_code, error.headers)
+
+
+async def _gone(_: Request, __: Exception) -> JSONResponse:
+    return refused(Refusal(400, "The connection was closed before the body had arrived."))
 
 
 async def _failure(_: Request, __: Exception) -> JSONResponse:

@@ -23,10 +23,11 @@ class Source(NamedTuple):
     read: Callable[[], bytes]
 
 
-def image_sources(paths: Iterable[Path]) -> Iterator[Source]:
+def image_sources(paths: Iterable[Path], without: Path | None = None) -> Iterator[Source]:
     """Every file below the paths, in order and only as it is asked for; a `.tar` is a shard, its images one by one.
 
-    Nothing is left out: what is no image, cannot be opened or ends too early is a source that raises.
+    Hidden files and folders are left out, and the file `without` (where answers are written); nothing else: what is
+    no image, cannot be opened or ends too early is a source that raises.
 
     Raises:
         ValueError: a path that does not exist.
@@ -34,10 +35,10 @@ def image_sources(paths: Iterable[Path]) -> Iterator[Source]:
     for path in paths:
         if not path.exists():
             raise ValueError(f"There is no {path}: give files, folders or .tar shards.")
-        yield from _below(path, seen=frozenset())
+        yield from _below(path, os.path.realpath(without) if without else "", seen=frozenset())
 
 
-def _below(path: Path, seen: frozenset[str]) -> Iterator[Source]:
+def _below(path: Path, without: str, seen: frozenset[str]) -> Iterator[Source]:
     """seen: the real paths of the folders above, for links that lead back up."""
     if path.suffix == ".tar" and os.path.isfile(path):  # os.path: a folder that may not be entered raises nothing
         yield from _shard(path)
@@ -50,7 +51,8 @@ def _below(path: Path, seen: frozenset[str]) -> Iterator[Source]:
             yield _failed(_name(path), error)
             return
         for name in names:
-            yield from _below(path / name, seen | {real})
+            if not name.startswith(".") and os.path.realpath(path / name) != without:
+                yield from _below(path / name, without, seen | {real})
 
 
 def _shard(path: Path) -> Iterator[Source]:

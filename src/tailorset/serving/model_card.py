@@ -116,7 +116,7 @@ def _labels(facts: CardFacts) -> str:
         precision = figures.precisions[name] if figures else None
         band = f"{rule.abstain_low:.2f} to {rule.abstain_high:.2f}"
         rows.append((name, learned, _percent(precision), f"{rule.threshold:.2f}", band))
-    columns = ("label", "learned from", "average precision, %", "present from", "left open between")
+    columns = ("label", "learned from", "average precision, %", "threshold", "left open between")
     return (
         _table(columns, rows)
         + "\n\nThe last two columns are calibrated probabilities, which thresholds.json makes of scores."

@@ -29,7 +29,7 @@ NUM_LISTED = 20  # failures that are said at the end; the file has them all
 
 @dataclass
 class Summary:
-    """What became of the sources; failures: the first ones, "path: what is wrong"."""
+    """What became of the sources; failures: the first ones, "path: what is wrong", and how many more there are."""
 
     num_images: int = 0
     num_failed: int = 0
@@ -44,7 +44,7 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
     """
     summary = Summary()
     with prediction_file(output, schema(predictor)) as writer, tqdm(desc="predict", unit=" images") as progress:
-        for table in predict_tables(predictor, image_sources(paths), batch_size):
+        for table in predict_tables(predictor, image_sources(paths, without=output), batch_size):
             writer.write_table(table)
             failed = [row for row in table.select([PATH, ERROR]).to_pylist() if row[ERROR] is not None]
             lines = tuple(f"{row[PATH]}: {row[ERROR]}" for row in failed)
@@ -54,11 +54,16 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
             progress.update(len(table))
         if summary.num_images == summary.num_failed:
             raise ValueError("\n".join((*summary.failures, "No image could be read: nothing was written.")))
+    if more := summary.num_failed - len(summary.failures):
+        summary.failures += (f"... and {more} more: the rows of {output} with an error",)
     return summary
 
 
 def schema(predictor: Predictor) -> pa.Schema:
-    """path; score/LABEL of each label; labels that are present, and those left open; error. Null where unknown."""
+    """path; score/LABEL of each label; labels that are present, and those left open; error. Null where unknown.
+
+    A label left open is not among those that are present, as the web service says it.
+    """
     scores = [pa.field(f"score/{label}", pa.float32()) for label in predictor.labels]
     lists = [pa.field(name, pa.list_(pa.string())) for name in (PRESENT, ABSTAINED)]
     return pa.schema([pa.field(PATH, pa.string()), *scores, *lists, pa.field(ERROR, pa.string())])
@@ -83,9 +88,8 @@ def _rows(predictor: Predictor, pixels: Tensor) -> Iterator[dict[str, object]]:
     names = [f"score/{label}" for label in predictor.labels]
     for number, row in enumerate(scores.tolist()):
         found: dict[str, object] = dict(zip(names, row, strict=True))
-        if decisions:
-            found[PRESENT] = _chosen(predictor.labels, decisions.present[number])
-            found[ABSTAINED] = _chosen(predictor.labels, decisions.abstained[number])
+        found[PRESENT] = _chosen(predictor.labels, decisions.present[number] & ~decisions.abstained[number])
+        found[ABSTAINED] = _chosen(predictor.labels, decisions.abstained[number])
         yield found
 
 

@@ -91,8 +91,10 @@ def prediction_file(path: Path, schema: pa.Schema) -> Iterator[Writer]:
     """A writer of the kind that the suffix names; `path` is there only when all is written.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, or a folder of that name.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, which is never replaced: name a file")
     if path.suffix not in WRITERS:
         raise ValueError(unknown("suffix of an output file", path.suffix, WRITERS))
     with atomic_output(path) as partial:

@@ -18,7 +18,7 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.image_set import square_pixels
 from tailorset.shards import decode_image
-from tailorset.trust import Decisions, Thresholds
+from tailorset.trust import Decisions, Thresholds, one_threshold
 
 CLASSIFIER, THRESHOLDS = "classifier", "thresholds.json"  # names side by side, in models/ and in a registered version
 REGISTRY = "models:/"
@@ -33,6 +33,11 @@ class Origin:
     version: str | None = None
     run_id: str | None = None
     commit: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return f"{self.uri}, version {self.version}" if self.version else self.uri
 
 
 class Predictor:
@@ -88,9 +93,14 @@ class Predictor:
         maps = self.classifier.spatial_maps(pixels[None].to(self.device).float() / 255)
         return maps[0, self.labels.index(label)].float().cpu()
 
-    def decide(self, scores: Tensor) -> Decisions | None:
-        """Calibrated probabilities, what is present and what is left open, (N, L) each; None without thresholds."""
-        return self.thresholds.apply(scores) if self.thresholds else None
+    @property
+    def rules(self) -> Thresholds:
+        """The model's thresholds; without any, a label is present from a score of 0.5 on."""
+        return self.thresholds or one_threshold(self.labels)
+
+    def decide(self, scores: Tensor) -> Decisions:
+        """Calibrated probabilities, what is present and what is left open, (N, L) each."""
+        return self.rules.apply(scores)
 
     def _numbered(self, number: int, image: Image.Image | bytes) -> Tensor:
         try:

@@ -66,10 +66,14 @@ def assess(name: str, margin: float, version: str = "", measure_again: bool = Fa
     champion = _champion(name)
     if champion and champion.version == challenger.version:
         raise ValueError(f"{uri_of(champion)} is the champion already: `make run` registers another challenger")
-    theirs = champion and (_measure(champion) if measure_again else _measured(champion))
+    theirs, others = None, []
+    try:
+        theirs = champion and (_measure(champion) if measure_again else _measured(champion))
+    except ValueError as error:
+        others.append(str(error))
     comparison = compare(_measured(challenger), theirs, margin)
     rolled_back, problem = challenger.tags.get(ROLLED_BACK), request_problem(challenger)
-    others = [f"it was the champion and was rolled back: {rolled_back}"] if rolled_back else []
+    others += [f"it was the champion and was rolled back: {rolled_back}"] if rolled_back else []
     others += [problem] if problem else []
     return Assessment(challenger, champion, comparison, (*comparison.objections, *others))
 
@@ -96,17 +100,30 @@ def promote(assessment: Assessment, reason: str = "") -> None:
 def rollback(name: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
     """Make the version that the champion replaced the champion again, back to the first if repeated; (from, to).
 
+    A version that was rolled back itself is passed over for the one that it had replaced.
+
     Raises:
-        ValueError: there is no champion, it replaced none, or that one was deleted.
+        ValueError: there is no champion, it replaced none, that one was deleted, or the reason is blank.
     """
     champion = find_version(f"models:/{name}@{CHAMPION}")
-    before = champion.tags.get(REPLACED)
-    if not before:
-        raise ValueError(f"{uri_of(champion)} replaced no other version: there is nothing to roll back to")
-    previous, client = find_version(f"models:/{name}/{before}"), registry(Path.cwd())
+    if not reason.strip():
+        raise ValueError("say why: the reason is kept with the version that is given up")
+    previous, client = _before(champion), registry(Path.cwd())
     client.set_model_version_tag(name, champion.version, ROLLED_BACK, reason)
     client.set_registered_model_alias(name, CHAMPION, previous.version)
     return champion, previous
+
+
+def _before(champion: ModelVersion) -> ModelVersion:
+    version, met = champion, {champion.version}
+    while before := version.tags.get(REPLACED):
+        version = find_version(f"models:/{champion.name}/{before}")
+        if version.version in met:
+            break
+        if not version.tags.get(ROLLED_BACK):
+            return version
+        met.add(version.version)
+    raise ValueError(f"{uri_of(champion)} replaced no version that is still good: there is nothing to roll back to")
 
 
 def _champion(name: str) -> ModelVersion | None:
@@ -119,9 +136,9 @@ def _measured(version: ModelVersion) -> Measurement:
     with tempfile.TemporaryDirectory() as folder:
         try:
             return Measurement.load(download(version, Path(folder), f"artifacts/{MEASURED.name}"))
-        except ValueError as error:
+        except ValueError:
             remedy = "register it again; a champion is measured by `tailorset promote --measure`"
-            raise ValueError(f"{uri_of(version)} does not say what was measured of it ({error}): {remedy}") from None
+            raise ValueError(f"{uri_of(version)} does not say what was measured of it: {remedy}") from None
 
 
 def _measure(version: ModelVersion) -> Measurement:

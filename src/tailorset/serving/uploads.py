@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from PIL import Image
 MAX_BODY_BYTES = 10 * 2**20
 MAX_PIXELS = 25_000_000
 MAX_PARTS = 5000  # Pillow reads chunks and segments in a slow loop; 10 MiB have 2,600 chunks of 4 KiB
-MAX_SCANS = 50  # each costs a pass over the whole picture; a progressive JPEG has about ten, and its thumbnail as many
+MAX_SCANS = 50  # each costs a pass over the whole picture; a progressive JPEG has about ten
 SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "WEBP": b"RIFF"}
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp")
 KINDS = "JPEG, PNG or WebP"
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")  # of a segment: no stuffed byte, padding, restart or start of image
 # what Pillow's parsers raise on files that somebody has tampered with
 DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, MemoryError, RuntimeError,
@@ -44,7 +46,7 @@ def check_upload(content: bytes) -> None:
         raise Refusal(400, f"The file is empty: send the bytes of a {KINDS} file.")
     kind = next((name for name, start in SIGNATURES.items() if content.startswith(start)), None)
     if kind is None or (kind == "WEBP" and content[8:12] != b"WEBP"):
-        raise Refusal(415, f"The file begins with {content[:8]!r}, which is no {KINDS}.")
+        raise Refusal(415, f"The file begins with the bytes {content[:8].hex(' ')}, which is no {KINDS}.")
     if next(islice(_parts(content, kind), MAX_PARTS, None), None):
         raise Refusal(413, f"The {kind} is stored in too many parts: at most {MAX_PARTS} are read.")
     width, height = _size(content, kind)
@@ -52,8 +54,8 @@ def check_upload(content: bytes) -> None:
         raise Refusal(
             413, f"The image has {width} x {height} pixels: at most {MAX_PIXELS / 1e6:.0f} million are decoded."
         )
-    if kind == "JPEG" and (scans := content.count(b"\xff\xda")) > MAX_SCANS:
-        raise Refusal(413, f"The JPEG is stored in {scans} scans: at most {MAX_SCANS} are decoded.")
+    if kind == "JPEG" and next(islice(_scans(content), MAX_SCANS, None), None):
+        raise Refusal(413, f"The JPEG is stored in too many scans: at most {MAX_SCANS} are decoded.")
 
 
 def file_bytes(content: object) -> bytes:
@@ -98,6 +100,19 @@ def _parts(content: bytes, kind: str) -> Iterator[int]:
             position += 2
         else:
             position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+
+
+def _scans(content: bytes) -> Iterator[int]:
+    """Where each scan of a JPEG begins, up to the picture's end: a film or anything else may follow it."""
+    position = 2
+    while found := _MARKER.search(content, position):
+        position, code = found.end(), content[found.end() - 1]
+        if code == 0xD9:
+            return
+        if code == 0xDA:
+            yield position
+        if code != 0x01:
+            position += int.from_bytes(content[position : position + 2], "big")
 
 
 def _size(content: bytes, kind: str) -> tuple[int, int]:

@@ -99,6 +99,7 @@ class Card {
     this.root.setAttribute("aria-label", this.name);
     this.canvas = part(this.root, "canvas");
     part(this.root, ".name").textContent = this.name;
+    part(this.root, ".remove").setAttribute("aria-label", `Remove ${this.name}`);
     part(this.root, ".remove").addEventListener("click", () => this.remove());
     part(this.root, ".more").addEventListener("click", () => this.showAll());
     part(this.root, ".labels").addEventListener("keydown", (event) => this.move(event));
@@ -128,6 +129,7 @@ class Card {
 
   show(answer) {
     if (answer.version !== models.version || answer.challenger?.version !== models.challenger?.version) describe();
+    this.version = answer.version;
     this.maps.clear();
     this.clearMap();
     const answers = [answer, answer.challenger].filter(Boolean);
@@ -161,6 +163,7 @@ class Card {
     item.classList.toggle("minor", entries.every((entry) => !entry || entry.decision === "absent"));
     item.classList.toggle("differs", entries.length > 1 && entries[0]?.decision !== entries[1]?.decision);
     item.append(...entries.map((entry, side) => (entry ? this.bar(entry, side, answers) : document.createElement("span"))));
+    part(item, ".label").addEventListener("click", () => part(item, "button").click()); // for a mouse: keys reach the bars
     return item;
   }
 
@@ -210,6 +213,7 @@ class Card {
     waiting.splice(0, waiting.length, ...waiting.filter((card) => card !== this));
     URL.revokeObjectURL(this.url);
     this.root.remove();
+    say(`${this.name} removed`);
     (next ? part(next, ".remove") : get("files")).focus();
     document.body.classList.toggle("busy", cards.size > 0);
   }
@@ -231,6 +235,7 @@ class Card {
     if (!this.maps.has(label)) this.maps.set(label, post(this.file, query));
     try {
       const answer = await this.maps.get(label);
+      if (answer.version !== this.version) return this.show(answer); // another model now: its bars, no map of the old ones
       if (button.getAttribute("aria-pressed") === "true") this.drawMap((side ? answer.challenger : answer).map);
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
