@@ -142,6 +142,13 @@ def test_files_the_documents_point_to_exist() -> None:
             assert (document.parent / target).exists(), f"{document.name} links to {target}, which is not there"
 
 
+def test_tests_the_documents_point_to_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"))
+    assert len(named) >= 15
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {test}"
+
+
 def test_constraints_pin_exact_versions_from_anywhere() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert not [line for line in lines if line[:1] != "#" and not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9a-z.]*", line)]
