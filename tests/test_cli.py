@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
@@ -113,6 +116,8 @@ def test_use_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -> None:
+    (project / "models").mkdir()
+    (project / "models" / "foundation").symlink_to(ROOT / "models" / "foundation")
     assert run("check") == (0, "")
     labels = project / "data/labels/toybox.yaml"
     labels.write_text(labels.read_text().replace("name: ball", "name: ../../x"))
@@ -128,6 +133,34 @@ def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -
     code, output = run("check")
     assert code == 1
     assert "Did you mean 'grouped_softmax'?" in output
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda p: p["clip"].update(judge={"model": "local-dir:nowhere"}), "clip.judge: nowhere holds no safetensors"),
+        (lambda p: p["clip"].update(judge={"model": "ViT-B-61"}), "'ViT-B-61' is unknown"),
+        (lambda p: p["clip"].update(judge={"model": "ViT-B-16", "pretrained": "nope"}), "pretrained='nope'"),
+        (lambda p: p["generator"].update(model="nobody/nothing"), "nobody/nothing, the latest, is not downloaded"),
+    ],
+)
+def test_check_finds_models_that_are_not_there(project: Path, edit: Callable[[Any], None], message: str) -> None:
+    (project / "models").mkdir()
+    (project / "models" / "foundation").symlink_to(ROOT / "models" / "foundation")
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    edit(params)
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = run("check")
+    assert code == 1
+    assert message in output
+
+
+def test_damaged_figures_are_named(project: Path) -> None:
+    Path("reports").mkdir()
+    Path("reports/metrics.json").write_text("{")
+    for command in ("results", "status"):
+        code, output = run(command)
+        assert (code, "metrics.json is damaged" in output) == (1, True), output
 
 
 def test_status_explains_faulty_settings(project: Path) -> None:

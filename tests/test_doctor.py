@@ -106,8 +106,10 @@ def test_a_device_that_is_not_there_is_an_error_and_an_unsuitable_dtype_a_warnin
 def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     latest, pinned = NamedModel(model="some/model"), NamedModel(model="some/model", revision="v1")
-    found = doctor.hub_weights("generator", latest)
-    assert (found.status, "HF_HUB_OFFLINE=0" in found.remedy) == ("warning", True)
+    for offline, status in (("1", "error"), ("0", "warning")):
+        monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+        found = doctor.hub_weights("generator", latest)
+        assert (found.status, "HF_HUB_OFFLINE=0" in found.remedy) == (status, True)
     content = b"weights" * 1000
     repository = cached_repository(tmp_path, {"main": "a" * 40}, content)
     found = doctor.hub_weights("generator", latest)

@@ -40,6 +40,14 @@ def test_every_change_of_a_file_is_noticed(tmp_path: Path, config: Config, chang
     assert has_changed(tmp_path, config)
 
 
+def test_what_systems_leave_about_is_no_change(tmp_path: Path, config: Config) -> None:
+    remember_state(tmp_path, config, state_of(config))
+    (config.images / ".DS_Store").touch()
+    (config.images / ".thumbnails").mkdir()
+    (config.images / ".thumbnails" / "a.png").touch()
+    assert not has_changed(tmp_path, config)
+
+
 def test_nothing_is_said_of_what_was_never_read_or_with_other_settings(tmp_path: Path, config: Config) -> None:
     assert not has_changed(tmp_path, config)
     remember_state(tmp_path, config, "another state")

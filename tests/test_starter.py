@@ -37,7 +37,8 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("photos")
-def test_without_annotations_there_is_a_table_to_fill_in() -> None:
+def test_without_annotations_there_is_a_table_to_fill_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # models may be downloaded
     code, output = run("new", "rooms", *LABELS, "--seen", "plant")
     assert code == 0, output
     assert "Found:   60 photographs" in output
@@ -129,7 +130,10 @@ def test_names_that_yaml_reads_as_something_else_stay_names(name: str) -> None:
     assert (space.name, space.unseen) == (name, ("yes", "12", "lamp"))
 
 
-def test_photographs_that_changed_after_they_were_read_are_noticed(photos: Path) -> None:
+def test_photographs_that_changed_after_they_were_read_are_noticed(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # models may be downloaded
     run("new", "rooms", *LABELS, "--annotations", "folders")
     run("use", "rooms")
     config = load_params("params.yaml").prepare_dataset.config

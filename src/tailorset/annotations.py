@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tailorset.coco_instances import read_instances
-from tailorset.inputs import files_below
+from tailorset.inputs import UserPath, files_below
 from tailorset.photos import MAX_NAMED, some
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
@@ -17,7 +17,7 @@ from tailorset.records import LabelSpace
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and what stands between two labels
 FOLDERS: Literal["folders"] = "folders"
-Annotations: TypeAlias = Path | Literal["folders"] | None
+Annotations: TypeAlias = UserPath | Literal["folders"] | None
 Truth: TypeAlias = Mapping[str, int]  # label: 1 present, 0 absent; a label that is not in it is not annotated
 
 
@@ -127,11 +127,11 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     read = _listed_labels if names == [LABELS] else _label_columns
     truths: dict[str, Truth] = {}
     for line, row in filled:
+        if None in row or None in row.values():
+            raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
         name = normal(row[IMAGE])
         if name in truths:
             raise ValueError(f"{path}, line {line}: {name} is there twice: give each photograph one row")
-        if None in row or None in row.values():
-            raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
         truths[name] = read(row, names, label_space, f"{path}, line {line}")
     return truths
 

@@ -56,7 +56,7 @@ OPERATIONS: dict[str, Operation] = {
 
 
 class AugmentConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cutout: float = Field(0.5, ge=0, le=1)  # side of the erased square, a share of the image's; 0 = off
     rand_augment: bool = True

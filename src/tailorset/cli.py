@@ -79,7 +79,7 @@ def status() -> None:
     console.print(f"labels      {space.name}: {counts} ({params.label_space})")
     console.print(f"weights     {weights_line(params)}")
     console.print(f"stages      {stages_line()}")
-    console.print(f"results     {results_line()}")
+    console.print(f"results     {_or_stop(results_line)}")
     console.print(f"registered  {registry_line(params.register_model.model_name)}")
 
 
@@ -108,11 +108,11 @@ def doctor() -> None:
 
     failed = False
     for finding in examine():
-        mark = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "error": "[red]ERROR[/]"}[finding.status]
-        console.print(f"{mark:<20}  {finding.subject:<9}", end="")
+        mark = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]ERROR  [/]"}[finding.status]
+        console.print(f"{mark}  {finding.subject:<9}", end="")
         console.print(finding.text, markup=False)
         if finding.status != "ok":
-            console.print(f"{'':<20}{finding.remedy}", markup=False)
+            console.print(f"{'':<18}{finding.remedy}", markup=False)
         failed |= finding.status == "error"
     if failed:
         raise typer.Exit(1)
@@ -120,8 +120,13 @@ def doctor() -> None:
 
 @app.command()
 def check() -> None:
-    """Whether params.yaml, label file and photographs can be used as they are; runs nothing."""
+    """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing."""
+    from tailorset.doctor import data_paths, weights
+
     params, _ = _settings()
+    for finding in (*data_paths(params.prepare_dataset.config), *weights(params)):
+        if finding.status == "error":
+            _stop(f"{finding.text}: {finding.remedy}")
     if has_changed(Path.cwd(), params.prepare_dataset.config):
         _stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
 
@@ -129,7 +134,7 @@ def check() -> None:
 @app.command()
 def results() -> None:
     """The measured results: ours beside raw and normalised CLIP, acceptance before and after tuning, quotas."""
-    metrics = read_metrics(REPORTS / "metrics.json")
+    metrics = _or_stop(read_metrics, REPORTS / "metrics.json")
     if not metrics:
         _stop("Nothing was evaluated yet: make run")
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)

@@ -5,6 +5,7 @@ Letters: B images, L labels, D embedding width, N images of a whole set.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,7 +171,7 @@ def _source(model: str, pretrained: str | None, revision: str | None) -> tuple[s
 
 def _weights_file(model: str, pretrained: str | None, revision: str | None) -> Path:
     """The file to read; fetched first if it lies on a hub."""
-    from open_clip import get_pretrained_cfg, list_models, list_pretrained_tags_by_model
+    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 
     if model.startswith(LOCAL):
@@ -180,17 +181,28 @@ def _weights_file(model: str, pretrained: str | None, revision: str | None) -> P
         if revision:
             return _fetched(model, lambda: _fetch_commit(repository, revision))
         return _fetched(model, lambda: download_pretrained_from_hf(repository))
-    if model not in list_models():
-        raise ValueError(f"CLIP {model!r} is unknown: give {LOCAL}FOLDER, {HUB}OWNER/NAME or one of {list_models()}")
+    if problem := name_problem(model, pretrained):
+        raise ValueError(problem)
     tags = list_pretrained_tags_by_model(model)
     if pretrained in tags and revision:
         repository, file = _hub_file(model, pretrained)
         return _fetched(model, lambda: download_pretrained_from_hf(repository, file or None, revision))
     if pretrained in tags:
         return _fetched(model, lambda: download_pretrained(get_pretrained_cfg(model, pretrained)))
-    if pretrained and Path(pretrained).suffix:
-        return Path(pretrained)
-    raise ValueError(f"CLIP {model}: pretrained={pretrained!r}; choose one of {tags} or a .safetensors file")
+    return Path(pretrained or "")
+
+
+def name_problem(model: str, pretrained: str | None) -> str:
+    """What is wrong with a name of open_clip's and the tag of its weights, "" if nothing is."""
+    from open_clip import list_models, list_pretrained_tags_by_model
+
+    if model not in list_models():
+        nearest = ", ".join(difflib.get_close_matches(model, list_models(), n=5, cutoff=0.3))
+        return f"CLIP {model!r} is unknown: give {LOCAL}FOLDER, {HUB}OWNER/NAME or one of open_clip's, e.g. {nearest}"
+    tags = list_pretrained_tags_by_model(model)
+    if pretrained in tags or (pretrained and Path(pretrained).suffix):
+        return ""
+    return f"CLIP {model}: pretrained={pretrained!r}; choose one of {tags} or a .safetensors file"
 
 
 def _hub_file(model: str, pretrained: str | None) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import sys
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
 from tailorset import integrity
+from tailorset.clip import OpenClip, name_problem
 from tailorset.datasets import folder
 from tailorset.hub import NamedModel, cache_of, cached_commit
 from tailorset.params import Params, contradictions, load_params, named_models
@@ -138,6 +140,8 @@ def weights(params: Params) -> Iterator[Finding]:
             yield local_weights(key, model.folder)
         elif model.repository:
             yield hub_weights(key, model)
+        elif problem := isinstance(model, OpenClip) and name_problem(model.model, model.pretrained):
+            yield Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
         else:
             yield Finding("ok", "weights", f"{key}: {model.title}; it is downloaded or cached on first use")
 
@@ -150,7 +154,7 @@ def local_weights(key: str, folder: Path) -> Finding:
         return Finding("error", "weights", f"{key}: {folder} holds no safetensors file", remedy)
     try:
         for file in files:
-            with safe_open(file, framework="pt") as opened:
+            with safe_open(file, framework="np") as opened:
                 opened.keys()
         integrity.check(folder)
     except (OSError, SafetensorError, ValueError) as error:
@@ -168,9 +172,9 @@ def hub_weights(key: str, model: NamedModel) -> Finding:
     commit = cached_commit(repository, model.revision)
     wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
     if not files or not commit:
-        return Finding(
-            "warning", "weights", f"{key}: {wanted}, is not downloaded", "`HF_HUB_OFFLINE=0 make run` downloads it"
-        )
+        status: Status = "warning" if os.environ.get("HF_HUB_OFFLINE") == "0" else "error"
+        remedy = "`HF_HUB_OFFLINE=0 make run` downloads it"
+        return Finding(status, "weights", f"{key}: {wanted}, is not downloaded", remedy)
     for file in files:
         if integrity.file_digest(file) != file.name:
             return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")

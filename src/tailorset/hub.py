@@ -17,7 +17,7 @@ NOT_STATED = "not stated"
 class NamedModel(BaseModel):
     """model: a folder or a hub id. revision: a commit or tag of the hub; None = the latest one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     model: str = Field(min_length=1)
     revision: str | None = Field(default=None, min_length=1)
 

@@ -9,17 +9,21 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
+UserPath: TypeAlias = Annotated[Path, AfterValidator(Path.expanduser)]  # ~ is the user's home
 RECORD = Path(".work/prepare_dataset.state")  # of this machine: times of files mean nothing on another
 
 
 def state_of(config: BaseModel) -> str:
-    """A digest of names, sizes and times of all files that the paths of a data set's settings lead to."""
+    """A digest of names, sizes and times of all files, hidden ones aside, that a data set's settings lead to."""
     total = hashlib.sha256()
     for _, value in config:
         for path in files_below(value) if isinstance(value, Path) else ():
+            if any(part.startswith(".") for part in path.relative_to(value).parts):
+                continue
             status = path.stat()
             total.update(f"{path}:{status.st_size}:{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return total.hexdigest()[:16]

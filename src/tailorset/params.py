@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from tailorset.clip import OpenClip
 from tailorset.hub import NamedModel
@@ -15,10 +15,24 @@ from tailorset.plugins import check_keys, faults, plugin_config, unknown
 from tailorset.records import MIN_UNSEEN, LabelSpace
 
 
+def _wording(template: str) -> str:
+    """A template that takes a label's name and nothing else."""
+    try:
+        filled = template.format("a label")
+    except (IndexError, KeyError, ValueError):
+        filled = ""
+    if "{}" not in template or "a label" not in filled:
+        raise ValueError(f"{template!r} is no wording for a label: write its place as {{}}, once, and no other braces")
+    return template
+
+
+Wording = Annotated[str, AfterValidator(_wording)]
+
+
 class Block(BaseModel):
     """One block of params.yaml."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -54,7 +68,7 @@ class ClipModel(OpenClip, Block):
 class Clip(Block):
     discriminator: ClipModel
     judge: ClipModel
-    prompt_template: str = Field(pattern=r"\{\}")
+    prompt_template: Wording
 
 
 class Generator(PluginBlock):
@@ -156,8 +170,8 @@ class FitThresholds(Block):
 
 
 class Evaluate(Block):
-    top_k: tuple[int, ...] = Field(min_length=1)
-    templates: tuple[Annotated[str, Field(pattern=r"\{\}")], ...] = Field(min_length=1)
+    top_k: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    templates: tuple[Wording, ...] = Field(min_length=1)
 
 
 class DataCard(Block):
@@ -169,7 +183,7 @@ class DataCard(Block):
 
 
 class RegisterModel(Block):
-    model_name: str = Field(min_length=1)
+    model_name: str = Field(pattern=r"^[^/:]+$")  # MLflow's rule
 
 
 class Params(Block):
@@ -244,6 +258,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"There is no {path} here: go to the project's folder or `tailorset use toybox`.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no file of text in UTF-8: {error}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {error}") from None
     if not isinstance(content, dict):

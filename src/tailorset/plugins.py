@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 KINDS = ("datasets", "llms", "generators", "filters", "classifiers")
 
+MAX_SHOWN = 60  # characters of a faulty value
+
 
 def plugin_names(kind: str) -> tuple[str, ...]:
     """The variants of a plug-in folder: its modules, in alphabetical order; a leading underscore hides one."""
@@ -77,8 +79,12 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
 
 
 def faults(error: ValidationError) -> str:
-    """Pydantic's complaints, one a line: where, what is wrong."""
-    return "\n".join(
-        f"  {'.'.join(str(part) for part in fault['loc']) or 'top level'}: {fault['msg'].removeprefix('Value error, ')}"
-        for fault in error.errors()
-    )
+    """Pydantic's complaints, one a line: where, what is wrong, and the value, if it is a short one."""
+    lines = []
+    for fault in error.errors():
+        where = ".".join(str(part) for part in fault["loc"]) or "top level"
+        given = fault["input"]
+        is_told = isinstance(given, Mapping) or fault["type"] in ("missing", "value_error")
+        value = "" if is_told or len(repr(given)) > MAX_SHOWN else f", not {given!r}"
+        lines.append(f"  {where}: {fault['msg'].removeprefix('Value error, ')}{value}")
+    return "\n".join(lines)

@@ -61,7 +61,10 @@ def weights_line(params: Params) -> str:
     """Local models only; `tailorset doctor` examines all of them."""
     folders = [model.folder for _, model in named_models(params) if model.folder]
     missing = [str(folder) for folder in folders if not any(folder.glob("*"))]
-    return f"MISSING: {', '.join(missing)}: git checkout them" if missing else f"{len(folders)} local models present"
+    if missing:
+        return f"MISSING: {', '.join(missing)}: git checkout them"
+    others = len(list(named_models(params))) - len(folders)
+    return f"{len(folders)} local models present" + (f", {others} others: tailorset doctor" if others else "")
 
 
 def stages_line() -> str:
@@ -70,7 +73,8 @@ def stages_line() -> str:
     if answer.returncode:
         return f"unknown: {(answer.stderr.strip().splitlines() or ['dvc status failed'])[-1]}"
     stale = list(json.loads(answer.stdout))
-    return f"to run (make run): {', '.join(stale)}" if stale else "all up to date"
+    results = "; results are of earlier settings" if "evaluate" in stale and (REPORTS / "metrics.json").exists() else ""
+    return f"to run (make run): {', '.join(stale)}{results}" if stale else "all up to date"
 
 
 def registry_line(model: str) -> str:
@@ -94,4 +98,12 @@ def registry_line(model: str) -> str:
 
 
 def read_metrics(path: Path) -> dict[str, float]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The figures of a metrics.json, none where there is no such file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): `git checkout` or `make run` restores it") from None

@@ -99,6 +99,8 @@ def start(
     space = label_space(name, unseen, seen)
     if name in SHIPPED:
         raise ValueError(f"{name} is a preset of tailorset itself: choose another name than {', '.join(SHIPPED)}")
+    if images.resolve() == Path.cwd():
+        raise ValueError("--images is this project's own folder: name the folder of your photographs")
     found = find_photos(images)
     table = Path("data/labels") / f"{name}.csv"
     settings: dict[str, object] = {

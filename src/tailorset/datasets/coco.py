@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tailorset.coco_instances import read_instances
+from tailorset.inputs import UserPath
 from tailorset.photos import PhotoSet
 from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
@@ -23,7 +24,7 @@ class Config(ProtocolConfig):
     The official val part is the test part here; what else is taken: `ProtocolConfig`.
     """
 
-    root: Path
+    root: UserPath
     year: Literal[2014, 2017] = 2014
 
 

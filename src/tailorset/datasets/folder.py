@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm import tqdm
 
 from tailorset.annotations import FOLDERS, Annotations, Found, Truth, find_photos, folder_of, read_truths
+from tailorset.inputs import UserPath
 from tailorset.photos import Photo, PhotoSet, some
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
@@ -30,8 +31,8 @@ class Config(BaseModel):
     image_px: photographs are stored with a shorter side of at most this.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    images: Path
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    images: UserPath
     annotations: Annotations = None
     val_share: float = Field(default=0.2, gt=0, lt=1)
     test_share: float = Field(default=0.3, gt=0, lt=1)

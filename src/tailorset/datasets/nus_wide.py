@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
+from tailorset.inputs import UserPath
 from tailorset.photos import PhotoSet, some
 from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
@@ -31,8 +32,8 @@ class Config(ProtocolConfig):
     What is taken: `ProtocolConfig`.
     """
 
-    root: Path
-    images: Path
+    root: UserPath
+    images: UserPath
     num_val: int = Field(default=5000, ge=1)
 
 

@@ -21,7 +21,7 @@ class Config(BaseModel):
     measures the full supervision with that everything else is compared to.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     num_train: int = Field(default=4000, ge=1)
     num_val: int = Field(default=1000, ge=1)
     num_test: int = Field(default=2000, ge=1)

@@ -15,7 +15,7 @@ from tailorset.records import LabelSpace
 class Config(BaseModel):
     """threshold: raise it for cleaner, lower it for more training images."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     threshold: float = Field(default=0.5, ge=0, le=1)
 
 

@@ -16,7 +16,7 @@ class Config(BaseModel):
     """k: how many of the unseen labels an image may be mistaken for; extra_threshold: softmax probability
     over all unseen labels from which a label that was not requested is taken for present."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     k: int = Field(default=7, ge=1)
     extra_threshold: float = Field(default=0.1, ge=0, le=1)
 

@@ -12,7 +12,7 @@ from tailorset.painter import Dialogue, keywords_of, template_phrase
 class Config(BaseModel):
     """num_words: the least number of words of a phrase; give it write_prompts.min_words or more."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     num_words: int = Field(default=10, ge=1)
     batch_size: int = Field(default=256, gt=0)
 

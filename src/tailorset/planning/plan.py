@@ -85,11 +85,12 @@ class Plan:
         found = []
         for key, smaller in CHEAPER.items():
             block_name, name = key.split(".")
-            values = copy.deepcopy(dict(self.values))
-            block = values[block_name]
-            if name not in block or (value := smaller(block[name])) == block[name]:
+            block = getattr(self.params, block_name)
+            before = getattr(block, name, getattr(getattr(block, "config", None), name, None))
+            if before is None or (value := smaller(before)) == before:
                 continue
-            block[name], before = value, block[name]
+            values = copy.deepcopy(dict(self.values))
+            values[block_name][name] = value
             other = replace(self, values=values)
             try:
                 saved = self.run.seconds - other.run.seconds
