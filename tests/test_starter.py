@@ -84,7 +84,9 @@ def test_nothing_is_overwritten_unless_forced() -> None:
     assert code == 1
     assert "rooms.yaml, presets/rooms.yaml would be overwritten" in output
     assert Path("data/labels/rooms.yaml").read_text() == "my work\n"
-    assert run("new", "rooms", *LABELS, "--force")[0] == 0
+    code, output = run("new", "rooms", *LABELS, "--force")
+    assert code == 0
+    assert "Kept:    data/labels/rooms.csv, which has the columns" in output
     assert "sofa" in Path("data/labels/rooms.yaml").read_text()
     assert Path("data/labels/rooms.csv").read_text() == "my work\n"  # annotations are never overwritten
 
@@ -100,6 +102,11 @@ def test_nothing_is_overwritten_unless_forced() -> None:
         (("rooms", "--labels", "mug, lamp", "--images", "photos"), "--labels names 2: name at least 3"),
         (("rooms", "--labels", "mug, lamp, image", "--images", "photos"), "a column image of their own"),
         (("rooms", *LABELS, "--annotations", "none.csv"), "none.csv is no readable CSV file"),
+        (("rooms", "--labels", "mug, lamp, sofa", "--images", ""), "is this project's own folder"),
+        (
+            ("rooms", "--labels", "cat, dog, cow", "--images", "photos", "--annotations", "folders"),
+            "no folder in photos is called like a label (cat, dog, cow): its folders are ",
+        ),
     ],
 )
 @pytest.mark.usefixtures("photos")

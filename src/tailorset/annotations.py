@@ -71,7 +71,12 @@ def read_truths(annotations: Annotations, folder: Path, found: Found, label_spac
             )
         return {name: {} for name in found.photos}
     if annotations == FOLDERS:
-        return dict(_truths_of_folders(found, label_space))
+        if truths := dict(_truths_of_folders(found, label_space)):
+            return truths
+        folders = sorted({folder_of(name) for name in found.photos} - {""}) or ["none"]
+        raise ValueError(
+            f"no folder in {folder} is called like a label ({some(label_space.names)}): its folders are {some(folders)}"
+        )
     path = Path(annotations).expanduser()
     if path.suffix.lower() not in (".csv", ".json"):
         raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")

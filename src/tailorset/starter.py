@@ -119,6 +119,8 @@ def start(
     if not annotations and not table.exists():  # never over somebody's work
         files[table] = annotation_table(found.photos, space)
     told = _found(images, annotations, space) if annotations else _to_annotate(found, table)
+    if table not in files and not annotations and (columns := _columns(table)) != list(space.names):
+        told.append(f"Kept:    {table}, which has the columns {some(columns)}: rename it to have a new one written")
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
     return [*told, f"Written: {', '.join(map(str, files))}", f"Next:    tailorset use {name}"]
@@ -127,6 +129,12 @@ def start(
 def _found(images: Path, annotations: str, space: LabelSpace) -> list[str]:
     config = Config(images=images, annotations=FOLDERS if annotations == FOLDERS else Path(annotations))
     return [f"Found:   {note}" for note in build(config, space, seed=0).notes]
+
+
+def _columns(table: Path) -> list[str]:
+    """The columns of an annotation table but for the first, that of the images."""
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        return next(csv.reader(file), [])[1:]
 
 
 def _to_annotate(found: Found, table: Path) -> list[str]:
