@@ -118,6 +118,8 @@ def test_a_champion_that_was_never_measured_is_an_objection_that_force_overrides
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
     assert "Against it: models:/tailorset/1 does not say what was measured of it" in " ".join(output.split())
+    assert "raw CLIP" in output  # what its figures stand beside
+    assert "champion, version" not in output
     assert run("promote", "--force", "  ")[0] == 1  # no reason
     code, output = run("promote", "--force", "the first one was made elsewhere")
     assert (code, champion(client)) == (0, "2"), output

@@ -33,7 +33,9 @@ class Assessment:
 
     def table(self) -> Table:
         """The mAPs of the challenger and of what it has to match, in percent."""
-        other = f"champion, version {self.champion.version}" if self.champion else self.comparison.other
+        other = self.comparison.other
+        if self.champion and other == "champion":
+            other += f", version {self.champion.version}"
         table = Table("test split, %", title=f"models:/{self.challenger.name}")
         for column in (f"version {self.challenger.version}", other, "points"):
             table.add_column(column, justify="right")
