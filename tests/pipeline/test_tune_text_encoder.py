@@ -192,7 +192,7 @@ def test_an_adapter_that_never_helps_is_not_kept(tuning_project: Path, monkeypat
     change_params(evaluate_every=1, patience=2)
     stub_acceptance(monkeypatch, [0.9] * 2 + [0.1] * 4)
     run_stage_script()
-    assert [path.name for path in LORA.iterdir()] == ["tuning.json"]
+    assert {path.name for path in LORA.iterdir()} == {"tuning.json", "SHA256SUMS"}
     metrics = json.loads((REPORT / "metrics.json").read_text())
     assert (metrics["tune/updates"], metrics["tune/kept_update"]) == (2, 0)
 
@@ -207,7 +207,7 @@ def test_the_adapter_is_finite(tuning_project: Path, monkeypatch: pytest.MonkeyP
 def test_zero_updates_keep_the_text_encoder(tuning_project: Path) -> None:
     change_params(num_updates=0)
     run_stage_script()
-    assert [path.name for path in LORA.iterdir()] == ["tuning.json"]
+    assert {path.name for path in LORA.iterdir()} == {"tuning.json", "SHA256SUMS"}
     metrics = json.loads((REPORT / "metrics.json").read_text())
     for role in ("discriminator", "judge"):
         assert metrics[f"acceptance/before/{role}"] == metrics[f"acceptance/after/{role}"]
