@@ -47,8 +47,7 @@ class Way(NamedTuple):
 
     @property
     def name(self) -> str:
-        least, most = self.stop_after or (None, None)
-        return f"K={self.backprop_steps}" + (f" after {least}-{most} steps" if self.stop_after else "")
+        return f"K={self.backprop_steps}" + (" after {}-{} steps".format(*self.stop_after) if self.stop_after else "")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tailorset.integrity import file_digest
 from tailorset.params import ValidateData
 from tailorset.records import LabelSpace
 from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
@@ -69,12 +69,6 @@ def stop_on_critical(findings: Sequence[Finding]) -> None:
     if critical:
         pages = f"report: {VALIDATION / 'report.json'}, pages: {VALIDATION / 'data_docs' / 'index.html'}"
         sys.exit("\n".join([f"The data must not be trained on: {len(critical)} critical findings.", *critical, pages]))
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def read_truths(annotations: Annotations, folder: Path, found: Found, label_spac
         raise ValueError(
             f"no folder in {folder} is called like a label ({some(label_space.names)}): its folders are {some(folders)}"
         )
-    path = Path(annotations).expanduser()
+    path = Path(annotations)
     if path.suffix.lower() not in (".csv", ".json"):
         raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
     read = _truths_of_csv if path.suffix.lower() == ".csv" else _truths_of_coco

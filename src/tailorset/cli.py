@@ -161,9 +161,8 @@ def serve(
     from tailorset.serving.app import create_app
     from tailorset.serving.service import DRAIN_S, Load, Service
 
-    chosen = model or f"models:/{_model_name()}@champion"
     load = Load(max_batch, max_wait_ms / 1000, max_waiting)
-    service = _or_stop(Service, chosen, challenger or None, load, poll_s)
+    service = _or_stop(Service, model or _champion(), challenger or None, load, poll_s)
     console.print(service.champion.describe(), markup=False)
     uvicorn.run(
         create_app(service), host=host, port=port, access_log=False, log_level="info", server_header=False,
@@ -226,8 +225,7 @@ def predict(
     from tailorset.serving.predictor import load_predictor
     from tailorset.stage import resolve_device
 
-    chosen = model or f"models:/{_model_name()}@champion"
-    predictor = _or_stop(load_predictor, chosen, _or_stop(resolve_device, device), bf16)
+    predictor = _or_stop(load_predictor, model or _champion(), _or_stop(resolve_device, device), bf16)
     summary = _or_stop(predict_file, predictor, paths, output, batch_size)
     for line in summary.failures:
         console.print(line, markup=False)
@@ -243,8 +241,7 @@ def export(
     """Write the classifier as ONNX, compared with torch first, and its model card."""
     from tailorset.serving.export import export as write
 
-    chosen = model or f"models:/{_model_name()}@champion"
-    for line in _or_stop(lambda: list(write(chosen, output))):
+    for line in _or_stop(lambda: list(write(model or _champion(), output))):
         console.print(line, markup=False)
 
 
@@ -259,6 +256,11 @@ def _settings() -> tuple[Params, LabelSpace]:
 def _model_name() -> str:
     params: Params = _or_stop(load_params, PARAMS)
     return params.register_model.model_name
+
+
+def _champion() -> str:
+    """What answers where no model is named."""
+    return f"models:/{_model_name()}@champion"
 
 
 def _or_stop(function: Any, *arguments: Any) -> Any:

@@ -28,7 +28,7 @@ class Scorer:
 
     def against(self, labels: Sequence[str]) -> Scorer:
         """The same CLIP, which compares these labels."""
-        return Scorer(self.clip, labels, self.template)
+        return self if tuple(labels) == self.labels else Scorer(self.clip, labels, self.template)
 
     def requested(self, prompts: Sequence[Prompt]) -> Tensor:
         """(B, L) bool: the labels each prompt asks for."""

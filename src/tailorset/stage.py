@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tailorset import processes
 from tailorset.guards import alone, room, within
+from tailorset.integrity import file_digest
 from tailorset.out_of_memory import GB, enforce_budget, explained
 from tailorset.params import Params, contradictions, flatten, load_params, read_yaml
 from tailorset.plugins import unknown
@@ -255,8 +256,7 @@ def _content_hash(path: Path) -> str:
             continue
         if not file.exists():
             raise ValueError(f"{file} is missing: run `dvc repro`, which makes what a stage depends on first.")
-        with file.open("rb") as stream:
-            total.update(f"{file.relative_to(path)}:{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        total.update(f"{file.relative_to(path)}:{file_digest(file)}\n".encode())
     return total.hexdigest()
 
 
