@@ -1,10 +1,10 @@
-"""What each way of tuning costs and what it buys: `python benchmarks/tuning.py`, some 15 minutes on two CPU cores.
+"""What each way of tuning costs and what it buys: `python benchmarks/tuning.py`, some 30 minutes on two CPU cores.
 
-The gradient of the finished image through its last K steps, for several K, and the setting of params.yaml; with and
-without gradient checkpointing, in this process: seconds per sample turn about, the peak of memory, gradient norms.
-Then each way tunes on the same prompts and seeds, and held-out prompts are judged by the discriminator, the judge and
-the toybox's oracle. Models, prompts and all other settings are those of params.yaml; write the prompts first
-(`dvc repro write_prompts`).
+The gradient of the finished image through the last K of the steps that generate_images takes, for several K, and the
+setting of params.yaml; with and without gradient checkpointing, in this process: seconds per sample turn about, the
+peak of memory, gradient norms. Then each way tunes on the same prompts and seeds, and held-out prompts are judged by
+the discriminator, the judge and the toybox's oracle. Models, prompts and all other settings are those of params.yaml;
+write the prompts first (`dvc repro write_prompts`).
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ class Way(NamedTuple):
     """Where an update's gradient comes from: see tune_text_encoder in params.yaml."""
 
     backprop_steps: int
+    num_inference_steps: int
     stop_after: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
-        return f"K={self.backprop_steps}" + (" after {}-{} steps".format(*self.stop_after) if self.stop_after else "")
+        stop = ", after {}-{}".format(*self.stop_after) if self.stop_after else ""
+        return f"K={self.backprop_steps} of {self.num_inference_steps}{stop}"
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ class Bench:
         return lambda: norms.append(next(updates).grad_norm)
 
     def _point(self, generator: StableDiffusion, way: Way, samples: int) -> Point:
-        block = self.block
-        batches = Batches(block.batch_size, "drawing", REMEDY)
-        images = torch.cat(list(draw(generator, self.held_out, self.params.seed, block.num_inference_steps, batches)))
+        batches = Batches(self.params.generate_images.batch_size, "drawing", REMEDY)
+        steps = self.params.generate_images.num_inference_steps
+        images = torch.cat(list(draw(generator, self.held_out, self.params.seed, steps, batches)))
         shares = {role: acceptance(scorer, images, self.held_out) for role, scorer in self.scorers.items()}
         return Point(way.name, samples, **shares, oracle=precision(self.oracle, images, self.held_out))
 
@@ -201,9 +203,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
 
     bench = Bench(load_params(), options.images_per_prompt)
-    steps, own = bench.block.num_inference_steps, Way(bench.block.backprop_steps, bench.block.stop_after)
-    full = Way(steps)
-    ways = [*sorted({Way(k) for k in options.backprop_steps or (1, 2, 5) if k < steps}), full]
+    block, steps = bench.block, bench.params.generate_images.num_inference_steps
+    own = Way(block.backprop_steps, block.num_inference_steps, block.stop_after)
+    full = Way(steps, steps)
+    ways = [*sorted({Way(k, steps) for k in options.backprop_steps or (1, 2, 5) if k < steps}), full]
     ways = ways if own in ways else [own, *ways]
     costs = bench.costs(ways, options.repetitions)
     points = [point for way in ways for point in bench.curve(way, options.updates, options.evaluate_every)]
@@ -214,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "costs": [asdict(cost) for cost in costs],
         "curves": curves.to_dict("records"),
         "against_full": against_full,
-        "settings": bench.block.model_dump()
+        "settings": block.model_dump()
         | {"num_images": len(bench.held_out), "device": str(bench.device), "threads": torch.get_num_threads()}
         | {"torch": torch.__version__, "machine": platform.machine()},
     }

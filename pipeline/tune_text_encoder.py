@@ -27,6 +27,7 @@ from tailorset.scorer import Scorer, acceptance
 from tailorset.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.text_encoder import (
+    IMAGES_PER_LOOK,
     IMAGES_PER_PROMPT,
     REMEDY,
     Tuner,
@@ -89,7 +90,7 @@ def open_scorer(stage: Stage, role: str) -> Scorer:
 
 
 def draw_all(stage: Stage, generator: Generator, prompts: list[Prompt], batches: Batches, when: str) -> torch.Tensor:
-    steps, images = stage.params.tune_text_encoder.num_inference_steps, []
+    steps, images = stage.params.generate_images.num_inference_steps, []
     with tqdm(total=len(prompts), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
         for batch in draw(generator, prompts, stage.params.seed, steps, batches):
             images.append(batch.cpu())
@@ -140,8 +141,8 @@ def evaluate(
     batches: Batches,
     progress: Progress,
 ) -> None:
-    """One image of each held-out prompt, none of those of the final measurement, by both CLIPs."""
-    steps = tuner.settings.num_inference_steps
+    """Some images of each held-out prompt, none of those of the final measurement, by both CLIPs."""
+    prompts, steps = prompts * IMAGES_PER_LOOK, stage.params.generate_images.num_inference_steps
     own, weight = processes.share(len(prompts))
     images = torch.cat(list(draw(tuner.generator, prompts[own], stage.params.seed, steps, batches, "early stop")))
 

@@ -28,6 +28,7 @@ MAX_SKIPPED_IN_A_ROW = 10
 MAX_ZERO_IN_A_ROW = 20
 NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
 IMAGES_PER_PROMPT = 4  # of a held-out prompt before and after tuning, each with its own seed
+IMAGES_PER_LOOK = 2  # of a held-out prompt when early stop looks
 REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 
 

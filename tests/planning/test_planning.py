@@ -78,8 +78,8 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     work = {(stage, unit): count for stage, unit, count in workload(params, space, PHOTOS, 1.5, Drawing(1000, 500, 0))}
     assert work["prepare_dataset", "photograph"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
-    assert work["tune_text_encoder", "tuning step"] == 60 * 8 * (4 + 2)
-    assert work["tune_text_encoder", "sampling step"] == (7 + 8) * 42 * 10  # seven looks, four images before and after
+    assert work["tune_text_encoder", "tuning step"] == 80 * 32 * (4 + 2)
+    assert work["tune_text_encoder", "sampling step"] == (5 * 2 + 2 * 4) * 42 * 10  # five looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
     assert work["train_classifier", "training image"] == pytest.approx(5 * 0.9 * (4000 + 2 * 500))
     assert work["evaluate", "image read"] == 3000
@@ -106,7 +106,9 @@ def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> No
     found = {key: (before, after, saved) for key, before, after, saved in plan.cheaper()}
     assert found["train_classifier.num_epochs"][:2] == (5, 2)
     assert found["train_classifier.num_epochs"][2] == pytest.approx(0.6 * plan.stage("train_classifier").seconds)
-    assert found["generate_images.num_inference_steps"][2] == pytest.approx(plan.drawing.drawn * 5 * 0.01)
+    assert found["generate_images.num_inference_steps"][2] == pytest.approx(
+        (plan.drawing.drawn + 18 * 42) * 5 * 0.01  # held-out images of tuning too
+    )
     assert "tune_text_encoder.backprop_steps" not in found  # is 1
     savings = [saved for *_, saved in plan.cheaper()]
     assert savings == sorted(savings, reverse=True)
