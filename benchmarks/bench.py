@@ -1,7 +1,7 @@
-"""How fast this project's loops are against the stock way to do the same: `make bench`.
+"""How fast this project's loops are against the plain way to do the same: `make bench`, some 15 minutes on two cores.
 
 Both sides of a comparison run in this process, turn about, after a warm-up each; medians count. The models and
-settings are those of params.yaml.
+settings are those of params.yaml. --write-docs writes the table of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -9,45 +9,36 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import plain_ways
 import torch
-from timing import FOREVER, TimedModule, interleaved, measured_roofs, timed_call
+from bench_page import table, write_docs
+from stock import bench_prompts, stock_noise, stock_pipeline
+from timing import FOREVER, Comparison, Side, TimedModule, compared, measured_roofs, peak_bytes, timed_call
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip import Clip
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.params import Params, load_params
-from tailorset.records import LabelSpace, Prompt, prompt_id
-from tailorset.schedulers import build_scheduler
+from tailorset.records import LabelSpace
 from tailorset.scorer import Scorer
 from tailorset.seeding import sample_seed
 from tailorset.stage import resolve_device
 from tailorset.text_encoder import Tuner, new_tuner
 
-GENERATION_GOAL = 3.0
 STOCK_IMAGES = 4  # images a turn of the one-at-a-time sides; times are per image
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Median seconds per image of both sides, and what else is to be said."""
-
-    name: str
-    ours_s: float
-    stock_s: float
-    note: str = ""
-    goal: float | None = None
-
-    @property
-    def ratio(self) -> float:
-        return self.stock_s / self.ours_s
+COCO, NUS_WIDE = Path("data/labels/coco.yaml"), Path("data/labels/nus_wide.yaml")  # 17 and 81 unseen labels
+GOALS = {  # times faster than the plain way
+    "cpu": {"generation": 3, "batched": None, "full_stack": 15, "tuning": 3, "prompts": 4},
+    "cuda": {"generation": 3, "batched": 1.3, "full_stack": 20, "tuning": 4, "prompts": 20},
+}
+MFU_GOAL = {"cpu": 0.35, "cuda": 0.4}
 
 
 @dataclass(frozen=True)
@@ -68,9 +59,10 @@ class Utilisation:
 class Bench:
     """The models of params.yaml, and prompts for the unseen labels."""
 
-    def __init__(self, params: Params, repetitions: int) -> None:
-        self.params, self.repetitions = params, repetitions
+    def __init__(self, params: Params, repetitions: int, num_judged: int) -> None:
+        self.params, self.repetitions, self.num_judged = params, repetitions, num_judged
         self.device = resolve_device(params.device)
+        self.goals = GOALS[self.device.type]
         self.config: Any = params.generator.config
         self.generator = build(self.config, self.device)
         self.label_space = LabelSpace.load(params.label_space)
@@ -80,52 +72,59 @@ class Bench:
         self.seeds = [sample_seed(params.seed, "bench", i) for i in range(len(self.prompts))]
         self.num_steps = params.generate_images.num_inference_steps
 
-    def generation(self) -> tuple[Comparison, float]:
-        """Our batched sampling against the stock pipeline, one prompt at a time; and their largest pixel difference."""
+    @property
+    def parts(self) -> Mapping[str, Callable[[], Comparison]]:
+        """Every comparison by its name on the command line."""
+        return {
+            "generation": self.generation,
+            "batched": self.batched_generation,
+            "full_stack": lambda: plain_ways.full_stack(self, self.num_judged),
+            "tuning": self.tuning,
+            "filter_17": lambda: plain_ways.filtering(self, LabelSpace.load(COCO).unseen, goal=10),
+            "filter_81": lambda: plain_ways.filtering(self, LabelSpace.load(NUS_WIDE).unseen, goal=30),
+            "classifier": lambda: plain_ways.classifier(self, LabelSpace.load(NUS_WIDE), labels_per_step=100),
+            "prompts": lambda: plain_ways.prompts(self),
+            "metrics": lambda: plain_ways.metrics(self),
+        }
+
+    def generation(self) -> Comparison:
+        """Our batched sampling against the stock pipeline, one prompt at a time."""
         pipeline = stock_pipeline(self.config, self.device)
         noise = stock_noise(self.generator, self.seeds[:STOCK_IMAGES])
-        ours = self._sample()[:STOCK_IMAGES]
-        stock = torch.stack([self._stock_image(pipeline, i, noise) for i in range(len(noise))])
-        seconds = self._turns(
-            ours=(self._sample, len(self.texts)),
-            stock=(lambda: [self._stock_image(pipeline, i, noise) for i in range(len(noise))], len(noise)),
-        )
-        difference = float((ours.cpu() - stock).abs().max())
+
+        def one_by_one() -> list[Tensor]:
+            return [self._stock_images(pipeline, slice(i, i + 1), noise[i : i + 1]) for i in range(len(noise))]
+
+        difference = float((self._sample()[: len(noise)].cpu() - torch.cat(one_by_one())).abs().max())
         note = f"batch {len(self.texts)} against 1, {self.num_steps} steps; largest pixel difference {difference:.1e}"
-        return Comparison(
-            "generation vs StableDiffusionPipeline", **seconds, note=note, goal=GENERATION_GOAL
-        ), difference
+        return self.compare(
+            "drawing, against StableDiffusionPipeline one by one", Side(self._sample, len(self.texts)),
+            Side(one_by_one, len(noise)), note, self.goals["generation"], equal=difference < 1e-3,
+        )  # fmt: skip
 
-    def scoring(self) -> Comparison:
-        """Text features once and images in batches, against texts encoded again for each image."""
-        clip, template = self._discriminator(), self.params.clip.prompt_template
-        images = torch.rand(len(self.texts), 3, self.config.image_px, self.config.image_px, device=self.device)
-        text_features = clip.encode_texts(self.unseen, template)
-
-        @torch.no_grad()
-        def ours() -> None:
-            clip.logits(images, text_features)
-
-        @torch.no_grad()
-        def one_at_a_time() -> None:
-            for i in range(min(STOCK_IMAGES, len(images))):
-                clip.logits(images[i : i + 1], clip.encode_texts(self.unseen, template))
-
-        seconds = self._turns(ours=(ours, len(images)), stock=(one_at_a_time, min(STOCK_IMAGES, len(images))))
-        note = f"{len(self.unseen)} labels, batch {len(images)} against 1"
-        return Comparison("filter scoring vs texts encoded per image", **seconds, note=note)
+    def batched_generation(self) -> Comparison:
+        """The same batch in the stock pipeline."""
+        pipeline, noise = stock_pipeline(self.config, self.device), stock_noise(self.generator, self.seeds)
+        batch = len(self.texts)
+        stock = Side(lambda: self._stock_images(pipeline, slice(0, batch), noise), batch)
+        note = f"batch {batch}, {self.num_steps} steps, {self.config.dtype} on both sides"
+        ours, goal = Side(self._sample, batch), self.goals["batched"]
+        return self.compare("drawing, against StableDiffusionPipeline in batches", ours, stock, note, goal)
 
     def tuning(self) -> Comparison:
-        """An update as configured, against the full gradient of the finished image with checkpointing."""
-        settings = self.params.tune_text_encoder
-        steps, size = settings.num_inference_steps, settings.batch_size
+        """An update as configured, against the full gradient of a finished image, with checkpointing as published."""
+        block, steps = self.params.tune_text_encoder, self.num_steps
         full = build(self.config, self.device)
         full.enable_gradient_checkpointing()
-        ours = self._tuner(self.generator).updates()
-        everything = self._tuner(full, backprop_steps=steps, stop_after=None).updates()
-        seconds = self._turns(ours=(lambda: next(ours), size), stock=(lambda: next(everything), size))
-        note = f"backprop_steps {settings.backprop_steps} against {steps}, batch {size}"
-        return Comparison("tuning vs full back-propagation", **seconds, note=note)
+        own = self._tuner(self.generator).updates()
+        everything = self._tuner(full, num_inference_steps=steps, backprop_steps=steps, stop_after=None).updates()
+        sides = [Side(lambda updates=updates: next(updates), block.batch_size) for updates in (own, everything)]  # type: ignore[misc]
+        peaks = " against ".join(f"{peak_bytes(side.work, self.device) / 2**20:.0f} MiB" for side in sides)
+        note = (
+            f"K = {block.backprop_steps} of {block.num_inference_steps} steps against all {steps} with checkpointing,"
+            f" batch {block.batch_size}, at most {peaks} beside the weights"
+        )
+        return self.compare("tuning, against full back-propagation", *sides, note, self.goals["tuning"])
 
     def utilisation(self) -> Utilisation:
         """Rate of the UNet while sampling, against the best rate of matmuls and of its own convolutions."""
@@ -148,97 +147,43 @@ class Bench:
             roofs=roofs,
         )
 
+    def compare(
+        self, name: str, ours: Side, plain: Side, note: str, goal: float | None, equal: bool = True
+    ) -> Comparison:
+        return Comparison(
+            name, **compared(ours, plain, self.device, self.repetitions), note=note, goal=goal, equal=equal
+        )
+
     def _sample(self) -> Tensor:
         return self.generator.sample(self.texts, self.seeds, self.num_steps)
 
-    def _stock_image(self, pipeline: Any, index: int, noise: Tensor) -> Tensor:
-        """(3, H, W) in [0, 1]."""
+    def _stock_images(self, pipeline: Any, part: slice, noise: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1]."""
         drawn = pipeline(
-            self.texts[index],
+            self.texts[part],
             height=self.config.image_px,
             width=self.config.image_px,
             num_inference_steps=self.num_steps,
             guidance_scale=self.config.guidance_scale,
-            negative_prompt=self.config.negative_prompt,
-            latents=noise[index : index + 1],
+            negative_prompt=[self.config.negative_prompt] * len(noise),
+            latents=noise,
             output_type="pt",
         )
-        return drawn.images[0].float().cpu()
-
-    def _turns(self, **sides: tuple[Callable[[], object], int]) -> dict[str, float]:
-        """Median seconds per image of each side, under `<side>_s`."""
-        medians = interleaved({side: work for side, (work, _) in sides.items()}, self.device, self.repetitions)
-        return {f"{side}_s": medians[side] / num_images for side, (_, num_images) in sides.items()}
-
-    def _discriminator(self) -> Clip:
-        return self.params.clip.discriminator.load(self.device)
+        return torch.stack(list(drawn.images)).float().cpu()
 
     def _tuner(self, generator: StableDiffusion, **others: Any) -> Tuner:
         block, seed = self.params.tune_text_encoder, self.params.seed
-        scorer = Scorer(self._discriminator(), self.unseen, self.params.clip.prompt_template)
+        scorer = Scorer(self.params.clip.discriminator.load(self.device), self.unseen, self.params.clip.prompt_template)
         return new_tuner(generator, scorer, self.prompts, block, self.label_space, seed, num_updates=FOREVER, **others)
 
     def _unet_batch(self) -> int:
         return len(self.texts) * (2 if self.config.guidance_scale > 1 else 1)
 
 
-def bench_prompts(label_space: LabelSpace, num_prompts: int) -> list[Prompt]:
-    """The unseen pairs in turn, in plain wording."""
-    pairs = label_space.pairs()
-    prompts = []
-    for i in range(num_prompts):
-        labels = pairs[i % len(pairs)]
-        words = " next to ".join(f"a {label_space.prompt_names(label)[0]}" for label in labels)
-        prompts.append(
-            Prompt(
-                prompt_id=prompt_id(labels, i), text=f"a photo of {words}", labels=labels, origin="template", attempt=1
-            )
-        )
-    return prompts
-
-
-def stock_pipeline(config: Any, device: torch.device) -> Any:
-    """diffusers' own pipeline with the scheduler of params.yaml, all of it in the generator's dtype."""
-    from diffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        config.model, revision=config.revision, dtype=getattr(torch, config.dtype),
-        safety_checker=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipeline.scheduler = build_scheduler(config.scheduler, pipeline.scheduler.config)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
-
-
-def stock_noise(generator: StableDiffusion, seeds: Sequence[int]) -> Tensor:
-    """(B, C, h, w) the start that our generator makes of the seeds."""
-    factor = 2 ** (len(generator.vae.config.block_out_channels) - 1)
-    side = generator.image_px // factor
-    shape = (generator.unet.config.in_channels, side, side)
-    noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(noise).to(generator.device, generator.unet.dtype)
-
-
-def table(comparisons: Sequence[Comparison], use: Utilisation) -> str:
-    lines = [f"{'':<44}{'ours':>10}{'stock':>10}{'ratio':>8}{'goal':>7}"]
-    for row in comparisons:
-        goal = f"{row.goal:.0f}x" if row.goal else ""
-        times = f"{row.ours_s * 1e3:>7.1f} ms{row.stock_s * 1e3:>7.1f} ms"
-        lines += [f"{row.name:<44}{times}{row.ratio:>7.1f}x{goal:>7}", f"    {row.note}"]
-    roof, rate = max(use.roofs.items(), key=lambda item: item[1])
-    lines += [
-        f"UNet while sampling: {use.rate / 1e9:.1f} GFLOP/s, {use.mfu:.0%} of {rate / 1e9:.1f} GFLOP/s ({roof});",
-        f"    of sampling, the UNet is {use.unet_share_of_flops:.0%} of FLOPs and {use.unet_share_of_time:.0%} of time",
-        *(f"    {name:<40}{rate / 1e9:>8.1f} GFLOP/s" for name, rate in use.roofs.items()),
-    ]
-    return "\n".join(lines)
-
-
-def as_json(comparisons: Sequence[Comparison], difference: float, use: Utilisation, bench: Bench) -> dict[str, Any]:
+def as_json(comparisons: Mapping[str, Comparison], use: Utilisation, bench: Bench) -> dict[str, Any]:
     return {
-        "comparisons": [asdict(row) | {"ratio": row.ratio} for row in comparisons],
-        "largest_pixel_difference": difference,
-        "utilisation": asdict(use) | {"mfu": use.mfu},
+        "comparisons": {part: asdict(row) | {"ratio": row.ratio} for part, row in comparisons.items()},
+        "utilisation": asdict(use) | {"mfu": use.mfu, "goal": MFU_GOAL[bench.device.type]},
         "settings": {
             "repetitions": bench.repetitions, "device": str(bench.device), "dtype": bench.config.dtype,
             "model": bench.config.model, "threads": torch.get_num_threads(),
@@ -249,19 +194,26 @@ def as_json(comparisons: Sequence[Comparison], difference: float, use: Utilisati
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", help="comparisons to run (default: all)")
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each side (default 5)")
+    parser.add_argument("--judged", type=int, default=512, help="images of each side that the judge sees (default 512)")
     parser.add_argument("--output", type=Path, default=Path("reports/bench.json"))
+    parser.add_argument("--write-docs", action="store_true", help="write the table of docs/performance.md")
     options = parser.parse_args(arguments)
 
-    bench = Bench(load_params(), options.repetitions)
-    generation, difference = bench.generation()
-    use = bench.utilisation()
-    comparisons = [generation, bench.scoring(), bench.tuning()]
-    print(table(comparisons, use))
+    bench = Bench(load_params(), options.repetitions, options.judged)
+    if unknown := sorted(set(options.parts or ()) - set(bench.parts)):
+        parser.error(f"no parts {unknown}: choose from {list(bench.parts)}")
+    comparisons = {}
+    for part in options.parts or bench.parts:
+        comparisons[part] = bench.parts[part]()
+        print(f"{part}: {comparisons[part].ratio:.1f}x", flush=True)
+    content = as_json(comparisons, bench.utilisation(), bench)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    content = as_json(comparisons, difference, use, bench)
-    options.output.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    print(f"written to {options.output}")
+    options.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(table(content), f"written to {options.output}", sep="\n")
+    if options.write_docs:
+        write_docs(content)
 
 
 if __name__ == "__main__":

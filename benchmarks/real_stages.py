@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from bench import bench_prompts
 from real_models import Models, random_clip, random_components, random_llm
+from stock import bench_prompts
 from timing import FOREVER, matmul_roofs, measured_roofs, peak_bytes, timed_call
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode

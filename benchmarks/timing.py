@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from itertools import accumulate
 from statistics import median
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -26,6 +27,40 @@ def interleaved(sides: Mapping[str, Callable[[], object]], device: torch.device,
         for name, work in sides.items():
             seconds[name].append(timed_call(work, device))
     return {name: median(values) for name, values in seconds.items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Median seconds per sample of two ways to do the same; goal: how many times faster ours should be.
+
+    note: what was compared, and anything that differs in the outcome. equal: whether the outcomes are alike; a ratio
+    reaches no goal where they are not.
+    """
+
+    name: str
+    ours_s: float
+    plain_s: float
+    note: str
+    goal: float | None = None
+    equal: bool = True
+
+    @property
+    def ratio(self) -> float:
+        return self.plain_s / self.ours_s
+
+
+class Side(NamedTuple):
+    """One way: a turn of work, and how many samples a turn handles."""
+
+    work: Callable[[], object]
+    num_samples: int = 1
+
+
+def compared(ours: Side, plain: Side, device: torch.device, repetitions: int) -> dict[str, float]:
+    """Median seconds per sample, turn about, under the names of Comparison."""
+    sides = {"ours_s": ours, "plain_s": plain}
+    medians = interleaved({name: side.work for name, side in sides.items()}, device, repetitions)
+    return {name: medians[name] / side.num_samples for name, side in sides.items()}
 
 
 def timed_call(work: Callable[[], object], device: torch.device) -> float:

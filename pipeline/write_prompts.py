@@ -31,11 +31,11 @@ def write_all(stage: Stage) -> Ledger:
         max_attempts=options.max_attempts,
         batch_size=llm.batch_size,
         seed=stage.params.seed,
+        max_prompts=options.max_prompts,
     )
     path = stage.work_dir / "ledger.json"
     start = ledger = read_ledger(path)
-    total = len(stage.label_space.pairs()) * recipe.prompts_per_pair
-    with tqdm(total=total, initial=len(ledger.prompts), desc="prompts") as progress:
+    with tqdm(total=recipe.num_prompts(stage.label_space), initial=len(ledger.prompts), desc="prompts") as progress:
         for step, ledger in enumerate(write_prompts(llm.reply, stage.label_space, recipe, start)):
             progress.update(len(ledger.prompts) - progress.n)
             progress.set_postfix(attempt=ledger.attempt)

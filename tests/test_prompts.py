@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +59,28 @@ def test_every_pair_gets_its_prompts() -> None:
     assert len({prompt.prompt_id for prompt in ledger.prompts}) == len({p.text for p in ledger.prompts}) == 15
     assert metrics(ledger)["prompts/raw_acceptance"] == 1
     assert {(prompt.origin, prompt.attempt) for prompt in ledger.prompts} == {("llm", 1)}
+
+
+@pytest.mark.parametrize("max_prompts", [5, 9, 14, 15, 99])
+def test_a_cap_spreads_the_prompts_over_labels_and_pairs(max_prompts: int) -> None:
+    recipe = dataclasses.replace(RECIPE, max_prompts=max_prompts)
+    prompts = last(write_prompts(obedient, SPACE, recipe)).prompts
+    assert len(prompts) == min(max_prompts, 15) == recipe.num_prompts(SPACE)
+    of_pairs = Counter(prompt.labels for prompt in prompts)
+    assert set(of_pairs) == set(PAIRS)
+    assert max(of_pairs.values()) - min(of_pairs.values()) <= 1
+
+
+def test_below_one_prompt_a_pair_every_label_turns_up_equally_often() -> None:
+    names = [f"label {number}" for number in range(40)]
+    space = LabelSpace.model_validate({"name": "many", "labels": [{"name": name, "seen": False} for name in names]})
+    for max_prompts in (40, 80, 100, 240):
+        slots = dataclasses.replace(RECIPE, max_prompts=max_prompts).slots(space)
+        assert len(set(slots)) == max_prompts
+        times = Counter(label for slot in slots for label in slot.labels)
+        assert set(times) == set(names)
+        assert max(times.values()) - min(times.values()) <= 2
+        assert slots[:40] == [slot for slot in slots if len(slot.labels) == 1]
 
 
 @pytest.mark.parametrize("wording", ["keyboard", "computer keyboard", "Typing Board"])

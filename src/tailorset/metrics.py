@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
-    binary_average_precision,
     multilabel_f1_score,
     multilabel_precision,
     multilabel_recall,
@@ -27,16 +27,21 @@ def as_is(scores: Tensor) -> Tensor:
 
 
 def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
-    """Average precision of each label, (L,); NaN where a label has no positive."""
+    """Average precision of each label, (L,) float64; NaN where a label has no positive.
+
+    The mean over a label's positives of the precision among all images that score as high or higher, which is what
+    scikit-learn's sum over thresholds comes to, ties included. Two plain sorts a label: many times faster than to sort
+    the images' indices (benchmarks/bench.py).
+    """
     _check(scores, targets)
-    has_positive = (targets == 1).any(0)
-    values = torch.full((scores.shape[1],), torch.nan, dtype=torch.float64)
-    for label in has_positive.nonzero().flatten().tolist():
-        known = targets[:, label] >= 0
-        # torchmetrics squashes scores outside [0, 1] by a sigmoid, which merges saturated ones: ranks keep the order
-        ranks = scores[known, label].unique(return_inverse=True)[1].double()
-        values[label] = binary_average_precision(ranks / ranks.max().clamp(min=1), targets[known, label].long())
-    return values
+    values = np.full(scores.shape[1], np.nan)
+    as_rows = (scores.T.contiguous().cpu().numpy(), targets.T.contiguous().cpu().numpy())  # (L, N) each
+    for label, (of_label, target) in enumerate(zip(*as_rows, strict=True)):
+        positives, known = np.sort(of_label[target == 1]), np.sort(of_label[target >= 0])
+        if len(positives):
+            true = len(positives) - np.searchsorted(positives, positives)
+            values[label] = np.mean(true / (len(known) - np.searchsorted(known, positives)))
+    return torch.from_numpy(values)
 
 
 def top_k_metrics(scores: Tensor, targets: Tensor, k: int) -> dict[str, float]:

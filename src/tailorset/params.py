@@ -86,6 +86,7 @@ class Llm(PluginBlock):
 
 class WritePrompts(Block):
     prompts_per_pair: int = Field(gt=0)
+    max_prompts: int | None = Field(gt=0)
     min_words: int = Field(ge=1)
     max_attempts: int = Field(ge=0)
     llm: Llm
@@ -243,6 +244,12 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
         yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
     if not label_space.seen and params.fit_thresholds.source != "synthetic":
         yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
+    max_prompts = params.write_prompts.max_prompts
+    if max_prompts is not None and max_prompts < len(label_space.unseen):
+        yield (
+            f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
+            " raise it, each label needs a prompt of its own"
+        )
     for label in params.generate_images.weakness:
         if label not in label_space.unseen:
             yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)

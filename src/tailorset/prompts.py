@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -24,15 +25,40 @@ ORIGINS: tuple[Literal["llm", "retry", "template"], ...] = ("llm", "retry", "tem
 TEMPLATE_DRAWS = 1000
 
 
+class Slot(NamedTuple):
+    labels: tuple[str, ...]
+    number: int
+
+    @property
+    def prompt_id(self) -> str:
+        return prompt_id(self.labels, self.number)
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How many prompts to write and how hard to try; `batch_size` slots are asked for at a time."""
+    """How many prompts to write and how hard to try; `batch_size` slots are asked for at a time.
+
+    max_prompts: where there are more slots, so many of them, spread over labels and pairs; None = all.
+    """
 
     prompts_per_pair: int
     min_words: int
     max_attempts: int
     batch_size: int
     seed: int
+    max_prompts: int | None = None
+
+    def num_prompts(self, label_space: LabelSpace) -> int:
+        return num_prompts(label_space, self.prompts_per_pair, self.max_prompts)
+
+    def slots(self, label_space: LabelSpace) -> list[Slot]:
+        """What is to be written, in order: pair by pair or, under a cap, a first prompt of each pair, then a second."""
+        pairs, numbers = label_space.pairs(), range(self.prompts_per_pair)
+        if self.num_prompts(label_space) == len(pairs) * len(numbers):
+            return [Slot(pair, number) for pair in pairs for number in numbers]
+        spread = spread_pairs(label_space, pairs, self.seed)
+        turns = (Slot(pair, number) for number in numbers for pair in spread)
+        return list(islice(turns, self.max_prompts))
 
 
 class Ledger(Record):
@@ -45,15 +71,6 @@ class Ledger(Record):
     asked: int = 0  # slots asked in this attempt
     prompts: tuple[Prompt, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
-
-
-class Slot(NamedTuple):
-    labels: tuple[str, ...]
-    number: int
-
-    @property
-    def prompt_id(self) -> str:
-        return prompt_id(self.labels, self.number)
 
 
 def write_prompts(ask: Ask, label_space: LabelSpace, recipe: Recipe, ledger: Ledger | None = None) -> Iterator[Ledger]:
@@ -69,6 +86,28 @@ def write_prompts(ask: Ask, label_space: LabelSpace, recipe: Recipe, ledger: Led
         for position in range(start, len(empty), recipe.batch_size):
             yield writer.asked(ask, empty[position : position + recipe.batch_size], attempt, position)
     yield writer.completed()
+
+
+def num_prompts(label_space: LabelSpace, prompts_per_pair: int, max_prompts: int | None) -> int:
+    """How many prompts are written for the unseen labels."""
+    total = len(label_space.pairs()) * prompts_per_pair
+    return total if max_prompts is None else min(total, max_prompts)
+
+
+def spread_pairs(label_space: LabelSpace, pairs: Sequence[tuple[str, ...]], seed: int) -> list[tuple[str, ...]]:
+    """The pairs in an order of which any beginning holds each label about equally often, single labels first.
+
+    The labels stand in a circle, shuffled; first come pairs of neighbours, then those two apart, and so on.
+    """
+    order = numpy_rng("spread pairs", seed).permutation(len(label_space.unseen))
+    place = {label_space.unseen[index]: position for position, index in enumerate(order)}
+
+    def distance(pair: tuple[str, ...]) -> tuple[int, int]:
+        start, end = sorted((place[pair[0]], place[pair[-1]]))
+        apart, around = end - start, len(place) - (end - start)
+        return (apart, start) if apart <= around else (around, end)
+
+    return sorted(pairs, key=distance)
 
 
 def metrics(ledger: Ledger) -> dict[str, float]:
@@ -100,7 +139,7 @@ class _Writer:
     def __init__(self, label_space: LabelSpace, recipe: Recipe, ledger: Ledger) -> None:
         self.label_space, self.recipe, self.ledger = label_space, recipe, ledger
         self.contract = Contract(recipe.min_words)
-        self.slots = [Slot(pair, i) for pair in label_space.pairs() for i in range(recipe.prompts_per_pair)]
+        self.slots = recipe.slots(label_space)
         self.taken = {_fingerprint(prompt.text) for prompt in ledger.prompts}
 
     def empty_before(self, attempt: int) -> list[Slot]:

@@ -72,7 +72,7 @@ class Bench:
         """One batch of the LLM's replies, and how many of them meet the contract."""
         block = self.params.write_prompts
         llm = load_plugin("llms", block.llm.name).build(block.llm.config, self.device)
-        recipe = Recipe(block.prompts_per_pair, block.min_words, 1, llm.batch_size, self.params.seed)
+        recipe = Recipe(block.prompts_per_pair, block.min_words, 1, llm.batch_size, self.params.seed, block.max_prompts)
         seconds, ledger = _timed(lambda: next(write_prompts(llm.reply, self.label_space, recipe)))
         self.accepted_replies = len(ledger.prompts) / ledger.asked
         return Cost(seconds / ledger.asked)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tailorset.allocation import build
 from tailorset.params import Params, TuneTextEncoder
-from tailorset.prompts import Recipe, write_prompts
+from tailorset.prompts import Recipe, num_prompts, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
@@ -57,7 +57,7 @@ def expected_replies(accepted: float, max_attempts: int) -> float:
 def template_prompts(params: Params, label_space: LabelSpace) -> tuple[Prompt, ...]:
     """As many prompts as the LLM will write, from templates: drawing takes as long."""
     block = params.write_prompts
-    recipe = Recipe(block.prompts_per_pair, block.min_words, max_attempts=0, batch_size=1, seed=params.seed)
+    recipe = Recipe(block.prompts_per_pair, block.min_words, 0, 1, params.seed, block.max_prompts)
     return next(write_prompts(lambda dialogues, seeds: [], label_space, recipe)).prompts
 
 
@@ -104,7 +104,8 @@ def workload(
 
 
 def _num_prompts(params: Params, label_space: LabelSpace) -> int:
-    return len(label_space.pairs()) * params.write_prompts.prompts_per_pair
+    block = params.write_prompts
+    return num_prompts(label_space, block.prompts_per_pair, block.max_prompts)
 
 
 def steps_taken(block: TuneTextEncoder) -> int:

@@ -1,0 +1,58 @@
+"""The table of docs/performance.md from the figures of benchmarks/bench.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PAGE = Path("docs/performance.md")
+MARKS = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """Markdown: a row per comparison, then how much of the machine drawing uses."""
+    settings, use = figures["settings"], figures["utilisation"]
+    lines = [
+        f"{settings['model']}, {settings['dtype']}, on {settings['device']} ({settings['machine']},"
+        f" {settings['threads']} threads, torch {settings['torch']}); medians of {settings['repetitions']} turns.",
+        "",
+        "| | ours | plain way | times faster | goal | |",
+        "|---|---|---|---|---|---|",
+        *(_row(row) for row in figures["comparisons"].values()),
+        "",
+        *_utilisation(use),
+    ]
+    return "\n".join(lines)
+
+
+def write_docs(figures: Mapping[str, Any]) -> None:
+    """Put the table between the marks of docs/performance.md."""
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(MARKS.sub(lambda marks: f"{marks[1]}{table(figures)}\n{marks[2]}", text), encoding="utf-8")
+
+
+def _row(row: Mapping[str, Any]) -> str:
+    goal = ""
+    if row["goal"]:
+        reached = row["equal"] and row["ratio"] >= row["goal"]
+        goal = f"{row['goal']:g}: {'reached' if reached else '**missed**'}"
+    times = f"{_milliseconds(row['ours_s'])} | {_milliseconds(row['plain_s'])} | {row['ratio']:.1f}"
+    return f"| {row['name']} | {times} | {goal} | {row['note']} |"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms"
+
+
+def _utilisation(use: Mapping[str, Any]) -> list[str]:
+    roof, best = max(use["roofs"].items(), key=lambda item: item[1])
+    roofs = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in use["roofs"].items())
+    verdict = "reached" if use["mfu"] >= use["goal"] else "**missed**"
+    return [
+        f"While drawing, the UNet makes {use['rate'] / 1e9:.0f} GFLOP/s, {use['mfu']:.0%} of the best rate measured in"
+        f" the same process ({roof}: {best / 1e9:.0f}; goal {use['goal']:.0%}: {verdict}). It is"
+        f" {use['unet_share_of_flops']:.0%} of drawing's FLOPs and {use['unet_share_of_time']:.0%} of its time."
+        f" GFLOP/s of the candidates: {roofs}.",
+    ]

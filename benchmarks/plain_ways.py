@@ -1,0 +1,186 @@
+"""What a stage does against the plain way to do the same: one image, one reply, one label at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score
+from stock import bench_prompts, stock_pipeline
+from timing import Comparison, Side
+from torch import Tensor
+
+from tailorset.classifier_training import train_epochs
+from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
+from tailorset.generation import Studio
+from tailorset.generators.stable_diffusion import StableDiffusion, build
+from tailorset.image_set import ImageSet
+from tailorset.metrics import average_precisions
+from tailorset.out_of_memory import Batches
+from tailorset.painter import dialogue
+from tailorset.plugins import load_plugin
+from tailorset.quota import Draw
+from tailorset.records import LabelSpace, Prompt
+from tailorset.scorer import Scorer, acceptance
+from tailorset.seeding import sample_seed
+from tailorset.shards import write_shard
+from tailorset.text_encoder import REMEDY, draw
+
+if TYPE_CHECKING:
+    from bench import Bench
+
+PUBLISHED_STEPS = 50  # of the Euler solver
+PLAIN_IMAGES = 2  # of a turn of the published loop
+PLAIN_TURN = 4  # images or replies of a turn of other plain ways
+CONTEXT_TOKENS = 8  # the toybox's tokenizer cuts long words into many; the tower's input is as long for any number
+SAME_ACCEPTANCE = 0.02
+SCORES = (40_000, 81)
+SAME_PRECISION = 1e-6
+
+
+def full_stack(bench: Bench, num_judged: int) -> Comparison:
+    """Draw, score and store as generate_images does, against the published loop.
+
+    That is one prompt at a time, 50 Euler steps, float32 weights (on a GPU with autocast), a PNG written and read back,
+    CLIP's texts encoded again for each image.
+    """
+    params, device = bench.params, bench.device
+    clip, template = params.clip.discriminator.load(device), params.clip.prompt_template
+    judge = params.clip.judge.load(device)
+    studio = Studio(
+        bench.generator, clip, judge, bench.unseen, template, params.seed, bench.num_steps, len(bench.prompts)
+    )
+    draws = [Draw(prompt, 0, prompt.labels[0]) for prompt in bench.prompts]
+    published = bench.config.model_copy(update={"scheduler": "euler", "dtype": "float32"})
+    pipeline = stock_pipeline(published, device)
+    with TemporaryDirectory() as folder:
+
+        def ours() -> None:
+            _, samples = studio.draw_shard("bench", draws, lambda num_images: None)
+            write_shard(Path(folder) / "bench.tar", samples)
+
+        def loop() -> None:
+            for index in range(PLAIN_IMAGES):
+                path = Path(folder) / f"{index}.png"
+                with torch.autocast(device.type, enabled=device.type == "cuda"):
+                    _published_image(pipeline, published, bench.texts[index], bench.seeds[index]).save(path)
+                    pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None].float() / 255
+                    with torch.no_grad():
+                        clip.logits(pixels, clip.encode_texts(bench.unseen, template))
+
+        scorer = Scorer(judge, bench.unseen, template)
+        shares = [
+            _judged(generator, scorer, bench, num_judged, steps)
+            for generator, steps in ((bench.generator, bench.num_steps), (build(published, device), PUBLISHED_STEPS))
+        ]
+        note = (
+            f"batch {len(draws)} and {bench.num_steps} steps against 1 and {PUBLISHED_STEPS}; the judge accepts"
+            f" {shares[0]:.1%} against {shares[1]:.1%} of {num_judged} images"
+        )
+        name, goal = "drawing, scoring, storing, against the published loop", bench.goals["full_stack"]
+        sides = Side(ours, len(draws)), Side(loop, PLAIN_IMAGES)
+        return bench.compare(name, *sides, note, goal, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
+
+
+def filtering(bench: Bench, labels: Sequence[str], goal: float) -> Comparison:
+    """Scores and decisions from images in memory, against the texts encoded again for each image."""
+    params, size = bench.params, len(bench.texts)
+    clip, template = params.clip.discriminator.load(bench.device), params.clip.prompt_template
+    space = LabelSpace.model_validate({"name": "bench", "labels": [{"name": n, "seen": False} for n in labels]})
+    rule = load_plugin("filters", params.filter_images.name).build(params.filter_images.config, space)
+    requested = [prompt.labels for prompt in bench_prompts(space, size)]
+    images = torch.rand(size, 3, bench.config.image_px, bench.config.image_px, device=bench.device)
+    texts = clip.encode_texts(labels, template)
+
+    @torch.no_grad()
+    def decide(part: slice, texts: Tensor) -> None:
+        rule.decide(clip.logits(images[part], texts).float().cpu(), requested[part])
+
+    def one_by_one() -> None:
+        for i in range(PLAIN_TURN):
+            decide(slice(i, i + 1), clip.encode_texts(labels, template))
+
+    name = f"filtering by {len(labels)} labels, against texts encoded for each image"
+    ours, plain = Side(lambda: decide(slice(size), texts), size), Side(one_by_one, PLAIN_TURN)
+    return bench.compare(name, ours, plain, f"batch {size} against 1", goal)
+
+
+def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Comparison:
+    """A training step on some labels, against one on all of them in the memory order of a plain tensor."""
+    config: Any = bench.params.train_classifier.config
+    size = config.batch_size
+    images = torch.randint(0, 256, (size, 3, bench.config.image_px, bench.config.image_px), dtype=torch.uint8)
+    targets = torch.randint(0, 2, (size, len(space.names)), dtype=torch.int8)
+    data = ImageSet(tuple(map(str, range(size))), images, targets)
+
+    def step(labels: int | None) -> tuple[DualPrompt, Side]:
+        settings = config.model_copy(update={"labels_per_step": labels, "num_context_tokens": CONTEXT_TOKENS})
+        model = on_clip(settings, space, config.backbone.load(bench.device))
+        optimizers = model.optimizers()
+        return model, Side(lambda: next(train_epochs(model, data, optimizers, settings, 0)), size)
+
+    _, ours = step(labels_per_step)
+    model, plain = step(None)
+    model.visual.to(memory_format=torch.contiguous_format)
+    note = f"{labels_per_step} of {len(space.names)} labels a step against all, batch {size}"
+    return bench.compare("training on many labels, against all in every step", ours, plain, note, goal=5)
+
+
+def prompts(bench: Bench) -> Comparison:
+    """Replies of the LLM in batches, against one by one."""
+    block = bench.params.write_prompts
+    llm = load_plugin("llms", block.llm.name).build(block.llm.config, bench.device)
+    pairs = bench.label_space.pairs()
+    dialogues = [dialogue(pairs[i % len(pairs)], block.min_words) for i in range(llm.batch_size)]
+    seeds = [sample_seed(bench.params.seed, "bench", i) for i in range(len(dialogues))]
+
+    def one_by_one() -> None:
+        for i in range(PLAIN_TURN):
+            llm.reply(dialogues[i : i + 1], seeds[i : i + 1])
+
+    ours = Side(lambda: llm.reply(dialogues, seeds), len(dialogues))
+    plain, note = Side(one_by_one, PLAIN_TURN), f"batch {len(dialogues)} against 1, {block.llm.config.quantization}"
+    return bench.compare("writing prompts, against one by one", ours, plain, note, bench.goals["prompts"])
+
+
+def metrics(bench: Bench) -> Comparison:
+    """Average precision of every label, against scikit-learn."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(SCORES, generator=generator)
+    targets = (torch.rand(SCORES, generator=generator) < 0.05).to(torch.int8)
+
+    def by_scikit_learn() -> np.ndarray:
+        columns = zip(targets.T.numpy(), scores.T.numpy(), strict=True)
+        return np.array([average_precision_score(target, of_label) for target, of_label in columns])
+
+    difference = float(np.abs(average_precisions(scores, targets).numpy() - by_scikit_learn()).max())
+    note = f"{SCORES[0]:,} images, {SCORES[1]} labels; largest difference {difference:.0e}"
+    ours, plain = Side(lambda: average_precisions(scores, targets)), Side(by_scikit_learn)
+    name = "average precision, against scikit-learn"
+    return bench.compare(name, ours, plain, note, goal=10, equal=difference <= SAME_PRECISION)
+
+
+def _published_image(pipeline: Any, config: Any, text: str, seed: int) -> Image.Image:
+    drawn = pipeline(
+        text,
+        height=config.image_px,
+        width=config.image_px,
+        num_inference_steps=PUBLISHED_STEPS,
+        guidance_scale=config.guidance_scale,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    image: Image.Image = drawn.images[0]
+    return image
+
+
+def _judged(generator: StableDiffusion, judge: Scorer, bench: Bench, num_images: int, num_steps: int) -> float:
+    """Share of images in which the judge recognises all that was asked for."""
+    asked: list[Prompt] = bench_prompts(bench.label_space, num_images)
+    batches = Batches(len(bench.texts), "drawing", REMEDY)
+    images = torch.cat(list(draw(generator, asked, bench.params.seed, num_steps, batches, "bench")))
+    return acceptance(judge, images, asked)

@@ -1,0 +1,138 @@
+"""What scheduling and scoring take as labels and images become many: `python benchmarks/scaling.py`, a few minutes.
+
+generate_images' own planner, scorer and shards, with a generator that hands out blank images at once. Each size runs in
+a process of its own. Prompts are capped at the number of images (write_prompts.max_prompts), as pairs outnumber them.
+The plot goes to docs/pictures/scaling.png, the figures to reports/scaling.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.generation import Studio, generate_shards
+from tailorset.params import Params, load_params
+from tailorset.prompts import Recipe, write_prompts
+from tailorset.quota import QuotaPlanner
+from tailorset.records import LabelSpace
+from tailorset.shard_store import ShardStore
+from tailorset.stage import resolve_device
+
+LABELS = (6, 20, 81, 300, 1006)
+IMAGES_PER_LABEL = (10, 20)
+PICTURE = Path("docs/pictures/scaling.png")
+
+
+@dataclass(frozen=True)
+class Size:
+    """One run. seconds: of scheduling, scoring and storing; peak_bytes: of the process, beyond what its models take."""
+
+    labels: int
+    images_per_label: int
+    images: int
+    prompt_seconds: float
+    seconds: float
+    peak_bytes: int
+
+
+class Blank:
+    """A generator that draws nothing."""
+
+    def __init__(self, image_px: int) -> None:
+        self.image = torch.full((1, 3, image_px, image_px), 0.5)
+
+    def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> Tensor:
+        return self.image.expand(len(prompts), -1, -1, -1)
+
+
+def measure(num_labels: int, images_per_label: int) -> Size:
+    """Write prompts from the template and fill the quotas of so many unseen labels; every image is kept."""
+    torch.set_num_threads(1)
+    params = load_params()
+    labels = [{"name": f"thing {number}", "seen": False} for number in range(num_labels)]
+    space = LabelSpace.model_validate({"name": "scaling", "labels": labels})
+    num_images = num_labels * images_per_label
+    studio = blank_studio(params, space)
+    before = peak_memory()
+    start = time.perf_counter()
+    recipe = Recipe(1, 10, 0, 1, params.seed, max_prompts=num_images)
+    prompts = next(write_prompts(lambda dialogues, seeds: [], space, recipe)).prompts
+    prompt_seconds = time.perf_counter() - start
+    start, drawn = time.perf_counter(), 0
+    with TemporaryDirectory() as folder:
+        store = ShardStore(Path(folder))
+        planner = QuotaPlanner(space.unseen, prompts, images_per_label, num_images)
+        shards = generate_shards(studio, planner, 0.0, params.generate_images.shard_size, keep=store.keep)
+        drawn = sum(len(shard.rows) for shard in shards)
+    seconds = time.perf_counter() - start
+    return Size(num_labels, images_per_label, drawn, prompt_seconds, seconds, peak_memory() - before)
+
+
+def blank_studio(params: Params, space: LabelSpace) -> Studio:
+    device, block = resolve_device(params.device), params.generate_images
+    clips = [clip.load(device) for clip in (params.clip.discriminator, params.clip.judge)]
+    generator = Blank(params.generator.config.image_px)
+    return Studio(generator, *clips, space.unseen, params.clip.prompt_template, params.seed, 1, block.batch_size)
+
+
+def peak_memory() -> int:
+    """Bytes of this process at its largest."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def plot(sizes: Sequence[Size], path: Path) -> None:
+    """Time and memory over labels, a line for each number of images a label."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = {
+        "milliseconds an image": lambda size: 1e3 * size.seconds / size.images,
+        "seconds in all": lambda size: size.seconds,
+        "MiB beside the models": lambda size: size.peak_bytes / 2**20,
+    }
+    for axis, (title, value) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for per_label in sorted({size.images_per_label for size in sizes}):
+            own = [size for size in sizes if size.images_per_label == per_label]
+            axis.plot([size.labels for size in own], [value(size) for size in own], "o-", label=f"{per_label} a label")
+        axis.set(xlabel="labels", title=title, xscale="log", ylim=(0, None))
+        axis.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labels", type=int, nargs="+", default=LABELS)
+    parser.add_argument("--images-per-label", type=int, nargs="+", default=IMAGES_PER_LABEL)
+    parser.add_argument("--output", type=Path, default=Path("reports/scaling.json"))
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    options = parser.parse_args(arguments)
+    cases = [(labels, per_label) for per_label in options.images_per_label for labels in options.labels]
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+        running = [pool.submit(measure, *case) for case in cases]
+        sizes = [future.result() for future in tqdm(running, unit="size")]
+    print(f"{'labels':>8}{'images':>8}{'prompts':>10}{'the rest':>10}{'an image':>10}{'memory':>10}")
+    for size in sizes:
+        print(
+            f"{size.labels:>8}{size.images:>8}{size.prompt_seconds:>8.1f} s{size.seconds:>8.1f} s"
+            f"{1e3 * size.seconds / size.images:>7.1f} ms{size.peak_bytes / 2**20:>6.0f} MiB"
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps([asdict(size) for size in sizes], indent=2) + "\n", encoding="utf-8")
+    plot(sizes, options.picture)
+
+
+if __name__ == "__main__":
+    main()
