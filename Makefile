@@ -34,7 +34,7 @@ lint: setup  ## ruff, mypy, import boundaries, duplicate code
 	@lint-imports --no-logo
 	@pytest -q --no-header tests/test_duplicate_code.py
 
-bench: setup  ## throughput against the stock pipelines
+bench: setup  ## every stage against the plain way to do the same
 	python benchmarks/bench.py
 
 soak: setup  ## does `tailorset serve` hold: mutated requests, overload, a moving alias, planted code (ten minutes)

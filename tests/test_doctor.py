@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from tailorset import cli, doctor, integrity
 from tailorset.doctor import Finding
 from tailorset.hub import NamedModel
+from tailorset.params import load_params
 from tests.test_hub import cached_repository
 
 
@@ -23,7 +25,7 @@ def examine() -> tuple[int, str]:
     return answer.exit_code, answer.output
 
 
-def edit(**blocks: dict[str, object]) -> None:
+def edit(**blocks: object) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     for name, values in blocks.items():
         params[name] = params[name] | values if isinstance(values, dict) else values
@@ -93,14 +95,29 @@ def test_faults_of_settings_labels_and_data_are_errors(project: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.usefixtures("weights")
 def test_a_device_that_is_not_there_is_an_error_and_an_unsuitable_dtype_a_warning() -> None:
-    edit(device="cuda")  # type: ignore[arg-type]
+    edit(device="cuda")
     code, output = examine()
     assert code == 1
     assert "torch sees no GPU" in output
-    edit(device="auto", generator={"dtype": "bfloat16"})  # type: ignore[arg-type]
+    edit(device="auto", generator={"dtype": "bfloat16"})
     code, output = examine()
     assert code == 0
     assert "half precision is slower" in output
+
+
+@pytest.mark.usefixtures("project")
+def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    properties = SimpleNamespace(name="a GPU", total_memory=80 << 30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda index: properties)
+    edit(num_processes=2)
+    assert [finding.status for finding in doctor.device(load_params())] == ["ok"]
+    edit(num_processes=3)
+    *_, found = doctor.device(load_params())
+    assert (found.status, found.text, found.remedy) == (
+        "error", "num_processes is 3", "choose 1 to 2, the GPUs there are",
+    )  # fmt: skip
 
 
 def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +138,7 @@ def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pyte
     (repository / "blobs" / hashlib.sha256(b"other").hexdigest()).write_bytes(content)
     found = doctor.hub_weights("generator", latest)
     assert (found.status, "is damaged" in found.text) == ("error", True)
+    assert doctor.hub_weights("generator", latest, whole=False).status == "ok"  # `tailorset check` reads no weights
 
 
 def test_scarce_memory_and_disk_are_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -120,11 +120,11 @@ def doctor() -> None:
 
 @app.command()
 def check() -> None:
-    """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing."""
-    from tailorset.doctor import data_paths, weights
+    """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
+    from tailorset.doctor import data_paths, device, weights
 
     params, _ = _settings()
-    for finding in (*data_paths(params.prepare_dataset.config), *weights(params)):
+    for finding in (*device(params), *data_paths(params.prepare_dataset.config), *weights(params, whole=False)):
         if finding.status == "error":
             _stop(f"{finding.text}: {finding.remedy}")
     if has_changed(Path.cwd(), params.prepare_dataset.config):
