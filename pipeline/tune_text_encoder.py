@@ -27,7 +27,6 @@ from tailorset.scorer import Scorer, acceptance
 from tailorset.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.text_encoder import (
-    IMAGES_PER_LOOK,
     IMAGES_PER_PROMPT,
     REMEDY,
     Tuner,
@@ -106,7 +105,7 @@ def tune(
     held_out: list[Prompt],
     batches: Batches,
 ) -> Progress:
-    """Updates from the last checkpoint on until patience ends; leaves the adapter that held-out prompts liked best."""
+    """Updates from the last checkpoint on until patience ends; leaves the adapter of the lowest held-out loss."""
     block = stage.params.tune_text_encoder
     tuner = new_tuner(generator, scorers["discriminator"], prompts, block, stage.label_space, stage.params.seed)
     progress = restore(stage.work_dir, tuner)
@@ -141,21 +140,21 @@ def evaluate(
     batches: Batches,
     progress: Progress,
 ) -> None:
-    """Some images of each held-out prompt, none of those of the final measurement, by both CLIPs."""
-    prompts, steps = prompts * IMAGES_PER_LOOK, stage.params.generate_images.num_inference_steps
+    """Images of each held-out prompt, none of those of the final measurement, by both CLIPs."""
+    prompts, steps = prompts * IMAGES_PER_PROMPT, stage.params.generate_images.num_inference_steps
     own, weight = processes.share(len(prompts))
     images = torch.cat(list(draw(tuner.generator, prompts[own], stage.params.seed, steps, batches, "early stop")))
 
-    def accepted_by(scorer: Scorer) -> float:
-        share = weight * len(images) / len(prompts)
-        accepted = processes.total(share * acceptance(scorer, images, prompts[own]), stage.device)
-        return round(accepted, 9)  # equal shares stay equal, however they were added up
+    def mean(own_mean: float) -> float:
+        """Over the images of all processes; equal ones stay equal, however they were added up."""
+        return round(processes.total(weight * len(images) / len(prompts) * own_mean, stage.device), 9)
 
-    accepted = {role: accepted_by(scorer) for role, scorer in scorers.items()}
-    progress.evaluations.append(latest := Evaluation(len(progress.updates), **accepted))
+    loss = mean(tuner.held_out_loss(images, prompts[own]))
+    accepted = {role: mean(acceptance(scorer, images, prompts[own])) for role, scorer in scorers.items()}
+    progress.evaluations.append(latest := Evaluation(len(progress.updates), loss, **accepted))
     if best(progress.evaluations) is latest and stage.is_main:
         save_checkpoint(stage.work_dir / BEST, latest.update, adapter=tuner.adapter)
-    gauge = {"tune/reward_hacking": reward_hacking(progress.evaluations[0], latest)}
+    gauge = {"tune/held_out/loss": loss, "tune/reward_hacking": reward_hacking(progress.evaluations[0], latest)}
     stage.log_metrics({f"tune/held_out/{role}": share for role, share in accepted.items()} | gauge, step=latest.update)
 
 
@@ -197,7 +196,7 @@ def report(stage: Stage, scorers: dict[str, Scorer], progress: Progress, held_ou
         | {"tune/updates": num_updates, "tune/kept_update": kept, "tune/skipped_updates": skipped}
         | {
             "tune/reward_hacking": reward_hacking(
-                Evaluation(0, **accepted["before"]), Evaluation(kept, **accepted["after"])
+                *(Evaluation(update, 0.0, **accepted[when]) for update, when in ((0, "before"), (kept, "after")))
             )
         }
     )

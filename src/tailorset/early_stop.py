@@ -7,16 +7,21 @@ from typing import NamedTuple
 
 
 class Evaluation(NamedTuple):
-    """Share of held-out images that each CLIP accepts after `update` updates; 0 is the untuned text encoder."""
+    """Held-out images after `update` updates; 0 is the untuned text encoder.
+
+    loss: what tuning minimises; discriminator, judge: the share that each CLIP accepts.
+    """
 
     update: int
+    loss: float
     discriminator: float
     judge: float
 
 
 def best(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """The one the discriminator likes best, the earliest of equals: the judge only measures."""
-    return max(evaluations, key=lambda evaluation: evaluation.discriminator)
+    """The one of the lowest loss, the earliest of equals. Shares of accepted images are too coarse, and the judge
+    only measures."""
+    return min(evaluations, key=lambda evaluation: evaluation.loss)
 
 
 def is_over(evaluations: Sequence[Evaluation], patience: int) -> bool:

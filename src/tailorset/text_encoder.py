@@ -27,8 +27,7 @@ from tailorset.seeding import numpy_rng, sample_seed
 MAX_SKIPPED_IN_A_ROW = 10
 MAX_ZERO_IN_A_ROW = 20
 NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
-IMAGES_PER_PROMPT = 4  # of a held-out prompt before and after tuning, each with its own seed
-IMAGES_PER_LOOK = 2  # of a held-out prompt when early stop looks
+IMAGES_PER_PROMPT = 4  # of a held-out prompt before tuning, after it, and whenever early stop looks; each has its seed
 REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 
 
@@ -125,6 +124,15 @@ class Tuner:
             yield done[-1]
             _check_gradients(done)
 
+    @torch.no_grad()
+    def held_out_loss(self, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
+        """The mean loss of finished images (N, 3, H, W) of other prompts than those it tunes on."""
+        batches = Batches(batch_size, "scoring", REMEDY)
+        parts = batches.over(
+            len(prompts), lambda part: self._assess(images[part], prompts[part])[0] * len(prompts[part]) / len(prompts)
+        )
+        return float(torch.stack([part for _, part in parts]).sum())
+
     def _update(self, update: int, norms: deque[float]) -> Update:
         loss, acceptance, *gradient = self._means(update).split([1, 1, *(weight.numel() for weight in self.adapter)])
         for weight, values in zip(self.adapter, gradient, strict=True):
@@ -158,12 +166,17 @@ class Tuner:
         texts, steps = [prompt.text for prompt in prompts], settings.num_inference_steps
         with_gradient = min(settings.backprop_steps, stop_after or steps)
         images = self.generator.sample(texts, seeds, steps, with_gradient, stop_after)
-        probabilities = self.discriminator.probabilities(images, prompts)
-        targets = self.discriminator.requested(prompts)
-        loss = asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
+        loss, weakest = self._assess(images, prompts)
         gradient = torch.autograd.grad(loss, list(self.adapter))
-        accepted = (weakest_requested(probabilities.detach(), targets) > ACCEPTED_ABOVE).float().mean()
+        accepted = (weakest > ACCEPTED_ABOVE).float().mean()
         return share * torch.cat([loss.detach().view(1), accepted.view(1), *(part.flatten() for part in gradient)])
+
+    def _assess(self, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
+        """The mean loss of images (B, 3, H, W), and (B,) the lowest probability of a requested label."""
+        settings, targets = self.settings, self.discriminator.requested(prompts)
+        probabilities = self.discriminator.probabilities(images, prompts)
+        loss = asymmetric_loss(probabilities, targets, settings.gamma_neg, settings.gamma_pos, settings.clip)
+        return loss, weakest_requested(probabilities.detach(), targets)
 
     def _rescale(self, norm: float, unit: float) -> None:
         """Gradients in units of the usual norm, clipped there.

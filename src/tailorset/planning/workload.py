@@ -12,7 +12,7 @@ from tailorset.prompts import Recipe, num_prompts, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
-from tailorset.text_encoder import IMAGES_PER_LOOK, IMAGES_PER_PROMPT
+from tailorset.text_encoder import IMAGES_PER_PROMPT
 
 BACKWARD = 2.0  # a step with gradient takes its forward pass and about two more
 
@@ -122,7 +122,7 @@ def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
     block = params.tune_text_encoder
     looks = 1 + math.ceil(block.num_updates / block.evaluate_every) if block.num_updates else 0
     held_out = min(block.held_out_prompts, _num_prompts(params, label_space))
-    images = held_out * (looks * IMAGES_PER_LOOK + 2 * IMAGES_PER_PROMPT)
+    images = (looks + 2) * IMAGES_PER_PROMPT * held_out
     if block.num_updates:
         yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * tuning_passes(block))
     yield Work("tune_text_encoder", "sampling step", images * params.generate_images.num_inference_steps)
