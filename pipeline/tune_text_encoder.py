@@ -141,16 +141,17 @@ def evaluate(
     progress: Progress,
 ) -> None:
     """Images of each held-out prompt, none of those of the final measurement, by both CLIPs."""
-    prompts, steps = prompts * IMAGES_PER_PROMPT, stage.params.generate_images.num_inference_steps
     own, weight = processes.share(len(prompts))
-    images = torch.cat(list(draw(tuner.generator, prompts[own], stage.params.seed, steps, batches, "early stop")))
+    shown, steps = prompts[own] * IMAGES_PER_PROMPT, stage.params.generate_images.num_inference_steps
+    weight *= len(shown) / (len(prompts) * IMAGES_PER_PROMPT)
+    images = torch.cat(list(draw(tuner.generator, shown, stage.params.seed, steps, batches, "early stop")))
 
     def mean(own_mean: float) -> float:
         """Over the images of all processes; equal ones stay equal, however they were added up."""
-        return round(processes.total(weight * len(images) / len(prompts) * own_mean, stage.device), 9)
+        return round(processes.total(weight * own_mean, stage.device), 5)
 
-    loss = mean(tuner.held_out_loss(images, prompts[own]))
-    accepted = {role: mean(acceptance(scorer, images, prompts[own])) for role, scorer in scorers.items()}
+    loss = mean(tuner.held_out_loss(images, shown))
+    accepted = {role: mean(acceptance(scorer, images, shown)) for role, scorer in scorers.items()}
     progress.evaluations.append(latest := Evaluation(len(progress.updates), loss, **accepted))
     if best(progress.evaluations) is latest and stage.is_main:
         save_checkpoint(stage.work_dir / BEST, latest.update, adapter=tuner.adapter)

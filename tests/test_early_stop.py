@@ -6,24 +6,24 @@ import pytest
 
 from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 
-RISE_AND_FALL = [
-    Evaluation(0, 0.40, 0.50), Evaluation(10, 0.45, 0.52), Evaluation(20, 0.60, 0.55), Evaluation(30, 0.60, 0.40),
-    Evaluation(40, 0.55, 0.45),
+FALL_AND_RISE = [
+    Evaluation(0, 3.0, 0.40, 0.50), Evaluation(10, 2.8, 0.65, 0.52), Evaluation(20, 2.5, 0.60, 0.55),
+    Evaluation(30, 2.5, 0.60, 0.40), Evaluation(40, 2.6, 0.55, 0.45),
 ]  # fmt: skip
 
 
-def test_the_best_is_the_discriminators_and_the_earliest_of_equals() -> None:
-    assert best(RISE_AND_FALL) == RISE_AND_FALL[2]
-    assert best(RISE_AND_FALL[:1]).update == 0
+def test_the_best_has_the_lowest_loss_and_is_the_earliest_of_equals() -> None:
+    assert best(FALL_AND_RISE) == FALL_AND_RISE[2]
+    assert best(FALL_AND_RISE[:1]).update == 0
 
 
 @pytest.mark.parametrize(("patience", "num_evaluations"), [(1, 4), (2, 5)])
 def test_tuning_is_over_when_patience_is_used_up_and_not_before(patience: int, num_evaluations: int) -> None:
-    ends = [is_over(RISE_AND_FALL[:count], patience) for count in range(len(RISE_AND_FALL) + 1)]
+    ends = [is_over(FALL_AND_RISE[:count], patience) for count in range(len(FALL_AND_RISE) + 1)]
     assert ends.index(True) == num_evaluations
 
 
 def test_the_gauge_is_the_gain_only_the_discriminator_sees() -> None:
-    assert reward_hacking(RISE_AND_FALL[0], RISE_AND_FALL[2]) == pytest.approx(0.20 - 0.05)
-    assert reward_hacking(RISE_AND_FALL[0], RISE_AND_FALL[3]) == pytest.approx(0.20 + 0.10)  # the judge is worse off
-    assert reward_hacking(RISE_AND_FALL[0], RISE_AND_FALL[0]) == 0
+    assert reward_hacking(FALL_AND_RISE[0], FALL_AND_RISE[2]) == pytest.approx(0.20 - 0.05)
+    assert reward_hacking(FALL_AND_RISE[0], FALL_AND_RISE[3]) == pytest.approx(0.20 + 0.10)  # the judge is worse off
+    assert reward_hacking(FALL_AND_RISE[0], FALL_AND_RISE[0]) == 0

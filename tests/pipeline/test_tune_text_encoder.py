@@ -93,7 +93,7 @@ def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
     products = [LORA / "tuning.json", REPORT / "metrics.json"]
     products += [REPORT / "plots" / name for name in ("curve.csv", "reward_hacking.csv")]
     if json.loads((LORA / "tuning.json").read_text())["num_updates"] == 0:
-        products.pop(0)  # held-out prompts liked the untuned text encoder best: there is no adapter
+        products.pop(0)  # the untuned text encoder has the lowest loss: there is no adapter
     resumed = [path.read_bytes() for path in products]
     assert not list(Path(".work/tune_text_encoder").iterdir())
     for folder in ("models", "reports"):
@@ -120,14 +120,14 @@ def test_two_processes_make_the_same_updates(tuning_project: Path) -> None:
 
 
 def test_the_best_adapter_survives_an_interruption(tuning_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, interrupt_at = iter(range(1000)), {9}  # in the evaluation after update 12
+    calls, interrupt_at = iter(range(1000)), {4}  # in the evaluation after update 12
 
-    def brightness(scorer: Any, images: torch.Tensor, prompts: Any) -> float:
+    def darkness(tuner: Any, images: torch.Tensor, prompts: Any) -> float:
         if next(calls) in interrupt_at:
             raise KeyboardInterrupt
-        return float(images.mean())
+        return -1000 * float(images.mean())
 
-    monkeypatch.setattr("tailorset.scorer.acceptance", brightness)
+    monkeypatch.setattr("tailorset.text_encoder.Tuner.held_out_loss", darkness)
     change_params(learning_rate=0.05, stop_after=None, compare_with="unseen")  # so tuned images are brighter
     with pytest.raises(KeyboardInterrupt):
         run_stage_script()
@@ -163,26 +163,28 @@ def test_the_products_of_the_stage(tuning_project: Path) -> None:
     assert json.loads((LORA / "tuning.json").read_text()) == {"num_updates": metrics["tune/kept_update"]}
 
 
-def stub_acceptance(monkeypatch: pytest.MonkeyPatch, shares: list[float]) -> None:
-    """Let the evaluations of the discriminator and then the judge, in turn, find these shares."""
-    remaining = iter(shares)
-    monkeypatch.setattr("tailorset.scorer.acceptance", lambda *_: next(remaining, 0.5))
+def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
+    """Let the evaluations find these losses, one after the other."""
+    remaining = iter(losses)
+    monkeypatch.setattr("tailorset.text_encoder.Tuner.held_out_loss", lambda *_: next(remaining))
 
 
 def test_the_best_adapter_is_kept_and_tuning_ends_when_patience_does(
     tuning_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shares = [0.2, 0.1, 0.3, 0.1, 0.9, 0.1, 0.5, 0.9, 0.6, 0.9]  # updates 0, 1, 2 (best), 3, 4
     change_params(evaluate_every=1, patience=2)
-    stub_acceptance(monkeypatch, shares)
+    stub_losses(monkeypatch, [3.0, 2.0, 1.0, 1.0, 2.0])  # updates 0, 1, 2 (best), 3, 4
+    shares = iter([0.2, 0.1, 0.3, 0.1, 0.9, 0.1, 0.5, 0.9, 0.6, 0.9])  # the discriminator's, the judge's, in turn
+    monkeypatch.setattr("tailorset.scorer.acceptance", lambda *_: next(shares, 0.5))
     run_stage_script()
     assert json.loads((LORA / "tuning.json").read_text()) == {"num_updates": 2}
     table = pd.read_csv(REPORT / "plots" / "reward_hacking.csv")
     assert list(table["update"]) == [0, 1, 2, 3, 4]
+    assert list(table["loss"]) == [3.0, 2.0, 1.0, 1.0, 2.0]
     assert list(table["reward_hacking"]) == pytest.approx([0, 0.1, 0.7, 0.3 - 0.8, 0.4 - 0.8])
     kept = load_file(LORA / "pytorch_lora_weights.safetensors")
     change_params(num_updates=2, evaluate_every=2)
-    stub_acceptance(monkeypatch, [0.2, 0.1, 0.9, 0.1])
+    stub_losses(monkeypatch, [2.0, 1.0])
     run_stage_script()
     again = load_file(LORA / "pytorch_lora_weights.safetensors")
     assert all(torch.equal(kept[name], again[name]) for name in kept)
@@ -190,7 +192,7 @@ def test_the_best_adapter_is_kept_and_tuning_ends_when_patience_does(
 
 def test_an_adapter_that_never_helps_is_not_kept(tuning_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change_params(evaluate_every=1, patience=2)
-    stub_acceptance(monkeypatch, [0.9] * 2 + [0.1] * 4)
+    stub_losses(monkeypatch, [1.0, 2.0, 2.0])
     run_stage_script()
     assert {path.name for path in LORA.iterdir()} == {"tuning.json", "SHA256SUMS"}
     metrics = json.loads((REPORT / "metrics.json").read_text())
@@ -199,7 +201,7 @@ def test_an_adapter_that_never_helps_is_not_kept(tuning_project: Path, monkeypat
 
 def test_the_adapter_is_finite(tuning_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     change_params(num_updates=2)
-    stub_acceptance(monkeypatch, [0.1, 0.1, 0.9, 0.1])
+    stub_losses(monkeypatch, [2.0, 1.0])
     run_stage_script()
     assert all(tensor.isfinite().all() for tensor in load_file(LORA / "pytorch_lora_weights.safetensors").values())
 

@@ -79,7 +79,7 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     assert work["prepare_dataset", "photograph"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
     assert work["tune_text_encoder", "tuning step"] == 80 * 32 * (4 + 2)
-    assert work["tune_text_encoder", "sampling step"] == (5 * 2 + 2 * 4) * 42 * 10  # five looks, before, after
+    assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # three looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
     assert work["train_classifier", "training image"] == pytest.approx(5 * 0.9 * (4000 + 2 * 500))
     assert work["evaluate", "image read"] == 3000
@@ -107,7 +107,7 @@ def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> No
     assert found["train_classifier.num_epochs"][:2] == (5, 2)
     assert found["train_classifier.num_epochs"][2] == pytest.approx(0.6 * plan.stage("train_classifier").seconds)
     assert found["generate_images.num_inference_steps"][2] == pytest.approx(
-        (plan.drawing.drawn + 18 * 42) * 5 * 0.01  # held-out images of tuning too
+        (plan.drawing.drawn + 20 * 42) * 5 * 0.01  # held-out images of tuning too
     )
     assert "tune_text_encoder.backprop_steps" not in found  # is 1
     savings = [saved for *_, saved in plan.cheaper()]
