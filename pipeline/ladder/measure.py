@@ -22,7 +22,7 @@ from tqdm import tqdm
 from workspace import STAGES, Workspace, working_in
 
 from tailorset.image_set import load_image_set, synthetic_rows
-from tailorset.params import flatten, load_params
+from tailorset.params import flatten, load_params, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.stage import FILTERED, SYNTHETIC, all_metrics, project_root, write_json
 from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
@@ -57,7 +57,8 @@ def run_point(root: Path, oracle: Path | None, point: Point) -> str:
     """All stages of a point up to evaluation, then what the report needs; returns what went wrong, if anything did."""
     (root / WORK / "locks").mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / WORK / "locks" / f"{point.run_name}.lock")  # a worker that outlived a killed ladder
-    version = hashlib.sha256(json.dumps(point.settings, sort_keys=True).encode()).hexdigest()[:12]
+    settings = [read_yaml(root / "params.yaml"), point.settings]  # MLflow takes other ones for another run
+    version = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     os.environ |= {"DVC_ROOT": str(root), "DVC_EXP_NAME": point.run_name, "DVC_EXP_BASELINE_REV": version}
     with lock, log_to(root / WORK / "logs" / f"{point.run_name}.log"):
         try:
