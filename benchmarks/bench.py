@@ -1,4 +1,4 @@
-"""How fast this project's loops are against the plain way to do the same: `make bench`, some 15 minutes on two cores.
+"""How fast this project's loops are against the plain way to do the same: `make bench`, some ten minutes on two cores.
 
 Both sides of a comparison run in this process, turn about, after a warm-up each; medians count. The models and
 settings are those of params.yaml. --write-docs writes the table of docs/performance.md.
@@ -78,7 +78,7 @@ class Bench:
         return {
             "generation": self.generation,
             "batched": self.batched_generation,
-            "full_stack": lambda: plain_ways.full_stack(self, self.num_judged),
+            "full_stack": lambda: plain_ways.full_stack(self),
             "tuning": self.tuning,
             "filter_17": lambda: plain_ways.filtering(self, LabelSpace.load(COCO).unseen, goal=10),
             "filter_81": lambda: plain_ways.filtering(self, LabelSpace.load(NUS_WIDE).unseen, goal=30),

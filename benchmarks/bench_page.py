@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-PAGE = Path("docs/performance.md")
-MARKS = re.compile(r"(<!-- bench -->\n).*?(<!-- /bench -->)", re.DOTALL)
+from performance_page import put, significant
 
 
 def table(figures: Mapping[str, Any]) -> str:
@@ -29,8 +26,7 @@ def table(figures: Mapping[str, Any]) -> str:
 
 def write_docs(figures: Mapping[str, Any]) -> None:
     """Put the table between the marks of docs/performance.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(MARKS.sub(lambda marks: f"{marks[1]}{table(figures)}\n{marks[2]}", text), encoding="utf-8")
+    put("bench", table(figures))
 
 
 def _row(row: Mapping[str, Any]) -> str:
@@ -38,12 +34,8 @@ def _row(row: Mapping[str, Any]) -> str:
     if row["goal"]:
         reached = row["equal"] and row["ratio"] >= row["goal"]
         goal = f"{row['goal']:g}: {'reached' if reached else '**missed**'}"
-    times = f"{_milliseconds(row['ours_s'])} | {_milliseconds(row['plain_s'])} | {row['ratio']:.1f}"
+    times = f"{significant(row['ours_s'] * 1e3)} ms | {significant(row['plain_s'] * 1e3)} ms | {row['ratio']:.1f}"
     return f"| {row['name']} | {times} | {goal} | {row['note']} |"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
 
 
 def _utilisation(use: Mapping[str, Any]) -> list[str]:

@@ -43,7 +43,7 @@ SCORES = (40_000, 81)
 SAME_PRECISION = 1e-6
 
 
-def full_stack(bench: Bench, num_judged: int) -> Comparison:
+def full_stack(bench: Bench) -> Comparison:
     """Draw, score and store as generate_images does, against the published loop.
 
     That is one prompt at a time, 50 Euler steps, float32 weights (on a GPU with autocast), a PNG written and read back,
@@ -75,12 +75,12 @@ def full_stack(bench: Bench, num_judged: int) -> Comparison:
 
         scorer = Scorer(judge, bench.unseen, template)
         shares = [
-            _judged(generator, scorer, bench, num_judged, steps)
+            _judged(generator, scorer, bench, steps)
             for generator, steps in ((bench.generator, bench.num_steps), (build(published, device), PUBLISHED_STEPS))
         ]
         note = (
             f"batch {len(draws)} and {bench.num_steps} steps against 1 and {PUBLISHED_STEPS}; the judge accepts"
-            f" {shares[0]:.1%} against {shares[1]:.1%} of {num_judged} images"
+            f" {shares[0]:.1%} against {shares[1]:.1%} of {bench.num_judged} images"
         )
         name, goal = "drawing, scoring, storing, against the published loop", bench.goals["full_stack"]
         sides = Side(ours, len(draws)), Side(loop, PLAIN_IMAGES)
@@ -178,9 +178,9 @@ def _published_image(pipeline: Any, config: Any, text: str, seed: int) -> Image.
     return image
 
 
-def _judged(generator: StableDiffusion, judge: Scorer, bench: Bench, num_images: int, num_steps: int) -> float:
+def _judged(generator: StableDiffusion, judge: Scorer, bench: Bench, num_steps: int) -> float:
     """Share of images in which the judge recognises all that was asked for."""
-    asked: list[Prompt] = bench_prompts(bench.label_space, num_images)
+    asked: list[Prompt] = bench_prompts(bench.label_space, bench.num_judged)
     batches = Batches(len(bench.texts), "drawing", REMEDY)
     images = torch.cat(list(draw(generator, asked, bench.params.seed, num_steps, batches, "bench")))
     return acceptance(judge, images, asked)

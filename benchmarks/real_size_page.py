@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-PAGE = Path("docs/performance.md")
-TABLES = re.compile(r"(<!-- real_size -->\n).*?(<!-- /real_size -->)", re.DOTALL)
+from performance_page import put, significant
+
 PARTS = {
     "generation": "drawing images",
     "tuning": "tuning the text encoder",
@@ -73,8 +71,7 @@ def shapes_block(shapes: Mapping[str, int]) -> str:
 
 def write_docs(figures: Figures) -> None:
     """Put the tables between the marks of docs/performance.md."""
-    text = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(TABLES.sub(lambda marks: f"{marks[1]}{page(figures)}\n{marks[2]}", text), encoding="utf-8")
+    put("real_size", page(figures))
 
 
 def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
@@ -90,11 +87,6 @@ def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
         significant(row["flops"] / 1e12), f"{row['mfu']:.0%} of {significant(row['roof'] / 1e12)} TFLOP/s",
         "; ".join(verdicts if judged else [goal.text for goal in goals]),
     ]  # fmt: skip
-
-
-def significant(value: float) -> str:
-    """Three digits, in plain notation: 15,000, 4.21, 0.0123."""
-    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{float(f'{value:.3g}'):.10g}"
 
 
 def _line(cells: tuple[str, ...] | list[str]) -> str:

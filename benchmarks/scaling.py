@@ -72,7 +72,7 @@ def measure(num_labels: int, images_per_label: int) -> Size:
     recipe = Recipe(1, 10, 0, 1, params.seed, max_prompts=num_images)
     prompts = next(write_prompts(lambda dialogues, seeds: [], space, recipe)).prompts
     prompt_seconds = time.perf_counter() - start
-    start, drawn = time.perf_counter(), 0
+    start = time.perf_counter()
     with TemporaryDirectory() as folder:
         store = ShardStore(Path(folder))
         planner = QuotaPlanner(space.unseen, prompts, images_per_label, num_images)
