@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
+from tailorset.clip import Clip
 from tailorset.generation import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.image_set import ImageSet
@@ -43,12 +45,38 @@ SCORES = (40_000, 81)
 SAME_PRECISION = 1e-6
 
 
-def full_stack(bench: Bench) -> Comparison:
-    """Draw, score and store as generate_images does, against the published loop.
+@dataclass(frozen=True)
+class PublishedLoop:
+    """Image by image as the published code draws and scores: float32 weights (on a GPU with autocast), a PNG written
+    and read back, the texts of the labels encoded again. config: the generator's, for size and guidance."""
 
-    That is one prompt at a time, 50 Euler steps, float32 weights (on a GPU with autocast), a PNG written and read back,
-    CLIP's texts encoded again for each image.
-    """
+    pipeline: Any
+    config: Any
+    clip: Clip
+    labels: Sequence[str]
+    template: str
+    folder: Path
+    num_steps: int
+
+    @torch.no_grad()
+    def draw(self, text: str, seed: int) -> None:
+        device, path = self.clip.device, self.folder / "published.png"
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            drawn = self.pipeline(
+                text,
+                height=self.config.image_px,
+                width=self.config.image_px,
+                num_inference_steps=self.num_steps,
+                guidance_scale=self.config.guidance_scale,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            drawn.images[0].save(path)
+            pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None].float() / 255
+            self.clip.logits(pixels, self.clip.encode_texts(self.labels, self.template))
+
+
+def full_stack(bench: Bench) -> Comparison:
+    """Draw, score and store as generate_images does, against the published loop of 50 Euler steps."""
     params, device = bench.params, bench.device
     clip, template = params.clip.discriminator.load(device), params.clip.prompt_template
     judge = params.clip.judge.load(device)
@@ -64,14 +92,11 @@ def full_stack(bench: Bench) -> Comparison:
             _, samples = studio.draw_shard("bench", draws, lambda num_images: None)
             write_shard(Path(folder) / "bench.tar", samples)
 
+        published_loop = PublishedLoop(pipeline, published, clip, bench.unseen, template, Path(folder), PUBLISHED_STEPS)
+
         def loop() -> None:
             for index in range(PLAIN_IMAGES):
-                path = Path(folder) / f"{index}.png"
-                with torch.autocast(device.type, enabled=device.type == "cuda"):
-                    _published_image(pipeline, published, bench.texts[index], bench.seeds[index]).save(path)
-                    pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None].float() / 255
-                    with torch.no_grad():
-                        clip.logits(pixels, clip.encode_texts(bench.unseen, template))
+                published_loop.draw(bench.texts[index], bench.seeds[index])
 
         scorer = Scorer(judge, bench.unseen, template)
         shares = [
@@ -163,19 +188,6 @@ def metrics(bench: Bench) -> Comparison:
     ours, plain = Side(lambda: average_precisions(scores, targets)), Side(by_scikit_learn)
     name = "average precision, against scikit-learn"
     return bench.compare(name, ours, plain, note, goal=10, equal=difference <= SAME_PRECISION)
-
-
-def _published_image(pipeline: Any, config: Any, text: str, seed: int) -> Image.Image:
-    drawn = pipeline(
-        text,
-        height=config.image_px,
-        width=config.image_px,
-        num_inference_steps=PUBLISHED_STEPS,
-        guidance_scale=config.guidance_scale,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    image: Image.Image = drawn.images[0]
-    return image
 
 
 def _judged(generator: StableDiffusion, judge: Scorer, bench: Bench, num_steps: int) -> float:

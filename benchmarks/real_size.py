@@ -27,8 +27,8 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.params import load_params
 from tailorset.stage import resolve_device
 
-PRESET = Path("presets/coco.yaml")
-CPU_GIB = {"generation": 12, "tuning": 20, "filter": 3, "classifier": 12, "llm": 10}  # free memory a part takes there
+PRESET, FAST = Path("presets/coco.yaml"), Path("presets/coco_fast.yaml")
+CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier": 12, "llm": 10}  # memory a part takes
 
 
 def measured(bench: Bench, part: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def measured(bench: Bench, part: str) -> dict[str, Any]:
     if bench.device.type == "cpu" and bench.models == Models() and free < CPU_GIB[part]:
         return {"reason": f"it takes {CPU_GIB[part]} GiB of memory, and {free:.0f} are free"}
     try:
-        row = getattr(bench, part)()
+        row = bench.parts[part]()
     except (torch.OutOfMemoryError, MemoryError) as error:
         return {"reason": f"out of memory: {str(error).splitlines()[0]}"}
     finally:
@@ -56,23 +56,27 @@ def main(arguments: Sequence[str] | None = None, models: Models | None = None) -
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", choices=["shapes", *CPU_GIB], default=["shapes", *CPU_GIB])
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--image-px", type=int, help="side of generated images (default 768)")
+    parser.add_argument("--image-px", type=int, help="side of generated images (default: the preset's)")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the preset's, 2 on a CPU)")
     parser.add_argument("--repetitions", type=int, default=1, help="timed runs of each part (default 1)")
     parser.add_argument("--output", type=Path, default=Path("reports/real_size.json"))
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md from the figures")
     options = parser.parse_args(arguments)
 
-    params, device = load_params(PRESET), resolve_device(options.device)
-    amounts = amounts_of(params, device, options.image_px, options.steps)
-    bench = Bench(params, models or Models(), amounts, device, options.repetitions)
+    device = resolve_device(options.device)
+
+    def bench(part: str) -> Bench:
+        params = load_params(FAST if part == "fast" else PRESET)
+        amounts = amounts_of(params, device, options.image_px, options.steps)
+        return Bench(params, models or Models(), amounts, device, options.repetitions)
+
     figures = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     for part in tqdm(options.parts, unit="part"):
         if part == "shapes":
             figures["shapes"] = {name: check_shapes(name) for name in PUBLISHED}
         else:
-            figures.setdefault(device.type, {})[part] = measured(bench, part)
+            figures.setdefault(device.type, {})[part] = measured(bench(part), part)
         options.output.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     print(page(figures))
     if options.write_docs:

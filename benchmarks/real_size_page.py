@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from performance_page import put, significant
+from real_stages import FULL_GRADIENT, ONE_BY_ONE, PUBLISHED_LOOP, STOCK, STOCK_BATCHED, TEXTS_AGAIN
 
 PARTS = {
     "generation": "drawing images",
+    "fast": "the same, fast preset",
     "tuning": "tuning the text encoder",
     "filter": "scoring and filtering",
     "classifier": "training the classifier",
@@ -22,31 +24,40 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound of one figure of a row, from below unless `at_most`."""
+    """A bound of one figure of a row, or of one of its `times`; from below unless `at_most`."""
 
     key: str
     bound: float
     text: str
     at_most: bool = False
 
-    def reached(self, row: Mapping[str, Any]) -> bool:
-        return bool(row[self.key] <= self.bound if self.at_most else row[self.key] >= self.bound)
+    def verdict(self, row: Mapping[str, Any]) -> str:
+        value = {**row, **row["times"]}.get(self.key)
+        if value is None:
+            return "not measured"
+        return "reached" if (value <= self.bound if self.at_most else value >= self.bound) else "**missed**"
 
 
 def at_most_gib(size: int) -> Goal:
     return Goal("peak_bytes", size * 2**30, f"<= {size} GiB", at_most=True)
 
 
+def at_least(bound: float, way: str) -> Goal:
+    return Goal(way, bound, f">= {bound:g} times {way}")
+
+
 GOALS = {
     "generation": (
         Goal("mfu", 0.4, "MFU >= 40 %"),
-        Goal("times_stock", 3, ">= 3 times the stock pipeline, one by one"),
+        at_least(3, STOCK),
+        at_least(1.3, STOCK_BATCHED),
         at_most_gib(8),
     ),
-    "tuning": (at_most_gib(16),),
-    "filter": (Goal("samples_per_s", 15_000, ">= 15,000 images/s"),),
+    "fast": (at_least(20, PUBLISHED_LOOP),),
+    "tuning": (at_least(4, FULL_GRADIENT), at_most_gib(16)),
+    "filter": (Goal("samples_per_s", 15_000, ">= 15,000 images/s"), at_least(10, TEXTS_AGAIN)),
     "classifier": (at_most_gib(8),),
-    "llm": (at_most_gib(6),),
+    "llm": (at_least(20, ONE_BY_ONE), at_most_gib(6)),
 }
 
 
@@ -80,8 +91,8 @@ def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
         reason = f": {row['reason']}" if row else ""
         return [PARTS[part], f"not measured{reason}", *[""] * 4, "; ".join(goal.text for goal in goals)]
     rate = f"{significant(row['samples_per_s'])} {row['sample']}s"
-    times = f", {row['times_stock']:.2g} times the stock pipeline" if row["times_stock"] else ""
-    verdicts = [f"{goal.text}: {'reached' if goal.reached(row) else '**missed**'}" for goal in goals]
+    times = "".join(f", {significant(ratio)} times {way}" for way, ratio in row["times"].items())
+    verdicts = [f"{goal.text}: {goal.verdict(row)}" for goal in goals]
     return [
         PARTS[part], row["what"], f"{row['peak_bytes'] / 2**30:.1f} GiB", rate + times,
         significant(row["flops"] / 1e12), f"{row['mfu']:.0%} of {significant(row['roof'] / 1e12)} TFLOP/s",

@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from plain_ways import PUBLISHED_STEPS, PublishedLoop
 from real_models import Models, random_clip, random_components, random_llm
 from stock import bench_prompts
-from timing import FOREVER, matmul_roofs, measured_roofs, peak_bytes, timed_call
+from timing import FOREVER, Side, interleaved, matmul_roofs, measured_roofs, peak_bytes, timed_call
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
+from tailorset.generation import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.image_set import ImageSet
+from tailorset.out_of_memory import enforce_budget
 from tailorset.painter import dialogue
 from tailorset.params import Params
 from tailorset.plugins import load_plugin
-from tailorset.records import LabelSpace
+from tailorset.quota import Draw
+from tailorset.records import LabelSpace, Prompt
 from tailorset.schedulers import build_scheduler
 from tailorset.scorer import Scorer
 from tailorset.seeding import sample_seed
+from tailorset.shards import write_shard
 from tailorset.text_encoder import new_tuner
+
+STOCK, STOCK_BATCHED = "the stock pipeline one by one", "it in batches"
+PUBLISHED_LOOP, FULL_GRADIENT = "the published loop", "full back-propagation"
+TEXTS_AGAIN, ONE_BY_ONE = "texts encoded for each image", "one by one"
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of each stage runs at a time."""
+    """How much of each stage runs at a time; tuning_gb: the memory that tuning must do with, 0 = no limit."""
 
     image_px: int
     steps: int
+    published_steps: int
     drawn: int
     tuning_steps: int
     tuned: int
+    fully_tuned: int
+    tuning_gb: int
     scored: int
     trained: int
     replies: int
@@ -47,7 +62,7 @@ class Amounts:
 @dataclass(frozen=True)
 class Row:
     """What a part took. flops: of a sample; mfu: share of `roof`, the best rate of matmuls and convolutions, FLOP/s;
-    times_stock: how many times faster than the stock pipeline, which draws one image at a time."""
+    times: how many times faster than other ways to do the same, a sample each."""
 
     what: str
     sample: str
@@ -56,7 +71,7 @@ class Row:
     flops: float
     mfu: float
     roof: float
-    times_stock: float | None = None
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 class Bench:
@@ -68,36 +83,59 @@ class Bench:
         self.params, self.models, self.amounts = params, models, amounts
         self.device, self.repetitions = device, repetitions
         self.label_space = LabelSpace.load(params.label_space)
-        chosen = {"image_px": amounts.image_px}
-        chosen |= {"dtype": "float32"} if device.type == "cpu" else {}  # half precision is slower there
+        chosen: dict[str, Any] = {"image_px": amounts.image_px}
+        if device.type == "cpu":  # where half precision is slower, and compiling takes longer than all that is measured
+            chosen |= {"dtype": "float32", "compile": False}
         self.generator_config: Any = params.generator.config.model_copy(update=chosen)
 
+    @property
+    def parts(self) -> Mapping[str, Callable[[], Row]]:
+        """What can be measured, by its name on the command line; `fast` draws with the settings of another preset."""
+        drawing = {"generation": self.generation, "fast": self.generation}
+        return drawing | {"tuning": self.tuning, "filter": self.filter, "classifier": self.classifier, "llm": self.llm}
+
     def generation(self) -> Row:
-        """StableDiffusion.sample, and the stock pipeline on the same parts, one prompt at a time."""
-        generator, count = self._generator(), self.amounts.drawn
-        texts = [prompt.text for prompt in bench_prompts(self.label_space, count)]
+        """StableDiffusion.sample, against the stock pipeline and, with scores and files, against the published loop."""
+        generator, count, steps = self._generator(), self.amounts.drawn, self.amounts.steps
+        prompts = bench_prompts(self.label_space, count)
+        texts = [prompt.text for prompt in prompts]
         seeds = [sample_seed(self.params.seed, "bench", i) for i in range(count)]
-        what = f"SD 2.1 shape, {self._drawing(self.amounts.steps)}, batch {count}"
-        work = lambda: generator.sample(texts, seeds, self.amounts.steps)  # noqa: E731
-        row = self._row(what, "image", count, work, self._parts(generator), self._unet_roof(generator))
-        stock = self._stock_pipeline(generator)
-        stock()
-        seconds = median(timed_call(stock, self.device) for _ in range(self.repetitions))
-        return replace(row, times_stock=seconds * row.samples_per_s)
+        what = f"SD 2.1 shape, {self._drawing(steps)}, batch {count}"
+        sample = Side(lambda: generator.sample(texts, seeds, steps), count)
+        row = self._row(what, "image", sample, self._parts(generator), self._unet_roof(generator))
+        times = self._times(
+            sample, {STOCK: self._stock(1), **({STOCK_BATCHED: self._stock(count)} if count > 1 else {})}
+        )
+        with TemporaryDirectory() as folder:
+            full_stack, published = self._full_stack(generator, prompts, Path(folder)), self._published(Path(folder))
+            return replace(row, times=times | self._times(full_stack, {PUBLISHED_LOOP: published}))
 
     def tuning(self) -> Row:
-        """An update of the text encoder's adapter."""
-        block, count, generator = self.params.tune_text_encoder, self.amounts.tuned, self._generator()
-        clip = random_clip(self.models.discriminator, self.device)
+        """An update of the text encoder's adapter, against the gradient through all steps; both checkpointed."""
+        block, count = self.params.tune_text_encoder, self.amounts.tuned
+        steps, k = self.amounts.tuning_steps, self.params.tune_text_encoder.backprop_steps
+        clip, budget = random_clip(self.models.discriminator, self.device), self.amounts.tuning_gb
         scorer = Scorer(clip, self.label_space.unseen, self.params.clip.prompt_template)
-        steps = self.amounts.tuning_steps
-        others = {"num_updates": FOREVER, "batch_size": count, "num_inference_steps": steps}
         prompts = bench_prompts(self.label_space, max(count, 16))
-        updates = new_tuner(generator, scorer, prompts, block, self.label_space, self.params.seed, **others).updates()
-        drawing = f"{self._drawing(steps)}, K = {block.backprop_steps}"
-        what = f"SD 2.1 shape and {self.models.discriminator}, {drawing}, batch {count}"
+
+        def update(generator: StableDiffusion, num_samples: int, backprop_steps: int) -> Side:
+            others = {
+                "num_updates": FOREVER, "batch_size": num_samples, "num_inference_steps": steps,
+                "backprop_steps": backprop_steps,
+            }  # fmt: skip
+            seed = self.params.seed
+            updates = new_tuner(generator, scorer, prompts, block, self.label_space, seed, **others).updates()
+            return Side(lambda: next(updates), num_samples)
+
+        generator, full = self._generator(), self._generator()
+        own = update(generator, count, k)
+        limit = f", within {budget} GB" if budget else ""
+        what = f"SD 2.1 shape and {self.models.discriminator}, {self._drawing(steps)}, K = {k}, batch {count}{limit}"
         held = [*self._parts(generator), clip.model]
-        return self._row(what, "image", count, lambda: next(updates), held, self._unet_roof(generator))
+        roof = self._unet_roof(generator)
+        with limited_to(budget, self.device):
+            row = self._row(what, "image", own, held, roof)
+            return replace(row, times=self._times(own, {FULL_GRADIENT: update(full, self.amounts.fully_tuned, steps)}))
 
     def filter(self) -> Row:
         """Scores of generated images by the discriminator, and what the filter decides on them."""
@@ -110,11 +148,18 @@ class Bench:
         pixels = self._pixels(count, side).to(self.device)
 
         @torch.no_grad()
+        def decide(part: slice, texts: Tensor) -> None:
+            rule.decide(clip.logits(pixels[part].float() / 255, texts).float().cpu(), requested[part])
+
         def work() -> None:
-            rule.decide(clip.logits(pixels.float() / 255, texts).float().cpu(), requested)
+            decide(slice(count), texts)
+
+        def one_by_one() -> None:
+            decide(slice(1), clip.encode_texts(unseen, self.params.clip.prompt_template))
 
         what = f"{self.models.discriminator}, {side} px images, {len(unseen)} labels, batch {count}, float32"
-        return self._row(what, "image", count, work, [clip.model], self._matmul_roof(torch.float32))
+        row = self._row(what, "image", Side(work, count), [clip.model], self._matmul_roof(torch.float32))
+        return replace(row, times=self._times(Side(work, count), {TEXTS_AGAIN: Side(one_by_one)}))
 
     def classifier(self) -> Row:
         """A training step of the dual prompts and the fusion: augmentation, both passes, optimisers."""
@@ -130,7 +175,8 @@ class Bench:
             next(train_epochs(classifier, data, optimizers, config, self.params.seed))
 
         what = f"{self.models.backbone}, {classifier.image_px} px, {len(names)} labels, batch {count}, float32"
-        return self._row(what, "image", count, work, [classifier, clip.model], self._matmul_roof(torch.float32))
+        roof = self._matmul_roof(torch.float32)
+        return self._row(what, "image", Side(work, count), [classifier, clip.model], roof)
 
     def llm(self) -> Row:
         """Replies of the chat model to requests for prompts."""
@@ -145,20 +191,31 @@ class Bench:
             f"Qwen2.5 7B shape, {settings.quantization}, {length} tokens read and {settings.max_new_tokens} written,"
             f" batch {len(dialogues)}"
         )
-        work = lambda: llm.reply(dialogues, seeds)  # noqa: E731
+        replies = Side(lambda: llm.reply(dialogues, seeds), len(dialogues))
         roof = self._matmul_roof(torch.bfloat16, torch.float32)  # which a CPU without bfloat16 units computes in
-        return self._row(what, "reply", len(dialogues), work, [llm.model], roof)
+        row = self._row(what, "reply", replies, [llm.model], roof)
+        one_by_one = {ONE_BY_ONE: Side(lambda: llm.reply(dialogues[:1], seeds[:1]))} if len(dialogues) > 1 else {}
+        return replace(row, times=self._times(replies, one_by_one))
 
-    def _row(
-        self, what: str, sample: str, count: int, work: Callable[[], object], held: Sequence[nn.Module], roof: float
-    ) -> Row:
-        """The first run, which warms up, counts FLOPs and memory; the next ones are timed."""
-        with FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter:
-            peak = peak_bytes(work, self.device)
-        seconds = median(timed_call(work, self.device) for _ in range(self.repetitions)) / count
-        flops = counter.get_total_flops() / count
+    def _row(self, what: str, sample: str, side: Side, held: Sequence[nn.Module], roof: float) -> Row:
+        """The first run counts FLOPs and memory, which needs it uncompiled; the next warms up, the others are timed."""
+        with (
+            torch.compiler.set_stance("force_eager"),
+            FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter,
+        ):
+            side.work()
+        peak = peak_bytes(side.work, self.device)
+        seconds = median(timed_call(side.work, self.device) for _ in range(self.repetitions)) / side.num_samples
+        flops = counter.get_total_flops() / side.num_samples
         weights = {tensor.data_ptr(): tensor.nbytes for module in held for tensor in held_tensors(module)}
         return Row(what, sample, peak + sum(weights.values()), 1 / seconds, flops, flops / seconds / roof, roof)
+
+    def _times(self, ours: Side, others: Mapping[str, Side]) -> dict[str, float]:
+        """How many times faster ours is than each other way, turn about."""
+        sides = {"": ours, **others}
+        medians = interleaved({name: side.work for name, side in sides.items()}, self.device, self.repetitions)
+        seconds = {name: medians[name] / side.num_samples for name, side in sides.items()}
+        return {name: seconds[name] / seconds[""] for name in others}
 
     def _generator(self) -> StableDiffusion:
         config = self.generator_config
@@ -171,22 +228,54 @@ class Bench:
     def _drawing(self, steps: int) -> str:
         return f"{self.generator_config.image_px} px, {steps} steps, {self.generator_config.dtype}"
 
-    def _stock_pipeline(self, generator: StableDiffusion) -> Callable[[], object]:
-        """Draws one image; all of it in the generator's dtype, as loading a pipeline with a dtype makes it."""
+    def _pipeline(self, dtype: torch.dtype, scheduler: str) -> Any:
+        """diffusers' own, all of it in one dtype, as loading a pipeline with a dtype makes it."""
         from diffusers import StableDiffusionPipeline
 
-        config = self.generator_config
-        scheduler = build_scheduler(config.scheduler, self.models.diffusion.scheduler)
+        parts = random_components(self.models.diffusion, dtype, self.device)
         pipeline: Any = StableDiffusionPipeline(
-            generator.vae, generator.text_encoder, generator.tokenizer, generator.unet, scheduler,
+            parts.vae, parts.text_encoder, parts.tokenizer, parts.unet,
+            build_scheduler(scheduler, parts.scheduler_config),
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        ).to(generator.unet.dtype)  # fmt: skip
+        ).to(dtype)  # fmt: skip
         pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _stock(self, batch: int) -> Side:
+        """The stock pipeline with the same solver and steps."""
+        config = self.generator_config
+        pipeline = self._pipeline(getattr(torch, config.dtype), config.scheduler)
+        texts = [prompt.text for prompt in bench_prompts(self.label_space, batch)]
+
+        def draw() -> None:
+            pipeline(
+                texts, negative_prompt=[config.negative_prompt] * batch, guidance_scale=config.guidance_scale,
+                height=config.image_px, width=config.image_px, num_inference_steps=self.amounts.steps, output_type="pt",
+            )  # fmt: skip
+
+        return Side(draw, batch)
+
+    def _full_stack(self, generator: StableDiffusion, prompts: Sequence[Prompt], folder: Path) -> Side:
+        """Draw, score by two CLIPs and store, as generate_images does."""
+        clips = [random_clip(self.models.discriminator, self.device) for _ in range(2)]
+        template, seed, steps = self.params.clip.prompt_template, self.params.seed, self.amounts.steps
+        studio = Studio(generator, *clips, self.label_space.unseen, template, seed, steps, len(prompts))
+        draws = [Draw(prompt, 0, prompt.labels[0]) for prompt in prompts]
+
+        def draw() -> None:
+            _, samples = studio.draw_shard("bench", draws, lambda num_images: None)
+            write_shard(folder / "bench.tar", samples)
+
+        return Side(draw, len(draws))
+
+    def _published(self, folder: Path) -> Side:
+        """An image of the published loop, guided as published."""
+        config = self.generator_config.model_copy(update={"guidance_scale": 7.5})
+        pipeline, clip = self._pipeline(torch.float32, "euler"), random_clip(self.models.discriminator, self.device)
+        template, steps = self.params.clip.prompt_template, self.amounts.published_steps
+        loop = PublishedLoop(pipeline, config, clip, self.label_space.unseen, template, folder, steps)
         (prompt,) = bench_prompts(self.label_space, 1)
-        return lambda: pipeline(
-            prompt.text, height=config.image_px, width=config.image_px, num_inference_steps=self.amounts.steps,
-            guidance_scale=config.guidance_scale, negative_prompt=config.negative_prompt, output_type="pt",
-        )  # fmt: skip
+        return Side(lambda: loop.draw(prompt.text, self.params.seed))
 
     def _unet_roof(self, generator: StableDiffusion) -> float:
         return max(measured_roofs(generator.unet, 2, self.device, self.repetitions).values())
@@ -233,8 +322,22 @@ def amounts_of(params: Params, device: torch.device, image_px: int | None, steps
     llm, trained = params.write_prompts.llm.config.model_dump(), params.train_classifier.config.model_dump()
     side = image_px or params.generator.config.model_dump()["image_px"]
     if device.type == "cpu":
-        return Amounts(side, steps or 2, 1, steps or 2, 1, 32, trained["batch_size"], replies=1, new_tokens=2)
+        few = steps or 2
+        return Amounts(
+            side, few, published_steps=2 * few, drawn=1, tuning_steps=few, tuned=1, fully_tuned=1, tuning_gb=0,
+            scored=32, trained=trained["batch_size"], replies=1, new_tokens=2,
+        )  # fmt: skip
     return Amounts(
-        side, steps or draw.num_inference_steps, draw.batch_size, steps or tune.num_inference_steps, tune.batch_size,
+        side, steps or draw.num_inference_steps, PUBLISHED_STEPS, draw.batch_size,
+        steps or tune.num_inference_steps, tune.batch_size, fully_tuned=2, tuning_gb=16,
         scored=512, trained=trained["batch_size"], replies=llm["batch_size"], new_tokens=llm["max_new_tokens"],
     )  # fmt: skip
+
+
+@contextmanager
+def limited_to(gb: int, device: torch.device) -> Iterator[None]:
+    """At most so much memory of a GPU, in GB of 10^9 bytes; 0 = all."""
+    enforce_budget(gb or None, device)
+    yield
+    if gb:
+        torch.cuda.set_per_process_memory_fraction(1.0)

@@ -116,13 +116,14 @@ def test_a_budget_on_a_cpu_is_said_to_have_no_effect(caplog: pytest.LogCaptureFi
 
 def test_a_budget_limits_what_a_gpu_may_give(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    limits: list[tuple[float, torch.device]] = []
+    limits: list[tuple[float, int | None]] = []
     card = type("Properties", (), {"total_memory": 16 * 10**9})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *limit: limits.append(limit))
     device = torch.device("cuda", 0)
     enforce_budget(8, device)
-    assert limits == [(0.5, device)]
+    enforce_budget(4, torch.device("cuda"))  # as params.yaml names it: the current one
+    assert limits == [(0.5, 0), (0.25, None)]
     assert "8.0 of the device's 16.0 GB" in caplog.text
 
 
@@ -134,7 +135,7 @@ def test_a_batch_shrinks_to_the_budget_of_a_real_gpu() -> None:
         batches = Batches(64, "filling", "")
         sizes = [result for _, result in batches.over(64, lambda part: _fill(part.stop - part.start, device))]
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
     assert sum(sizes) == 64
     assert 1 <= batches.size <= 8
 

@@ -17,7 +17,7 @@ import real_size
 import timing
 from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, Models, check_shapes, clip_tokenizer
 from real_size_page import page
-from real_stages import unknown_flops
+from real_stages import FULL_GRADIENT, PUBLISHED_LOOP, STOCK, TEXTS_AGAIN, unknown_flops
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_DIFFUSION = Diffusion(
@@ -69,16 +69,18 @@ def test_every_part_runs_and_stands_in_the_page(
     Path("docs").mkdir()
     Path("docs/performance.md").write_text("before\n<!-- real_size -->\nold\n<!-- /real_size -->\nafter\n")
     arguments = ["--device", "cpu", "--image-px", "64", "--steps", "3", "--write-docs"]
-    real_size.main([*arguments, "--parts", "generation", "tuning", "filter"], tiny)
+    real_size.main([*arguments, "--parts", "generation", "fast", "tuning", "filter"], tiny)
     real_size.main([*arguments, "--parts", "classifier", "llm"], tiny)
 
     rows = json.loads(Path("reports/real_size.json").read_text())["cpu"]
-    assert set(rows) == {"generation", "tuning", "filter", "classifier", "llm"}
+    assert set(rows) == {"generation", "fast", "tuning", "filter", "classifier", "llm"}
     for row in rows.values():
         assert row["peak_bytes"] > 1000
         assert row["samples_per_s"] > 0
         assert row["mfu"] == pytest.approx(row["flops"] * row["samples_per_s"] / row["roof"])
-    assert rows["generation"]["times_stock"] > 0
+    assert set(rows["generation"]["times"]) == set(rows["fast"]["times"]) == {STOCK, PUBLISHED_LOOP}
+    assert set(rows["tuning"]["times"]) == {FULL_GRADIENT}
+    assert min(ratio for row in rows.values() for ratio in row["times"].values()) > 0
     assert "3 steps" in rows["tuning"]["what"]
     text = Path("docs/performance.md").read_text()
     assert text.startswith("before\n")
@@ -122,12 +124,13 @@ def test_attention_is_counted_with_and_without_gradient() -> None:
 def test_the_page_judges_goals_on_a_gpu_only() -> None:
     row: dict[str, Any] = {
         "what": "w", "sample": "image", "samples_per_s": 20_000.0, "flops": 9e9, "mfu": 0.5, "roof": 5e14,
-        "peak_bytes": 9 * 2**30, "times_stock": None, "machine": "a GPU",
+        "peak_bytes": 9 * 2**30, "times": {TEXTS_AGAIN: 12.0}, "machine": "a GPU",
     }  # fmt: skip
     text = page({"cuda": {"filter": row, "classifier": row}, "cpu": {"filter": row}})
     assert ">= 15,000 images/s: reached" in text
+    assert "20,000 images, 12 times texts encoded for each image" in text
     assert "<= 8 GiB: **missed**" in text
-    assert "20,000 images | 0.009 | 50% of 500 TFLOP/s | >= 15,000 images/s |" in text
+    assert "| 0.009 | 50% of 500 TFLOP/s | >= 15,000 images/s; >= 10 times texts encoded for each image |" in text
 
 
 def test_the_tokenizer_is_that_of_clip() -> None:

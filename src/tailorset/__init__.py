@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
-# Quiet and offline unless the user says otherwise; set before any of these libraries is imported.
+# Quiet, offline and without caches of pickles unless the user says otherwise; set before the libraries are imported.
 for _name, _value in {
     "DVC_NO_ANALYTICS": "1",
     "GX_ANALYTICS_ENABLED": "false",
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "TOKENIZERS_PARALLELISM": "false",
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
 }.items():
     os.environ.setdefault(_name, _value)
 

@@ -6,6 +6,7 @@ Letters: B images in a batch, N images of a shard, U unseen labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -124,19 +125,20 @@ class Studio:
         Scores are rounded differently in batches of another size: so smaller batches for drawing leave them alone.
         """
         drawn: list[Tensor] = []
-        for part, images in self.drawing.over(len(draws), lambda part: self.pixels(draws[part])):
-            drawn.append(images)
-            on_batch(part.stop - part.start)
+        encoded: list[Future[bytes]] = []
+        with ThreadPoolExecutor() as pool:  # a batch is encoded while the next is drawn
+            for part, images in self.drawing.over(len(draws), lambda part: self.pixels(draws[part])):
+                drawn.append(images)
+                encoded += [pool.submit(encode_png, array) for array in images.permute(0, 2, 3, 1).numpy()]
+                on_batch(part.stop - part.start)
         pixels = torch.cat(drawn)
+        pngs = [png.result() for png in encoded]
         rows: list[Row] = []
-        samples: list[tuple[str, bytes]] = []
         for part, scores in self.scoring.over(len(draws), lambda part: self.logits(pixels[part])):
             arrays = pixels[part].permute(0, 2, 3, 1).numpy()  # (B, H, W, 3)
-            for draw, array, *logits in zip(draws[part], arrays, *scores, strict=True):
-                png = encode_png(array)
-                samples.append((draw.image_id, png))
+            for draw, array, png, *logits in zip(draws[part], arrays, pngs[part], *scores, strict=True):
                 rows.append(manifest_row(name, draw, self.seed(draw), array, png, *logits))
-        return rows, samples
+        return rows, [(draw.image_id, png) for draw, png in zip(draws, pngs, strict=True)]
 
 
 def manifest_row(

@@ -119,5 +119,5 @@ def enforce_budget(budget_gb: float | None, device: torch.device) -> None:
         return
     total = torch.cuda.get_device_properties(device).total_memory
     fraction = budget_fraction(budget_gb, total)
-    torch.cuda.set_per_process_memory_fraction(fraction, device)
+    torch.cuda.set_per_process_memory_fraction(fraction, device.index)  # a device without one is refused
     log.info("memory_budget_gb: %.1f of the device's %.1f GB", fraction * total / GB, total / GB)

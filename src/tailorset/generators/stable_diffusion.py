@@ -9,22 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from tailorset import integrity
+from tailorset.diffusion_parts import Components, load_components
 from tailorset.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
 from tailorset.schedulers import build_scheduler, clean_latents
-
-REMEDY = (
-    "restore the folder (`git checkout -- models/foundation`, `dvc checkout`), or give generator.model another folder"
-    " or hub id (a hub id is downloaded only with HF_HUB_OFFLINE=0)"
-)
 
 
 class Config(NamedModel):
@@ -36,7 +30,8 @@ class Config(NamedModel):
     where small updates survive. vae_slicing: decode one image at a time, the same images for less memory. vae_tiling:
     decode images larger than the VAE's own size in overlapping tiles; their pixels differ slightly, so it is never
     switched on by itself. scheduler: dpm++_2m needs the fewest steps; euler is what the paper used; ddim is the
-    plainest.
+    plainest. compile: fuse the UNet's and the decoder's operations by torch.compile, where there is no gradient; it
+    takes a minute or two at the start, and images differ by rounding.
     """
 
     image_px: int = Field(gt=0)
@@ -47,16 +42,7 @@ class Config(NamedModel):
     vae_slicing: bool = False
     vae_tiling: bool = False
     scheduler: Literal["dpm++_2m", "euler", "ddim"] = "dpm++_2m"
-
-
-class Components(NamedTuple):
-    """The parts of a pipeline that sampling needs."""
-
-    tokenizer: Any
-    text_encoder: nn.Module
-    unet: nn.Module
-    vae: nn.Module
-    scheduler_config: dict[str, Any]
+    compile: bool = False
 
 
 class StableDiffusion:
@@ -66,7 +52,6 @@ class StableDiffusion:
         self.config = config
         self.image_px = config.image_px
         self.device = torch.device(device)
-        self.gradient_checkpointing = False
         self.tokenizer = components.tokenizer
         self.text_encoder: nn.Module = _frozen(components.text_encoder, device)
         self.unet: Any = _frozen(components.unet, device)
@@ -75,6 +60,9 @@ class StableDiffusion:
             self.vae.enable_slicing()
         if config.vae_tiling:
             self.vae.enable_tiling()
+        if config.compile:
+            self.unet.compile()
+            self.vae.decoder.compile()
         self._scheduler_config = components.scheduler_config
         self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
         self._frozen_negative = self._untuned_negative() if self._guided and config.freeze_negative else None
@@ -113,7 +101,7 @@ class StableDiffusion:
         there can be seen.
         """
         latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        images = self.vae.decode(latents, return_dict=False)[0]
+        images = self._run(self.vae.decode, latents)
         return (images / 2 + 0.5).clamp(0, 1)
 
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -129,11 +117,8 @@ class StableDiffusion:
         return states[[distinct[prompt] for prompt in prompts]]
 
     def enable_gradient_checkpointing(self) -> None:
-        """Recompute each UNet step and each block of the decoder in the backward pass.
-
-        The decoder block by block: all of it at once keeps 14 GB an image of 768 px.
-        """
-        self.gradient_checkpointing = True
+        """Recompute the UNet and the decoder in the backward pass, one of their blocks at a time."""
+        self.unet.enable_gradient_checkpointing()
         self.vae.enable_gradient_checkpointing()
 
     def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
@@ -197,9 +182,7 @@ class StableDiffusion:
         """
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            if self.gradient_checkpointing and torch.is_grad_enabled():
-                return checkpoint(self.unet, x, timestep, t, use_reentrant=False, return_dict=False)[0]
-            return self.unet(x, timestep, t, return_dict=False)[0]
+            return self._run(self.unet, x, timestep, t)
 
         latents = latents.to(self.unet.dtype)
         if not self._guided:
@@ -212,6 +195,16 @@ class StableDiffusion:
         else:
             negative, positive = velocity(torch.cat([latents, latents]), text).chunk(2)
         return negative + self.config.guidance_scale * (positive - negative)
+
+    def _run(self, model: Callable[..., Any], *inputs: Tensor) -> Tensor:
+        """A model that may be compiled: for all batch sizes at once, and only where no gradient is wanted."""
+        if not self.config.compile:
+            return model(*inputs, return_dict=False)[0]
+        for batch in inputs:
+            if batch.ndim:
+                torch._dynamo.maybe_mark_dynamic(batch, 0)
+        with torch.compiler.set_stance("force_eager") if torch.is_grad_enabled() else nullcontext():
+            return model(*inputs, return_dict=False)[0]
 
 
 def build(config: Config, device: torch.device | str) -> StableDiffusion:
@@ -234,67 +227,3 @@ def _latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
     if image_px % smallest:
         raise ValueError(f"image_px is {image_px}: this model draws multiples of {smallest} px")
     return unet.config.in_channels, image_px // factor, image_px // factor
-
-
-def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = None) -> Components:
-    """Read all parts from a folder or hub id, all but the UNet in float32; only safetensors are read.
-
-    Tensors that a file lacks are refused: diffusers and transformers fill them with random numbers and only warn.
-
-    Raises:
-        ValueError: names the part, what is wrong with it, and the remedy.
-    """
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    pinned = {"revision": revision}
-    index = _guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
-    if (kind := index["_class_name"]) != "StableDiffusionPipeline":
-        raise ValueError(f"generator.model {model!r} is a {kind}, but this plug-in draws with StableDiffusionPipeline")
-    _check_files(Path(model))
-    return Components(
-        _guarded(model, "tokenizer", lambda: CLIPTokenizer.from_pretrained(model, subfolder="tokenizer", **pinned)),
-        _weights(model, "text_encoder", CLIPTextModel, torch.float32, revision),
-        _weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
-        _weights(model, "vae", AutoencoderKL, torch.float32, revision),
-        _guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
-    )
-
-
-def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:
-    name = "dtype" if part == "text_encoder" else "torch_dtype"  # transformers and diffusers disagree
-    options = {
-        "subfolder": part, "revision": revision, "use_safetensors": True, "output_loading_info": True, name: dtype
-    }  # fmt: skip
-    module, info = _guarded(model, part, lambda: kind.from_pretrained(model, **options))
-    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
-    if lacking:
-        raise ValueError(f"{model}/{part}: {len(lacking)} tensors are missing, {lacking[0]} first; {REMEDY}")
-    return module
-
-
-def _check_files(folder: Path) -> None:
-    """A local folder is checked completely before the first part is loaded."""
-    from safetensors import SafetensorError, safe_open
-
-    integrity.check(folder, REMEDY)
-    for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
-        files = sorted(folder.joinpath(part).glob("*.safetensors"))
-        if not files:
-            raise ValueError(f"{folder / part} holds no .safetensors weights; {REMEDY}")
-        for file in files:
-            try:
-                with safe_open(file, framework="pt"):
-                    pass
-            except (SafetensorError, OSError) as error:
-                raise ValueError(f"{file} is truncated or damaged ({error}); {REMEDY}") from error
-
-
-def _guarded(model: str, part: str, load: Callable[[], Any]) -> Any:
-    from safetensors import SafetensorError
-
-    try:
-        return load()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        raise ValueError(f"generator.model {model!r}: {part} cannot be loaded ({reason}); {REMEDY}") from error

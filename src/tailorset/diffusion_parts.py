@@ -1,0 +1,91 @@
+"""Stable Diffusion's parts from a folder or hub id: safetensors only, checked before the first is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from tailorset import integrity
+
+REMEDY = (
+    "restore the folder (`git checkout -- models/foundation`, `dvc checkout`), or give generator.model another folder"
+    " or hub id (a hub id is downloaded only with HF_HUB_OFFLINE=0)"
+)
+
+
+class Components(NamedTuple):
+    """The parts of a pipeline that sampling needs."""
+
+    tokenizer: Any
+    text_encoder: nn.Module
+    unet: nn.Module
+    vae: nn.Module
+    scheduler_config: dict[str, Any]
+
+
+def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = None) -> Components:
+    """Read all parts from a folder or hub id, all but the UNet in float32; only safetensors are read.
+
+    Tensors that a file lacks are refused: diffusers and transformers fill them with random numbers and only warn.
+
+    Raises:
+        ValueError: names the part, what is wrong with it, and the remedy.
+    """
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    pinned = {"revision": revision}
+    index = _guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
+    if (kind := index["_class_name"]) != "StableDiffusionPipeline":
+        raise ValueError(f"generator.model {model!r} is a {kind}, but this plug-in draws with StableDiffusionPipeline")
+    _check_files(Path(model))
+    return Components(
+        _guarded(model, "tokenizer", lambda: CLIPTokenizer.from_pretrained(model, subfolder="tokenizer", **pinned)),
+        _weights(model, "text_encoder", CLIPTextModel, torch.float32, revision),
+        _weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
+        _weights(model, "vae", AutoencoderKL, torch.float32, revision),
+        _guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
+    )
+
+
+def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:
+    name = "dtype" if part == "text_encoder" else "torch_dtype"  # transformers and diffusers disagree
+    options = {
+        "subfolder": part, "revision": revision, "use_safetensors": True, "output_loading_info": True, name: dtype
+    }  # fmt: skip
+    module, info = _guarded(model, part, lambda: kind.from_pretrained(model, **options))
+    lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if lacking:
+        raise ValueError(f"{model}/{part}: {len(lacking)} tensors are missing, {lacking[0]} first; {REMEDY}")
+    return module
+
+
+def _check_files(folder: Path) -> None:
+    """A local folder is checked completely before the first part is loaded."""
+    from safetensors import SafetensorError, safe_open
+
+    integrity.check(folder, REMEDY)
+    for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
+        files = sorted(folder.joinpath(part).glob("*.safetensors"))
+        if not files:
+            raise ValueError(f"{folder / part} holds no .safetensors weights; {REMEDY}")
+        for file in files:
+            try:
+                with safe_open(file, framework="pt"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                raise ValueError(f"{file} is truncated or damaged ({error}); {REMEDY}") from error
+
+
+def _guarded(model: str, part: str, load: Callable[[], Any]) -> Any:
+    from safetensors import SafetensorError
+
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+        raise ValueError(f"generator.model {model!r}: {part} cannot be loaded ({reason}); {REMEDY}") from error
