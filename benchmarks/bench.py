@@ -21,9 +21,9 @@ from bench_page import table, write_docs
 from stock import bench_prompts, stock_noise, stock_pipeline
 from timing import FOREVER, Comparison, Side, TimedModule, compared, measured_roofs, peak_bytes, timed_call
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace
@@ -114,8 +114,7 @@ class Bench:
     def tuning(self) -> Comparison:
         """An update as configured, against the full gradient of a finished image, with checkpointing as published."""
         block, steps = self.params.tune_text_encoder, self.num_steps
-        full = build(self.config, self.device)
-        full.enable_gradient_checkpointing()
+        full = plain_ways.checkpointed_plainly(build(self.config, self.device))
         own = self._tuner(self.generator).updates()
         everything = self._tuner(full, num_inference_steps=steps, backprop_steps=steps, stop_after=None).updates()
         sides = [Side(lambda updates=updates: next(updates), block.batch_size) for updates in (own, everything)]  # type: ignore[misc]
@@ -128,7 +127,7 @@ class Bench:
 
     def utilisation(self) -> Utilisation:
         """Rate of the UNet while sampling, against the best rate of matmuls and of its own convolutions."""
-        with FlopCounterMode(display=False) as everywhere:
+        with flop_counter() as everywhere:
             self._sample()
         with TimedModule(self.generator.unet, self.device, count_flops=True) as in_unet:
             self._sample()

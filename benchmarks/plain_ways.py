@@ -45,6 +45,13 @@ SCORES = (40_000, 81)
 SAME_PRECISION = 1e-6
 
 
+def checkpointed_plainly(generator: StableDiffusion) -> StableDiffusion:
+    """With diffusers' own gradient checkpointing of UNet and decoder."""
+    generator.unet.enable_gradient_checkpointing()
+    generator.vae.enable_gradient_checkpointing()
+    return generator
+
+
 @dataclass(frozen=True)
 class PublishedLoop:
     """Image by image as the published code draws and scores: float32 weights (on a GPU with autocast), a PNG written

@@ -8,7 +8,6 @@ kept in reports/real_size.json, a part at a time; --write-docs writes the tables
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import platform
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from real_stages import Bench, amounts_of
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.out_of_memory import free_memory
 from tailorset.params import load_params
 from tailorset.stage import resolve_device
 
@@ -41,7 +41,7 @@ def measured(bench: Bench, part: str) -> dict[str, Any]:
     except (torch.OutOfMemoryError, MemoryError) as error:
         return {"reason": f"out of memory: {str(error).splitlines()[0]}"}
     finally:
-        gc.collect()
+        free_memory()
     return asdict(row) | {"machine": machine(bench.device), "repetitions": bench.repetitions}
 
 

@@ -90,7 +90,7 @@ def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
     if "what" not in row:
         reason = f": {row['reason']}" if row else ""
         return [PARTS[part], f"not measured{reason}", *[""] * 4, "; ".join(goal.text for goal in goals)]
-    rate = f"{significant(row['samples_per_s'])} {row['sample']}s"
+    rate = f"{significant(row['samples_per_s'])} {row['samples']}"
     times = "".join(f", {significant(ratio)} times {way}" for way, ratio in row["times"].items())
     verdicts = [f"{goal.text}: {goal.verdict(row)}" for goal in goals]
     return [

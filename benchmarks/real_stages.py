@@ -6,25 +6,27 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from plain_ways import PUBLISHED_STEPS, PublishedLoop
+from plain_ways import PUBLISHED_STEPS, PublishedLoop, checkpointed_plainly
 from real_models import Models, random_clip, random_components, random_llm
 from stock import bench_prompts
 from timing import FOREVER, Side, interleaved, matmul_roofs, measured_roofs, peak_bytes, timed_call
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
+from tailorset.clip import Clip
+from tailorset.flops import flop_counter
 from tailorset.generation import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.image_set import ImageSet
-from tailorset.out_of_memory import enforce_budget
+from tailorset.out_of_memory import enforce_budget, free_memory
 from tailorset.painter import dialogue
 from tailorset.params import Params
 from tailorset.plugins import load_plugin
@@ -34,9 +36,9 @@ from tailorset.schedulers import build_scheduler
 from tailorset.scorer import Scorer
 from tailorset.seeding import sample_seed
 from tailorset.shards import write_shard
-from tailorset.text_encoder import new_tuner
+from tailorset.text_encoder import Tuner, new_tuner
 
-STOCK, STOCK_BATCHED = "the stock pipeline one by one", "it in batches"
+STOCK, STOCK_BATCHED = "the stock pipeline one by one", "the stock pipeline in batches"
 PUBLISHED_LOOP, FULL_GRADIENT = "the published loop", "full back-propagation"
 TEXTS_AGAIN, ONE_BY_ONE = "texts encoded for each image", "one by one"
 
@@ -65,7 +67,7 @@ class Row:
     times: how many times faster than other ways to do the same, a sample each."""
 
     what: str
-    sample: str
+    samples: str
     peak_bytes: int
     samples_per_s: float
     flops: float
@@ -102,7 +104,7 @@ class Bench:
         seeds = [sample_seed(self.params.seed, "bench", i) for i in range(count)]
         what = f"SD 2.1 shape, {self._drawing(steps)}, batch {count}"
         sample = Side(lambda: generator.sample(texts, seeds, steps), count)
-        row = self._row(what, "image", sample, self._parts(generator), self._unet_roof(generator))
+        row = self._row(what, "images", sample, self._parts(generator), self._unet_roof(generator))
         times = self._times(
             sample, {STOCK: self._stock(1), **({STOCK_BATCHED: self._stock(count)} if count > 1 else {})}
         )
@@ -112,30 +114,29 @@ class Bench:
 
     def tuning(self) -> Row:
         """An update of the text encoder's adapter, against the gradient through all steps; both checkpointed."""
-        block, count = self.params.tune_text_encoder, self.amounts.tuned
-        steps, k = self.amounts.tuning_steps, self.params.tune_text_encoder.backprop_steps
-        clip, budget = random_clip(self.models.discriminator, self.device), self.amounts.tuning_gb
+        amounts, block = self.amounts, self.params.tune_text_encoder
+        clip, generator = random_clip(self.models.discriminator, self.device), self._generator()
+        roof, held = self._unet_roof(generator), [*self._parts(generator), clip.model]
+        tuner = self._tuner(generator, clip, block, batch_size=amounts.tuned)
+        with limited_to(amounts.tuning_gb, self.device):
+            row = self._row("", "images", Side(partial(next, tuner.updates()), amounts.tuned), held, roof)
+        limit = f", {tuner.batches.size} at once within {amounts.tuning_gb} GB" if amounts.tuning_gb else ""
+        drawing = f"{self._drawing(amounts.tuning_steps)}, K = {block.backprop_steps}, batch {amounts.tuned}{limit}"
+
+        plainly = block.model_copy(update={"gradient_checkpointing": False})
+        generator = checkpointed_plainly(self._generator())
+        steps = {"batch_size": amounts.fully_tuned, "backprop_steps": amounts.tuning_steps}
+        updates = self._tuner(generator, clip, plainly, **steps).updates()
+        next(updates)
+        seconds = median(timed_call(partial(next, updates), self.device) for _ in range(self.repetitions))
+        times = {FULL_GRADIENT: seconds / amounts.fully_tuned * row.samples_per_s}
+        return replace(row, what=f"SD 2.1 shape and {self.models.discriminator}, {drawing}", times=times)
+
+    def _tuner(self, generator: StableDiffusion, clip: Clip, block: Any, **others: Any) -> Tuner:
+        settings = {"num_updates": FOREVER, "num_inference_steps": self.amounts.tuning_steps, **others}
         scorer = Scorer(clip, self.label_space.unseen, self.params.clip.prompt_template)
-        prompts = bench_prompts(self.label_space, max(count, 16))
-
-        def update(generator: StableDiffusion, num_samples: int, backprop_steps: int) -> Side:
-            others = {
-                "num_updates": FOREVER, "batch_size": num_samples, "num_inference_steps": steps,
-                "backprop_steps": backprop_steps,
-            }  # fmt: skip
-            seed = self.params.seed
-            updates = new_tuner(generator, scorer, prompts, block, self.label_space, seed, **others).updates()
-            return Side(lambda: next(updates), num_samples)
-
-        generator, full = self._generator(), self._generator()
-        own = update(generator, count, k)
-        limit = f", within {budget} GB" if budget else ""
-        what = f"SD 2.1 shape and {self.models.discriminator}, {self._drawing(steps)}, K = {k}, batch {count}{limit}"
-        held = [*self._parts(generator), clip.model]
-        roof = self._unet_roof(generator)
-        with limited_to(budget, self.device):
-            row = self._row(what, "image", own, held, roof)
-            return replace(row, times=self._times(own, {FULL_GRADIENT: update(full, self.amounts.fully_tuned, steps)}))
+        prompts = bench_prompts(self.label_space, 16)
+        return new_tuner(generator, scorer, prompts, block, self.label_space, self.params.seed, **settings)
 
     def filter(self) -> Row:
         """Scores of generated images by the discriminator, and what the filter decides on them."""
@@ -158,7 +159,7 @@ class Bench:
             decide(slice(1), clip.encode_texts(unseen, self.params.clip.prompt_template))
 
         what = f"{self.models.discriminator}, {side} px images, {len(unseen)} labels, batch {count}, float32"
-        row = self._row(what, "image", Side(work, count), [clip.model], self._matmul_roof(torch.float32))
+        row = self._row(what, "images", Side(work, count), [clip.model], self._matmul_roof(torch.float32))
         return replace(row, times=self._times(Side(work, count), {TEXTS_AGAIN: Side(one_by_one)}))
 
     def classifier(self) -> Row:
@@ -176,7 +177,7 @@ class Bench:
 
         what = f"{self.models.backbone}, {classifier.image_px} px, {len(names)} labels, batch {count}, float32"
         roof = self._matmul_roof(torch.float32)
-        return self._row(what, "image", Side(work, count), [classifier, clip.model], roof)
+        return self._row(what, "images", Side(work, count), [classifier, clip.model], roof)
 
     def llm(self) -> Row:
         """Replies of the chat model to requests for prompts."""
@@ -193,22 +194,22 @@ class Bench:
         )
         replies = Side(lambda: llm.reply(dialogues, seeds), len(dialogues))
         roof = self._matmul_roof(torch.bfloat16, torch.float32)  # which a CPU without bfloat16 units computes in
-        row = self._row(what, "reply", replies, [llm.model], roof)
+        row = self._row(what, "replies", replies, [llm.model], roof)
         one_by_one = {ONE_BY_ONE: Side(lambda: llm.reply(dialogues[:1], seeds[:1]))} if len(dialogues) > 1 else {}
         return replace(row, times=self._times(replies, one_by_one))
 
-    def _row(self, what: str, sample: str, side: Side, held: Sequence[nn.Module], roof: float) -> Row:
+    def _row(self, what: str, samples: str, side: Side, held: Sequence[nn.Module], roof: float) -> Row:
         """The first run counts FLOPs and memory, which needs it uncompiled; the next warms up, the others are timed."""
         with (
             torch.compiler.set_stance("force_eager"),
-            FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter,
+            flop_counter(unknown_flops()) as counter,
         ):
             side.work()
         peak = peak_bytes(side.work, self.device)
         seconds = median(timed_call(side.work, self.device) for _ in range(self.repetitions)) / side.num_samples
         flops = counter.get_total_flops() / side.num_samples
         weights = {tensor.data_ptr(): tensor.nbytes for module in held for tensor in held_tensors(module)}
-        return Row(what, sample, peak + sum(weights.values()), 1 / seconds, flops, flops / seconds / roof, roof)
+        return Row(what, samples, peak + sum(weights.values()), 1 / seconds, flops, flops / seconds / roof, roof)
 
     def _times(self, ours: Side, others: Mapping[str, Side]) -> dict[str, float]:
         """How many times faster ours is than each other way, turn about."""
@@ -337,7 +338,10 @@ def amounts_of(params: Params, device: torch.device, image_px: int | None, steps
 @contextmanager
 def limited_to(gb: int, device: torch.device) -> Iterator[None]:
     """At most so much memory of a GPU, in GB of 10^9 bytes; 0 = all."""
+    free_memory()
     enforce_budget(gb or None, device)
-    yield
-    if gb:
-        torch.cuda.set_per_process_memory_fraction(1.0)
+    try:
+        yield
+    finally:
+        if gb:
+            torch.cuda.set_per_process_memory_fraction(1.0)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
+
+from tailorset.flops import flop_counter
 
 FOREVER = 10**6  # updates of a tuner: as many as are asked for
 ROOF_MATMUL = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
@@ -82,7 +83,7 @@ class TimedModule:
     def __init__(self, module: nn.Module, device: torch.device, count_flops: bool = False) -> None:
         self.module, self.device, self.count_flops = module, device, count_flops
         self.seconds = self.flops = 0.0
-        self._counter = FlopCounterMode(display=False)
+        self._counter = flop_counter()
 
     def __enter__(self) -> Self:
         before, after = self.module.register_forward_pre_hook, self.module.register_forward_hook

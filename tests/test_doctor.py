@@ -106,6 +106,19 @@ def test_a_device_that_is_not_there_is_an_error_and_an_unsuitable_dtype_a_warnin
 
 
 @pytest.mark.usefixtures("project")
+def test_compiling_needs_a_compiler_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not list(doctor.compiler(load_params(), is_gpu=True))
+    edit(generator={"compile": True})
+    (found,) = doctor.compiler(load_params(), is_gpu=False)
+    assert (found.status, found.remedy) == ("warning", "set it to false")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    (found,) = doctor.compiler(load_params(), is_gpu=True)
+    assert (found.status, found.remedy) == ("error", "install gcc, or set it to false")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == "clang" else None)
+    assert not list(doctor.compiler(load_params(), is_gpu=True))
+
+
+@pytest.mark.usefixtures("project")
 def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

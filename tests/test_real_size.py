@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import real_size
@@ -18,6 +19,8 @@ import timing
 from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, Models, check_shapes, clip_tokenizer
 from real_size_page import page
 from real_stages import FULL_GRADIENT, PUBLISHED_LOOP, STOCK, TEXTS_AGAIN, unknown_flops
+
+from tailorset.flops import flop_counter
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_DIFFUSION = Diffusion(
@@ -101,29 +104,47 @@ def test_a_part_that_does_not_fit_says_so(project: Path, tiny: Models, monkeypat
 
 def test_products_with_4bit_weights_are_counted() -> None:
     import bitsandbytes as bnb
-    from torch.utils.flop_counter import FlopCounterMode
 
     layer = bnb.nn.Linear4bit(64, 128, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16).to("cpu").eval()
-    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter:
+    with torch.no_grad(), flop_counter(unknown_flops()) as counter:
         layer(torch.rand(2, 5, 64, dtype=torch.bfloat16))
     assert counter.get_total_flops() == 2 * 10 * 64 * 128
 
 
 def test_attention_is_counted_with_and_without_gradient() -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
     layer, counts = torch.nn.MultiheadAttention(32, 4, batch_first=True).eval(), []
     for wanted in (True, False):
         x = torch.rand(2, 5, 32)
-        with torch.set_grad_enabled(wanted), FlopCounterMode(display=False, custom_mapping=unknown_flops()) as counter:
+        with torch.set_grad_enabled(wanted), flop_counter(unknown_flops()) as counter:
             layer(x, x, x, need_weights=False)
         counts.append(counter.get_total_flops())
     assert counts[0] == counts[1] == 4 * 2 * 2 * 5 * 32 * 32 + 2 * 2 * 2 * 5 * 5 * 32
 
 
+def test_counting_keeps_nothing_that_checkpointing_frees() -> None:
+    layers = torch.nn.ModuleList(
+        torch.nn.Sequential(*(torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Tanh()) for _ in range(8)))
+        for _ in range(4)
+    )
+
+    def forward_and_back() -> None:
+        x = torch.ones(4096, 64, requires_grad=True)
+        for layer in layers:
+            x = checkpoint(layer, x, use_reentrant=False)
+        x.sum().backward()
+
+    def while_counting() -> None:
+        with flop_counter() as counter:
+            forward_and_back()
+        assert counter.get_total_flops() > 0
+
+    cpu = torch.device("cpu")
+    assert timing.peak_bytes(while_counting, cpu) == pytest.approx(timing.peak_bytes(forward_and_back, cpu), rel=0.05)
+
+
 def test_the_page_judges_goals_on_a_gpu_only() -> None:
     row: dict[str, Any] = {
-        "what": "w", "sample": "image", "samples_per_s": 20_000.0, "flops": 9e9, "mfu": 0.5, "roof": 5e14,
+        "what": "w", "samples": "images", "samples_per_s": 20_000.0, "flops": 9e9, "mfu": 0.5, "roof": 5e14,
         "peak_bytes": 9 * 2**30, "times": {TEXTS_AGAIN: 12.0}, "machine": "a GPU",
     }  # fmt: skip
     text = page({"cuda": {"filter": row, "classifier": row}, "cpu": {"filter": row}})

@@ -105,11 +105,12 @@ def _train_epoch(
     after_step: Callable[[], None],
 ) -> float:
     classifier.train()
+    weights = [weight for optimizer in optimizers.values() for weight in _weights_of(optimizer)]
     losses = []
     batches = batch_indices(len(data), config.batch_size, seed, epoch)
     for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}/{config.num_epochs}")):
         columns = label_columns(data.targets.shape[1], config.labels_per_step, seed, epoch, step)
-        loss = _batch_loss(classifier, data, batch, columns, config, seed, epoch)
+        loss = _batch_loss(classifier, data, batch, columns, config, seed, epoch, weights[0].device)
         if not loss.isfinite():
             raise FloatingPointError(
                 f"the loss is {float(loss.detach())} in epoch {epoch + 1}, step {step + 1}: lower the learning rates"
@@ -117,7 +118,7 @@ def _train_epoch(
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()
-        processes.add_up(weight.grad for optimizer in optimizers.values() for weight in _weights_of(optimizer))
+        processes.add_up(weight.grad for weight in weights)
         for optimizer in optimizers.values():
             optimizer.step()
         after_step()
@@ -133,12 +134,13 @@ def _batch_loss(
     config: TrainingConfig,
     seed: int,
     epoch: int,
+    device: torch.device,
 ) -> Tensor:
-    """This process's share of the batch's mean loss."""
+    """This process's share of the batch's mean loss; its images are augmented where the classifier computes."""
     own, weight = processes.share(len(batch))
     weight, batch = weight * len(batch[own]) / len(batch), batch[own]
     seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in batch]
-    images = augment(data.pixels(batch), seeds, config)
+    images = augment(data.pixels(batch).to(device), seeds, config)
     probabilities = classifier(images, columns)  # (B, len(columns))
     return weight * annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
 

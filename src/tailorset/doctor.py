@@ -108,6 +108,7 @@ def device(params: Params) -> Iterator[Finding]:
     """The device that will be used, and settings that do not suit it."""
     import torch
 
+    yield from compiler(params, torch.cuda.is_available())
     if not torch.cuda.is_available():
         if params.device == "cuda":
             yield Finding(
@@ -127,6 +128,18 @@ def device(params: Params) -> Iterator[Finding]:
     elif params.num_processes > num_gpus:
         remedy = f"choose 1 to {num_gpus}, the GPUs there are"
         yield Finding("error", "device", f"num_processes is {params.num_processes}", remedy)
+
+
+def compiler(params: Params, is_gpu: bool) -> Iterator[Finding]:
+    """What generator.compile needs."""
+    if not getattr(params.generator.config, "compile", False):
+        return
+    if not is_gpu:
+        text, remedy = "generator.compile: on a CPU it takes longer than it saves", "set it to false"
+        yield Finding("warning", "device", text, remedy)
+    elif not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        text = "generator.compile needs a C compiler, and there is none"
+        yield Finding("error", "device", text, "install gcc, or set it to false")
 
 
 def data_paths(config: BaseModel) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, random_unet, random_vae
@@ -224,6 +225,7 @@ def test_checkpointing_leaves_the_gradient_as_it_is(make: Make) -> None:
     weights = with_random_adapter(generator)
     plain = gradients(generator, weights, 3, 3)
     generator.enable_gradient_checkpointing()
+    generator.enable_gradient_checkpointing()  # a fallback may ask for it again
     for ours, expected in zip(gradients(generator, weights, 3, 3), plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
 
@@ -262,6 +264,23 @@ def test_checkpointing_keeps_less_for_the_backward_pass(make: Make) -> None:
     plain = kept()
     generator.enable_gradient_checkpointing()
     assert kept() < plain / 2
+
+
+def test_compiled_parts_draw_the_same_with_one_graph_for_all_batch_sizes_and_none_for_gradients(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.compiler.reset()
+    compile_module, graphs = torch.nn.Module.compile, CompileCounter()
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=graphs))
+    plain, compiled = make(), make(compile=True, vae_slicing=True)
+    torch.testing.assert_close(compiled.sample(PROMPTS, SEEDS, 3), plain.sample(PROMPTS, SEEDS, 3))
+    made = graphs.frame_count
+    assert made >= 2  # UNet and decoder
+    compiled.sample(PROMPTS[:2], SEEDS[:2], 3)
+    expected, ours = (gradients(generator, with_random_adapter(generator), 3, 2) for generator in (plain, compiled))
+    for left, right in zip(ours, expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+    assert graphs.frame_count == made
 
 
 def test_slicing_draws_the_same_images_and_tiling_nearly(make: Make) -> None:
