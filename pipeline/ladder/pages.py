@@ -174,8 +174,18 @@ def spelled(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def with_summary(readme: str, world: str, tables: Tables) -> str:
-    """README.md with the block between its two ladder marks renewed.
+def gains_table(worlds: Mapping[str, Tables]) -> str:
+    """What each component adds in ZSL mAP, a column a world."""
+    rows: dict[str, dict[str, str]] = {}
+    for world, tables in worlds.items():
+        for _, row in tables["components"].iterrows():
+            cells = rows.setdefault(row["component"], {"gain in ZSL mAP": row["component"]})
+            cells[world] = f"{percent(row, 'zsl_map', signed=True)}: {verdict(row, 'zsl_map')}"
+    return markdown(pd.DataFrame(list(rows.values())))
+
+
+def with_summary(readme: str, worlds: Mapping[str, Tables]) -> str:
+    """README.md with the block between its two ladder marks renewed: the first world's rows, the gains in all worlds.
 
     Raises:
         ValueError: README.md lacks the marks.
@@ -184,9 +194,10 @@ def with_summary(readme: str, world: str, tables: Tables) -> str:
         raise ValueError("README.md has no `<!-- ladder -->` and `<!-- /ladder -->` lines to put the summary between")
     rows = [
         {"test split, %": row["title"]} | {title: percent(row, key) for key, title in MEASURES.items()}
-        for _, row in tables["ladder"].iterrows()
+        for _, row in next(iter(worlds.values()))["ladder"].iterrows()
     ]
-    text = markdown(pd.DataFrame(rows)) + "\n\n" + gap_sentence(world, tables["gap"]) + "\n"
+    gaps = " ".join(gap_sentence(world, tables["gap"]) for world, tables in worlds.items())
+    text = "\n\n".join([markdown(pd.DataFrame(rows)), gains_table(worlds), gaps]) + "\n"
     return SUMMARY.sub(lambda match: match[1] + text + match[2], readme)
 
 

@@ -32,7 +32,6 @@ def main() -> None:
     ladder = load_ladder()
     parts = read_tables(ladder)
     worlds = {world: parts[world] for world in ladder.worlds if world in parts}
-    first = worlds[ladder.first_world]
     PICTURES.mkdir(parents=True, exist_ok=True)
     rows = {world: tables["ladder"] for world, tables in worlds.items()}
     ladder_figure(rows).savefig(PICTURES / "ladder.png", dpi=120)
@@ -40,8 +39,7 @@ def main() -> None:
         curves_figure(parts[CURVES]["curves"]).savefig(PICTURES / "ladder_curves.png", dpi=120)
     write_json(REPORT / "metrics.json", flat_metrics(worlds))
     PAGE.write_text(results_page(ladder, parts), encoding="utf-8")
-    readme = with_summary(README.read_text(encoding="utf-8"), ladder.first_world, first)
-    README.write_text(readme, encoding="utf-8")
+    README.write_text(with_summary(README.read_text(encoding="utf-8"), worlds), encoding="utf-8")
 
 
 def flat_metrics(worlds: Mapping[str, Tables]) -> dict[str, float]:

@@ -267,8 +267,10 @@ def test_readme_gets_the_summary_between_its_marks(results: Path) -> None:
     assert readme.startswith("before\n<!-- ladder -->\n| test split, % |")
     assert readme.endswith("<!-- /ladder -->\nafter\n")
     assert "old" not in readme
+    (gain,) = (line for line in readme.splitlines() if line.startswith("| fusion |"))
+    assert gain.count(": helps") == 1
     with pytest.raises(ValueError, match="no `<!-- ladder -->`"):
-        pages.with_summary("nothing to renew", "toybox", {})
+        pages.with_summary("nothing to renew", {})
 
 
 def test_measure_names_an_unknown_world(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
