@@ -105,9 +105,8 @@ class Bench:
         what = f"SD 2.1 shape, {self._drawing(steps)}, batch {count}"
         sample = Side(lambda: generator.sample(texts, seeds, steps), count)
         row = self._row(what, "images", sample, self._parts(generator), self._unet_roof(generator))
-        times = self._times(
-            sample, {STOCK: self._stock(1), **({STOCK_BATCHED: self._stock(count)} if count > 1 else {})}
-        )
+        ways = {STOCK: self._stock(1)} | ({STOCK_BATCHED: self._stock(count)} if count > 1 else {})
+        times = self._times(sample, ways)
         with TemporaryDirectory() as folder:
             full_stack, published = self._full_stack(generator, prompts, Path(folder)), self._published(Path(folder))
             return replace(row, times=times | self._times(full_stack, {PUBLISHED_LOOP: published}))
@@ -199,11 +198,9 @@ class Bench:
         return replace(row, times=self._times(replies, one_by_one))
 
     def _row(self, what: str, samples: str, side: Side, held: Sequence[nn.Module], roof: float) -> Row:
-        """The first run counts FLOPs and memory, which needs it uncompiled; the next warms up, the others are timed."""
-        with (
-            torch.compiler.set_stance("force_eager"),
-            flop_counter(unknown_flops()) as counter,
-        ):
+        """The first run compiles and finds the batch that fits; the next counts FLOPs, which needs it uncompiled."""
+        side.work()
+        with torch.compiler.set_stance("force_eager"), flop_counter(unknown_flops()) as counter:
             side.work()
         peak = peak_bytes(side.work, self.device)
         seconds = median(timed_call(side.work, self.device) for _ in range(self.repetitions)) / side.num_samples

@@ -124,6 +124,8 @@ class _Painter:
 
 
 class _Clip:
+    device = torch.device("cpu")
+
     def encode_texts(self, names: list[str], template: str) -> torch.Tensor:
         return torch.eye(len(names))
 

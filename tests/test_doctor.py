@@ -111,6 +111,7 @@ def test_compiling_needs_a_compiler_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     edit(generator={"compile": True})
     (found,) = doctor.compiler(load_params(), is_gpu=False)
     assert (found.status, found.remedy) == ("warning", "set it to false")
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     (found,) = doctor.compiler(load_params(), is_gpu=True)
     assert (found.status, found.remedy) == ("error", "install gcc, or set it to false")

@@ -45,6 +45,8 @@ class Painter:
 class RowClip:
     """Scores a label by the brightness of its row."""
 
+    device = torch.device("cpu")
+
     def __init__(self, scale: float = 20.0) -> None:
         self.scale, self.texts_encoded = scale, 0
 
@@ -103,13 +105,19 @@ def test_images_do_not_depend_on_batch_size_or_shard_size() -> None:
         assert images(shards(studio(batch_size), shard_size)[0]) == expected
 
 
-def test_a_diffusion_model_draws_the_same_bytes_in_any_batch(tiny_diffusion_folder: Path) -> None:
+def test_a_diffusion_model_draws_the_same_images_in_any_batch(tiny_diffusion_folder: Path) -> None:
+    """But for a pixel that a kernel for another batch rounds the other way: on one thread there are some."""
     config = stable_diffusion.Config(model=str(tiny_diffusion_folder), image_px=8, guidance_scale=3.0)
     generator = stable_diffusion.build(config, "cpu")
     expected = images(shards(studio(5, painter=generator), quota=5, max_images=20)[0])
     assert len(expected) == 20
     for batch_size, shard_size in ((1, 10), (20, 1000)):
-        assert images(shards(studio(batch_size, painter=generator), shard_size, quota=5, max_images=20)[0]) == expected
+        drawn = images(shards(studio(batch_size, painter=generator), shard_size, quota=5, max_images=20)[0])
+        assert list(drawn) == list(expected)
+        for ours, theirs in zip(drawn.values(), expected.values(), strict=True):
+            levels = np.abs(np.array(decode_image(ours), dtype=int) - np.array(decode_image(theirs), dtype=int))
+            assert levels.max() <= 1
+            assert (levels > 0).mean() < 0.02
 
 
 def test_images_and_rows_stay_the_same_where_memory_runs_out(

@@ -127,6 +127,13 @@ def test_a_budget_limits_what_a_gpu_may_give(monkeypatch: pytest.MonkeyPatch, ca
     assert "8.0 of the device's 16.0 GB" in caplog.text
 
 
+def test_memory_that_runs_out_while_compiling_is_recognised() -> None:
+    error = RuntimeError("backend='inductor' raised")
+    assert not is_out_of_memory(error)
+    error.inner_exception = torch.OutOfMemoryError("no memory")  # type: ignore[attr-defined]
+    assert is_out_of_memory(error)
+
+
 @pytest.mark.gpu
 def test_a_batch_shrinks_to_the_budget_of_a_real_gpu() -> None:
     device = torch.device("cuda")

@@ -14,7 +14,7 @@ from tailorset import cli
 from tailorset.inputs import remember_state, state_of
 from tailorset.params import load_params
 from tailorset.records import LabelSpace
-from tailorset.starter import with_settings
+from tailorset.starter import SHIPPED, with_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("--labels", "Mug, lamp,sofa", "--images", "photos")
@@ -37,6 +37,10 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("photos")
+def test_every_preset_is_protected() -> None:
+    assert {path.stem for path in (ROOT / "presets").glob("*.yaml")} <= set(SHIPPED)
+
+
 def test_without_annotations_there_is_a_table_to_fill_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # models may be downloaded
     code, output = run("new", "rooms", *LABELS, "--seen", "plant")

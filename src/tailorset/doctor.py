@@ -108,7 +108,7 @@ def device(params: Params) -> Iterator[Finding]:
     """The device that will be used, and settings that do not suit it."""
     import torch
 
-    yield from compiler(params, torch.cuda.is_available())
+    yield from compiler(params, torch.cuda.is_available() and params.device != "cpu")
     if not torch.cuda.is_available():
         if params.device == "cuda":
             yield Finding(
@@ -131,13 +131,13 @@ def device(params: Params) -> Iterator[Finding]:
 
 
 def compiler(params: Params, is_gpu: bool) -> Iterator[Finding]:
-    """What generator.compile needs."""
+    """What generator.compile needs: Triton takes $CC, gcc or clang."""
     if not getattr(params.generator.config, "compile", False):
         return
     if not is_gpu:
-        text, remedy = "generator.compile: on a CPU it takes longer than it saves", "set it to false"
-        yield Finding("warning", "device", text, remedy)
-    elif not any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))):
+        text = "generator.compile: on a CPU it needs g++ and takes longer than it saves"
+        yield Finding("warning", "device", text, "set it to false")
+    elif not any(map(shutil.which, [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"])):
         text = "generator.compile needs a C compiler, and there is none"
         yield Finding("error", "device", text, "install gcc, or set it to false")
 

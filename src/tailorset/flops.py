@@ -13,7 +13,7 @@ def flop_counter(custom_mapping: Mapping[Any, Callable[..., int]] | None = None)
     """A counter whose `get_total_flops()` tells the sum.
 
     It does not sort them by module: torch's tracker of modules hooks into every tensor it meets, which keeps alive what
-    gradient checkpointing frees. Measured: 14 GiB instead of 10 for an image of 768 px.
+    gradient checkpointing frees: by a dry run on fake tensors 14 GiB instead of 10 for an image of 768 px.
     """
     counter = FlopCounterMode(display=False, custom_mapping=dict(custom_mapping or {}))
     counter.mod_tracker = _Everything()  # type: ignore[assignment]

@@ -46,6 +46,8 @@ class Sampler(Protocol):
 class Scorer(Protocol):
     """The part of `clip.Clip` that this module calls."""
 
+    device: torch.device
+
     def encode_texts(self, names: Sequence[str], template: str) -> Tensor: ...
     def logits(self, images: Tensor, text_features: Tensor) -> Tensor: ...
 
@@ -110,7 +112,7 @@ class Studio:
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """(B, U) float32 logits by discriminator and judge, of the pixels as they are stored."""
-        images = pixels.float() / 255
+        images = pixels.to(self.discriminator.device).float() / 255
         of_discriminator, of_judge = self._text_features
         return (
             self.discriminator.logits(images, of_discriminator).float().cpu().numpy(),

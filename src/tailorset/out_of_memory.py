@@ -74,7 +74,8 @@ class Batches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the CPU, had no memory left."""
+    """Whether a device, or the CPU, had no memory left; torch.compile wraps what happens while it compiles."""
+    error = getattr(error, "inner_exception", error)
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error) and "memory" in str(error)
     )
@@ -119,5 +120,5 @@ def enforce_budget(budget_gb: float | None, device: torch.device) -> None:
         return
     total = torch.cuda.get_device_properties(device).total_memory
     fraction = budget_fraction(budget_gb, total)
-    torch.cuda.set_per_process_memory_fraction(fraction, device.index)  # a device without one is refused
+    torch.cuda.set_per_process_memory_fraction(fraction, device.index)  # torch refuses a device without
     log.info("memory_budget_gb: %.1f of the device's %.1f GB", fraction * total / GB, total / GB)

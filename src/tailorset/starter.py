@@ -17,7 +17,7 @@ from tailorset.photos import drawn, some
 from tailorset.records import MIN_UNSEEN, LabelSpace, problems
 
 TEMPLATE = Path("presets/folder.yaml")
-SHIPPED = ("coco", "folder", "nus_wide", "toybox", "toybox_b")
+SHIPPED = ("coco", "coco_fast", "folder", "nus_wide", "toybox", "toybox_b")
 NUM_TO_ANNOTATE = 200  # fewer make intervals too wide to choose anything by
 
 

@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from plain_ways import checkpointed_plainly
 from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, random_unet, random_vae
+from timing import peak_bytes
 
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.schedulers import build_scheduler, clean_latents
@@ -264,6 +266,18 @@ def test_checkpointing_keeps_less_for_the_backward_pass(make: Make) -> None:
     plain = kept()
     generator.enable_gradient_checkpointing()
     assert kept() < plain / 2
+
+
+def test_the_backward_pass_recomputes_one_layer_and_one_step_at_a_time(make: Make) -> None:
+    def peak(recompute: Callable[[StableDiffusion], object], backprop_steps: int) -> int:
+        generator = make(image_px=64)
+        weights = with_random_adapter(generator)
+        recompute(generator)
+        return peak_bytes(lambda: gradients(generator, weights, 4, backprop_steps), torch.device("cpu"))
+
+    ours, by_blocks = StableDiffusion.enable_gradient_checkpointing, checkpointed_plainly
+    assert peak(ours, 1) < 0.95 * peak(by_blocks, 1)
+    assert peak(ours, 4) < 1.1 * peak(ours, 1)
 
 
 def test_compiled_parts_draw_the_same_with_one_graph_for_all_batch_sizes_and_none_for_gradients(

@@ -211,7 +211,7 @@ class StableDiffusion:
         return negative + self.config.guidance_scale * (positive - negative)
 
     def _run(self, model: Callable[..., Any], *inputs: Tensor) -> Tensor:
-        """A model that may be compiled: for all batch sizes at once, and only where no gradient is wanted."""
+        """A model that may be compiled: for all batch sizes from 2 at once, and only where no gradient is wanted."""
         if not self.config.compile:
             return model(*inputs, return_dict=False)[0]
         if torch.is_grad_enabled():

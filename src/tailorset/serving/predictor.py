@@ -18,6 +18,7 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.image_set import square_pixels
 from tailorset.shards import decode_image
+from tailorset.stage import resolve_device
 from tailorset.trust import Decisions, Thresholds, one_threshold
 
 CLASSIFIER, THRESHOLDS = "classifier", "thresholds.json"  # names side by side, in models/ and in a registered version
@@ -117,7 +118,7 @@ def load_predictor(model: str | Path, device: torch.device | str | None = None, 
     Raises:
         ValueError: no such folder, version or registry, or nothing usable there.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = torch.device(device) if device else resolve_device("auto")
     with model_files(model) as (folder, origin):
         return open_predictor(folder, origin, chosen, bf16)
 
