@@ -36,11 +36,11 @@ def run(*arguments: str) -> tuple[int, str]:
     return answer.exit_code, answer.output
 
 
-@pytest.mark.usefixtures("photos")
 def test_every_preset_is_protected() -> None:
     assert {path.stem for path in (ROOT / "presets").glob("*.yaml")} <= set(SHIPPED)
 
 
+@pytest.mark.usefixtures("photos")
 def test_without_annotations_there_is_a_table_to_fill_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # models may be downloaded
     code, output = run("new", "rooms", *LABELS, "--seen", "plant")
