@@ -52,6 +52,17 @@ def checkpointed_plainly(generator: StableDiffusion) -> StableDiffusion:
     return generator
 
 
+def drawn_and_stored(studio: Studio, prompts: Sequence[Prompt], folder: Path) -> Side:
+    """A shard as generate_images makes it: an image of each prompt, drawn, scored and written."""
+    draws = [Draw(prompt, 0, prompt.labels[0]) for prompt in prompts]
+
+    def make() -> None:
+        _, samples = studio.draw_shard("bench", draws, lambda num_images: None)
+        write_shard(folder / "bench.tar", samples)
+
+    return Side(make, len(draws))
+
+
 @dataclass(frozen=True)
 class PublishedLoop:
     """Image by image as the published code draws and scores: float32 weights (on a GPU with autocast), a PNG written
@@ -90,15 +101,9 @@ def full_stack(bench: Bench) -> Comparison:
     studio = Studio(
         bench.generator, clip, judge, bench.unseen, template, params.seed, bench.num_steps, len(bench.prompts)
     )
-    draws = [Draw(prompt, 0, prompt.labels[0]) for prompt in bench.prompts]
     published = bench.config.model_copy(update={"scheduler": "euler", "dtype": "float32"})
     pipeline = stock_pipeline(published, device)
     with TemporaryDirectory() as folder:
-
-        def ours() -> None:
-            _, samples = studio.draw_shard("bench", draws, lambda num_images: None)
-            write_shard(Path(folder) / "bench.tar", samples)
-
         published_loop = PublishedLoop(pipeline, published, clip, bench.unseen, template, Path(folder), PUBLISHED_STEPS)
 
         def loop() -> None:
@@ -111,11 +116,11 @@ def full_stack(bench: Bench) -> Comparison:
             for generator, steps in ((bench.generator, bench.num_steps), (build(published, device), PUBLISHED_STEPS))
         ]
         note = (
-            f"batch {len(draws)} and {bench.num_steps} steps against 1 and {PUBLISHED_STEPS}; the judge accepts"
+            f"batch {len(bench.prompts)} and {bench.num_steps} steps against 1 and {PUBLISHED_STEPS}; the judge accepts"
             f" {shares[0]:.1%} against {shares[1]:.1%} of {bench.num_judged} images"
         )
         name, goal = "drawing, scoring, storing, against the published loop", bench.goals["full_stack"]
-        sides = Side(ours, len(draws)), Side(loop, PLAIN_IMAGES)
+        sides = drawn_and_stored(studio, bench.prompts, Path(folder)), Side(loop, PLAIN_IMAGES)
         return bench.compare(name, *sides, note, goal, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
 
 

@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from plain_ways import PUBLISHED_STEPS, PublishedLoop, checkpointed_plainly
+from plain_ways import PUBLISHED_STEPS, PublishedLoop, checkpointed_plainly, drawn_and_stored
 from real_models import Models, random_clip, random_components, random_llm
 from stock import bench_prompts
-from timing import FOREVER, Side, interleaved, matmul_roofs, measured_roofs, peak_bytes, timed_call
+from timing import FOREVER, Side, matmul_roofs, measured_roofs, peak_bytes, seconds_per_sample, timed_call
 from torch import Tensor, nn
 
 from tailorset.classifier_training import train_epochs
@@ -30,12 +30,10 @@ from tailorset.out_of_memory import enforce_budget, free_memory
 from tailorset.painter import dialogue
 from tailorset.params import Params
 from tailorset.plugins import load_plugin
-from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tailorset.schedulers import build_scheduler
 from tailorset.scorer import Scorer
 from tailorset.seeding import sample_seed
-from tailorset.shards import write_shard
 from tailorset.text_encoder import Tuner, new_tuner
 
 STOCK, STOCK_BATCHED = "the stock pipeline one by one", "the stock pipeline in batches"
@@ -210,9 +208,7 @@ class Bench:
 
     def _times(self, ours: Side, others: Mapping[str, Side]) -> dict[str, float]:
         """How many times faster ours is than each other way, turn about."""
-        sides = {"": ours, **others}
-        medians = interleaved({name: side.work for name, side in sides.items()}, self.device, self.repetitions)
-        seconds = {name: medians[name] / side.num_samples for name, side in sides.items()}
+        seconds = seconds_per_sample({"": ours, **others}, self.device, self.repetitions)
         return {name: seconds[name] / seconds[""] for name in others}
 
     def _generator(self) -> StableDiffusion:
@@ -258,13 +254,7 @@ class Bench:
         clips = [random_clip(self.models.discriminator, self.device) for _ in range(2)]
         template, seed, steps = self.params.clip.prompt_template, self.params.seed, self.amounts.steps
         studio = Studio(generator, *clips, self.label_space.unseen, template, seed, steps, len(prompts))
-        draws = [Draw(prompt, 0, prompt.labels[0]) for prompt in prompts]
-
-        def draw() -> None:
-            _, samples = studio.draw_shard("bench", draws, lambda num_images: None)
-            write_shard(folder / "bench.tar", samples)
-
-        return Side(draw, len(draws))
+        return drawn_and_stored(studio, prompts, folder)
 
     def _published(self, folder: Path) -> Side:
         """An image of the published loop, guided as published."""

@@ -59,7 +59,11 @@ class Side(NamedTuple):
 
 def compared(ours: Side, plain: Side, device: torch.device, repetitions: int) -> dict[str, float]:
     """Median seconds per sample, turn about, under the names of Comparison."""
-    sides = {"ours_s": ours, "plain_s": plain}
+    return seconds_per_sample({"ours_s": ours, "plain_s": plain}, device, repetitions)
+
+
+def seconds_per_sample(sides: Mapping[str, Side], device: torch.device, repetitions: int) -> dict[str, float]:
+    """Medians over turns that alternate between the sides."""
     medians = interleaved({name: side.work for name, side in sides.items()}, device, repetitions)
     return {name: medians[name] / side.num_samples for name, side in sides.items()}
 
