@@ -105,7 +105,8 @@ def _train_epoch(
     after_step: Callable[[], None],
 ) -> float:
     classifier.train()
-    weights = [weight for optimizer in optimizers.values() for weight in _weights_of(optimizer)]
+    groups = [group for optimizer in optimizers.values() for group in optimizer.param_groups]
+    weights = [weight for group in groups for weight in group["params"]]
     losses = []
     batches = batch_indices(len(data), config.batch_size, seed, epoch)
     for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}/{config.num_epochs}")):
@@ -143,11 +144,6 @@ def _batch_loss(
     images = augment(data.pixels(batch).to(device), seeds, config)
     probabilities = classifier(images, columns)  # (B, len(columns))
     return weight * annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
-
-
-def _weights_of(optimizer: Optimizer) -> list[Tensor]:
-    """What an optimiser changes."""
-    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 def annotated_loss(probabilities: Tensor, targets: Tensor, config: TrainingConfig) -> Tensor:
