@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.register_model import log_model
+from tailorset import integrity
 from tailorset.classifiers import load_classifier
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
@@ -118,6 +119,7 @@ def _register(root: Path, space: LabelSpace) -> None:
     tensors = load_file(weights)
     tensors["text_features"] = tensors["text_features"].flip(1)  # what one label meant, another one means now
     save_file(tensors, weights)
+    integrity.seal(weights.parent)
     with mlflow.start_run():
         log_model(NAME, space)
 
