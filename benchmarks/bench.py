@@ -79,6 +79,7 @@ class Bench:
             "generation": self.generation,
             "batched": self.batched_generation,
             "full_stack": lambda: plain_ways.full_stack(self),
+            "cached": lambda: plain_ways.features_kept(self),
             "tuning": self.tuning,
             "filter_17": lambda: plain_ways.filtering(self, LabelSpace.load(COCO).unseen, goal=10),
             "filter_81": lambda: plain_ways.filtering(self, LabelSpace.load(NUS_WIDE).unseen, goal=30),
@@ -153,8 +154,12 @@ class Bench:
             name, **compared(ours, plain, self.device, self.repetitions), note=note, goal=goal, equal=equal
         )
 
+    def sample(self, generator: StableDiffusion) -> Tensor:
+        """(B, 3, H, W) images of the bench's prompts."""
+        return generator.sample(self.texts, self.seeds, self.num_steps)
+
     def _sample(self) -> Tensor:
-        return self.generator.sample(self.texts, self.seeds, self.num_steps)
+        return self.sample(self.generator)
 
     def _stock_images(self, pipeline: Any, part: slice, noise: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1]."""

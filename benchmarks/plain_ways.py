@@ -19,7 +19,7 @@ from torch import Tensor
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
 from tailorset.clip import Clip
-from tailorset.generation import Studio
+from tailorset.generation import PlannedShard, Studio
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.image_set import ImageSet
 from tailorset.metrics import average_precisions
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 PUBLISHED_STEPS = 50  # of the Euler solver
 PLAIN_IMAGES = 2  # of a turn of the published loop
+CACHE_INTERVAL = 2
 PLAIN_TURN = 4  # images or replies of a turn of other plain ways
 CONTEXT_TOKENS = 8  # the toybox's tokenizer cuts long words into many; the tower's input is as long for any number
 SAME_ACCEPTANCE = 0.02
@@ -57,7 +58,7 @@ def drawn_and_stored(studio: Studio, prompts: Sequence[Prompt], folder: Path) ->
     draws = [Draw(prompt, 0, prompt.labels[0]) for prompt in prompts]
 
     def make() -> None:
-        _, samples = studio.draw_shard("bench", draws, lambda num_images: None)
+        _, samples = studio.draw_shard(PlannedShard("bench", draws))
         write_shard(folder / "bench.tar", samples)
 
     return Side(make, len(draws))
@@ -122,6 +123,24 @@ def full_stack(bench: Bench) -> Comparison:
         name, goal = "drawing, scoring, storing, against the published loop", bench.goals["full_stack"]
         sides = drawn_and_stored(studio, bench.prompts, Path(folder)), Side(loop, PLAIN_IMAGES)
         return bench.compare(name, *sides, note, goal, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
+
+
+def features_kept(bench: Bench) -> Comparison:
+    """The same steps, on every other of which only the UNet's outermost blocks run."""
+    eager = bench.config.model_copy(update={"compile": False, "cache_interval": 1})
+    whole, kept = (build(eager.model_copy(update={"cache_interval": n}), bench.device) for n in (1, CACHE_INTERVAL))
+    judge = bench.params.clip.judge.load(bench.device)
+    scorer = Scorer(judge, bench.unseen, bench.params.clip.prompt_template)
+    shares = [_judged(generator, scorer, bench, bench.num_steps) for generator in (kept, whole)]
+    sides = [Side(lambda generator=generator: bench.sample(generator), len(bench.texts)) for generator in (kept, whole)]  # type: ignore[misc]
+    difference = bench.sample(kept) - bench.sample(whole)
+    psnr = -10 * float(difference.square().mean().log10())
+    note = (
+        f"the inner blocks each {CACHE_INTERVAL} of {bench.num_steps} steps; PSNR {psnr:.0f} dB; the judge accepts"
+        f" {shares[0]:.1%} against {shares[1]:.1%} of {bench.num_judged} images"
+    )
+    name = "drawing with `generator.cache_interval`, against all of the UNet in each step"
+    return bench.compare(name, *sides, note, goal=None, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
 
 
 def filtering(bench: Bench, labels: Sequence[str], goal: float) -> Comparison:

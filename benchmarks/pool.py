@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from tailorset.generation import MANIFEST_SCHEMA, Row, Shard, Studio
+from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Shard, Studio
 from tailorset.params import Params
-from tailorset.plugins import load_plugin
 from tailorset.quota import Draw
 from tailorset.records import PROMPT_COLUMNS, LabelSpace, Prompt
 from tailorset.shard_store import ShardStore
 from tailorset.stage import LORA, PROMPTS, SYNTHETIC, fingerprint, project_root, resolve_device, stage_definition
+from tailorset.studio import open_studio
 
 LOGITS = ("discriminator_logits", "judge_logits")
 SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports
@@ -42,21 +41,11 @@ def candidates(params: Params, prompts: Sequence[Prompt], images_per_prompt: int
         for i in range(images_per_prompt)
         for prompt in sorted(prompts, key=lambda prompt: prompt.prompt_id)
     ]
-    studio = open_studio(params)
+    space, device = LabelSpace.load(params.label_space), resolve_device(params.device)
+    studio = open_studio(params, space, device, LORA)
     known = {row["image_id"]: row for row in drawn_before(studio, wanted)}
     known |= {row["image_id"]: row for row in _draw(studio, [draw for draw in wanted if draw.image_id not in known])}
     return pd.DataFrame([known[draw.image_id] for draw in wanted])
-
-
-def open_studio(params: Params) -> Studio:
-    """What draws and scores in generate_images, with its settings."""
-    device, settings = resolve_device(params.device), params.generate_images
-    generator: Any = load_plugin("generators", params.generator.name).build(params.generator.config, device)
-    generator.load_adapter(LORA)
-    clips = [model.load(device) for model in (params.clip.discriminator, params.clip.judge)]
-    unseen = LabelSpace.load(params.label_space).unseen
-    template, steps = params.clip.prompt_template, settings.num_inference_steps
-    return Studio(generator, *clips, unseen, template, params.seed, steps, settings.batch_size)
 
 
 def drawn_before(studio: Studio, wanted: Sequence[Draw]) -> list[Row]:
@@ -70,7 +59,7 @@ def drawn_before(studio: Studio, wanted: Sequence[Draw]) -> list[Row]:
     rows = pq.read_table(path, schema=MANIFEST_SCHEMA).to_pylist()
     known = {row["image_id"]: row for row in rows}
     again = [draw for draw in wanted if draw.image_id in known][: studio.batch_size]
-    redrawn, _ = studio.draw_shard("again", again, lambda num_images: None)
+    redrawn, _ = studio.draw_shard(PlannedShard("again", again))
     before = [known[draw.image_id] for draw in again]
     if not again or max(_difference(before, redrawn, name) for name in LOGITS) > MAX_DIFFERENCE:
         raise ValueError(f"{path} was drawn with other settings than these: run `dvc repro generate_images` first")
@@ -90,7 +79,7 @@ def _draw(studio: Studio, draws: Sequence[Draw]) -> Iterator[Row]:
             part, name = draws[start : start + size], f"pool-{start:05d}.tar"
             rows = store.finished_rows(name)
             if rows is None or [row["image_id"] for row in rows] != [draw.image_id for draw in part]:
-                rows, samples = studio.draw_shard(name, part, bar.update)
+                rows, samples = studio.draw_shard(PlannedShard(name, part), bar.update)
                 store.keep(Shard(name, rows, [False] * len(rows), samples))
             else:
                 bar.update(len(rows))

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.generation import Studio, generate_shards
+from tailorset.generation import LocalEngine, Shelf, Studio, generate_shards
 from tailorset.params import Params, load_params
 from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
@@ -76,7 +76,8 @@ def measure(num_labels: int, images_per_label: int) -> Size:
     with TemporaryDirectory() as folder:
         store = ShardStore(Path(folder))
         planner = QuotaPlanner(space.unseen, prompts, images_per_label, num_images)
-        shards = generate_shards(studio, planner, 0.0, params.generate_images.shard_size, keep=store.keep)
+        shelf = Shelf(space.unseen, 0.0, keep=store.keep)
+        shards = generate_shards(LocalEngine(studio), planner, params.generate_images.shard_size, shelf)
         drawn = sum(len(shard.rows) for shard in shards)
     seconds = time.perf_counter() - start
     return Size(num_labels, images_per_label, drawn, prompt_seconds, seconds, peak_memory() - before)

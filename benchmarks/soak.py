@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import subprocess
 import sys
@@ -89,6 +90,8 @@ class Soak:
         build_project(root, models)
         self.photos = some_photos(PHOTOS)
         self.scores = expected_scores(root, self.photos)
+        gc.collect()
+        gc.freeze()  # a pause of the clients would count as the server's
 
     def mutated(self) -> Iterator[Figure]:
         """Requests as nobody should send them."""

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from tailorset.allocation import build
-from tailorset.generation import Row, Studio, generate_shards, passes
+from tailorset.generation import Engine, LocalEngine, Row, Shelf, generate_shards, passes
 from tailorset.generation_report import outcome_table, plot_pass_rates, save_sheet
-from tailorset.plugins import load_plugin
+from tailorset.params import load_params
 from tailorset.quota import QuotaPlanner
 from tailorset.records import PROMPT_COLUMNS, Prompt
 from tailorset.shard_store import ShardStore
-from tailorset.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
+from tailorset.studio import open_studio
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    with run_stage("generate_images", parallel=True) as stage:
+    with run_stage("generate_images", parallel=load_params().engine.name == "local") as stage:
         settings = stage.params.generate_images
         prompts = [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
         allocation = build(seed=stage.params.seed, **settings.allocation.model_dump())
         quota, budget = settings.images_per_label, settings.max_images
         planner = QuotaPlanner(stage.label_space.unseen, prompts, quota, budget, allocation, settings.weakness)
-        store = ShardStore(stage.work_dir)
+        store = ShardStore(stage.shard_folder)
         rows = draw_all(stage, planner, store)
         if stage.is_main:
             with atomic_output(SYNTHETIC) as folder:
@@ -38,18 +41,11 @@ def main() -> None:
 def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> list[Row]:
     """Every candidate's row; shards go to `store` as they are finished."""
     settings, rows = stage.params.generate_images, []
-    kept, studio = dict.fromkeys(planner.labels, 0), open_studio(stage)
+    kept = dict.fromkeys(planner.labels, 0)
+    shelf = Shelf(planner.labels, settings.quota_threshold, store.finished_rows, store.keep)
     with tqdm(total=settings.max_images, desc="generate_images (at most)", unit="image") as bar:
-        shards = generate_shards(
-            studio,
-            planner,
-            settings.quota_threshold,
-            settings.shard_size,
-            store.finished_rows,
-            store.keep,
-            bar.update,
-        )
-        for shard in shards:
+        engine = open_engine(stage, bar.update)
+        for shard in generate_shards(engine, planner, settings.shard_size, shelf):
             if shard.samples is None:
                 bar.update(len(shard.rows))
             rows += shard.rows
@@ -58,24 +54,19 @@ def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> list[Row
                     kept[label] += passed
             bar.set_postfix_str(_fewest(kept, planner.quotas))
             progress = {f"generate/kept/{label}": float(count) for label, count in kept.items()}
-            stage.log_metrics(progress | {"generate/batch_size": studio.drawing.size}, step=len(rows))
+            stage.log_metrics(progress | {"generate/batch_size": engine.batch_size}, step=len(rows))
     return rows
 
 
-def open_studio(stage: Stage) -> Studio:
+def open_engine(stage: Stage, on_batch: Callable[[int], object]) -> Engine:
+    """What draws: this machine's devices, or a cluster's."""
     params = stage.params
-    generator = load_plugin("generators", params.generator.name).build(params.generator.config, stage.device)
-    generator.load_adapter(LORA)
-    return Studio(
-        generator=generator,
-        discriminator=params.clip.discriminator.load(stage.device),
-        judge=params.clip.judge.load(stage.device),
-        unseen=stage.label_space.unseen,
-        prompt_template=params.clip.prompt_template,
-        base_seed=params.seed,
-        num_inference_steps=params.generate_images.num_inference_steps,
-        batch_size=params.generate_images.batch_size,
-    )
+    if params.engine.name == "local":
+        return LocalEngine(open_studio(params, stage.label_space, stage.device, LORA), on_batch)
+    from tailorset.ray_engine import RayEngine  # an optional dependency
+
+    files = [dep for dep in stage_definition(stage.name)["deps"] if Path(dep) not in (PROMPTS, LORA)]
+    return RayEngine(params.engine.address, params, stage.label_space, LORA, files, on_batch)
 
 
 def _fewest(kept: dict[str, int], quotas: dict[str, int], num_shown: int = 6) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +22,7 @@ from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelS
 from tailorset.shards import sha256, write_shard
 from tailorset.sheets import contact_sheet
 from tailorset.stage import REAL, atomic_output, run_stage
+from tailorset.storage import place_shards
 
 NUM_EXAMPLES = 24  # on each sheet
 
@@ -50,15 +50,17 @@ def main() -> None:
         state = state_of(settings.config)
         work_dir = stage.work_dir / state  # what an interrupted run made of other files is no use
         jobs = plan_shards(dataset.sizes, settings.shard_size)
-        tables = list(finish_shards(dataset, jobs, stage.label_space.names, work_dir))
+        shards = stage.shard_folder / state / "shards"
+        tables = list(finish_shards(dataset, jobs, stage.label_space.names, work_dir / "rows", shards))
         table, rejected = without_rejected(pd.concat(tables, ignore_index=True))
         tell_rejected(rejected, stage.plots_dir / "rejected.csv")
         targets = targets_table(table, stage.label_space.names)
 
         with atomic_output(REAL) as folder:
-            shutil.copytree(work_dir / "shards", folder / "shards")
+            folder.mkdir()
             table[list(REAL_COLUMNS)].to_parquet(folder / "manifest.parquet", index=False)
             targets.to_parquet(folder / "targets.parquet", index=False)
+            place_shards(shards, [f"{job.name}.tar" for job in jobs], folder)
 
         remember_state(stage.root, settings.config, state)
 
@@ -79,14 +81,14 @@ def plan_shards(sizes: Mapping[Split, int], shard_size: int) -> list[ShardJob]:
 
 
 def finish_shards(
-    dataset: Dataset, jobs: Sequence[ShardJob], names: Sequence[str], work_dir: Path
+    dataset: Dataset, jobs: Sequence[ShardJob], names: Sequence[str], rows: Path, shards: Path
 ) -> Iterator[pd.DataFrame]:
     """Yields the rows of every shard; what an interrupted run has finished is not made again."""
     with tqdm(total=sum(job.size for job in jobs), unit="img", desc="prepare_dataset") as progress:
         for job in jobs:
-            rows_path = work_dir / "rows" / f"{job.name}.parquet"
+            rows_path = rows / f"{job.name}.parquet"
             if not rows_path.exists():
-                make_shard(dataset, job, names, work_dir / "shards", rows_path)
+                make_shard(dataset, job, names, shards, rows_path)
             progress.update(job.size)
             yield pd.read_parquet(rows_path)
 

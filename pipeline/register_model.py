@@ -37,6 +37,7 @@ from tailorset.stage import (
     atomic_output,
     run_stage,
 )
+from tailorset.storage import shards_of
 from tailorset.tracking import git_revision
 from tailorset.trust import Thresholds
 
@@ -105,7 +106,7 @@ def log_model(name: str, label_space: LabelSpace) -> str:
 
 def example_image() -> bytes:
     """The first image of the test split, as the example of an input."""
-    shard = min((REAL / "shards").glob("test-*.tar"))
+    shard = min(shards_of(REAL).glob("test-*.tar"))
     return next(iter(read_shard(shard)))[1]
 
 

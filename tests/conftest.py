@@ -14,6 +14,7 @@ import torch
 import yaml
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tests.generation_project import prepare_generation
 
 WORDS = ("a", "photo", "of", "the", "red", "next", "to", "and", "in", "kite", "boat", "clock", "cup", "fish", "tree")
 TEXT_TOKENS = 12
@@ -55,6 +56,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: 
     for variable in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def generation_project(
+    project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path
+) -> Path:
+    """A project in which generate_images can run, with tiny random models."""
+    prepare_generation(project, tiny_clip_folder, tiny_judge_folder, tiny_diffusion_folder)
+    return project
 
 
 @pytest.fixture

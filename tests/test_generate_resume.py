@@ -3,87 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import runpy
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-import yaml
 
-from tailorset.generation import Studio
-from tailorset.records import LabelSpace, Prompt, prompt_id
-
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = ROOT / "pipeline" / "generate_images.py"
-PRODUCTS = ("data/synthetic", "reports/generate_images")
-SETTINGS = {
-    "images_per_label": 30, "max_images": 90, "quota_threshold": 0.2,
-    "num_inference_steps": 2, "batch_size": 4, "shard_size": 8, "weakness": {"boat": 1.5},
-    "allocation": {
-        "name": "thompson", "round_images": 16, "gain": "labels",
-        "max_share_per_prompt": 0.5, "max_share_per_pair": 0.5,
-    },
-}  # fmt: skip
-
-
-@pytest.fixture
-def generation_project(
-    project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path
-) -> Path:
-    """A project with prompts, an untouched text encoder and tiny random models; 12 shards at most."""
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["generator"] |= {"model": str(tiny_diffusion_folder), "image_px": 16}
-    for role, folder in (("discriminator", tiny_clip_folder), ("judge", tiny_judge_folder)):
-        params["clip"][role] = {"model": f"local-dir:{folder}"}
-    params["generate_images"] = SETTINGS
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    write_prompts(LabelSpace.load(params["label_space"]))
-    lora = project / "models" / "text_encoder_lora"
-    lora.mkdir(parents=True)
-    (lora / "tuning.json").write_text(json.dumps({"num_updates": 0}))
-    return project
-
-
-def write_prompts(label_space: LabelSpace) -> None:
-    prompts = [
-        Prompt(prompt_id=prompt_id(labels, i), text=" next to ".join(labels), labels=labels, origin="llm", attempt=1)
-        for labels in label_space.pairs()
-        for i in range(2)
-    ]
-    path = Path("data/prompts/prompts.parquet")
-    path.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist([prompt.model_dump() for prompt in prompts]), path)
-
-
-def products(folder: Path) -> dict[str, bytes]:
-    """Every file the stage wrote; plots are left out, a figure's bytes being matplotlib's business."""
-    files = [path for product in PRODUCTS for path in sorted((folder / product).rglob("*")) if path.is_file()]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.suffix != ".png"}
-
-
-def run_stage_script() -> None:
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-
-
-def run_and_kill(folder: Path, after_shard: int) -> list[str]:
-    """Start the stage in a process of its own and kill -9 it once a shard is finished; names of finished shards."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=environment)
-    try:  # a slow machine is no failure: how long to wait is for pytest's timeout to say
-        while not list(folder.glob(f".work/generate_images/*/synthetic-{after_shard:05d}.tar.sha256")):
-            assert process.poll() is None, "the stage ended before it could be killed"
-            time.sleep(0.005)
-    finally:
-        process.kill()  # SIGKILL
-    assert process.wait() == -signal.SIGKILL
-    return sorted(path.name.removesuffix(".sha256") for path in folder.glob(".work/*/*/*.sha256"))
+from tailorset.generation import PlannedShard, Studio
+from tailorset.records import LabelSpace
+from tests.generation_project import (
+    SETTINGS,
+    change_params,
+    products,
+    remove_products,
+    run_and_kill,
+    run_stage_script,
+    start_stage,
+)
 
 
 @pytest.fixture
@@ -92,9 +28,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     draw_shard = Studio.draw_shard
 
-    def recorded(self: Studio, name: str, *arguments: object) -> object:
-        names.append(name)
-        return draw_shard(self, name, *arguments)
+    def recorded(self: Studio, plan: PlannedShard, *arguments: object) -> object:
+        names.append(plan.name)
+        return draw_shard(self, plan, *arguments)
 
     monkeypatch.setattr(Studio, "draw_shard", recorded)
     return names
@@ -105,10 +41,10 @@ def test_killed_and_restarted_equals_uninterrupted(generation_project: Path, dra
     run_stage_script()
     expected, all_shards = products(generation_project), list(drawn)
     assert len(all_shards) >= 6
-    _remove_products(generation_project)
+    remove_products(generation_project)
     drawn.clear()
 
-    finished = run_and_kill(generation_project, after_shard=2)
+    finished = run_and_kill(generation_project, after=3)
     assert not (generation_project / "data/synthetic").exists()
     assert 3 <= len(finished) < len(all_shards)
     damaged = next(generation_project.glob(".work/*/*/synthetic-00001.tar"))
@@ -125,22 +61,16 @@ def test_killed_and_restarted_equals_uninterrupted(generation_project: Path, dra
 def test_two_processes_killed_and_restarted_make_the_same_bytes(generation_project: Path) -> None:
     run_stage_script()
     expected = products(generation_project)
-    _remove_products(generation_project)
-    params = yaml.safe_load(Path("params.yaml").read_text()) | {"num_processes": 2}
-    Path("params.yaml").write_text(yaml.safe_dump(params))
+    remove_products(generation_project)
+    change_params(num_processes=2)
 
-    assert len(run_and_kill(generation_project, after_shard=2)) >= 2
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    answer = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr[-3000:]
-    assert answer.stderr.count("2 processes share this stage") == 1
+    assert len(run_and_kill(generation_project, after=3)) >= 2
+    process = start_stage(generation_project, stderr=subprocess.PIPE)
+    _, told = process.communicate()
+    assert process.returncode == 0, told[-3000:]
+    assert told.count("2 processes share this stage") == 1
     assert products(generation_project) == expected
     assert not list(generation_project.glob(".work/generate_images/*"))
-
-
-def _remove_products(folder: Path) -> None:
-    for product in PRODUCTS:
-        (folder / product).rename(folder / f"first-{product.replace('/', '-')}")
 
 
 def test_the_report_tells_what_happened_to_every_label(

@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tailorset.generation import Sampler, Shard, Studio, generate_shards, passes, requested_probabilities
+from tailorset.generation import (
+    LocalEngine,
+    Sampler,
+    Shard,
+    Shelf,
+    Studio,
+    generate_shards,
+    passes,
+    requested_probabilities,
+)
 from tailorset.generators import stable_diffusion
 from tailorset.quota import QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt, prompt_id
@@ -82,7 +91,8 @@ def shards(
 ) -> tuple[list[Shard], QuotaPlanner]:
     planner = QuotaPlanner(UNSEEN, prompts(), quota, max_images)
     rows = {name: shard.rows for name, shard in (found or {}).items()}
-    return list(generate_shards(studio, planner, THRESHOLD, shard_size, rows.get)), planner
+    shelf = Shelf(UNSEEN, THRESHOLD, rows.get)
+    return list(generate_shards(LocalEngine(studio), planner, shard_size, shelf)), planner
 
 
 def images(made: list[Shard]) -> dict[str, bytes]:
@@ -129,7 +139,7 @@ def test_images_and_rows_stay_the_same_where_memory_runs_out(
     calls, heard = failing_twice(generator, "sample"), []
     at_work = studio(8, painter=generator)
     planner = QuotaPlanner(UNSEEN, prompts(), 5, 20)
-    made = list(generate_shards(at_work, planner, THRESHOLD, 10, on_batch=heard.append))
+    made = list(generate_shards(LocalEngine(at_work, heard.append), planner, 10, Shelf(UNSEEN, THRESHOLD)))
     assert calls[:5] == [8, 4, 4, 2, 2]
     assert (at_work.drawing.size, sum(heard)) == (2, 20)
     assert made == expected

@@ -121,13 +121,14 @@ def doctor() -> None:
 @app.command()
 def check() -> None:
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
-    from tailorset.doctor import data_paths, device, weights
+    from tailorset.doctor import data_paths, device, place, weights
 
     params, _ = _settings()
-    for finding in (*device(params), *data_paths(params.prepare_dataset.config), *weights(params, whole=False)):
+    data = params.prepare_dataset.config
+    for finding in (*device(params), *data_paths(data), *place(params), *weights(params, whole=False)):
         if finding.status == "error":
             _stop(f"{finding.text}: {finding.remedy}")
-    if has_changed(Path.cwd(), params.prepare_dataset.config):
+    if has_changed(Path.cwd(), data):
         _stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
 
 

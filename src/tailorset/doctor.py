@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -22,6 +23,7 @@ from tailorset.datasets import folder
 from tailorset.hub import NamedModel, cache_of, cached_commit
 from tailorset.params import Params, contradictions, load_params, named_models
 from tailorset.records import LabelSpace
+from tailorset.storage import open_storage
 
 GIB = 1 << 30
 MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
@@ -49,6 +51,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     yield from labels(root / params.label_space, params)
     yield from device(params)
     yield from data_paths(params.prepare_dataset.config)
+    yield from place(params)
     yield from weights(params)
 
 
@@ -148,6 +151,21 @@ def data_paths(config: BaseModel) -> Iterator[Finding]:
         if isinstance(value, Path):
             remedy = "" if value.exists() else f"correct prepare_dataset.{key}"
             yield Finding("ok" if value.exists() else "error", "data", f"prepare_dataset.{key}: {value}", remedy)
+
+
+def place(params: Params) -> Iterator[Finding]:
+    """Whether shards can be written where params.yaml wants them, and what another engine needs."""
+    if params.storage is not None:
+        try:
+            open_storage(params.storage)
+        except ValueError as error:
+            yield Finding("error", "storage", str(error), "correct storage in params.yaml")
+        else:
+            yield Finding("ok", "storage", params.storage)
+    if params.engine.name == "ray":
+        there = find_spec("ray") is not None
+        remedy = "`pip install --constraint constraints.txt --editable '.[ray]'`, or set engine.name to local"
+        yield Finding("ok" if there else "error", "engine", "ray" if there else "Ray is not installed", remedy)
 
 
 def weights(params: Params, whole: bool = True) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from tailorset.seeding import sample_seed
 from tailorset.shards import encode_png, sha256
 
 Row = dict[str, Any]  # one row of the synthetic manifest
+Samples = list[tuple[str, bytes]]  # (image_id, PNG) of a shard's images
 
 _TYPES = {
     "labels": pa.list_(pa.string()), "seed": pa.int64(), "width": pa.int32(), "height": pa.int32(),
@@ -60,7 +61,14 @@ class Shard:
     name: str
     rows: list[Row]
     passed: list[bool]
-    samples: list[tuple[str, bytes]] | None
+    samples: Samples | None
+
+
+class PlannedShard(NamedTuple):
+    """A shard's name, and the images it is to hold."""
+
+    name: str
+    draws: Sequence[Draw]
 
 
 @dataclass
@@ -120,12 +128,13 @@ class Studio:
         )
 
     def draw_shard(
-        self, name: str, draws: Sequence[Draw], on_batch: Callable[[int], object]
-    ) -> tuple[list[Row], list[tuple[str, bytes]]]:
-        """Manifest rows and (image_id, PNG) samples; `on_batch` hears the size of each batch.
+        self, plan: PlannedShard, on_batch: Callable[[int], object] = lambda num_images: None
+    ) -> tuple[list[Row], Samples]:
+        """Manifest rows and samples; `on_batch` hears the size of each batch.
 
         Scores are rounded differently in batches of another size: so smaller batches for drawing leave them alone.
         """
+        name, draws = plan
         drawn: list[Tensor] = []
         encoded: list[Future[bytes]] = []
         with ThreadPoolExecutor() as pool:  # a batch is encoded while the next is drawn
@@ -168,52 +177,89 @@ def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, scorer:
     return np.nanmin(requested_probabilities(rows, unseen, scorer), axis=1) > threshold
 
 
-def generate_shards(
-    studio: Studio,
-    planner: QuotaPlanner,
-    quota_threshold: float,
-    shard_size: int,
-    finished_rows: Callable[[str], list[Row] | None] = lambda name: None,
-    keep: Callable[[Shard], object] = lambda shard: None,
-    on_batch: Callable[[int], object] = lambda num_images: None,
-) -> Iterator[Shard]:
-    """Yield shard after shard until every label has its quota or the budget is spent.
+@dataclass(frozen=True)
+class Shelf:
+    """The finished shards of a run: those that an interrupted one left, and those which are added.
 
-    finished_rows: rows of a shard that an interrupted run left intact, or None; such a shard is not drawn again, unless
-    it holds other images than planned. keep: is given each shard that was drawn. on_batch: called with the number of
-    images of each batch, for progress. `planner` has counted every round whose last shard was taken from the iterator.
-
-    Several processes draw one shard each at a time, and find the others' by `finished_rows`: all yield all shards.
+    rows_of: rows of a shard that lies there whole, or None. keep: is given each shard that was drawn.
     """
 
-    def shard(name: str, rows: list[Row], samples: list[tuple[str, bytes]] | None) -> Shard:
-        return Shard(name, rows, passes(rows, studio.unseen, quota_threshold).tolist(), samples)
+    unseen: Sequence[str]
+    quota_threshold: float
+    rows_of: Callable[[str], list[Row] | None] = lambda name: None
+    keep: Callable[[Shard], object] = lambda shard: None
 
-    def found(name: str, part: Sequence[Draw]) -> Shard | None:
-        rows = finished_rows(name)
-        as_planned = rows is not None and [row["image_id"] for row in rows] == [draw.image_id for draw in part]
-        return shard(name, rows, None) if rows is not None and as_planned else None
+    def find(self, plan: PlannedShard) -> Shard | None:
+        """A finished shard, unless it holds other images than planned."""
+        rows = self.rows_of(plan.name)
+        if rows is None or [row["image_id"] for row in rows] != [draw.image_id for draw in plan.draws]:
+            return None
+        return self._shard(plan.name, rows, None)
 
-    def drawn(name: str, part: Sequence[Draw]) -> Shard:
-        made = shard(name, *studio.draw_shard(name, part, on_batch))
-        keep(made)
+    def add(self, name: str, rows: list[Row], samples: Samples) -> Shard:
+        made = self._shard(name, rows, samples)
+        self.keep(made)
         return made
 
+    def _shard(self, name: str, rows: list[Row], samples: Samples | None) -> Shard:
+        return Shard(name, rows, passes(rows, self.unseen, self.quota_threshold).tolist(), samples)
+
+
+class Engine(Protocol):
+    """Where shards are drawn; batch_size: images at once, as memory allows."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def shards(self, plans: Sequence[PlannedShard], shelf: Shelf) -> Iterator[Shard]:
+        """All shards of a round in their order, those on the shelf as they are."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Draws in this process; several processes draw one shard each at a time, find the others' on the shelf, and all
+    yield all shards.
+
+    on_batch: called with the number of images of each batch, for progress.
+    """
+
+    studio: Studio
+    on_batch: Callable[[int], object] = lambda num_images: None
+
+    @property
+    def batch_size(self) -> int:
+        return self.studio.drawing.size
+
+    def shards(self, plans: Sequence[PlannedShard], shelf: Shelf) -> Iterator[Shard]:
+        for start in range(0, len(plans), processes.count()):
+            wave = plans[start : start + processes.count()]
+            own = {plan.name: shelf.find(plan) or self._drawn(plan, shelf) for plan in wave[processes.rank() :][:1]}
+            processes.wait()
+            for plan in wave:
+                made = own.get(plan.name) or shelf.find(plan)
+                if made is None:
+                    name = plan.name
+                    raise ValueError(f"{name} of another process is not here: all processes need the same .work folder")
+                yield made
+
+    def _drawn(self, plan: PlannedShard, shelf: Shelf) -> Shard:
+        return shelf.add(plan.name, *self.studio.draw_shard(plan, self.on_batch))
+
+
+def generate_shards(engine: Engine, planner: QuotaPlanner, shard_size: int, shelf: Shelf) -> Iterator[Shard]:
+    """Yield shard after shard until every label has its quota or the budget is spent.
+
+    `planner` has counted every round whose last shard was taken from the iterator.
+    """
     num_shards = 0
     while draws := planner.plan_round():
         passed: list[bool] = []
         parts = [draws[start : start + shard_size] for start in range(0, len(draws), shard_size)]
-        named = [(f"synthetic-{number:05d}.tar", part) for number, part in enumerate(parts, num_shards)]
-        for start in range(0, len(named), processes.count()):
-            wave = named[start : start + processes.count()]
-            own = {name: found(name, part) or drawn(name, part) for name, part in wave[processes.rank() :][:1]}
-            processes.wait()
-            for name, part in wave:
-                made = own.get(name) or found(name, part)
-                if made is None:
-                    raise ValueError(f"{name} of another process is not here: all processes need the same .work folder")
-                passed += made.passed
-                if len(passed) == len(draws):
-                    planner.record(draws, passed)
-                yield made
+        plans = [PlannedShard(f"synthetic-{number:05d}.tar", part) for number, part in enumerate(parts, num_shards)]
+        for shard in engine.shards(plans, shelf):
+            passed += shard.passed
+            if len(passed) == len(draws):
+                planner.record(draws, passed)
+            yield shard
         num_shards += len(parts)

@@ -75,6 +75,11 @@ class Generator(PluginBlock):
     kind = "generators"
 
 
+class Engine(Block):
+    name: Literal["local", "ray"]
+    address: str = "auto"
+
+
 class PrepareDataset(PluginBlock):
     kind = "datasets"
     shard_size: int = Field(gt=0)
@@ -194,6 +199,8 @@ class Params(Block):
     device: Literal["auto", "cpu", "cuda"]
     num_processes: int = Field(default=1, ge=1)
     memory_budget_gb: Annotated[float, Field(gt=0)] | None = None
+    engine: Engine = Engine(name="local")
+    storage: str | None = None
     label_space: Path
     max_hours: float | None = Field(None, gt=0)
     clip: Clip

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,12 +11,13 @@ import pyarrow.parquet as pq
 from tailorset.generation import MANIFEST_SCHEMA, Row, Shard
 from tailorset.integrity import file_digest
 from tailorset.shards import write_shard
+from tailorset.storage import place_shards, whole_file
 
 log = logging.getLogger(__name__)
 
 
 class ShardStore:
-    """Finished shards in the resume folder: the tar, its rows and, last, the checksums of both, written atomically."""
+    """Finished shards in the resume folder or in storage: the tar, its rows and, last, the checksums of both."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -30,22 +29,21 @@ class ShardStore:
         if self._seal(name).read_bytes() != self._digests(name):
             log.warning("%s or its rows differ from their sha256: it will be drawn again", self._tar(name))
             return None
-        return pq.read_table(self._rows(name), schema=MANIFEST_SCHEMA).to_pylist()
+        with self._rows(name).open("rb") as rows:
+            return pq.read_table(rows, schema=MANIFEST_SCHEMA).to_pylist()
 
     def keep(self, shard: Shard) -> None:
         assert shard.samples is not None
         write_shard(self._tar(shard.name), shard.samples)
         write_manifest(shard.rows, self._rows(shard.name))
-        partial = self._seal(shard.name).with_suffix(".partial")
-        partial.write_bytes(self._digests(shard.name))
-        os.replace(partial, self._seal(shard.name))
+        with whole_file(self._seal(shard.name)) as seal:
+            seal.write_bytes(self._digests(shard.name))
 
     def assemble(self, rows: list[Row], folder: Path) -> None:
-        """Copy the shards of `rows` to `folder`/shards and write its manifest."""
-        (folder / "shards").mkdir(parents=True)
-        for name in dict.fromkeys(row["shard"] for row in rows):
-            shutil.copyfile(self._tar(name), folder / "shards" / name)
+        """Make `folder` the product of `rows`: its manifest, and its shards or a note where in storage they lie."""
+        folder.mkdir(parents=True)
         write_manifest(rows, folder / "manifest.parquet")
+        place_shards(self.folder, dict.fromkeys(row["shard"] for row in rows), folder)
 
     def _tar(self, name: str) -> Path:
         return self.folder / name
@@ -65,4 +63,5 @@ class ShardStore:
 
 
 def write_manifest(rows: list[Row], path: Path) -> None:
-    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), path)
+    with whole_file(path) as file:
+        pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), file)

@@ -1,7 +1,7 @@
 """Images on disk: WebDataset tar shards whose bytes repeat, read back only if their sha256 still holds.
 
-A product folder (data/real, data/synthetic) holds `shards/*.tar`, one member `<image_id>.png` per image,
-and a manifest whose column `shard` is the file name below `shards/`.
+A product folder (data/real, data/synthetic) holds `shards/*.tar`, one member `<image_id>.png` per image, or the
+address where they lie (`storage`), and a manifest whose column `shard` is the file name there.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from tailorset.storage import shards_of, whole_file
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs a program to decode
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dot: WebDataset ends a key at the first one
@@ -35,35 +38,29 @@ class CorruptShardError(ValueError):
         )
 
 
-def write_shard(path: str | Path, samples: Iterable[tuple[str, bytes]]) -> None:
+def write_shard(path: Path, samples: Iterable[tuple[str, bytes]]) -> None:
     """Writes (image_id, PNG bytes) pairs as a tar; equal samples give equal bytes, and no half file remains.
 
     Raises:
         ValueError: an id is no safe file name.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with whole_file(path) as file, tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
         for image_id, content in samples:
             if not _SAFE_ID.fullmatch(image_id):
                 raise ValueError(f"image id {image_id!r}: use up to 90 letters, digits, '_' or '-'; it names a file")
             member = tarfile.TarInfo(f"{image_id}.png")  # mtime, uid and gid are 0
             member.size, member.mode = len(content), 0o644
             tar.addfile(member, io.BytesIO(content))
-    os.replace(partial, path)
 
 
-def read_shard(path: str | Path) -> Iterator[tuple[str, bytes]]:
+def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yields (image_id, bytes) in the order written.
 
     Raises:
         CorruptShardError: the file is missing, truncated or no tar.
     """
-    path = Path(path)
     try:
-        _check_complete(path)
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as opened, tarfile.open(fileobj=_complete(opened, path), mode="r:") as tar:
             for member in tar:
                 file = tar.extractfile(member) if member.isreg() else None  # a link names another file
                 if file is None:
@@ -76,14 +73,14 @@ def read_shard(path: str | Path) -> Iterator[tuple[str, bytes]]:
 def load_images(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
     """Yields (image_id, RGB image) for manifest rows in their order; each shard is read once per run of rows.
 
-    manifest_rows: columns image_id, shard, sha256. folder: the product folder that holds `shards/`.
+    manifest_rows: columns image_id, shard, sha256. folder: the product folder.
 
     Raises:
         CorruptShardError: a shard is damaged, an image is missing or its bytes changed.
     """
     columns = (manifest_rows[name] for name in ("shard", "image_id", "sha256"))
     for shard, rows in groupby(zip(*columns, strict=True), key=lambda row: row[0]):
-        path = Path(folder) / "shards" / shard
+        path = shards_of(Path(folder)) / shard
         digests = {image_id: digest for _, image_id, digest in rows}
         contents = {name: content for name, content in read_shard(path) if name in digests}
         for image_id, digest in digests.items():
@@ -143,10 +140,11 @@ def _to_8_bit(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.rint(np.nan_to_num(levels)), 0, 255).astype(np.uint8)
 
 
-def _check_complete(path: Path) -> None:
+def _complete(file: BinaryIO, path: Path) -> BinaryIO:
     """tarfile takes a file that is cut between two members for a shorter tar, so look at its end."""
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - len(_TRAILER)))
-        if size % tarfile.RECORDSIZE or file.read() != _TRAILER:
-            raise CorruptShardError(path, f"is cut off at {size} bytes")
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - len(_TRAILER)))
+    if size % tarfile.RECORDSIZE or file.read() != _TRAILER:
+        raise CorruptShardError(path, f"is cut off at {size} bytes")
+    file.seek(0)
+    return file

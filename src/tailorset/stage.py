@@ -28,6 +28,7 @@ from tailorset.params import Params, contradictions, flatten, load_params, read_
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
+from tailorset.storage import open_storage
 from tailorset.tracking import Tracker
 
 REAL = Path("data/real")
@@ -69,6 +70,17 @@ class Stage:
         device = resolve_device(self.params.device)
         enforce_budget(self.params.memory_budget_gb, device)
         return device
+
+    @cached_property
+    def shard_folder(self) -> Path:
+        """Where the stage's shards are finished: in its resume folder, or in storage in a folder of the same name.
+
+        Raises:
+            ValueError: the storage cannot be used.
+        """
+        if self.params.storage is None:
+            return self.work_dir
+        return open_storage(self.params.storage) / self.name / self.work_dir.name
 
     @property
     def is_main(self) -> bool:

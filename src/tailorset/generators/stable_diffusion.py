@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tailorset.diffusion_parts import Components, load_components
+from tailorset.feature_cache import FeatureCache
 from tailorset.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
 from tailorset.schedulers import build_scheduler, clean_latents
@@ -32,7 +33,8 @@ class Config(NamedModel):
     decode images larger than the VAE's own size in overlapping tiles; their pixels differ slightly, so it is never
     switched on by itself. scheduler: dpm++_2m needs the fewest steps; euler is what the paper used; ddim is the
     plainest. compile: fuse the UNet's and the decoder's operations by torch.compile, where there is no gradient; it
-    takes a minute or two at the start, and images differ by rounding.
+    takes a minute or two at the start, and images differ by rounding. cache_interval: only each so many steps run the
+    whole UNet, the others its outermost blocks (`tailorset.feature_cache`); 1 = all do.
     """
 
     image_px: int = Field(gt=0)
@@ -44,6 +46,13 @@ class Config(NamedModel):
     vae_tiling: bool = False
     scheduler: Literal["dpm++_2m", "euler", "ddim"] = "dpm++_2m"
     compile: bool = False
+    cache_interval: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _one_speed_up(self) -> Self:
+        if self.compile and self.cache_interval > 1:
+            raise ValueError(f"cache_interval is {self.cache_interval} and compile is true: choose one of them")
+        return self
 
 
 class StableDiffusion:
@@ -65,6 +74,7 @@ class StableDiffusion:
         if config.compile:
             self.unet.compile()
             self.vae.decoder.compile()
+        self._cache = FeatureCache(self.unet) if config.cache_interval > 1 else None
         self._scheduler_config = components.scheduler_config
         self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
         self._frozen_negative = self._untuned_negative() if self._guided and config.freeze_negative else None
@@ -179,6 +189,8 @@ class StableDiffusion:
         latents = noise * scheduler.init_noise_sigma
         for step, timestep in enumerate(scheduler.timesteps[:num_steps]):
             with_gradient = torch.is_grad_enabled() and step >= num_steps - backprop_steps
+            if self._cache:
+                self._cache.reuse = not with_gradient and step % self.config.cache_interval > 0
             with torch.set_grad_enabled(with_gradient):
                 scaled = scheduler.scale_model_input(latents, timestep)
                 is_last = step + 1 == num_steps

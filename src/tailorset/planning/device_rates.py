@@ -18,7 +18,7 @@ import torch
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.datasets import Dataset
 from tailorset.flops import flop_counter
-from tailorset.generation import Studio, passes
+from tailorset.generation import PlannedShard, passes
 from tailorset.image_set import ImageSet, load_image_set
 from tailorset.params import Params
 from tailorset.planning.workload import Cost, steps_taken, tuning_passes
@@ -28,6 +28,7 @@ from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.scorer import Scorer
 from tailorset.shards import sha256, write_shard
+from tailorset.studio import open_studio
 from tailorset.text_encoder import new_tuner
 
 NUM_PHOTOS = 64
@@ -80,25 +81,23 @@ class Bench:
     def _drawing(self) -> Iterator[tuple[str, Cost]]:
         """A batch of images drawn, scored and encoded; then tuning updates with the same generator."""
         params, block = self.params, self.params.generate_images
-        generator = load_plugin("generators", params.generator.name).build(params.generator.config, self.device)
-        discriminator, judge = (clip.load(self.device) for clip in (params.clip.discriminator, params.clip.judge))
         unseen, template = self.label_space.unseen, params.clip.prompt_template
         steps, size = block.num_inference_steps, block.batch_size
-        studio = Studio(generator, discriminator, judge, unseen, template, params.seed, steps, size)
-        draws = _draws(self.prompts, size)
-        draw = lambda: studio.draw_shard("plan", draws, lambda done: None)  # noqa: E731
+        studio: Any = open_studio(params, self.label_space, self.device, adapter=None)
+        plan = PlannedShard("plan", _draws(self.prompts, size))
+        draw = lambda: studio.draw_shard(plan)  # noqa: E731
         draw()  # compiles, where it is asked for, and finds the batch that fits
         flops = _counted(draw)
         seconds, (rows, pngs) = _timed(draw)
         self.pass_rate = float(passes(rows, unseen, block.quota_threshold).mean())
         num_bytes = sum(len(png) for _, png in pngs)
         yield "sampling step", Cost(*(value / size / steps for value in (seconds, flops, num_bytes)))
-        images = torch.rand(NUM_SCORED, 3, generator.image_px, generator.image_px)
-        texts = judge.encode_texts(self.label_space.names, template)
-        seconds, _ = _timed(lambda: judge.logits(images, texts))
+        images = torch.rand(NUM_SCORED, 3, studio.generator.image_px, studio.generator.image_px)
+        texts = studio.judge.encode_texts(self.label_space.names, template)
+        seconds, _ = _timed(lambda: studio.judge.logits(images, texts))
         yield "image judged", Cost(2 * seconds / NUM_SCORED)  # by both CLIPs
         if params.tune_text_encoder.num_updates:
-            yield "tuning step", self._tuning(generator, Scorer(discriminator, unseen, template))
+            yield "tuning step", self._tuning(studio.generator, Scorer(studio.discriminator, unseen, template))
 
     def _tuning(self, generator: Any, discriminator: Scorer) -> Cost:
         block = self.params.tune_text_encoder

@@ -6,6 +6,7 @@ Letters: L labels, P pixels of a side, h, w positions of a map.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -86,6 +87,8 @@ class Service:
         for model in self.models:
             if model.follows_alias:
                 threading.Thread(target=model.follow, args=(self.poll_s, stop), daemon=True).start()
+        gc.collect()
+        gc.freeze()  # all that torch and MLflow hold; looking through it again and again would stop answers for 0.4 s
         self.is_ready = True
         try:
             await self.batcher.run()

@@ -1,0 +1,177 @@
+"""Draw on all devices of a Ray cluster: an actor on each holds the models, and shards are the unit of work.
+
+Only rows and images travel back; the process that started the stage writes them. A lost actor's shard is drawn again
+by another, and a new actor takes its place as soon as its machine, or another, has room.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+
+from tailorset.generation import PlannedShard, Row, Samples, Shard, Shelf
+from tailorset.out_of_memory import enforce_budget
+from tailorset.params import Params
+from tailorset.records import LabelSpace
+from tailorset.stage import fingerprint, resolve_device
+from tailorset.studio import open_studio
+
+MAX_LOSSES = 3  # of a shard, or of actors in a row that never got ready: the next one would be lost as well
+CONNECT_SECONDS = 10
+log = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """What a worker must know. files: what the images depend on, beside params and adapter; fingerprint: of these."""
+
+    params: Params
+    label_space: LabelSpace
+    adapter: dict[str, bytes]
+    files: Sequence[str]
+    fingerprint: str
+    project: str
+
+
+class Worker:
+    """The models on one device of one machine, in the project's folder there."""
+
+    def open(self, job: Job) -> None:
+        """Load the models.
+
+        Raises:
+            ValueError: the files that the images depend on are not those of the machine that started the stage.
+        """
+        if Path(job.project).is_dir():  # else `ray start` was called in the project's folder on this machine
+            os.chdir(job.project)
+        if fingerprint({"params": {}, "deps": job.files}) != job.fingerprint:
+            raise ValueError(
+                f"code or models in {Path.cwd()} on {os.uname().nodename} differ from those of the machine that started"
+                " generate_images: bring both to the same commit, and call `ray start` in the project's folder"
+            )
+        device = resolve_device(job.params.device)
+        enforce_budget(job.params.memory_budget_gb, device)
+        with TemporaryDirectory() as folder:
+            for name, content in job.adapter.items():
+                Path(folder, name).write_bytes(content)
+            self._studio = open_studio(job.params, job.label_space, device, Path(folder))
+
+    def draw(self, plan: PlannedShard) -> tuple[list[Row], Samples, int]:
+        """What `Studio.draw_shard` returns, and how many images it draws at once."""
+        return *self._studio.draw_shard(plan), self._studio.drawing.size
+
+
+class RayEngine:
+    """Draws shards on a cluster; see `generation.Engine`.
+
+    address: of the cluster's head, or auto for the one this machine belongs to. files: what the images depend on in
+    the project's folder, beside the adapter. on_batch: called with the number of images of each shard, for progress.
+
+    Raises:
+        ValueError: there is no cluster at the address, or it has no device of the kind that params.yaml asks for.
+    """
+
+    def __init__(
+        self, address: str, params: Params, label_space: LabelSpace, adapter: Path, files: Sequence[str],
+        on_batch: Callable[[int], object],
+    ) -> None:  # fmt: skip
+        connect(address)
+        kind, number = devices(params.device)
+        log.info("drawing on a Ray cluster: %d workers, a %s each", number, kind)
+        content = {path.name: path.read_bytes() for path in adapter.iterdir() if path.is_file()}
+        digest = fingerprint({"params": {}, "deps": files})
+        self._job = ray.put(Job(params, label_space, content, files, digest, str(Path.cwd())))
+        self.batch_size = params.generate_images.batch_size
+        self._actor: Any = ray.remote(Worker).options(**{f"num_{kind.lower()}s": 1})
+        self._on_batch, self._losses = on_batch, Counter[str]()
+        self._idle: deque[Any] = deque()
+        self._running: dict[Any, tuple[Any, PlannedShard | None]] = {}  # answer to come: its actor, and what it draws
+        for _ in range(number):
+            self._add_worker()
+
+    def shards(self, plans: Sequence[PlannedShard], shelf: Shelf) -> Iterator[Shard]:
+        """Each is on the shelf as soon as it is drawn, whatever the order."""
+        made = {plan.name: shard for plan in plans if (shard := shelf.find(plan))}
+        waiting = deque(plan for plan in plans if plan.name not in made)
+        for plan in plans:
+            while plan.name not in made:
+                self._hand_out(waiting)
+                for drawn, rows, samples in self._next(waiting):
+                    made[drawn.name] = shelf.add(drawn.name, rows, samples)
+                    self._on_batch(len(rows))
+            yield made.pop(plan.name)
+
+    def _hand_out(self, waiting: deque[PlannedShard]) -> None:
+        while waiting and self._idle:
+            actor, plan = self._idle.popleft(), waiting.popleft()
+            self._running[actor.draw.remote(plan)] = (actor, plan)
+
+    def _next(self, waiting: deque[PlannedShard]) -> Iterator[tuple[PlannedShard, list[Row], Samples]]:
+        """Wait for an answer; yields the shard that was drawn, if the answer is one."""
+        (answer, *_), _ = ray.wait(list(self._running))
+        actor, plan = self._running.pop(answer)
+        try:
+            result = ray.get(answer)
+        except RayTaskError as error:
+            raise error.cause from None
+        except (RayActorError, ObjectLostError) as error:
+            self._count_loss(plan.name if plan else "a worker that did not get ready", error)
+            if plan:
+                waiting.appendleft(plan)
+            self._add_worker()
+            return
+        self._idle.append(actor)
+        if plan:
+            rows, samples, size = result
+            self.batch_size = min(self.batch_size, size)
+            yield plan, rows, samples
+
+    def _add_worker(self) -> None:
+        actor = self._actor.remote()
+        self._running[actor.open.remote(self._job)] = (actor, None)
+
+    def _count_loss(self, what: str, error: Exception) -> None:
+        self._losses[what] += 1
+        log.warning("lost a Ray worker (%s): %s", what, str(error).splitlines()[0])
+        if self._losses[what] == MAX_LOSSES:
+            raise RuntimeError(f"{what}: {MAX_LOSSES} workers were lost; the last one said: {error}") from error
+
+
+def connect(address: str) -> None:
+    """Join the cluster.
+
+    Raises:
+        ValueError: there is none at the address.
+    """
+    try:
+        if address != "auto":  # Ray itself would go on trying for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"engine.address {address!r}: no Ray cluster answers there ({str(error).splitlines()[0]}); start its head"
+            " by `ray start --head` and give HOST:PORT as it says, or set engine.name to local"
+        ) from error
+
+
+def devices(device: str) -> tuple[str, int]:
+    """What a worker of the cluster takes, GPU or CPU, and how many of it there are.
+
+    Raises:
+        ValueError: the cluster has no GPU, and params.yaml asks for one.
+    """
+    found = ray.cluster_resources()
+    number = {kind: int(found.get(kind, 0)) for kind in ("GPU", "CPU")}
+    kind = "GPU" if device == "cuda" or (device == "auto" and number["GPU"]) else "CPU"
+    if not number[kind]:
+        raise ValueError(f"device is {device!r}, and the Ray cluster has {number}: add a machine by `ray start`")
+    return kind, number[kind]

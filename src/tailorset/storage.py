@@ -1,0 +1,92 @@
+"""Where shards lie: in their product's own folder, or at any address that fsspec knows (s3://, gs://, az://, file://).
+
+A product whose shards lie elsewhere has a note with the address in place of the folder `shards`: DVC versions the note,
+and the sha256 of every image in the manifest beside it tells whether what lies there is still what was written.
+An address is a `UPath`, which has the methods of a `Path`, and is annotated as one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import uuid4
+
+from upath import UPath
+
+NOTE = "shards_at.txt"
+
+
+def shards_of(product: Path) -> Path:
+    """The folder of a product's shards."""
+    note = product / NOTE
+    return _folder(note.read_text(encoding="utf-8").strip()) if note.exists() else product / "shards"
+
+
+def place_shards(shards: Path, names: Iterable[str], product: Path) -> None:
+    """Copy shards to the folder of a product that is otherwise complete.
+
+    From storage they are not copied: a note in the product says where they are, and its tables are put beside them.
+    """
+    if isinstance(shards, UPath):
+        (product / NOTE).write_text(f"{shards}\n", encoding="utf-8")
+        for table in product.glob("*.parquet"):
+            with whole_file(shards / table.name) as file:
+                shutil.copyfile(table, file)
+        return
+    (product / "shards").mkdir()
+    for name in names:
+        shutil.copyfile(shards / name, product / "shards" / name)
+
+
+def open_storage(address: str) -> Path:
+    """A folder at an address, after something was written there, read and deleted again.
+
+    Raises:
+        ValueError: the address cannot be used.
+    """
+    content = uuid4().hex.encode()
+    try:
+        folder = _folder(address)
+        if not folder.protocol:
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f"tailorset-{content.decode()}"
+        probe.write_bytes(content)
+        answer = probe.read_bytes()
+        probe.unlink()
+    except ImportError as error:
+        raise ValueError(f"storage {address!r}: {error}") from error
+    except (OSError, ValueError, NotImplementedError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(
+            f"storage {address!r} cannot be written and read ({reason}): give the URL of a folder or bucket that is"
+            " there, and its credentials as its own tools take them (docs/team.md), or set storage to null"
+        ) from error
+    if answer != content:
+        raise ValueError(f"storage {address!r} returns other bytes than were written: it needs to be consistent")
+    return folder
+
+
+def _folder(address: str) -> Any:
+    """A folder on this machine has no protocol, however it is written."""
+    path = UPath(address)
+    return UPath(path.path) if path.protocol in ("file", "local") else path
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path on this machine to write to: when all is written the file is at its target, and never half of it."""
+    if isinstance(target, UPath) and target.protocol:
+        with TemporaryDirectory() as folder:
+            local = Path(folder, target.name)
+            yield local
+            target.fs.put_file(str(local), target.path)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(target.name + ".partial")
+        yield partial
+        os.replace(partial, target)

@@ -1,0 +1,33 @@
+"""What draws and scores, as params.yaml names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tailorset.generation import Studio
+from tailorset.params import Params
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
+
+
+def open_studio(params: Params, label_space: LabelSpace, device: torch.device, adapter: Path | None) -> Studio:
+    """Load the generator, with its text encoder's adapter if there is one, and both CLIPs.
+
+    Raises:
+        ValueError: a model is missing or damaged, or the adapter is none or another model's.
+    """
+    generator = load_plugin("generators", params.generator.name).build(params.generator.config, device)
+    if adapter is not None:
+        generator.load_adapter(adapter)
+    return Studio(
+        generator=generator,
+        discriminator=params.clip.discriminator.load(device),
+        judge=params.clip.judge.load(device),
+        unseen=label_space.unseen,
+        prompt_template=params.clip.prompt_template,
+        base_seed=params.seed,
+        num_inference_steps=params.generate_images.num_inference_steps,
+        batch_size=params.generate_images.batch_size,
+    )

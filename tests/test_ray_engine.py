@@ -1,0 +1,89 @@
+"""A Ray cluster draws the same bytes as one process, and a lost worker costs no more than its shard."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ray_cluster import Cluster, local_cluster
+
+from tailorset.params import load_params
+from tailorset.records import LabelSpace
+from tests.generation_project import (
+    change_params,
+    products,
+    remove_products,
+    resume_folder,
+    run_stage_script,
+    start_stage,
+    wait_for_shards,
+)
+
+ray_engine = pytest.importorskip("tailorset.ray_engine", reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Two workers of one core each."""
+    with local_cluster(num_cpus=2) as running:
+        yield running
+
+
+@pytest.fixture
+def expected(generation_project: Path, one_thread: None) -> dict[str, bytes]:
+    """What one process makes; the project is as before."""
+    run_stage_script()
+    made = products(generation_project)
+    remove_products(generation_project)
+    return made
+
+
+@pytest.mark.timeout(1800)
+def test_a_cluster_with_a_killed_worker_makes_the_same_bytes(
+    generation_project: Path, expected: dict[str, bytes], cluster: Cluster
+) -> None:
+    change_params(engine={"name": "ray", "address": cluster.address})
+    process = start_stage(generation_project, stderr=subprocess.PIPE)
+    wait_for_shards(process, resume_folder(process, generation_project), 1)
+    workers = cluster.workers()
+    assert len(workers) == 2
+    workers[0].kill()
+    _, told = process.communicate()
+    assert process.returncode == 0, told[-3000:]
+    assert "2 workers, a CPU each" in told
+    assert told.count("lost a Ray worker") == 1
+    assert products(generation_project) == expected
+
+
+def test_where_every_worker_is_lost_the_stage_ends(generation_project: Path, cluster: Cluster) -> None:
+    change_params(engine={"name": "ray", "address": cluster.address})
+    process = start_stage(generation_project, stderr=subprocess.PIPE)
+    while process.poll() is None:
+        for worker in cluster.workers():
+            worker.kill()
+        time.sleep(0.05)
+    assert process.returncode == 1
+    assert process.stderr is not None
+    assert "3 workers were lost" in process.stderr.read()
+
+
+def test_an_address_where_no_cluster_answers_is_named(generation_project: Path) -> None:
+    change_params(engine={"name": "ray", "address": "127.0.0.1:9"})
+    process = start_stage(generation_project, stderr=subprocess.PIPE)
+    _, told = process.communicate()
+    assert process.returncode
+    assert "engine.address '127.0.0.1:9': no Ray cluster answers there" in told
+    assert "ray start --head" in told
+
+
+def test_a_machine_with_other_code_or_models_refuses_to_draw(generation_project: Path) -> None:
+    params = load_params()
+    files = ["params.yaml"]
+    digest = ray_engine.fingerprint({"params": {}, "deps": files})
+    job = ray_engine.Job(params, LabelSpace.load(params.label_space), {}, files, digest, str(generation_project))
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# changed since\n")
+    with pytest.raises(ValueError, match="bring both to the same commit"):
+        ray_engine.Worker().open(job)
