@@ -8,19 +8,26 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2 import functional as tvf
 
 MAGNITUDE = 0.3  # of each operation's range: RandAugment's published 9 of 30
 NUM_OPERATIONS = 2
 LOW_RESOLUTIONS = (0.25, 0.375, 0.5)
 
 Operation = Callable[[Tensor, float], Tensor]  # (uint8 images, signed magnitude in [-1, 1]) -> uint8 images
+
+
+def _torchvision() -> Any:
+    """Its functions; importing it takes two seconds, and stages that augment nothing read the settings below too."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 def _affine(
@@ -31,7 +38,7 @@ def _affine(
     def apply(images: Tensor, magnitude: float) -> Tensor:
         side = images.shape[-1]
         pixels = [round(magnitude * percent * side / 100) for percent in shift]
-        return tvf.affine(images, degrees * magnitude, pixels, 1.0, [angle * magnitude for angle in shear])
+        return _torchvision().affine(images, degrees * magnitude, pixels, 1.0, [angle * magnitude for angle in shear])
 
     return apply
 
@@ -44,14 +51,14 @@ OPERATIONS: dict[str, Operation] = {
     "translate_x": _affine(shift=(45, 0)),
     "translate_y": _affine(shift=(0, 45)),
     "rotate": _affine(degrees=30.0),
-    "brightness": lambda images, m: tvf.adjust_brightness(images, 1 + 0.9 * m),
-    "color": lambda images, m: tvf.adjust_saturation(images, 1 + 0.9 * m),
-    "contrast": lambda images, m: tvf.adjust_contrast(images, 1 + 0.9 * m),
-    "sharpness": lambda images, m: tvf.adjust_sharpness(images, 1 + 0.9 * m),
-    "posterize": lambda images, m: tvf.posterize(images, 8 - round(4 * abs(m))),
-    "solarize": lambda images, m: tvf.solarize(images, 255 * (1 - abs(m))),
-    "autocontrast": lambda images, _: tvf.autocontrast(images),
-    "equalize": lambda images, _: tvf.equalize(images),
+    "brightness": lambda images, m: _torchvision().adjust_brightness(images, 1 + 0.9 * m),
+    "color": lambda images, m: _torchvision().adjust_saturation(images, 1 + 0.9 * m),
+    "contrast": lambda images, m: _torchvision().adjust_contrast(images, 1 + 0.9 * m),
+    "sharpness": lambda images, m: _torchvision().adjust_sharpness(images, 1 + 0.9 * m),
+    "posterize": lambda images, m: _torchvision().posterize(images, 8 - round(4 * abs(m))),
+    "solarize": lambda images, m: _torchvision().solarize(images, 255 * (1 - abs(m))),
+    "autocontrast": lambda images, _: _torchvision().autocontrast(images),
+    "equalize": lambda images, _: _torchvision().equalize(images),
 }
 
 

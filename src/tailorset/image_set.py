@@ -18,8 +18,6 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tvf
 from tqdm import tqdm
 
 from tailorset.records import NOT_ANNOTATED, LabelSpace
@@ -101,6 +99,9 @@ def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: 
 
 def square_pixels(image: Image.Image, image_px: int) -> Tensor:
     """(3, P, P) uint8: an RGB image squashed to a square, as every model here looks at it."""
+    from torchvision.transforms import InterpolationMode  # two seconds, which stages without images need not wait
+    from torchvision.transforms.v2 import functional as tvf
+
     return tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], InterpolationMode.BICUBIC)
 
 
