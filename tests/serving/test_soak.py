@@ -11,6 +11,7 @@ import pytest
 import requests
 from soak_load import Expected, Reply, after, closed_loop, open_loop, p99_ms, some_photos, statuses, throughput
 from soak_mutated import Findings, send_generated, send_mutated
+from soak_server import build_project, expected_scores
 
 from tailorset.serving.predictor import load_predictor
 from tailorset.serving.service import Load, Service
@@ -84,3 +85,10 @@ def test_requests_that_nobody_answers_are_counted() -> None:
     replies = asyncio.run(closed_loop("http://127.0.0.1:9", some_photos(1), 2, stop.is_set))
     assert {reply.status for reply in replies} == {0}
     assert not Reply(429, 0, 0, None, b"", 0).refused_rightly()
+
+
+def test_the_two_versions_of_the_project_answer_differently(tmp_path: Path) -> None:
+    build_project(tmp_path, tmp_path / "no models here")
+    (first, *_), (second, *_) = expected_scores(tmp_path, some_photos(1)).values()
+    assert first.keys() == second.keys()
+    assert first != second

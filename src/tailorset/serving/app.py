@@ -89,11 +89,13 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Status:
         """Whether the process answers."""
         return Status(status="ok")
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", responses={503: REFUSALS[503]})
     async def ready() -> Status:
         """Whether photographs are answered."""
