@@ -114,7 +114,7 @@ class Candidates:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--candidates", type=int, default=768)
+    parser.add_argument("--candidates", type=int, default=512)
     parser.add_argument("--lost", type=float, default=0.02, help="share of good candidates that may be given up")
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each timing")
     options = parser.parse_args(arguments)

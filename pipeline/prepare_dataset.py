@@ -22,7 +22,7 @@ from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelS
 from tailorset.shards import sha256, write_shard
 from tailorset.sheets import contact_sheet
 from tailorset.stage import REAL, atomic_output, run_stage
-from tailorset.storage import place_shards
+from tailorset.storage import place_shards, whole_file
 
 NUM_EXAMPLES = 24  # on each sheet
 
@@ -48,10 +48,9 @@ def main() -> None:
             log.info("%s", note)
 
         state = state_of(settings.config)
-        work_dir = stage.work_dir / state  # what an interrupted run made of other files is no use
+        work_dir = stage.shard_folder / state  # what an interrupted run made of other files is no use
         jobs = plan_shards(dataset.sizes, settings.shard_size)
-        shards = stage.shard_folder / state / "shards"
-        tables = list(finish_shards(dataset, jobs, stage.label_space.names, work_dir / "rows", shards))
+        tables = list(finish_shards(dataset, jobs, stage.label_space.names, work_dir))
         table, rejected = without_rejected(pd.concat(tables, ignore_index=True))
         tell_rejected(rejected, stage.plots_dir / "rejected.csv")
         targets = targets_table(table, stage.label_space.names)
@@ -60,7 +59,7 @@ def main() -> None:
             folder.mkdir()
             table[list(REAL_COLUMNS)].to_parquet(folder / "manifest.parquet", index=False)
             targets.to_parquet(folder / "targets.parquet", index=False)
-            place_shards(shards, [f"{job.name}.tar" for job in jobs], folder)
+            place_shards(work_dir / "shards", [f"{job.name}.tar" for job in jobs], folder)
 
         remember_state(stage.root, settings.config, state)
 
@@ -81,19 +80,20 @@ def plan_shards(sizes: Mapping[Split, int], shard_size: int) -> list[ShardJob]:
 
 
 def finish_shards(
-    dataset: Dataset, jobs: Sequence[ShardJob], names: Sequence[str], rows: Path, shards: Path
+    dataset: Dataset, jobs: Sequence[ShardJob], names: Sequence[str], work_dir: Path
 ) -> Iterator[pd.DataFrame]:
     """Yields the rows of every shard; what an interrupted run has finished is not made again."""
     with tqdm(total=sum(job.size for job in jobs), unit="img", desc="prepare_dataset") as progress:
         for job in jobs:
-            rows_path = rows / f"{job.name}.parquet"
-            if not rows_path.exists():
-                make_shard(dataset, job, names, shards, rows_path)
+            tar, rows_path = work_dir / "shards" / f"{job.name}.tar", work_dir / "rows" / f"{job.name}.parquet"
+            if not (rows_path.exists() and tar.exists()):
+                make_shard(dataset, job, names, tar, rows_path)
             progress.update(job.size)
-            yield pd.read_parquet(rows_path)
+            with rows_path.open("rb") as rows:
+                yield pd.read_parquet(rows)
 
 
-def make_shard(dataset: Dataset, job: ShardJob, names: Sequence[str], shards: Path, rows_path: Path) -> None:
+def make_shard(dataset: Dataset, job: ShardJob, names: Sequence[str], tar: Path, rows_path: Path) -> None:
     """Writes one shard, then its rows: where there are rows, the shard is complete."""
     samples = list(islice(dataset.samples(job.split, job.start), job.size))
     if len(samples) != job.size:
@@ -102,10 +102,10 @@ def make_shard(dataset: Dataset, job: ShardJob, names: Sequence[str], shards: Pa
             " correct `sizes` of the data set plug-in"
         )
     readable = [sample for sample in samples if isinstance(sample, RealSample)]
-    write_shard(shards / f"{job.name}.tar", ((sample.image_id, sample.png) for sample in readable))
+    write_shard(tar, ((sample.image_id, sample.png) for sample in readable))
     rows = pd.DataFrame([table_row(sample, job, names) for sample in samples])
-    with atomic_output(rows_path) as partial:
-        rows.to_parquet(partial, index=False)
+    with whole_file(rows_path) as file:
+        rows.to_parquet(file, index=False)
 
 
 def table_row(sample: RealSample | Rejected, job: ShardJob, names: Sequence[str]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def test_bench_measures_every_part_and_agrees_with_the_plain_ways(
     figures = json.loads(Path("reports/bench.json").read_text())
     rows, printed = figures["comparisons"], capsys.readouterr().out
     assert list(rows) == [
-        "generation", "batched", "full_stack", "cached", "tuning", "filter_17", "filter_81", "classifier", "prompts", "metrics",
+        "generation", "batched", "full_stack", "cached", "tuning", "filter_17", "filter_81", "classifier", "prompts",
+        "metrics",
     ]  # fmt: skip
     for part, row in rows.items():
         assert row["ratio"] == pytest.approx(row["plain_s"] / row["ours_s"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import socket
 import subprocess
@@ -13,15 +14,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import requests
+import yaml
 from upath import UPath
 
+from pipeline.register_model import example_image
 from tailorset.doctor import place
 from tailorset.params import load_params
 from tailorset.shard_store import ShardStore
 from tailorset.shards import CorruptShardError, load_images, write_shard
-from tailorset.stage import run_stage
+from tailorset.stage import REAL, run_stage
 from tailorset.storage import open_storage, shards_of
 from tests.generation_project import (
+    ROOT,
     change_params,
     products,
     remove_products,
@@ -144,9 +148,65 @@ def test_killed_and_restarted_on_another_machine_with_the_same_storage(generatio
         assert (folder / Path(name).name).read_bytes() == expected[name]
 
 
+def test_photographs_in_storage_are_made_once_and_read_by_all(project: Path, bucket: UPath) -> None:
+    small = yaml.safe_load(Path("params.yaml").read_text())["prepare_dataset"]
+    small |= {"num_train": 6, "num_val": 2, "num_test": 4, "shard_size": 4}
+    change_params(storage=str(bucket / "team"), prepare_dataset=small)
+    _prepare()
+    manifest = pd.read_parquet("data/real/manifest.parquet")
+    assert [name for name, _ in load_images(manifest, REAL)] == list(manifest["image_id"])
+    assert not (REAL / "shards").exists()
+    assert example_image().startswith(b"\x89PNG")
+    shards = shards_of(REAL)
+    times = {name: _written(shards / name) for name in manifest["shard"].unique()}
+    lost = manifest["shard"].iloc[0]
+    (shards / lost).unlink()
+    shutil.rmtree(".work")
+    _prepare()
+    again = {name: _written(shards / name) for name in times}
+    assert [name for name in times if again[name] != times[name]] == [lost]
+    assert len(list(load_images(manifest, REAL))) == len(manifest)
+
+
+def _prepare() -> None:
+    time.sleep(1.1)  # S3 tells times in seconds
+    runpy.run_path(str(ROOT / "pipeline" / "prepare_dataset.py"), run_name="__main__")
+
+
 def _written(path: UPath) -> object:
     path.fs.invalidate_cache()
     return path.fs.info(path.path)["LastModified"]
+
+
+def test_without_credentials_or_server_it_is_said(
+    monkeypatch: pytest.MonkeyPatch, bucket: UPath, tmp_path: Path
+) -> None:
+    bucket.fs.clear_instance_cache()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(ValueError, match=r"storage 's3://shards/x'.*EndpointConnection"):
+        open_storage("s3://shards/x")
+    bucket.fs.clear_instance_cache()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"storage 's3://shards/x'.*credentials"):
+        open_storage("s3://shards/x")
+    bucket.fs.clear_instance_cache()
+
+
+@pytest.mark.parametrize("address", ["shards", "~/shards", ""])
+def test_a_path_that_depends_on_the_folder_is_refused(project: Path, address: str) -> None:
+    change_params(storage=address)
+    with pytest.raises(ValueError, match="is no URL"):
+        load_params()
+
+
+def test_params_of_an_earlier_version_are_told_what_they_lack(project: Path) -> None:
+    params = Path("params.yaml")
+    params.write_text("\n".join(line for line in params.read_text().splitlines() if not line.startswith("storage:")))
+    with pytest.raises(ValueError, match="storage"):
+        load_params()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,13 @@ def _wording(template: str) -> str:
     return template
 
 
+def _address(storage: str) -> str:
+    """A URL, or a path that means the same wherever a stage runs."""
+    if "://" not in storage and not Path(storage).is_absolute():
+        raise ValueError(f"{storage!r} is no URL: give one, e.g. s3://bucket/folder, or a path from the root, or null")
+    return storage
+
+
 Wording = Annotated[str, AfterValidator(_wording)]
 
 
@@ -200,7 +207,7 @@ class Params(Block):
     num_processes: int = Field(default=1, ge=1)
     memory_budget_gb: Annotated[float, Field(gt=0)] | None = None
     engine: Engine = Engine(name="local")
-    storage: str | None = None
+    storage: Annotated[str, AfterValidator(_address)] | None
     label_space: Path
     max_hours: float | None = Field(None, gt=0)
     clip: Clip

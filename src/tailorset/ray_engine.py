@@ -11,34 +11,57 @@ import os
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import ObjectLostError, RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from tailorset.generation import PlannedShard, Row, Samples, Shard, Shelf
+from tailorset.hub import cached_commit
 from tailorset.out_of_memory import enforce_budget
-from tailorset.params import Params
+from tailorset.params import Params, named_models
 from tailorset.records import LabelSpace
 from tailorset.stage import fingerprint, resolve_device
 from tailorset.studio import open_studio
 
-MAX_LOSSES = 3  # of a shard, or of actors in a row that never got ready: the next one would be lost as well
-CONNECT_SECONDS = 10
+MAX_LOSSES = 3  # of one shard, or in a row of each worker before it is ready: the next one would be lost as well
+CONNECT_SECONDS, PATIENCE_SECONDS = 10, 60
 log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """What a worker must know. files: what the images depend on, beside params and adapter; fingerprint: of these."""
+    """What a worker must know. files: what the images depend on, beside params and adapter; state: of these."""
 
     params: Params
     label_space: LabelSpace
     adapter: dict[str, bytes]
     files: Sequence[str]
-    fingerprint: str
+    state: str
     project: str
+
+
+class Task(Enum):
+    """What an actor may do beside drawing: load its models, or show that it is still there."""
+
+    OPEN = "open"
+    PING = "ping"
+
+
+def state_of(params: Params, files: Sequence[str]) -> str:
+    """A digest of files in the current folder, and of the commits of hub models as they are cached on this machine.
+
+    Raises:
+        ValueError: a file is missing.
+    """
+    commits = {
+        key: cached_commit(model.repository, model.revision)
+        for key, model in named_models(params)
+        if model.repository and key.startswith(("generator", "clip"))
+    }
+    return fingerprint({"params": commits, "deps": files})
 
 
 class Worker:
@@ -48,14 +71,19 @@ class Worker:
         """Load the models.
 
         Raises:
-            ValueError: the files that the images depend on are not those of the machine that started the stage.
+            ValueError: what the images depend on is not here as on the machine that started the stage.
         """
         if Path(job.project).is_dir():  # else `ray start` was called in the project's folder on this machine
             os.chdir(job.project)
-        if fingerprint({"params": {}, "deps": job.files}) != job.fingerprint:
+        try:
+            state = state_of(job.params, job.files)
+        except ValueError as error:
+            state = str(error)
+        if state != job.state:
             raise ValueError(
                 f"code or models in {Path.cwd()} on {os.uname().nodename} differ from those of the machine that started"
-                " generate_images: bring both to the same commit, and call `ray start` in the project's folder"
+                f" generate_images ({state}): bring both to the same commit, pin a `revision` of hub models, and call"
+                " `ray start` in the project's folder"
             )
         device = resolve_device(job.params.device)
         enforce_budget(job.params.memory_budget_gb, device)
@@ -63,6 +91,9 @@ class Worker:
             for name, content in job.adapter.items():
                 Path(folder, name).write_bytes(content)
             self._studio = open_studio(job.params, job.label_space, device, Path(folder))
+
+    def ping(self) -> None:
+        """Answers while the worker is there."""
 
     def draw(self, plan: PlannedShard) -> tuple[list[Row], Samples, int]:
         """What `Studio.draw_shard` returns, and how many images it draws at once."""
@@ -87,13 +118,13 @@ class RayEngine:
         kind, number = devices(params.device)
         log.info("drawing on a Ray cluster: %d workers, a %s each", number, kind)
         content = {path.name: path.read_bytes() for path in adapter.iterdir() if path.is_file()}
-        digest = fingerprint({"params": {}, "deps": files})
-        self._job = ray.put(Job(params, label_space, content, files, digest, str(Path.cwd())))
+        self._job = ray.put(Job(params, label_space, content, files, state_of(params, files), str(Path.cwd())))
         self.batch_size = params.generate_images.batch_size
         self._actor: Any = ray.remote(Worker).options(**{f"num_{kind.lower()}s": 1})
         self._on_batch, self._losses = on_batch, Counter[str]()
+        self._num_workers, self._failed_starts = number, 0
         self._idle: deque[Any] = deque()
-        self._running: dict[Any, tuple[Any, PlannedShard | None]] = {}  # answer to come: its actor, and what it draws
+        self._running: dict[Any, tuple[Any, PlannedShard | Task]] = {}  # answer to come: its actor, and what it does
         for _ in range(number):
             self._add_worker()
 
@@ -116,33 +147,54 @@ class RayEngine:
 
     def _next(self, waiting: deque[PlannedShard]) -> Iterator[tuple[PlannedShard, list[Row], Samples]]:
         """Wait for an answer; yields the shard that was drawn, if the answer is one."""
-        (answer, *_), _ = ray.wait(list(self._running))
-        actor, plan = self._running.pop(answer)
+        actor, task, answer = self._wait()
         try:
             result = ray.get(answer)
         except RayTaskError as error:
             raise error.cause from None
-        except (RayActorError, ObjectLostError) as error:
-            self._count_loss(plan.name if plan else "a worker that did not get ready", error)
-            if plan:
-                waiting.appendleft(plan)
-            self._add_worker()
+        except RayError as error:
+            self._lost(task, error, waiting)
             return
         self._idle.append(actor)
-        if plan:
+        if task is Task.OPEN:
+            self._failed_starts = 0
+        elif isinstance(task, PlannedShard):
             rows, samples, size = result
             self.batch_size = min(self.batch_size, size)
-            yield plan, rows, samples
+            yield task, rows, samples
+
+    def _wait(self) -> tuple[Any, PlannedShard | Task, Any]:
+        """The next actor that answers, what it did and the answer."""
+        while not (answers := ray.wait(list(self._running), timeout=PATIENCE_SECONDS)[0]):
+            if all(task is Task.OPEN for _, task in self._running.values()):
+                log.warning("waiting for a worker: the cluster has no room, or models load; `ray status` tells")
+        return *self._running.pop(answers[0]), answers[0]
+
+    def _lost(self, task: PlannedShard | Task, error: RayError, waiting: deque[PlannedShard]) -> None:
+        """Somebody else does it. Those who idle may be on the machine that was lost: they draw if they answer.
+
+        Raises:
+            RuntimeError: a shard, or loading the models, is too much for any worker.
+        """
+        reason = str(error).strip().splitlines()[0]
+        log.warning("lost a Ray worker (%s): %s", task.name, reason)
+        if isinstance(task, PlannedShard):
+            waiting.appendleft(task)
+            self._losses[task.name] += 1
+            if self._losses[task.name] == MAX_LOSSES:
+                raise RuntimeError(f"{task.name}: {MAX_LOSSES} workers were lost while drawing it: {error}") from error
+        elif task is Task.OPEN:
+            self._failed_starts += 1
+            if self._failed_starts == MAX_LOSSES * self._num_workers:
+                raise RuntimeError(f"{self._failed_starts} workers were lost while they loaded: {error}") from error
+        while self._idle:
+            actor = self._idle.popleft()
+            self._running[actor.ping.remote()] = (actor, Task.PING)
+        self._add_worker()
 
     def _add_worker(self) -> None:
         actor = self._actor.remote()
-        self._running[actor.open.remote(self._job)] = (actor, None)
-
-    def _count_loss(self, what: str, error: Exception) -> None:
-        self._losses[what] += 1
-        log.warning("lost a Ray worker (%s): %s", what, str(error).splitlines()[0])
-        if self._losses[what] == MAX_LOSSES:
-            raise RuntimeError(f"{what}: {MAX_LOSSES} workers were lost; the last one said: {error}") from error
+        self._running[actor.open.remote(self._job)] = (actor, Task.OPEN)
 
 
 def connect(address: str) -> None:

@@ -34,10 +34,15 @@ class ShardStore:
 
     def keep(self, shard: Shard) -> None:
         assert shard.samples is not None
-        write_shard(self._tar(shard.name), shard.samples)
-        write_manifest(shard.rows, self._rows(shard.name))
-        with whole_file(self._seal(shard.name)) as seal:
-            seal.write_bytes(self._digests(shard.name))
+        lines = []
+        with whole_file(self._tar(shard.name)) as file:
+            write_shard(file, shard.samples)
+            lines.append(self._line(file_digest(file), self._tar(shard.name)))
+        with whole_file(self._rows(shard.name)) as file:
+            write_manifest(shard.rows, file)
+            lines.append(self._line(file_digest(file), self._rows(shard.name)))
+        with whole_file(self._seal(shard.name)) as file:
+            file.write_bytes("".join(lines).encode())
 
     def assemble(self, rows: list[Row], folder: Path) -> None:
         """Make `folder` the product of `rows`: its manifest, and its shards or a note where in storage they lie."""
@@ -55,11 +60,15 @@ class ShardStore:
         return self.folder / f"{name}.sha256"
 
     def _digests(self, name: str) -> bytes:
-        """What the seal of these very files says."""
+        """What the seal of the files that are there would say."""
         return "".join(
-            f"{file_digest(path) if path.exists() else 'missing'}  {path.name}\n"
+            self._line(file_digest(path) if path.exists() else "missing", path)
             for path in (self._tar(name), self._rows(name))
         ).encode()
+
+    @staticmethod
+    def _line(digest: str, path: Path) -> str:
+        return f"{digest}  {path.name}\n"
 
 
 def write_manifest(rows: list[Row], path: Path) -> None:

@@ -44,7 +44,7 @@ def place_shards(shards: Path, names: Iterable[str], product: Path) -> None:
 
 
 def open_storage(address: str) -> Path:
-    """A folder at an address, after something was written there, read and deleted again.
+    """A folder at an address, after something was looked for, written, read and deleted there.
 
     Raises:
         ValueError: the address cannot be used.
@@ -54,13 +54,8 @@ def open_storage(address: str) -> Path:
         folder = _folder(address)
         if not folder.protocol:
             folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"tailorset-{content.decode()}"
-        probe.write_bytes(content)
-        answer = probe.read_bytes()
-        probe.unlink()
-    except ImportError as error:
-        raise ValueError(f"storage {address!r}: {error}") from error
-    except (OSError, ValueError, NotImplementedError) as error:
+        answer = _tried(folder / f"tailorset-{content.decode()}", content)
+    except Exception as error:  # each store's own library has errors of its own
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"storage {address!r} cannot be written and read ({reason}): give the URL of a folder or bucket that is"
@@ -69,6 +64,17 @@ def open_storage(address: str) -> Path:
     if answer != content:
         raise ValueError(f"storage {address!r} returns other bytes than were written: it needs to be consistent")
     return folder
+
+
+def _tried(probe: Any, content: bytes) -> bytes:
+    """What a file that was not there returns after it was written."""
+    if probe.exists():  # to look for what is not there may be forbidden, too
+        raise OSError(f"{probe} is there already")
+    probe.write_bytes(content)
+    try:
+        return probe.read_bytes()
+    finally:
+        probe.unlink()
 
 
 def _folder(address: str) -> Any:
