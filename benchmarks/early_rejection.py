@@ -11,6 +11,7 @@ Letters: N candidates, T sampling steps, S of them taken.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ def saving(preview: Tensor, final: Tensor, threshold: float, lost: float, steps:
     whole = (cost.num_steps * cost.step + cost.look) / float(good.double().mean())
     return Saving(
         steps, cutoff, float(given_up[good].double().mean()), float(given_up[~good].double().mean()),
-        (seconds / kept) / whole,
+        seconds / kept / whole if kept else math.inf,
     )  # fmt: skip
 
 

@@ -29,3 +29,4 @@ def test_the_cutoff_is_chosen_on_the_first_half_and_judged_on_the_second() -> No
     found = saving(preview, FINAL, threshold=0.5, lost=0.0, steps=4, cost=COST)
     assert found.cutoff == pytest.approx(0.9)
     assert found.lost == 1.0
+    assert found.time == float("inf")
