@@ -61,7 +61,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
     os.chdir(root)
     try:
         (root / "data" / "real" / "shards").mkdir(parents=True)
-        write_shard("data/real/shards/test-00000.tar", [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
+        write_shard(Path("data/real/shards/test-00000.tar"), [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
         plugin = load_plugin("classifiers", "dual_prompt")
         backbone = write_backbone(root / "backbone", "resnet")
         config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
