@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ray_cluster import Cluster, local_cluster
 
+from tailorset import doctor
 from tailorset.params import load_params
 from tailorset.records import LabelSpace
 from tests.generation_project import (
@@ -77,6 +78,14 @@ def test_an_address_where_no_cluster_answers_is_named(generation_project: Path) 
     assert process.returncode
     assert "engine.address '127.0.0.1:9': no Ray cluster answers there" in told
     assert "ray start --head" in told
+
+
+def test_the_doctor_dials_the_cluster(cluster: Cluster) -> None:
+    assert doctor.cluster(cluster.address).status == "ok"
+    for address in ("127.0.0.1:9", "nowhere"):
+        finding = doctor.cluster(address)
+        assert finding.status == "error"
+        assert f"engine.address '{address}': no Ray cluster answers" in finding.text
 
 
 def test_a_machine_with_other_code_or_models_refuses_to_draw(generation_project: Path) -> None:

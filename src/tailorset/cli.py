@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -162,6 +163,11 @@ def serve(
     from tailorset.serving.app import create_app
     from tailorset.serving.service import DRAIN_S, Load, Service
 
+    try:  # now, and not after the models were loaded
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        _stop(f"{host}:{port} cannot be listened on ({error.strerror}): choose another --port or --host")
     load = Load(max_batch, max_wait_ms / 1000, max_waiting)
     service = _or_stop(Service, model or _champion(), challenger or None, load, poll_s)
     console.print(service.champion.describe(), markup=False)
@@ -242,6 +248,8 @@ def export(
     """Write the classifier as ONNX, compared with torch first, and its model card."""
     from tailorset.serving.export import export as write
 
+    if output.exists() and not output.is_dir():
+        _stop(f"{output} is a file: name a folder to write to")
     for line in _or_stop(lambda: list(write(model or _champion(), output))):
         console.print(line, markup=False)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -26,6 +27,7 @@ from tailorset.records import LabelSpace
 from tailorset.storage import open_storage
 
 GIB = 1 << 30
+CONNECT_SECONDS = 10
 MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
 PINS = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
 Status = Literal["ok", "warning", "error"]
@@ -163,9 +165,32 @@ def place(params: Params) -> Iterator[Finding]:
         else:
             yield Finding("ok", "storage", params.storage)
     if params.engine.name == "ray":
-        there = find_spec("ray") is not None
+        yield cluster(params.engine.address)
+
+
+def cluster(address: str) -> Finding:
+    """Whether Ray is installed and something listens at the address; `auto` is known to Ray alone."""
+    if find_spec("ray") is None:
         remedy = "`pip install --constraint constraints.txt --editable '.[ray]'`, or set engine.name to local"
-        yield Finding("ok" if there else "error", "engine", "ray" if there else "Ray is not installed", remedy)
+        return Finding("error", "engine", "Ray is not installed", remedy)
+    try:
+        dial(address)
+    except (OSError, ValueError) as error:
+        remedy = "start its head by `ray start --head`, give HOST:PORT as it says, or set engine.name to local"
+        return Finding("error", "engine", f"engine.address {address!r}: no Ray cluster answers there ({error})", remedy)
+    return Finding("ok", "engine", f"ray, {address}")
+
+
+def dial(address: str) -> None:
+    """Connect to HOST:PORT and hang up, which Ray itself would try for minutes; `auto` is left to it.
+
+    Raises:
+        OSError: nobody listens there.
+        ValueError: this is no HOST:PORT.
+    """
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 def weights(params: Params, whole: bool = True) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from tailorset.doctor import dial
 from tailorset.generation import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.hub import cached_commit
 from tailorset.out_of_memory import enforce_budget
@@ -28,7 +28,7 @@ from tailorset.stage import fingerprint, resolve_device
 from tailorset.studio import open_studio
 
 MAX_LOSSES = 3  # of one shard, or in a row of each worker before it is ready: the next one would be lost as well
-CONNECT_SECONDS, PATIENCE_SECONDS = 10, 60
+PATIENCE_SECONDS = 60
 log = logging.getLogger(__name__)
 
 
@@ -204,9 +204,7 @@ def connect(address: str) -> None:
         ValueError: there is none at the address.
     """
     try:
-        if address != "auto":  # Ray itself would go on trying for minutes
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        dial(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError) as error:
         raise ValueError(

@@ -77,3 +77,12 @@ def test_a_file_that_answers_otherwise_is_not_written(
     with pytest.raises(ValueError, match=r"onnxruntime's scores differ from torch's by up to 2.0e-04, more than 1e-04"):
         export_onnx(faulty, tmp_path / "classifier.onnx")
     assert not (tmp_path / "classifier.onnx").exists()
+
+
+def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "note.txt").write_text("mine")
+    options = ["--model", "x", "-o", str(tmp_path / "note.txt")]
+    result = CliRunner().invoke(cli.app, ["export", *options], terminal_width=200)
+    assert result.exit_code == 1
+    assert "is a file: name a folder" in result.output
+    assert (tmp_path / "note.txt").read_text() == "mine"

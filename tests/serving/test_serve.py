@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,15 @@ from tailorset.cli import app
 def run(*arguments: str) -> tuple[int, str]:
     answer = CliRunner().invoke(app, ["serve", *arguments])
     return answer.exit_code, " ".join(answer.output.split())
+
+
+def test_a_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, said = run("--model", "no such folder", "--port", str(port))
+    assert code == 1
+    assert said.startswith(f"127.0.0.1:{port} cannot be listened on")
+    assert "choose another --port" in said
 
 
 def test_without_a_champion_it_names_the_command_that_makes_one(
