@@ -91,7 +91,7 @@ def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
         reason = f": {row['reason']}" if row else ""
         return [PARTS[part], f"not measured{reason}", *[""] * 4, "; ".join(goal.text for goal in goals)]
     rate = f"{significant(row['samples_per_s'])} {row['samples']}"
-    times = "".join(f", {significant(ratio)} times {way}" for way, ratio in row["times"].items())
+    times = "".join(f", {significant(ratio)} times {way}" for way, ratio in sorted(row["times"].items()))
     verdicts = [f"{goal.text}: {goal.verdict(row)}" for goal in goals]
     return [
         PARTS[part], row["what"], f"{row['peak_bytes'] / 2**30:.1f} GiB", rate + times,
