@@ -14,10 +14,11 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pool import read_prompts
-from timing import timed_call
+from timing import Side, seconds_per_sample
 from torch import Tensor
 from tqdm import tqdm
 
@@ -75,9 +76,8 @@ class Candidates:
         self.device = resolve_device(params.device)
         space = LabelSpace.load(params.label_space)
         self.settings = params.generate_images
-        self.studio = open_studio(params, space, self.device, LORA)
-        discriminator = params.clip.discriminator.load(self.device)
-        self.scorer = Scorer(discriminator, space.unseen, params.clip.prompt_template)
+        self.studio: Any = open_studio(params, space, self.device, LORA)
+        self.scorer = Scorer(self.studio.discriminator, space.unseen, params.clip.prompt_template)
         prompts = read_prompts()
         order = numpy_rng(params.seed, "early rejection").integers(len(prompts), size=num_candidates)
         self.prompts = [prompts[i] for i in order]
@@ -93,18 +93,14 @@ class Candidates:
         """Medians of a batch drawn with all steps, with half of them, and scored."""
         whole, part = self.settings.num_inference_steps, slice(self.settings.batch_size)
         half, images, asked = whole // 2, self._images(part, whole), self.prompts[part]
-        times = {
-            "whole": lambda: self._images(part, whole),
-            "half": lambda: self._images(part, half),
-            "scored": lambda: self.scorer.weakest(images, asked),
+        ways = {
+            "whole": Side(lambda: self._images(part, whole), len(asked)),
+            "half": Side(lambda: self._images(part, half), len(asked)),
+            "scored": Side(lambda: self.scorer.weakest(images, asked), len(asked)),
         }
-        taken: dict[str, list[float]] = {name: [] for name in times}
-        for _ in range(repetitions):
-            for name, work in times.items():
-                taken[name].append(timed_call(work, self.device) / len(asked))
-        median = {name: float(torch.tensor(values).median()) for name, values in taken.items()}
-        step = (median["whole"] - median["half"]) / (whole - half)
-        return Cost(whole, step, median["whole"] - whole * step + median["scored"])
+        taken = seconds_per_sample(ways, self.device, repetitions)
+        step = (taken["whole"] - taken["half"]) / (whole - half)
+        return Cost(whole, step, taken["whole"] - whole * step + taken["scored"])
 
     def _images(self, part: slice, steps: int) -> Tensor:
         asked: Sequence[Prompt] = self.prompts[part]

@@ -127,8 +127,8 @@ def full_stack(bench: Bench) -> Comparison:
 
 def features_kept(bench: Bench) -> Comparison:
     """The same steps, on every other of which only the UNet's outermost blocks run."""
-    eager = bench.config.model_copy(update={"compile": False, "cache_interval": 1})
-    whole, kept = (build(eager.model_copy(update={"cache_interval": n}), bench.device) for n in (1, CACHE_INTERVAL))
+    settings = ({"compile": False, "cache_interval": interval} for interval in (1, CACHE_INTERVAL))
+    whole, kept = (build(bench.config.model_copy(update=update), bench.device) for update in settings)
     judge = bench.params.clip.judge.load(bench.device)
     scorer = Scorer(judge, bench.unseen, bench.params.clip.prompt_template)
     shares = [_judged(generator, scorer, bench, bench.num_steps) for generator in (kept, whole)]

@@ -185,10 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in options.parts:
             for figure in getattr(soak, part)():
                 figures.append(figure)
-                mark = "ok    " if figure.reached else "MISSED"
-                print(
-                    f"{mark} {figure.name:<46} {figure.value:>10.4g}   goal {figure.goal:<8} {figure.note}", flush=True
-                )
+                print(figure.line(), flush=True)
     report = {"size": asdict(size), "figures": [asdict(figure) for figure in figures]}
     options.report.parent.mkdir(parents=True, exist_ok=True)
     options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -176,9 +176,14 @@ def cluster(address: str) -> Finding:
     try:
         dial(address)
     except (OSError, ValueError) as error:
-        remedy = "start its head by `ray start --head`, give HOST:PORT as it says, or set engine.name to local"
-        return Finding("error", "engine", f"engine.address {address!r}: no Ray cluster answers there ({error})", remedy)
+        return no_cluster(address, str(error))
     return Finding("ok", "engine", f"ray, {address}")
+
+
+def no_cluster(address: str, reason: str) -> Finding:
+    """What to say where no cluster answers."""
+    remedy = "start its head by `ray start --head`, give HOST:PORT as it says, or set engine.name to local"
+    return Finding("error", "engine", f"engine.address {address!r}: no Ray cluster answers there ({reason})", remedy)
 
 
 def dial(address: str) -> None:

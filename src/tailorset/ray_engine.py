@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from tailorset.doctor import dial
+from tailorset.doctor import dial, no_cluster
 from tailorset.generation import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.hub import cached_commit
 from tailorset.out_of_memory import enforce_budget
@@ -207,10 +207,8 @@ def connect(address: str) -> None:
         dial(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"engine.address {address!r}: no Ray cluster answers there ({str(error).splitlines()[0]}); start its head"
-            " by `ray start --head` and give HOST:PORT as it says, or set engine.name to local"
-        ) from error
+        finding = no_cluster(address, str(error).splitlines()[0])
+        raise ValueError(f"{finding.text}: {finding.remedy}") from error
 
 
 def devices(device: str) -> tuple[str, int]:
