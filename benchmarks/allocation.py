@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pool import candidates, read_prompts
+from pool import candidates
 from scipy.optimize import linprog
 from tqdm import tqdm
 
@@ -26,8 +26,9 @@ from tailorset.allocation import Allocation, Ledger, Thompson, build
 from tailorset.generation import passes
 from tailorset.params import Params, load_params
 from tailorset.quota import Draw, QuotaPlanner
-from tailorset.records import LabelSpace, Prompt
+from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.seeding import numpy_rng
+from tailorset.stage import PROMPTS
 
 BASELINE = "uniform"
 
@@ -155,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("reports/allocation.json"))
     options = parser.parse_args(arguments)
 
-    params, prompts = load_params(), read_prompts()
+    params, prompts = load_params(), read_prompts(PROMPTS)
     rows = candidates(params, prompts, options.images_per_prompt)
     pool = Pool.of(rows, LabelSpace.load(params.label_space).unseen, params.generate_images.quota_threshold)
     results = compare(params, prompts, pool, options.budget, options.seeds, options.max_share_per_pair)

@@ -17,17 +17,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pool import read_prompts
 from timing import Side, seconds_per_sample
 from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.params import load_params
-from tailorset.records import LabelSpace, Prompt
+from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.scorer import Scorer
 from tailorset.seeding import numpy_rng, sample_seed
-from tailorset.stage import LORA, resolve_device
+from tailorset.stage import LORA, PROMPTS, resolve_device
 from tailorset.studio import open_studio
 
 
@@ -78,7 +77,7 @@ class Candidates:
         self.settings = params.generate_images
         self.studio: Any = open_studio(params, space, self.device, LORA)
         self.scorer = Scorer(self.studio.discriminator, space.unseen, params.clip.prompt_template)
-        prompts = read_prompts()
+        prompts = read_prompts(PROMPTS)
         order = numpy_rng(params.seed, "early rejection").integers(len(prompts), size=num_candidates)
         self.prompts = [prompts[i] for i in order]
         self.seeds = [sample_seed(params.seed, "early rejection", i) for i in range(num_candidates)]

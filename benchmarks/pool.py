@@ -17,9 +17,9 @@ from tqdm import tqdm
 from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Shard, Studio
 from tailorset.params import Params
 from tailorset.quota import Draw
-from tailorset.records import PROMPT_COLUMNS, LabelSpace, Prompt
+from tailorset.records import LabelSpace, Prompt
 from tailorset.shard_store import ShardStore
-from tailorset.stage import LORA, PROMPTS, SYNTHETIC, fingerprint, project_root, resolve_device, stage_definition
+from tailorset.stage import LORA, SYNTHETIC, fingerprint, project_root, resolve_device, stage_definition
 from tailorset.studio import open_studio
 
 LOGITS = ("discriminator_logits", "judge_logits")
@@ -28,10 +28,6 @@ SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports
     "src/tailorset/quota.py", "src/tailorset/sheets.py",
 }  # fmt: skip
 MAX_DIFFERENCE = 0.1  # of logits, between a candidate of the manifest and the same drawn again
-
-
-def read_prompts() -> list[Prompt]:
-    return [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
 
 
 def candidates(params: Params, prompts: Sequence[Prompt], images_per_prompt: int) -> pd.DataFrame:

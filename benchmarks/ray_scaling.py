@@ -7,7 +7,6 @@ import argparse
 import time
 from collections.abc import Sequence
 
-from pool import read_prompts
 from ray_cluster import local_cluster
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
@@ -15,8 +14,8 @@ from tailorset.generation import PlannedShard, Shelf
 from tailorset.params import Params, load_params
 from tailorset.quota import Draw
 from tailorset.ray_engine import RayEngine
-from tailorset.records import LabelSpace
-from tailorset.stage import LORA
+from tailorset.records import LabelSpace, read_prompts
+from tailorset.stage import LORA, PROMPTS
 
 
 def seconds(num_workers: int, params: Params, plans: Sequence[PlannedShard]) -> float:
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=8)
     options = parser.parse_args(arguments)
-    params, prompts = load_params(), read_prompts()
+    params, prompts = load_params(), read_prompts(PROMPTS)
     size = params.generate_images.batch_size
     draws = [Draw(prompts[i % len(prompts)], i // len(prompts), "") for i in range(options.shards * size)]
     plans = [PlannedShard(f"shard-{i}", draws[i * size : (i + 1) * size]) for i in range(options.shards)]

@@ -19,7 +19,6 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from timing import FOREVER, interleaved, peak_bytes
 from torch import Tensor
@@ -29,7 +28,7 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.out_of_memory import Batches
 from tailorset.params import Params, load_params
-from tailorset.records import PROMPT_COLUMNS, LabelSpace, Prompt
+from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.scorer import Scorer, acceptance
 from tailorset.stage import PROMPTS, resolve_device
 from tailorset.text_encoder import REMEDY, Tuner, draw, new_tuner, split_prompts
@@ -89,8 +88,7 @@ class Bench:
             )
         }
         self.oracle = load_oracle(ORACLE).to(self.device)
-        rows = pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()
-        prompts = [Prompt(**row) for row in rows]
+        prompts = read_prompts(PROMPTS)
         self.tuning, held_out = split_prompts(prompts, self.block.held_out_prompts, params.seed)
         self.held_out = held_out * images_per_prompt
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from tailorset.allocation import build
@@ -15,7 +14,7 @@ from tailorset.generation import Engine, LocalEngine, Row, Shelf, generate_shard
 from tailorset.generation_report import outcome_table, plot_pass_rates, save_sheet
 from tailorset.params import load_params
 from tailorset.quota import QuotaPlanner
-from tailorset.records import PROMPT_COLUMNS, Prompt
+from tailorset.records import read_prompts
 from tailorset.shard_store import ShardStore
 from tailorset.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
 from tailorset.studio import open_studio
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     with run_stage("generate_images", parallel=load_params().engine.name == "local") as stage:
         settings = stage.params.generate_images
-        prompts = [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
+        prompts = read_prompts(PROMPTS)
         allocation = build(seed=stage.params.seed, **settings.allocation.model_dump())
         quota, budget = settings.images_per_label, settings.max_images
         planner = QuotaPlanner(stage.label_space.unseen, prompts, quota, budget, allocation, settings.weakness)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 import torch
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -22,7 +21,7 @@ from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
 from tailorset.out_of_memory import Batches
 from tailorset.plugins import load_plugin
-from tailorset.records import PROMPT_COLUMNS, Prompt
+from tailorset.records import Prompt, read_prompts
 from tailorset.scorer import Scorer, acceptance
 from tailorset.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
@@ -61,7 +60,7 @@ class Progress:
 def main() -> None:
     with run_stage("tune_text_encoder", parallel=True) as stage:
         settings = stage.params.tune_text_encoder
-        prompts = [Prompt(**row) for row in pq.read_table(PROMPTS, columns=list(PROMPT_COLUMNS)).to_pylist()]
+        prompts = read_prompts(PROMPTS)
         tuning, held_out = split_prompts(prompts, settings.held_out_prompts, stage.params.seed)
         shown = held_out * IMAGES_PER_PROMPT
         scorers = {role: open_scorer(stage, role) for role in ("discriminator", "judge")}

@@ -234,7 +234,9 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise ValueError(f"{path} is not valid:\n" + faults(error)) from None
+        is_short = any(fault["type"] == "missing" for fault in error.errors())
+        hint = "\npresets/toybox.yaml has every key, with what it means." if is_short else ""
+        raise ValueError(f"{path} is not valid:\n{faults(error)}{hint}") from None
 
 
 def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, NamedModel]]:

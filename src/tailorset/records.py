@@ -185,6 +185,13 @@ class Prompt(Record):
     attempt: int = Field(ge=0)
 
 
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of data/prompts/prompts.parquet, in its order."""
+    import pyarrow.parquet as pq
+
+    return [Prompt(**row) for row in pq.read_table(path, columns=list(PROMPT_COLUMNS)).to_pylist()]
+
+
 class RealSample(NamedTuple):
     """One real image; `image_id` is unique over all splits and safe in a file name.
 

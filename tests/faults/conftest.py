@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,24 +92,22 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runs_of(finished: Path) -> Any:
-    """A stage, run once more without a fault to see how long it works."""
-    known: dict[str, StageRuns] = {}
+def runs_of(finished: Path) -> Callable[[str], StageRuns]:
+    """A stage of that project, measured once."""
+    return cache(lambda name: measured(finished, name))
 
-    def measured(name: str) -> StageRuns:
-        if name not in known:
-            stage = StageRuns(finished, name, {}, 0.0)
-            expected = stage.products()
-            process = stage.start()
-            stage.wait_for_work(process)
-            start = time.monotonic()
-            errors = process.communicate()[1]
-            assert process.returncode == 0, errors[-3000:]
-            assert stage.products() == expected  # the same seed twice
-            known[name] = stage._replace(expected=expected, seconds=time.monotonic() - start)
-        return known[name]
 
-    return measured
+def measured(folder: Path, name: str) -> StageRuns:
+    """A finished stage, run once more without a fault to see how long it works."""
+    stage = StageRuns(folder, name, {}, 0.0)
+    expected = stage.products()
+    process = stage.start()
+    stage.wait_for_work(process)
+    start = time.monotonic()
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors[-3000:]
+    assert stage.products() == expected  # the same seed twice
+    return stage._replace(expected=expected, seconds=time.monotonic() - start)
 
 
 @contextmanager

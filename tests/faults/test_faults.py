@@ -13,11 +13,15 @@ import pandas as pd
 import pytest
 
 from tailorset.shard_store import ShardStore
-from tests.faults.conftest import StageRuns, digests, intact, outputs
-from tests.small_project import environment
+from tests.faults.conftest import StageRuns, digests, intact, measured, outputs
+from tests.small_project import environment, make_small_project, run
 
 RunsOf = Callable[[str], StageRuns]
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
+
+
+def thorough(test: Callable[..., None]) -> Callable[..., None]:
+    """Only `make faults` runs it."""
+    return pytest.mark.faults(pytest.mark.timeout(3600)(test))
 
 
 def finished_shards(stage: StageRuns) -> dict[str, int]:
@@ -25,12 +29,9 @@ def finished_shards(stage: StageRuns) -> dict[str, int]:
     return {seal.name: seal.stat().st_mtime_ns for seal in stage.work.glob("*/*.sha256")}
 
 
-@pytest.mark.parametrize(
-    ("name", "kills"),
-    [("generate_images", 20), ("tune_text_encoder", 10), ("filter_images", 10), ("train_classifier", 10)],
-)
-def test_kill_9_at_random_moments(runs_of: RunsOf, name: str, kills: int) -> None:
-    stage, moments, before = runs_of(name), random.Random(0), {}
+def kill_at_random_moments(stage: StageRuns, kills: int) -> None:
+    """kill -9 so many runs, one after the other; each goes on where the one before was."""
+    moments, before = random.Random(0), {}
     with intact(stage):
         while kills:
             process = stage.start()
@@ -49,11 +50,51 @@ def test_kill_9_at_random_moments(runs_of: RunsOf, name: str, kills: int) -> Non
                 assert stage.products() == stage.expected
                 stage.remove_products()
                 before = {}
+
+
+def fill_the_disk(stage: StageRuns, share: float) -> None:
+    """Run it where no file may grow beyond a share of the largest that it makes."""
+    largest = max((stage.folder / path).stat().st_size for path in stage.expected)
+    limit = max(1, int(share * largest))
+
+    def bounded() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    with intact(stage):
+        process = stage.start(preexec_fn=bounded)
+        errors = process.communicate()[1]
+        assert process.returncode != 0
+        last = errors.strip().splitlines()[-1]
+        assert "no room left to write" in last, errors[-3000:]
+        assert "run it again" in last
+        visible = digests(stage.folder, [path for path in outputs(stage.folder, stage.name) if path.name != "plots"])
+        assert visible.items() <= stage.expected.items()  # whole, or not there
+
+
+@pytest.mark.timeout(900)
+def test_one_stage_stands_a_kill_and_a_full_disk(tmp_path: Path) -> None:
+    """What `make faults` does, in small, so that it is known to work on the day it is needed."""
+    make_small_project(tmp_path, generate_images={"shard_size": 16, "batch_size": 16})
+    run(tmp_path, "dvc", "repro", "generate_images")
+    stage = measured(tmp_path, "generate_images")
+    kill_at_random_moments(stage, 1)
+    fill_the_disk(stage, 0.4)
+
+
+@thorough
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [("generate_images", 20), ("tune_text_encoder", 10), ("filter_images", 10), ("train_classifier", 10)],
+)
+def test_kill_9_at_random_moments(runs_of: RunsOf, name: str, kills: int) -> None:
+    stage = runs_of(name)
+    kill_at_random_moments(stage, kills)
     if name == "generate_images":
         ids = pd.read_parquet(stage.folder / "data/synthetic/manifest.parquet")["image_id"]
         assert ids.is_unique
 
 
+@thorough
 def test_sigterm_ends_generation_within_ten_seconds_and_keeps_whole_shards(runs_of: RunsOf) -> None:
     stage = runs_of("generate_images")
     with intact(stage):
@@ -77,27 +118,13 @@ FULL = [
 ]  # fmt: skip
 
 
+@thorough
 @pytest.mark.parametrize(("name", "share"), FULL)
 def test_a_disk_that_is_full(runs_of: RunsOf, name: str, share: float) -> None:
-    """No file may grow beyond a share of the largest that the stage makes."""
-    stage = runs_of(name)
-    largest = max((stage.folder / path).stat().st_size for path in stage.expected)
-    limit = max(1, int(share * largest))
-
-    def bounded() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    with intact(stage):
-        process = stage.start(preexec_fn=bounded)
-        errors = process.communicate()[1]
-        assert process.returncode != 0
-        last = errors.strip().splitlines()[-1]
-        assert "no room left to write" in last, errors[-3000:]
-        assert "run it again" in last
-        visible = digests(stage.folder, [path for path in outputs(stage.folder, name) if path.name != "plots"])
-        assert visible.items() <= stage.expected.items()  # whole, or not there
+    fill_the_disk(runs_of(name), share)
 
 
+@thorough
 def test_two_runs_of_a_stage_at_once(runs_of: RunsOf) -> None:
     stage = runs_of("generate_images")
     with intact(stage):
@@ -108,6 +135,7 @@ def test_two_runs_of_a_stage_at_once(runs_of: RunsOf) -> None:
         assert stage.products() == stage.expected
 
 
+@thorough
 def test_two_dvc_repro_at_once(runs_of: RunsOf, finished: Path) -> None:
     stage = runs_of("filter_images")
     with intact(stage):

@@ -270,7 +270,8 @@ def test_the_facts_about_the_model(
     client: TestClient, folder: Path, other_folder: Path, thresholds: Thresholds
 ) -> None:
     assert client.get("/health").json() == {"status": "ok"}
-    assert client.head("/health").status_code == client.head("/ready").status_code == 200  # as balancers ask
+    for path in ("/health", "/ready", "/model", "/metrics"):
+        assert client.head(path).status_code == 200  # as balancers ask
     assert client.get("/ready").json() == {"status": "ready"}
     model = client.get("/model").json()
     assert (model["model"], model["challenger"]["model"]) == (str(folder), str(other_folder))

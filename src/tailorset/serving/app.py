@@ -103,12 +103,14 @@ def _add_facts(app: FastAPI, service: Service) -> None:
             raise Refusal(503, "No photographs are answered now.", retry_after_s=1)
         return Status(status="ready")
 
+    @app.head("/model", include_in_schema=False)
     @app.get("/model")
     async def model() -> Models:
         """What the models are made from, and their labels."""
         challenger = service.challenger and ModelCard(**model_card(service.challenger.predictor))
         return Models(**model_card(service.champion.predictor), challenger=challenger)
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Prometheus' text format."""
