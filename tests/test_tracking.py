@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -104,7 +106,23 @@ def test_without_a_server_the_stage_goes_on_and_says_so(
     tracker.summarise({"a": 1}, {"zsl/map": 0.5})
     tracker.__exit__(None, None, None)
     assert not tracker.is_up
-    assert capsys.readouterr().err.count("WITHOUT tracking") == 1
+    said = capsys.readouterr().err
+    assert said.count("WITHOUT tracking") == 1
+    assert "MLflow does not have zsl/map, missing.png" in said
+
+
+def test_a_server_that_never_answers_costs_a_stage_a_moment(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are taken and left alone
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+        start = time.monotonic()
+        with pytest.warns(TrackingWarning, match="ReadTimeout"), Tracker("evaluate", root, {}) as tracker:
+            tracker.log_metrics({f"metric/{number}": 0.5 for number in range(15)})
+        assert time.monotonic() - start < 30  # and not for minutes
+    assert "metric/0, metric/1," in (said := capsys.readouterr().err)
+    assert "and 3 more" in said
 
 
 def test_a_metric_mlflow_refuses_stops_the_tracking_only(root: Path) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "tailorset"
 EXECUTION_TAG = "tailorset.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 7 x 120 seconds
+MAX_NAMED = 12
 
 
 class TrackingWarning(UserWarning):
@@ -41,7 +43,8 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
 
     The artifact folder of a local database is absolute: DVC runs experiments in temporary copies of the project.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # the default retries for minutes
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
     import mlflow  # slow to import: only stages that run pay for it
 
     uri = tracking_uri(root)
@@ -82,6 +85,7 @@ class Tracker:
         self.stage, self.root, self.params = stage, root, params
         self.client: MlflowClient | None = None
         self.parent_id = self.run_id = ""
+        self.unlogged: dict[str, None] = {}  # metrics and files, in the order in which they should have been logged
 
     def __enter__(self) -> Self:
         with self.tolerant():
@@ -101,6 +105,10 @@ class Tracker:
             for run_id in (self.run_id, self.parent_id):
                 if self.client:
                     self.client.set_terminated(run_id, status)
+        if self.unlogged:
+            names = list(self.unlogged)
+            others = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+            print(f"{self.stage}: MLflow does not have {', '.join(names[:MAX_NAMED])}{others}", file=sys.stderr)
 
     @property
     def is_up(self) -> bool:
@@ -113,7 +121,7 @@ class Tracker:
 
     def log_file(self, path: Path) -> None:
         """A figure or report, kept with this stage's run."""
-        with self.tolerant():
+        with self._noted([path.name]):
             if self.client:
                 self.client.log_artifact(self.run_id, str(path))
 
@@ -124,9 +132,17 @@ class Tracker:
     def _log(
         self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None, step: int = 0
     ) -> None:
-        with self.tolerant():
+        with self._noted(metrics):
             if self.client:
                 write_batches(self.client, run_id, metrics, params or {}, step)
+
+    @contextlib.contextmanager
+    def _noted(self, names: Iterable[str]) -> Iterator[None]:
+        """Around the logging of these: they count as not logged where MLflow is not there, or fails now."""
+        with self.tolerant():
+            yield
+        if not self.is_up:
+            self.unlogged |= dict.fromkeys(names)
 
     @contextlib.contextmanager
     def tolerant(self) -> Iterator[None]:
