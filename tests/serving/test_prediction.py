@@ -205,4 +205,5 @@ def test_what_cannot_be_done_is_said_before_or_instead_of_writing(model: Path, p
         assert not output.exists()
     code, said = run(photos, "--model", tmp_path / "no_model", "--output", output)
     assert code == 1
-    assert "is no classifier's config" in said
+    assert "There is no folder" in said
+    assert "models:/NAME@ALIAS" in said

@@ -105,7 +105,7 @@ def test_thresholds_are_optional_and_never_those_of_other_labels(
 def test_what_is_not_there_is_named_with_its_remedy(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match=r"nowhere/config.json is no classifier's config .* run `dvc repro"):
+    with pytest.raises(ValueError, match=r"There is no folder .*nowhere: name one of a trained classifier"):
         load_predictor(tmp_path / "nowhere")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow.set_tracking_uri writes it

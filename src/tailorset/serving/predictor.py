@@ -130,6 +130,11 @@ def model_files(model: str | Path) -> Iterator[tuple[Path, Origin]]:
     All else that belongs to it lies beside the folder: thresholds.json, measured.json, MODEL_CARD.md.
     """
     if not str(model).startswith(REGISTRY):
+        if not Path(model).is_dir():
+            raise ValueError(
+                f"There is no folder {model}: name one of a trained classifier, models/{CLASSIFIER} after `dvc repro`,"
+                f" or a registered one as {REGISTRY}NAME@ALIAS (`tailorset status` lists them)"
+            )
         yield Path(model), Origin(str(model))
         return
     from tailorset.serving.registry import download, find_version
