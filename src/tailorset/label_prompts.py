@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (len, T) token ids
@@ -30,17 +31,31 @@ class TextTower:
             raise ValueError(
                 f"no prompt learning through a {type(part).__name__}: choose an open_clip backbone with a text tower"
             )
-        self.model: Any = model
+        self.reader = _Reader(model)
         self.embedding: nn.Embedding = part.token_embedding
         self.context_length = int(part.context_length)
         self.pool_type: str = getattr(model, "text_pool_type", None) or part.pool_type
         if self.pool_type not in ("argmax", "eos"):
             raise ValueError(f"the text tower pools by {self.pool_type!r}: choose a backbone that reads its end token")
+        self.by_length = {"positional_embedding": part.positional_embedding, "attn_mask": part.attn_mask}
+        self.path = "model." if part is model else "model.text."
         self.eos_id: int | None = getattr(model, "text_eos_id", None) or getattr(part, "eos_id", None)
 
+    @property
+    def is_causal(self) -> bool:
+        """Whether no position sees those after it, so that what follows a text's end can be left out."""
+        return self.by_length["attn_mask"] is not None
+
     def encode(self, token_ids: Tensor) -> Tensor:
-        """(L, T) -> (L, D), unit norm."""
-        return F.normalize(self.model.encode_text(token_ids), dim=-1)
+        """(L, T) -> (L, D), unit norm. Fewer than T tokens are as good where the tower is causal."""
+        length = token_ids.shape[1]
+        cut = {} if length == self.context_length else self._cut(length)
+        return F.normalize(functional_call(self.reader, cut, (token_ids,)), dim=-1)
+
+    def _cut(self, length: int) -> dict[str, Tensor]:
+        positions, mask = self.by_length.values()
+        short = {"positional_embedding": positions[:length], "attn_mask": mask[:length, :length]}
+        return {self.path + name: value for name, value in short.items()}
 
     def ends(self, token_ids: Tensor) -> Tensor:
         """(L, T) -> (L,): the position whose output is the text's feature, by the tower's own pooling."""
@@ -50,9 +65,21 @@ class TextTower:
         return text_global_pool(positions, token_ids, self.pool_type, eos_token_id=self.eos_id)
 
     def encode_with_contexts(self, token_ids: Tensor, contexts: Tensor) -> Tensor:
-        """As `encode`, with the embeddings at positions 1..M replaced by contexts (M, W); differentiable in them."""
+        """As `encode`, with the embeddings at positions 1..M replaced by contexts (L, M, W); differentiable in them."""
         with _spliced(self.embedding, contexts):
             return self.encode(token_ids)
+
+
+class _Reader(nn.Module):
+    """`encode_text` as a forward, which functional_call asks for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        features: Tensor = self.model.encode_text(token_ids)
+        return features
 
 
 @contextmanager
@@ -60,8 +87,7 @@ def _spliced(embedding: nn.Embedding, contexts: Tensor) -> Iterator[None]:
     """The tower runs unchanged, whatever its class; only its token embedding answers differently."""
 
     def splice(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        rows = contexts.expand(len(output), -1, -1).to(output.dtype)
-        return torch.cat([output[:, :1], rows, output[:, 1 + contexts.shape[0] :]], 1)
+        return torch.cat([output[:, :1], contexts.to(output.dtype), output[:, 1 + contexts.shape[1] :]], 1)
 
     handle = embedding.register_forward_hook(splice)
     try:
@@ -85,7 +111,7 @@ class LabelPrompts(nn.Module):
 
     anchors: Tensor  # (2, L, D)
     initial: Tensor  # (2, L, D)
-    token_ids: Tensor  # (L, T)
+    token_ids: Tensor  # (L, T), no longer than the longest where the tower is causal
 
     def __init__(
         self, model: nn.Module, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int, template: str
@@ -100,7 +126,7 @@ class LabelPrompts(nn.Module):
             texts = tokenizer([template.format(name) for name in names]).to(device)
             positive = self.tower.encode(texts)
             negative = F.normalize(positive.mean(0, keepdim=True), dim=-1).expand_as(positive)
-            initial = self.tower.encode_with_contexts(token_ids, start)
+            initial = self.tower.encode_with_contexts(token_ids, start.expand(len(token_ids), -1, -1))
         self.contexts = nn.Parameter(torch.stack([start, start]))  # (2, M, W)
         self.residual = nn.Parameter(torch.zeros_like(positive).expand(2, -1, -1).clone())  # (2, L, D)
         self.register_buffer("token_ids", token_ids, persistent=False)
@@ -110,14 +136,14 @@ class LabelPrompts(nn.Module):
     def forward(self, label_indices: Sequence[int]) -> Tensor:
         """Positive and negative text features of these labels, (2, len, D), unit norm."""
         columns = list(label_indices)
-        tokens = self.token_ids[columns]
-        texts = torch.stack([self.tower.encode_with_contexts(tokens, contexts) for contexts in self.contexts])
-        change = self.residual[:, columns] + texts - self.initial[:, columns]
+        tokens = self.token_ids[columns].repeat(2, 1)  # positive and negative prompts in one pass
+        texts = self.tower.encode_with_contexts(tokens, self.contexts.repeat_interleave(len(columns), 0))
+        change = self.residual[:, columns] + texts.unflatten(0, (2, -1)) - self.initial[:, columns]
         return F.normalize(self.anchors[:, columns] + change, dim=-1)
 
 
 def prompt_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int) -> Tensor:
-    """(L, T) ids of [start][M placeholders][label][end][padding].
+    """(L, T) ids of [start][M placeholders][label][end][padding], the longest without padding if the tower is causal.
 
     Raises:
         ValueError: the contexts and a label's tokens do not fit the tower's context length.
@@ -132,7 +158,9 @@ def prompt_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str
             f" the backbone's {tower.context_length} tokens; choose 1 to {room}"
         )
     placeholders = ids[:, 1:2].expand(-1, num_context_tokens)  # any id that is neither end nor padding
-    return torch.cat([ids[:, :1], placeholders, ids[:, 1:]], 1)[:, : tower.context_length]
+    longest_text = num_context_tokens + int(lengths[longest])
+    length = longest_text if tower.is_causal else tower.context_length
+    return torch.cat([ids[:, :1], placeholders, ids[:, 1:]], 1)[:, :length]
 
 
 def _context_words(tower: TextTower, tokenizer: Tokenizer, template: str) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.nn import functional as F
 
 from tailorset import integrity
 from tailorset.classifier_training import annotated_loss, train_epochs
@@ -102,11 +103,24 @@ def test_positions_follow_the_published_formula(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_follows_the_longest_label_is_left_out_and_changes_nothing(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace
+) -> None:
+    prompts = build(config(backbones[kind]), label_space).prompts
+    tower, short = prompts.tower, prompts.token_ids
+    assert short.shape[1] < tower.context_length
+    contexts = prompts.contexts[:1].expand(len(short), -1, -1)
+    padded = F.pad(short, (0, tower.context_length - short.shape[1]))
+    expected = tower.encode_with_contexts(padded, contexts)
+    torch.testing.assert_close(tower.encode_with_contexts(short, contexts), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_training_changes_contexts_calibration_and_fusion_and_nothing_else(
     kind: str, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet
 ) -> None:
     classifier = build(config(backbones[kind]), label_space)
-    tower = classifier.prompts.tower.model
+    tower = classifier.prompts.tower.reader
     frozen = {name: value.clone() for name, value in tower.state_dict().items()}
     learned = {name: value.detach().clone() for name, value in classifier.named_parameters() if value.requires_grad}
     train(classifier, Mixture([(real, 1), (synthetic, 1)]))
