@@ -51,7 +51,7 @@ def test_params_are_frozen_and_reach_the_plugin() -> None:
         (lambda p: p["prepare_dataset"].update(shardsize=1), r"prepare_dataset: .*Did you mean 'shard_size'"),
         (lambda p: p["generator"].pop("name"), r"generator: .*names no variant.*stable_diffusion"),
         (lambda p: p.update(device="tpu"), r"device: .*'auto', 'cpu' or 'cuda'"),
-        (lambda p: p.pop("evaluate"), r"(?s)evaluate: Field required.*presets/toybox\.yaml has every key"),
+        (lambda p: p.pop("evaluate"), r"(?s)evaluate: Field required.*presets/toybox\.yaml has every block"),
         (lambda p: p["tune_text_encoder"].update(backprop_steps=11), r"choose 1 to num_inference_steps \(5\)"),
         (lambda p: p["tune_text_encoder"].update(stop_after=[3, 11]), r"stop_after is \[3, 11\]: choose"),
         (lambda p: p["evaluate"].update(top_k=[0]), r"evaluate\.top_k\.0: .*greater than or equal to 1, not 0"),

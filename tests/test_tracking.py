@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -108,7 +109,19 @@ def test_without_a_server_the_stage_goes_on_and_says_so(
     assert not tracker.is_up
     said = capsys.readouterr().err
     assert said.count("WITHOUT tracking") == 1
-    assert "MLflow does not have zsl/map, missing.png" in said
+    assert "MLflow does not have all of zsl/map, missing.png" in said
+
+
+def test_mlflow_s_own_patience_is_cut_unless_the_user_set_it(root: Path) -> None:
+    script = (
+        "import os, pathlib; from tailorset.tracking import connect; connect(pathlib.Path.cwd());"
+        "print(os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'], os.environ['MLFLOW_HTTP_REQUEST_MAX_RETRIES'])"
+    )
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_HTTP")}
+    said = subprocess.check_output(
+        [sys.executable, "-c", script], cwd=root, env=variables | {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "5"}, text=True
+    )
+    assert said.split() == ["30", "5"]
 
 
 def test_a_server_that_never_answers_costs_a_stage_a_moment(

@@ -1,6 +1,6 @@
 """Learnable positive and negative prompts for labels, read by CLIP's own frozen text tower.
 
-Letters: L labels, M context tokens, T context length of the tower, W its width, D joint width.
+Letters: L labels, M context tokens, T context length of the tower, S tokens it is given, W its width, D joint width.
 Source: DualCoOp, Sun et al. 2022, sec. 3.2.
 """
 
@@ -37,25 +37,29 @@ class TextTower:
         self.pool_type: str = getattr(model, "text_pool_type", None) or part.pool_type
         if self.pool_type not in ("argmax", "eos"):
             raise ValueError(f"the text tower pools by {self.pool_type!r}: choose a backbone that reads its end token")
-        self.by_length = {"positional_embedding": part.positional_embedding, "attn_mask": part.attn_mask}
+        self.part = part
         self.path = "model." if part is model else "model.text."
         self.eos_id: int | None = getattr(model, "text_eos_id", None) or getattr(part, "eos_id", None)
 
     @property
     def is_causal(self) -> bool:
-        """Whether no position sees those after it, so that what follows a text's end can be left out."""
-        return self.by_length["attn_mask"] is not None
+        """Whether no position sees those after it, so that what follows a text's end can be left out.
+
+        A class embedding (CoCa) stands after the last token and sees all.
+        """
+        return self.part.attn_mask is not None and getattr(self.part, "cls_emb", None) is None
 
     def encode(self, token_ids: Tensor) -> Tensor:
-        """(L, T) -> (L, D), unit norm. Fewer than T tokens are as good where the tower is causal."""
+        """(L, S) -> (L, D), unit norm; S is T, or less where the tower is causal."""
         length = token_ids.shape[1]
         cut = {} if length == self.context_length else self._cut(length)
         return F.normalize(functional_call(self.reader, cut, (token_ids,)), dim=-1)
 
     def _cut(self, length: int) -> dict[str, Tensor]:
-        positions, mask = self.by_length.values()
-        short = {"positional_embedding": positions[:length], "attn_mask": mask[:length, :length]}
-        return {self.path + name: value for name, value in short.items()}
+        return {
+            f"{self.path}positional_embedding": self.part.positional_embedding[:length],
+            f"{self.path}attn_mask": self.part.attn_mask[:length, :length],
+        }
 
     def ends(self, token_ids: Tensor) -> Tensor:
         """(L, T) -> (L,): the position whose output is the text's feature, by the tower's own pooling."""
@@ -111,7 +115,7 @@ class LabelPrompts(nn.Module):
 
     anchors: Tensor  # (2, L, D)
     initial: Tensor  # (2, L, D)
-    token_ids: Tensor  # (L, T), no longer than the longest where the tower is causal
+    token_ids: Tensor  # (L, S)
 
     def __init__(
         self, model: nn.Module, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int, template: str
@@ -143,7 +147,7 @@ class LabelPrompts(nn.Module):
 
 
 def prompt_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int) -> Tensor:
-    """(L, T) ids of [start][M placeholders][label][end][padding], the longest without padding if the tower is causal.
+    """(L, S) ids of [start][M placeholders][label][end][padding], the longest without padding if the tower is causal.
 
     Raises:
         ValueError: the contexts and a label's tokens do not fit the tower's context length.

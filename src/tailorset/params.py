@@ -235,7 +235,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         return Params.model_validate(read_yaml(path))
     except ValidationError as error:
         is_short = any(fault["type"] == "missing" for fault in error.errors())
-        hint = "\npresets/toybox.yaml has every key, with what it means." if is_short else ""
+        hint = "\npresets/toybox.yaml has every block, with what its keys mean." if is_short else ""
         raise ValueError(f"{path} is not valid:\n{faults(error)}{hint}") from None
 
 

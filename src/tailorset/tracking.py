@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "tailorset"
 EXECUTION_TAG = "tailorset.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
-PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 7 x 120 seconds
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
 MAX_NAMED = 12
 
 
@@ -108,7 +108,7 @@ class Tracker:
         if self.unlogged:
             names = list(self.unlogged)
             others = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-            print(f"{self.stage}: MLflow does not have {', '.join(names[:MAX_NAMED])}{others}", file=sys.stderr)
+            print(f"{self.stage}: MLflow does not have all of {', '.join(names[:MAX_NAMED])}{others}", file=sys.stderr)
 
     @property
     def is_up(self) -> bool:
@@ -121,7 +121,7 @@ class Tracker:
 
     def log_file(self, path: Path) -> None:
         """A figure or report, kept with this stage's run."""
-        with self._noted([path.name]):
+        with self.noted([path.name]):
             if self.client:
                 self.client.log_artifact(self.run_id, str(path))
 
@@ -132,17 +132,19 @@ class Tracker:
     def _log(
         self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None, step: int = 0
     ) -> None:
-        with self._noted(metrics):
+        with self.noted(metrics):
             if self.client:
                 write_batches(self.client, run_id, metrics, params or {}, step)
 
     @contextlib.contextmanager
-    def _noted(self, names: Iterable[str]) -> Iterator[None]:
-        """Around the logging of these: they count as not logged where MLflow is not there, or fails now."""
+    def noted(self, names: Collection[str]) -> Iterator[None]:
+        """As `tolerant`, around the logging of these: the stage's end names them where MLflow fails or is not there."""
+        self.unlogged |= dict.fromkeys(names)
         with self.tolerant():
             yield
-        if not self.is_up:
-            self.unlogged |= dict.fromkeys(names)
+        if self.is_up:
+            for name in names:
+                del self.unlogged[name]
 
     @contextlib.contextmanager
     def tolerant(self) -> Iterator[None]:
@@ -173,10 +175,10 @@ def write_batches(
     now = int(time.time() * 1000)
     numbers = [Metric(key, float(value), now, step) for key, value in metrics.items()]
     texts = [Param(key, str(value)[:MAX_PARAM_CHARS]) for key, value in params.items()]
-    for start in range(0, len(numbers), 1000):
-        client.log_batch(run_id, metrics=numbers[start : start + 1000])
     for start in range(0, len(texts), 100):
         client.log_batch(run_id, params=texts[start : start + 100])
+    for start in range(0, len(numbers), 1000):
+        client.log_batch(run_id, metrics=numbers[start : start + 1000])
 
 
 def warn_untracked(stage: str, root: Path, error: Exception) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.clip import load_clip
 from tailorset.image_set import ImageSet, Mixture
+from tailorset.label_prompts import TextTower, prompt_token_ids
 from tailorset.records import LabelSpace
 
 KINDS = ("resnet", "vit", "custom_text")
@@ -113,6 +115,26 @@ def test_what_follows_the_longest_label_is_left_out_and_changes_nothing(
     padded = F.pad(short, (0, tower.context_length - short.shape[1]))
     expected = tower.encode_with_contexts(padded, contexts)
     torch.testing.assert_close(tower.encode_with_contexts(short, contexts), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_tower_whose_class_token_sees_all_is_given_all_its_tokens() -> None:
+    text = {"context_length": 12, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1, "embed_cls": True}
+    vision = {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16, "head_width": 8}
+    tower = TextTower(open_clip.CustomTextCLIP(8, vision, text))
+    ids = prompt_token_ids(tower, lambda texts: torch.tensor([[1, 7, 49, *[0] * 9]] * len(texts)), ["a", "b"], 4)
+    assert ids.shape == (2, 12)
+    assert tower.encode_with_contexts(ids, torch.rand(2, 4, 16)).shape == (2, 8)
+
+
+def test_either_prompt_is_read_with_its_own_contexts(backbones: dict[str, str], label_space: LabelSpace) -> None:
+    prompts = build(config(backbones["resnet"]), label_space).prompts
+    with torch.no_grad():
+        prompts.contexts[1].normal_()
+    found = prompts(range(len(label_space.names)))
+    for half, contexts in enumerate(prompts.contexts):
+        texts = prompts.tower.encode_with_contexts(prompts.token_ids, contexts.expand(len(prompts.token_ids), -1, -1))
+        expected = F.normalize(prompts.anchors[half] + texts - prompts.initial[half], dim=-1)
+        torch.testing.assert_close(found[half], expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

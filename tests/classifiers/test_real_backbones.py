@@ -59,5 +59,5 @@ def test_the_contexts_of_the_presets_leave_room_for_every_label(preset: str) -> 
     tokenizer = open_clip.get_tokenizer(config.backbone.model)
     ids = prompt_token_ids(tower, tokenizer, labels.names, config.num_context_tokens)
     assert len(ids) == len(labels.names)
-    assert config.num_context_tokens < ids.shape[1] <= 77
+    assert config.num_context_tokens < ids.shape[1] == int(tower.ends(ids).max()) + 1 <= 77
     assert config.num_context_tokens == 64
