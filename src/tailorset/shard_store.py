@@ -34,13 +34,8 @@ class ShardStore:
 
     def keep(self, shard: Shard) -> None:
         assert shard.samples is not None
-        lines = []
-        with whole_file(self._tar(shard.name)) as file:
-            write_shard(file, shard.samples)
-            lines.append(self._line(file_digest(file), self._tar(shard.name)))
-        with whole_file(self._rows(shard.name)) as file:
-            write_manifest(shard.rows, file)
-            lines.append(self._line(file_digest(file), self._rows(shard.name)))
+        tar, rows = self._tar(shard.name), self._rows(shard.name)
+        lines = [self._line(write_shard(tar, shard.samples), tar), self._line(write_manifest(shard.rows, rows), rows)]
         with whole_file(self._seal(shard.name)) as file:
             file.write_bytes("".join(lines).encode())
 
@@ -71,6 +66,8 @@ class ShardStore:
         return f"{digest}  {path.name}\n"
 
 
-def write_manifest(rows: list[Row], path: Path) -> None:
+def write_manifest(rows: list[Row], path: Path) -> str:
+    """Returns the sha256 of what was written."""
     with whole_file(path) as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), file)
+        return file_digest(file)

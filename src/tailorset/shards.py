@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tailorset.integrity import file_digest
 from tailorset.storage import shards_of, whole_file
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs a program to decode
@@ -38,19 +39,25 @@ class CorruptShardError(ValueError):
         )
 
 
-def write_shard(path: Path, samples: Iterable[tuple[str, bytes]]) -> None:
+def write_shard(path: Path, samples: Iterable[tuple[str, bytes]]) -> str:
     """Writes (image_id, PNG bytes) pairs as a tar; equal samples give equal bytes, and no half file remains.
+
+    Returns the sha256 of what was written.
 
     Raises:
         ValueError: an id is no safe file name.
     """
-    with whole_file(path) as file, tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for image_id, content in samples:
-            if not _SAFE_ID.fullmatch(image_id):
-                raise ValueError(f"image id {image_id!r}: use up to 90 letters, digits, '_' or '-'; it names a file")
-            member = tarfile.TarInfo(f"{image_id}.png")  # mtime, uid and gid are 0
-            member.size, member.mode = len(content), 0o644
-            tar.addfile(member, io.BytesIO(content))
+    with whole_file(path) as file:
+        with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for image_id, content in samples:
+                if not _SAFE_ID.fullmatch(image_id):
+                    raise ValueError(
+                        f"image id {image_id!r}: use up to 90 letters, digits, '_' or '-'; it names a file"
+                    )
+                member = tarfile.TarInfo(f"{image_id}.png")  # mtime, uid and gid are 0
+                member.size, member.mode = len(content), 0o644
+                tar.addfile(member, io.BytesIO(content))
+        return file_digest(file)
 
 
 def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
