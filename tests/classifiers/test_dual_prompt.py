@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -12,13 +13,13 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset import integrity
+from tailorset import integrity, label_prompts
 from tailorset.classifier_training import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.clip import load_clip
 from tailorset.image_set import ImageSet, Mixture
-from tailorset.label_prompts import TextTower, prompt_token_ids
+from tailorset.label_prompts import LabelPrompts, TextTower
 from tailorset.records import LabelSpace
 
 KINDS = ("resnet", "vit", "custom_text")
@@ -104,37 +105,46 @@ def test_positions_follow_the_published_formula(
     torch.testing.assert_close(maps.flatten(2)[0], weights.T, atol=1e-5, rtol=1e-4)
 
 
+def features_alone(prompts: LabelPrompts, context: Tensor) -> Tensor:
+    """(L, D): each label's text read by itself, padding and all, the context (M, W) put in place of M tokens."""
+    tower, ids, size = prompts.tower, prompts.token_ids, len(context)
+    texts = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, size), ids[:, 1:]], 1)[:, : tower.context_length]
+
+    def splice(_: Any, __: Any, embedded: Tensor) -> Tensor:
+        return torch.cat([embedded[:, :1], context.expand(len(ids), -1, -1), embedded[:, 1 + size :]], 1)
+
+    handle = tower.part.token_embedding.register_forward_hook(splice)
+    try:
+        return tower.encode(texts)
+    finally:
+        handle.remove()
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_follows_the_longest_label_is_left_out_and_changes_nothing(
-    kind: str, backbones: dict[str, str], label_space: LabelSpace
+@pytest.mark.parametrize("labels_at_once", [64, 2])
+def test_labels_in_one_sequence_are_read_as_if_alone(
+    kind: str, labels_at_once: int, backbones: dict[str, str], label_space: LabelSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(label_prompts, "LABELS_AT_ONCE", labels_at_once)
     prompts = build(config(backbones[kind]), label_space).prompts
-    tower, short = prompts.tower, prompts.token_ids
-    assert short.shape[1] < tower.context_length
-    contexts = prompts.contexts[:1].expand(len(short), -1, -1)
-    padded = F.pad(short, (0, tower.context_length - short.shape[1]))
-    expected = tower.encode_with_contexts(padded, contexts)
-    torch.testing.assert_close(tower.encode_with_contexts(short, contexts), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_a_tower_whose_class_token_sees_all_is_given_all_its_tokens() -> None:
-    text = {"context_length": 12, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1, "embed_cls": True}
-    vision = {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16, "head_width": 8}
-    tower = TextTower(open_clip.CustomTextCLIP(8, vision, text))
-    ids = prompt_token_ids(tower, lambda texts: torch.tensor([[1, 7, 49, *[0] * 9]] * len(texts)), ["a", "b"], 4)
-    assert ids.shape == (2, 12)
-    assert tower.encode_with_contexts(ids, torch.rand(2, 4, 16)).shape == (2, 8)
-
-
-def test_either_prompt_is_read_with_its_own_contexts(backbones: dict[str, str], label_space: LabelSpace) -> None:
-    prompts = build(config(backbones["resnet"]), label_space).prompts
     with torch.no_grad():
         prompts.contexts[1].normal_()
     found = prompts(range(len(label_space.names)))
-    for half, contexts in enumerate(prompts.contexts):
-        texts = prompts.tower.encode_with_contexts(prompts.token_ids, contexts.expand(len(prompts.token_ids), -1, -1))
-        expected = F.normalize(prompts.anchors[half] + texts - prompts.initial[half], dim=-1)
-        torch.testing.assert_close(found[half], expected, atol=1e-5, rtol=1e-4)
+    alone = torch.stack([features_alone(prompts, context) for context in prompts.contexts])
+    expected = F.normalize(prompts.anchors + alone - prompts.initial, dim=-1)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    (found * (direction := torch.randn_like(found))).sum().backward()
+    gradient, prompts.contexts.grad = prompts.contexts.grad, None
+    (expected * direction).sum().backward()
+    assert gradient.abs().max() > 0.01
+    torch.testing.assert_close(gradient, prompts.contexts.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_a_tower_whose_class_token_sees_all_is_refused() -> None:
+    text = {"context_length": 12, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1, "embed_cls": True}
+    vision = {"image_size": 32, "layers": 1, "width": 16, "patch_size": 16, "head_width": 8}
+    with pytest.raises(ValueError, match="choose a backbone with causal attention"):
+        TextTower(open_clip.CustomTextCLIP(8, vision, text))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +152,7 @@ def test_training_changes_contexts_calibration_and_fusion_and_nothing_else(
     kind: str, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet
 ) -> None:
     classifier = build(config(backbones[kind]), label_space)
-    tower = classifier.prompts.tower.reader
+    tower = classifier.prompts.tower.model
     frozen = {name: value.clone() for name, value in tower.state_dict().items()}
     learned = {name: value.detach().clone() for name, value in classifier.named_parameters() if value.requires_grad}
     train(classifier, Mixture([(real, 1), (synthetic, 1)]))
