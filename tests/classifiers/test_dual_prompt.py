@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import open_clip
 import pytest
 import torch
+from plain_ways import encode_alone
 from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,7 +19,7 @@ from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.clip import load_clip
 from tailorset.image_set import ImageSet, Mixture
-from tailorset.label_prompts import LabelPrompts, TextTower
+from tailorset.label_prompts import TextTower
 from tailorset.records import LabelSpace
 
 KINDS = ("resnet", "vit", "custom_text")
@@ -105,21 +105,6 @@ def test_positions_follow_the_published_formula(
     torch.testing.assert_close(maps.flatten(2)[0], weights.T, atol=1e-5, rtol=1e-4)
 
 
-def features_alone(prompts: LabelPrompts, context: Tensor) -> Tensor:
-    """(L, D): each label's text read by itself, padding and all, the context (M, W) put in place of M tokens."""
-    tower, ids, size = prompts.tower, prompts.token_ids, len(context)
-    texts = torch.cat([ids[:, :1], ids[:, 1:2].expand(-1, size), ids[:, 1:]], 1)[:, : tower.context_length]
-
-    def splice(_: Any, __: Any, embedded: Tensor) -> Tensor:
-        return torch.cat([embedded[:, :1], context.expand(len(ids), -1, -1), embedded[:, 1 + size :]], 1)
-
-    handle = tower.part.token_embedding.register_forward_hook(splice)
-    try:
-        return tower.encode(texts)
-    finally:
-        handle.remove()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labels_at_once", [64, 2])
 def test_labels_in_one_sequence_are_read_as_if_alone(
@@ -130,7 +115,7 @@ def test_labels_in_one_sequence_are_read_as_if_alone(
     with torch.no_grad():
         prompts.contexts[1].normal_()
     found = prompts(range(len(label_space.names)))
-    alone = torch.stack([features_alone(prompts, context) for context in prompts.contexts])
+    alone = encode_alone(prompts.tower, prompts.contexts, prompts.token_ids)
     expected = F.normalize(prompts.anchors + alone - prompts.initial, dim=-1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     (found * (direction := torch.randn_like(found))).sum().backward()
