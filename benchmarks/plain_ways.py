@@ -205,7 +205,7 @@ def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Compari
     model.visual.to(memory_format=torch.contiguous_format)
     assert model.prompts is not None
     model.prompts.tower.encode_behind = partial(encode_alone, model.prompts.tower)  # type: ignore[method-assign]
-    note = f"{labels_per_step} of {len(space.names)} labels a step against all, batch {size}"
+    note = f"{labels_per_step} of {len(space.names)} labels a step against all, each read by itself, batch {size}"
     return bench.compare("training on many labels, against all in every step", ours, plain, note, goal=5)
 
 

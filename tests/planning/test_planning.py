@@ -81,7 +81,7 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     assert work["tune_text_encoder", "tuning step"] == 80 * 32 * (4 + 2)
     assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # three looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
-    assert work["train_classifier", "training image"] == pytest.approx(5 * 0.9 * (4000 + 2 * 500))
+    assert work["train_classifier", "training image"] == pytest.approx(4 * 0.9 * (4000 + 2 * 500))
     assert work["evaluate", "image read"] == 3000
 
 
@@ -90,7 +90,7 @@ def test_what_is_switched_off_is_no_work(space: LabelSpace) -> None:
     work = workload(Params.model_validate(values), space, PHOTOS, 1.0, Drawing(1000, 500, 0))
     assert "tuning step" not in {unit for _, unit, _ in work}
     images = next(count for stage, unit, count in work if (stage, unit) == ("train_classifier", "training image"))
-    assert images == pytest.approx(5 * 0.9 * 2 * 500)
+    assert images == pytest.approx(4 * 0.9 * 2 * 500)
 
 
 def test_costs_add_up_over_units_and_stages(space: LabelSpace) -> None:
@@ -104,8 +104,8 @@ def test_costs_add_up_over_units_and_stages(space: LabelSpace) -> None:
 def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> None:
     plan = plan_of(changed(), space, sampling_step=Cost(0.01), training_image=Cost(0.1))
     found = {key: (before, after, saved) for key, before, after, saved in plan.cheaper()}
-    assert found["train_classifier.num_epochs"][:2] == (5, 2)
-    assert found["train_classifier.num_epochs"][2] == pytest.approx(0.6 * plan.stage("train_classifier").seconds)
+    assert found["train_classifier.num_epochs"][:2] == (4, 2)
+    assert found["train_classifier.num_epochs"][2] == pytest.approx(0.5 * plan.stage("train_classifier").seconds)
     assert found["generate_images.num_inference_steps"][2] == pytest.approx(
         (plan.drawing.drawn + 20 * 42) * 5 * 0.01  # held-out images of tuning too
     )
