@@ -41,8 +41,8 @@ def score_methods(stage: Stage, classifier: Classifier, test: ImageSet) -> list[
     """Ours, and the classifier's own backbone without any training: raw, by an ensemble of templates, normalised."""
     clip = stage.params.train_classifier.config.backbone.load(stage.device)
     names, template = stage.label_space.names, stage.params.clip.prompt_template
-    logits = clip_logits(clip, test.images, clip.encode_texts(names, template))
-    ensemble = clip_logits(clip, test.images, clip.encode_ensemble(names, stage.params.evaluate.templates))
+    texts = [clip.encode_texts(names, template), clip.encode_ensemble(names, stage.params.evaluate.templates)]
+    logits, ensemble = clip_logits(clip, test.images, torch.cat(texts)).chunk(2, 1)
     return [
         Method("clip", "baseline/clip/", logits),
         Method("clip_ensemble", "baseline/clip_ensemble/", ensemble),

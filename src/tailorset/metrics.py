@@ -10,11 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    multilabel_f1_score,
-    multilabel_precision,
-    multilabel_recall,
-)
 
 from tailorset.records import LabelSpace
 
@@ -50,11 +45,17 @@ def top_k_metrics(scores: Tensor, targets: Tensor, k: int) -> dict[str, float]:
     Raises:
         ValueError: k is below 1.
     """
+    from torchmetrics.functional import classification  # three seconds: only what measures pays for them
+
     _check(scores, targets)
     num_labels = scores.shape[1]
     predictions = top_k_predictions(scores, targets, k).float()
     known = targets.long()
-    measures = {"precision": multilabel_precision, "recall": multilabel_recall, "f1": multilabel_f1_score}
+    measures = {
+        "precision": classification.multilabel_precision,
+        "recall": classification.multilabel_recall,
+        "f1": classification.multilabel_f1_score,
+    }
     return {
         f"{name}_at_{k}": float(measure(predictions, known, num_labels, average="micro", ignore_index=-1))
         for name, measure in measures.items()

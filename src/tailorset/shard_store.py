@@ -26,7 +26,7 @@ class ShardStore:
         """Rows of a shard that lies here whole; None if it does not: not written, cut off or altered."""
         if not self._seal(name).exists():
             return None
-        if self._seal(name).read_bytes() != self._digests(name):
+        if self._seal(name).read_bytes() != self._found(name):
             log.warning("%s or its rows differ from their sha256: it will be drawn again", self._tar(name))
             return None
         with self._rows(name).open("rb") as rows:
@@ -35,9 +35,9 @@ class ShardStore:
     def keep(self, shard: Shard) -> None:
         assert shard.samples is not None
         tar, rows = self._tar(shard.name), self._rows(shard.name)
-        lines = [self._line(write_shard(tar, shard.samples), tar), self._line(write_manifest(shard.rows, rows), rows)]
+        seal = self._sealed(shard.name, write_shard(tar, shard.samples), write_manifest(shard.rows, rows))
         with whole_file(self._seal(shard.name)) as file:
-            file.write_bytes("".join(lines).encode())
+            file.write_bytes(seal)
 
     def assemble(self, rows: list[Row], folder: Path) -> None:
         """Make `folder` the product of `rows`: its manifest, and its shards or a note where in storage they lie."""
@@ -54,16 +54,14 @@ class ShardStore:
     def _seal(self, name: str) -> Path:
         return self.folder / f"{name}.sha256"
 
-    def _digests(self, name: str) -> bytes:
-        """What the seal of the files that are there would say."""
-        return "".join(
-            self._line(file_digest(path) if path.exists() else "missing", path)
-            for path in (self._tar(name), self._rows(name))
-        ).encode()
+    def _found(self, name: str) -> bytes:
+        """The seal that the files would have that are there."""
+        paths = (self._tar(name), self._rows(name))
+        return self._sealed(name, *(file_digest(path) if path.exists() else "missing" for path in paths))
 
-    @staticmethod
-    def _line(digest: str, path: Path) -> str:
-        return f"{digest}  {path.name}\n"
+    def _sealed(self, name: str, tar: str, rows: str) -> bytes:
+        """A seal's content, by the sha256 of both files."""
+        return f"{tar}  {self._tar(name).name}\n{rows}  {self._rows(name).name}\n".encode()
 
 
 def write_manifest(rows: list[Row], path: Path) -> str:
