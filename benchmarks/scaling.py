@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.generation import LocalEngine, Shelf, Studio, generate_shards
+from tailorset.generation_report import Tally
 from tailorset.params import Params, load_params
 from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
@@ -77,10 +78,12 @@ def measure(num_labels: int, images_per_label: int) -> Size:
         store = ShardStore(Path(folder))
         planner = QuotaPlanner(space.unseen, prompts, images_per_label, num_images)
         shelf = Shelf(space.unseen, 0.0, keep=store.keep)
-        shards = generate_shards(LocalEngine(studio), planner, params.generate_images.shard_size, shelf)
-        drawn = sum(len(shard.rows) for shard in shards)
+        tally = Tally(space.unseen, 0.0)
+        for shard in generate_shards(LocalEngine(studio), planner, params.generate_images.shard_size, shelf):
+            tally.add(shard)
+        store.assemble(tally.shards, Path(folder, "product"))
     seconds = time.perf_counter() - start
-    return Size(num_labels, images_per_label, drawn, prompt_seconds, seconds, peak_memory() - before)
+    return Size(num_labels, images_per_label, len(tally), prompt_seconds, seconds, peak_memory() - before)
 
 
 def blank_studio(params: Params, space: LabelSpace) -> Studio:

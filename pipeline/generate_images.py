@@ -10,8 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tailorset.allocation import build
-from tailorset.generation import Engine, LocalEngine, Row, Shelf, generate_shards, passes
-from tailorset.generation_report import outcome_table, plot_pass_rates, save_sheet
+from tailorset.generation import Engine, LocalEngine, Shelf, generate_shards
+from tailorset.generation_report import Tally, outcome_table, plot_pass_rates, save_sheet
 from tailorset.params import load_params
 from tailorset.quota import QuotaPlanner
 from tailorset.records import read_prompts
@@ -30,31 +30,28 @@ def main() -> None:
         quota, budget = settings.images_per_label, settings.max_images
         planner = QuotaPlanner(stage.label_space.unseen, prompts, quota, budget, allocation, settings.weakness)
         store = ShardStore(stage.shard_folder)
-        rows = draw_all(stage, planner, store)
+        tally = draw_all(stage, planner, store)
         if stage.is_main:
             with atomic_output(SYNTHETIC) as folder:
-                store.assemble(rows, folder)
-            report(stage, planner, rows)
+                store.assemble(tally.shards, folder)
+            report(stage, planner, tally)
 
 
-def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> list[Row]:
-    """Every candidate's row; shards go to `store` as they are finished."""
-    settings, rows = stage.params.generate_images, []
-    kept = dict.fromkeys(planner.labels, 0)
+def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> Tally:
+    """What became of every candidate; shards go to `store` as they are finished."""
+    settings = stage.params.generate_images
+    tally = Tally(planner.labels, settings.quota_threshold)
     shelf = Shelf(planner.labels, settings.quota_threshold, store.finished_rows, store.keep)
     with tqdm(total=settings.max_images, desc="generate_images (at most)", unit="image") as bar:
         engine = open_engine(stage, bar.update)
         for shard in generate_shards(engine, planner, settings.shard_size, shelf):
             if shard.samples is None:
                 bar.update(len(shard.rows))
-            rows += shard.rows
-            for row, passed in zip(shard.rows, shard.passed, strict=True):
-                for label in row["labels"]:
-                    kept[label] += passed
-            bar.set_postfix_str(_fewest(kept, planner.quotas))
-            progress = {f"generate/kept/{label}": float(count) for label, count in kept.items()}
-            stage.log_metrics(progress | {"generate/batch_size": engine.batch_size}, step=len(rows))
-    return rows
+            tally.add(shard)
+            bar.set_postfix_str(_fewest(tally.kept, planner.quotas))
+            progress = {f"generate/kept/{label}": float(count) for label, count in tally.kept.items()}
+            stage.log_metrics(progress | {"generate/batch_size": engine.batch_size}, step=len(tally))
+    return tally
 
 
 def open_engine(stage: Stage, on_batch: Callable[[int], object]) -> Engine:
@@ -74,25 +71,23 @@ def _fewest(kept: dict[str, int], quotas: dict[str, int], num_shown: int = 6) ->
     return "kept: " + ", ".join(f"{label} {kept[label]}/{quotas[label]}" for label in fewest)
 
 
-def report(stage: Stage, planner: QuotaPlanner, rows: list[Row]) -> None:
+def report(stage: Stage, planner: QuotaPlanner, tally: Tally) -> None:
     """Metrics, plots, and a warning for every label under quota."""
-    unseen, threshold = planner.labels, stage.params.generate_images.quota_threshold
-    judged = passes(rows, unseen, threshold, "judge")
-    outcome = outcome_table(planner, rows, judged)
+    outcome = outcome_table(planner, tally)
     stage.save_metrics(
         {
-            "generate/images": len(rows),
+            "generate/images": len(tally),
             "generate/under_quota": len(planner.under_quota),
-            "generate/judge_pass_rate": float(judged.mean()),
+            "generate/judge_pass_rate": tally.num_judged / len(tally),
             **{f"generate/pass_rate/{row.label}": row.pass_rate for row in outcome.itertuples()},
         }
     )
     outcome.to_csv(stage.plots_dir / "pass_rate.csv", index=False)
     plot_pass_rates(outcome, stage.plots_dir / "pass_rate.png")
-    passed = passes(rows, unseen, threshold)
+    passed = np.frombuffer(tally.passed, dtype=bool)
     for name, chosen in (("kept", passed), ("rejected", ~passed)):
         if chosen.any():
-            save_sheet(rows, unseen, np.flatnonzero(chosen), SYNTHETIC, stage.plots_dir / f"{name}.png")
+            save_sheet(planner.labels, np.flatnonzero(chosen), SYNTHETIC, stage.plots_dir / f"{name}.png")
     for path in sorted(stage.plots_dir.glob("*.png")):
         stage.log_figure(path)
     for row in outcome[outcome.kept < outcome.quota].itertuples():

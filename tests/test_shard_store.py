@@ -76,7 +76,7 @@ def test_a_shard_without_one_of_its_files_counts_as_unfinished(store: ShardStore
 
 def test_the_product_holds_the_planned_shards_and_nothing_else(store: ShardStore, tmp_path: Path) -> None:
     store.keep(shard("synthetic-00007.tar"))  # left over, not part of the plan
-    store.assemble(shard().rows, tmp_path / "product")
+    store.assemble([NAME], tmp_path / "product")
     assert [path.name for path in (tmp_path / "product" / "shards").iterdir()] == [NAME]
     manifest = pq.read_table(tmp_path / "product" / "manifest.parquet")
     assert tuple(manifest.column_names) == SYNTHETIC_COLUMNS

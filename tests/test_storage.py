@@ -102,7 +102,7 @@ def test_a_shard_in_storage_is_found_again_unless_a_bit_of_it_flipped(address: s
 def test_a_product_in_storage_is_read_from_there_and_damage_is_named(address: str, tmp_path: Path) -> None:
     store, product = ShardStore(open_storage(address)), tmp_path / "product"
     store.keep(shard())
-    store.assemble(shard().rows, product)
+    store.assemble([NAME], product)
     assert sorted(path.name for path in product.iterdir()) == ["manifest.parquet", "shards_at.txt"]
     assert (store.folder / "manifest.parquet").read_bytes() == (product / "manifest.parquet").read_bytes()
     rows = pd.read_parquet(product / "manifest.parquet")

@@ -6,6 +6,7 @@ Letters: N images, U unseen labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -13,9 +14,10 @@ import matplotlib
 matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from matplotlib import pyplot as plt
 
-from tailorset.generation import Row, requested_probabilities
+from tailorset.generation import Row, Shard, passes, requested_probabilities
 from tailorset.quota import QuotaPlanner
 from tailorset.shards import load_images
 from tailorset.sheets import contact_sheet
@@ -24,23 +26,53 @@ AT_QUOTA = "at quota"
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
 
 
-def outcome_table(planner: QuotaPlanner, rows: list[Row], judged: np.ndarray) -> pd.DataFrame:
-    """One row per unseen label; pass rates are over the candidates that request the label.
+@dataclass
+class Tally:
+    """What became of the candidates, in a byte each: rows are read again from the product.
 
-    judged: (N,) bool, whether the judge sees every requested label.
+    passed: one flag a candidate, by the discriminator; kept, judged: images of each label that passed, by the
+    discriminator and by the judge; num_judged: images that passed by the judge.
     """
-    requested = np.array([[label in row["labels"] for label in planner.labels] for row in rows])  # (N, U)
+
+    unseen: Sequence[str]
+    quota_threshold: float
+    shards: list[str] = field(default_factory=list)
+    passed: bytearray = field(default_factory=bytearray)
+    num_judged: int = 0
+    kept: dict[str, int] = field(init=False)
+    judged: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.kept, self.judged = dict.fromkeys(self.unseen, 0), dict.fromkeys(self.unseen, 0)
+
+    def __len__(self) -> int:
+        return len(self.passed)
+
+    def add(self, shard: Shard) -> None:
+        judged = passes(shard.rows, self.unseen, self.quota_threshold, "judge").tolist()
+        self.shards.append(shard.name)
+        self.passed += bytes(shard.passed)
+        self.num_judged += sum(judged)
+        for row, *seen in zip(shard.rows, shard.passed, judged, strict=True):
+            for label in row["labels"]:
+                self.kept[label] += seen[0]
+                self.judged[label] += seen[1]
+
+
+def outcome_table(planner: QuotaPlanner, tally: Tally) -> pd.DataFrame:
+    """One row per unseen label; pass rates are over the candidates that request the label."""
     reason = "no prompt left that may be drawn" if planner.left else "budget spent"
     outcome = dict.fromkeys(planner.under_quota, f"under quota, {reason}")
     outcome |= dict.fromkeys(planner.given_up, "given up: not one kept in its share of the budget")
+    drawn = planner.drawn
     return pd.DataFrame(
         {
             "label": planner.labels,
-            "drawn": planner.drawn.values(),
-            "kept": planner.kept.values(),
+            "drawn": drawn.values(),
+            "kept": tally.kept.values(),
             "quota": planner.quotas.values(),
-            "pass_rate": [planner.kept[label] / planner.drawn[label] for label in planner.labels],
-            "judge_pass_rate": [float(judged[column].mean()) for column in requested.T],
+            "pass_rate": [tally.kept[label] / drawn[label] for label in planner.labels],
+            "judge_pass_rate": [tally.judged[label] / drawn[label] for label in planner.labels],
             "outcome": [outcome.get(label, AT_QUOTA) for label in planner.labels],
         }
     )
@@ -60,14 +92,14 @@ def plot_pass_rates(outcome: pd.DataFrame, path: Path) -> None:
     plt.close(figure)
 
 
-def save_sheet(rows: list[Row], unseen: Sequence[str], chosen: np.ndarray, folder: Path, path: Path) -> None:
+def save_sheet(unseen: Sequence[str], chosen: np.ndarray, product: Path, path: Path) -> None:
     """Up to 48 of the `chosen` row numbers, evenly spaced, with the probabilities of their requested labels.
 
-    Beside each label stands the discriminator's probability, then the judge's. folder: the product the rows describe.
+    Beside each label stands the discriminator's probability, then the judge's.
     """
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(SHEET_IMAGES, len(chosen))).round().astype(int)]
-    shown = [rows[i] for i in chosen]
-    images = [np.asarray(image) for _, image in load_images(pd.DataFrame(shown), folder)]
+    shown = rows_at(product / "manifest.parquet", chosen)
+    images = [np.asarray(image) for _, image in load_images(pd.DataFrame(shown), product)]
     scores = zip(
         shown,
         requested_probabilities(shown, unseen),
@@ -81,3 +113,14 @@ def save_sheet(rows: list[Row], unseen: Sequence[str], chosen: np.ndarray, folde
     scale = max(1, SHEET_TILE_PX // images[0].shape[1])
     title = f"{path.stem}: probability of each requested label by discriminator / judge"
     contact_sheet(images, captions, SHEET_COLUMNS, scale, title).save(path)
+
+
+def rows_at(manifest: Path, numbers: np.ndarray) -> list[Row]:
+    """The rows of these ascending numbers, of which a part at a time is in memory."""
+    rows: list[Row] = []
+    start = 0
+    with pq.ParquetFile(manifest) as file:
+        for batch in file.iter_batches(batch_size=1024):
+            rows += batch.take(numbers[(numbers >= start) & (numbers < start + len(batch))] - start).to_pylist()
+            start += len(batch)
+    return rows

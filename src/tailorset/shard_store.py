@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,8 +30,7 @@ class ShardStore:
         if self._seal(name).read_bytes() != self._found(name):
             log.warning("%s or its rows differ from their sha256: it will be drawn again", self._tar(name))
             return None
-        with self._rows(name).open("rb") as rows:
-            return pq.read_table(rows, schema=MANIFEST_SCHEMA).to_pylist()
+        return self._table(name).to_pylist()
 
     def keep(self, shard: Shard) -> None:
         assert shard.samples is not None
@@ -39,11 +39,17 @@ class ShardStore:
         with whole_file(self._seal(shard.name)) as file:
             file.write_bytes(seal)
 
-    def assemble(self, rows: list[Row], folder: Path) -> None:
-        """Make `folder` the product of `rows`: its manifest, and its shards or a note where in storage they lie."""
+    def assemble(self, names: Sequence[str], folder: Path) -> None:
+        """Make `folder` the product of these shards: their manifest, and they themselves or a note where they lie."""
         folder.mkdir(parents=True)
-        write_manifest(rows, folder / "manifest.parquet")
-        place_shards(self.folder, dict.fromkeys(row["shard"] for row in rows), folder)
+        with pq.ParquetWriter(folder / "manifest.parquet", MANIFEST_SCHEMA) as manifest:
+            for name in names:  # one at a time: with a thousand labels the rows of a long run fill a memory
+                manifest.write_table(self._table(name))
+        place_shards(self.folder, names, folder)
+
+    def _table(self, name: str) -> pa.Table:
+        with self._rows(name).open("rb") as rows:
+            return pq.read_table(rows, schema=MANIFEST_SCHEMA)
 
     def _tar(self, name: str) -> Path:
         return self.folder / name
