@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tailorset.generation import Shard, manifest_row
+from tailorset.generation_report import rows_at
 from tailorset.quota import Draw
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt
 from tailorset.shard_store import ShardStore
@@ -81,3 +82,13 @@ def test_the_product_holds_the_planned_shards_and_nothing_else(store: ShardStore
     manifest = pq.read_table(tmp_path / "product" / "manifest.parquet")
     assert tuple(manifest.column_names) == SYNTHETIC_COLUMNS
     assert manifest.to_pylist() == shard().rows
+
+
+def test_rows_are_found_by_their_number_in_a_product_of_several_shards(store: ShardStore, tmp_path: Path) -> None:
+    store.keep(shard("synthetic-00001.tar", num_images=1500))
+    store.assemble([NAME, "synthetic-00001.tar"], tmp_path / "product")
+    chosen = rows_at(tmp_path / "product" / "manifest.parquet", np.array([2, 3, 1023, 1024, 1502]))
+    assert [(row["shard"], row["image_id"]) for row in chosen] == [
+        (NAME, "abc-0002"), ("synthetic-00001.tar", "abc-0000"), ("synthetic-00001.tar", "abc-1020"),
+        ("synthetic-00001.tar", "abc-1021"), ("synthetic-00001.tar", "abc-1499"),
+    ]  # fmt: skip
