@@ -24,7 +24,7 @@ def shard(name: str = NAME, num_images: int = 3) -> Shard:
     prompt = Prompt(prompt_id="abc", text="a boat", labels=("boat",), origin="llm", attempt=1)
     rows, samples = [], []
     for index in range(num_images):
-        draw, pixels = Draw(prompt, index, "boat"), np.full((8, 8, 3), 40 * index, np.uint8)
+        draw, pixels = Draw(prompt, index, "boat"), np.full((8, 8, 3), 40 * index % 256, np.uint8)
         png, logits = encode_png(pixels), np.float32([0.1, index])
         samples.append((draw.image_id, png))
         rows.append(manifest_row(name, draw, 2**63 - 1 - index, pixels, png, logits, -logits))
