@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Shard, Studio
+from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.params import Params
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt
@@ -76,7 +76,7 @@ def _draw(studio: Studio, draws: Sequence[Draw]) -> Iterator[Row]:
             rows = store.finished_rows(name)
             if rows is None or [row["image_id"] for row in rows] != [draw.image_id for draw in part]:
                 rows, samples = studio.draw_shard(PlannedShard(name, part), bar.update)
-                store.keep(Shard(name, rows, [False] * len(rows), samples))
+                store.keep(name, rows, samples)
             else:
                 bar.update(len(rows))
             yield from rows

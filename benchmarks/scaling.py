@@ -40,7 +40,7 @@ PICTURE = Path("docs/pictures/scaling.png")
 
 @dataclass(frozen=True)
 class Size:
-    """One run. seconds: of scheduling, scoring and storing; peak_bytes: of the process, beyond what its models take."""
+    """One run. seconds: of scheduling, scoring and storing; peak_bytes: of the process, beyond what models and prompts take."""
 
     labels: int
     images_per_label: int
@@ -68,11 +68,11 @@ def measure(num_labels: int, images_per_label: int) -> Size:
     space = LabelSpace.model_validate({"name": "scaling", "labels": labels})
     num_images = num_labels * images_per_label
     studio = blank_studio(params, space)
-    before = peak_memory()
     start = time.perf_counter()
     recipe = Recipe(1, 10, 0, 1, params.seed, max_prompts=num_images)
     prompts = next(write_prompts(lambda dialogues, seeds: [], space, recipe)).prompts
     prompt_seconds = time.perf_counter() - start
+    before = peak_memory()
     start = time.perf_counter()
     with TemporaryDirectory() as folder:
         store = ShardStore(Path(folder))
@@ -104,7 +104,7 @@ def plot(sizes: Sequence[Size], path: Path) -> None:
     panels = {
         "milliseconds an image": lambda size: 1e3 * size.seconds / size.images,
         "seconds in all": lambda size: size.seconds,
-        "MiB beside the models": lambda size: size.peak_bytes / 2**20,
+        "MiB beside models and prompts": lambda size: size.peak_bytes / 2**20,
     }
     for axis, (title, value) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for per_label in sorted({size.images_per_label for size in sizes}):

@@ -45,7 +45,7 @@ def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> Tally:
     with tqdm(total=settings.max_images, desc="generate_images (at most)", unit="image") as bar:
         engine = open_engine(stage, bar.update)
         for shard in generate_shards(engine, planner, settings.shard_size, shelf):
-            if shard.samples is None:
+            if shard.found:
                 bar.update(len(shard.rows))
             tally.add(shard)
             bar.set_postfix_str(_fewest(tally.kept, planner.quotas))

@@ -202,3 +202,16 @@ def test_a_round_for_81_labels_is_planned_in_seconds(allocation: Allocation) -> 
     draws = planner.plan_round()
     assert len(draws) >= 1000
     assert (time.process_time() - start) / len(draws) < 5e-3  # seconds; measured 0.0002
+
+
+def test_the_ledger_knows_pairs_in_the_order_of_their_rows_and_sums_by_label() -> None:
+    asked = [(*some, *more) for some in [("boat",), ("fish",), ("boat", "fish")] for more in [(), ("clock",)]]
+    prompts = [
+        Prompt(prompt_id=f"{i}", text="x", labels=labels, origin="llm", attempt=1) for i, labels in enumerate(asked * 2)
+    ]
+    ledger = Ledger.of(prompts, [*LABELS, "nobody asks for"])
+    rows, of_prompt = np.unique(ledger.wants, axis=0, return_inverse=True)
+    assert ledger.pair_wants.tolist() == rows.tolist()
+    assert ledger.pair.tolist() == of_prompt.reshape(-1).tolist()
+    images = np.arange(len(prompts))
+    assert ledger.by_label(images).tolist() == (images @ ledger.wants.astype(int)).tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import combinations_with_replacement
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tailorset.generation import (
     passes,
     requested_probabilities,
 )
+from tailorset.generation_report import Tally
 from tailorset.generators import stable_diffusion
 from tailorset.quota import QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt, prompt_id
@@ -88,15 +90,21 @@ def shards(
     quota: int = 12,
     max_images: int = 120,
     found: dict[str, Shard] | None = None,
+    kept: dict[str, bytes] | None = None,
 ) -> tuple[list[Shard], QuotaPlanner]:
+    """kept: takes image_id -> PNG of what was drawn."""
     planner = QuotaPlanner(UNSEEN, prompts(), quota, max_images)
     rows = {name: shard.rows for name, shard in (found or {}).items()}
-    shelf = Shelf(UNSEEN, THRESHOLD, rows.get)
+    pngs = {} if kept is None else kept
+    shelf = Shelf(UNSEEN, THRESHOLD, rows.get, lambda name, rows, samples: pngs.update(samples))
     return list(generate_shards(LocalEngine(studio), planner, shard_size, shelf)), planner
 
 
-def images(made: list[Shard]) -> dict[str, bytes]:
-    return {image_id: png for shard in made for image_id, png in shard.samples or []}
+def images(*args: Any, **options: Any) -> dict[str, bytes]:
+    """image_id -> PNG of what `shards` drew."""
+    kept: dict[str, bytes] = {}
+    shards(*args, kept=kept, **options)
+    return kept
 
 
 def test_quotas_are_met_the_undrawable_label_is_reported_and_the_budget_holds() -> None:
@@ -110,19 +118,19 @@ def test_quotas_are_met_the_undrawable_label_is_reported_and_the_budget_holds() 
 
 
 def test_images_do_not_depend_on_batch_size_or_shard_size() -> None:
-    expected = images(shards(studio(batch_size=4), shard_size=10)[0])
+    expected = images(studio(batch_size=4), shard_size=10)
     for batch_size, shard_size in ((1, 10), (64, 10), (4, 3), (5, 1000)):
-        assert images(shards(studio(batch_size), shard_size)[0]) == expected
+        assert images(studio(batch_size), shard_size) == expected
 
 
 def test_a_diffusion_model_draws_the_same_images_in_any_batch(tiny_diffusion_folder: Path) -> None:
     """But for a pixel that a kernel for another batch rounds the other way: on one thread there are some."""
     config = stable_diffusion.Config(model=str(tiny_diffusion_folder), image_px=8, guidance_scale=3.0)
     generator = stable_diffusion.build(config, "cpu")
-    expected = images(shards(studio(5, painter=generator), quota=5, max_images=20)[0])
+    expected = images(studio(5, painter=generator), quota=5, max_images=20)
     assert len(expected) == 20
     for batch_size, shard_size in ((1, 10), (20, 1000)):
-        drawn = images(shards(studio(batch_size, painter=generator), shard_size, quota=5, max_images=20)[0])
+        drawn = images(studio(batch_size, painter=generator), shard_size, quota=5, max_images=20)
         assert list(drawn) == list(expected)
         for ours, theirs in zip(drawn.values(), expected.values(), strict=True):
             levels = np.abs(np.array(decode_image(ours), dtype=int) - np.array(decode_image(theirs), dtype=int))
@@ -146,12 +154,12 @@ def test_images_and_rows_stay_the_same_where_memory_runs_out(
 
 
 def test_another_base_seed_gives_other_images() -> None:
-    assert images(shards(studio(base_seed=0))[0]) != images(shards(studio(base_seed=1))[0])
+    assert images(studio(base_seed=0)) != images(studio(base_seed=1))
 
 
 def test_rows_describe_the_stored_bytes() -> None:
-    made, _ = shards(studio())
-    contents = images(made)
+    contents: dict[str, bytes] = {}
+    made, _ = shards(studio(), kept=contents)
     for shard in made:
         assert len(shard.rows) <= 10
         for row in shard.rows:
@@ -175,23 +183,26 @@ def test_text_features_are_computed_once() -> None:
 
 @pytest.mark.parametrize("num_finished", [1, 3, 1000])
 def test_a_restart_draws_only_what_is_missing_and_ends_the_same(num_finished: int) -> None:
-    whole, _ = shards(studio())
+    of_whole: dict[str, bytes] = {}
+    of_again: dict[str, bytes] = {}
+    whole, _ = shards(studio(), kept=of_whole)
     finished = {shard.name: shard for shard in whole[:num_finished]}
     painter = Painter()
-    again, planner = shards(studio(painter=painter), found=finished)
+    again, planner = shards(studio(painter=painter), found=finished, kept=of_again)
     assert [(shard.name, shard.rows, shard.passed) for shard in again] == [
         (shard.name, shard.rows, shard.passed) for shard in whole
     ]
     assert sum(painter.batches) == sum(len(shard.rows) for shard in whole[num_finished:])
-    assert images(again) == images(whole[num_finished:])
+    missing = [row["image_id"] for shard in whole[num_finished:] for row in shard.rows]
+    assert of_again == {image_id: of_whole[image_id] for image_id in missing}
+    assert [shard.found for shard in again] == [shard.name in finished for shard in again]
     assert planner.under_quota == ("fish",)
 
 
 def test_a_finished_shard_of_another_plan_is_drawn_again() -> None:
     whole, _ = shards(studio())
-    strange = Shard(whole[0].name, whole[1].rows, whole[1].passed, None)
-    again, _ = shards(studio(), found={strange.name: strange})
-    assert images(again) == images(whole)
+    strange = Shard(whole[0].name, whole[1].rows, whole[1].passed, found=True)
+    assert images(studio(), found={strange.name: strange}) == images(studio())
 
 
 def test_a_pixel_that_is_not_finite_stops_the_stage() -> None:
@@ -214,3 +225,18 @@ def test_an_image_counts_only_if_every_requested_label_wins_against_those_not_re
     assert passes(rows, UNSEEN, 0.5).tolist() == [True]
     assert passes(rows, UNSEEN, 0.9).tolist() == [False]
     assert passes(rows, UNSEEN, 0.5, "judge").tolist() == [False]
+
+
+def test_the_tally_counts_by_label_what_each_observer_accepts() -> None:
+    logits = [[5.0, 0.0, 0.0], [0.0, 5.0, 0.0], [5.0, 5.0, 0.0]]
+    judged = [[5.0, 0.0, 0.0], [0.0, -5.0, 0.0], [5.0, -5.0, 0.0]]
+    rows = [
+        {"labels": labels, "discriminator_logits": ours, "judge_logits": theirs}
+        for labels, ours, theirs in zip([["boat"], ["clock"], ["boat", "clock"]], logits, judged, strict=True)
+    ]
+    tally = Tally(UNSEEN, 0.5)
+    tally.add(Shard("a.tar", rows[:2], [True, True], found=False))
+    tally.add(Shard("b.tar", rows[2:], [False], found=True))
+    assert (tally.shards, list(tally.passed), len(tally), tally.num_judged) == (["a.tar", "b.tar"], [1, 1, 0], 3, 1)
+    assert tally.kept == {"boat": 1, "clock": 1, "fish": 0}
+    assert tally.judged == {"boat": 1, "clock": 0, "fish": 0}

@@ -11,8 +11,10 @@ import pytest
 from ray_cluster import Cluster, local_cluster
 
 from tailorset import doctor
+from tailorset.generation import PlannedShard, Row, Shelf
 from tailorset.params import load_params
-from tailorset.records import LabelSpace
+from tailorset.quota import Draw
+from tailorset.records import LabelSpace, Prompt
 from tests.generation_project import (
     change_params,
     products,
@@ -24,6 +26,7 @@ from tests.generation_project import (
 )
 
 ray_engine = pytest.importorskip("tailorset.ray_engine", reason="Ray is not installed")
+RayEngine, LEAD = ray_engine.RayEngine, ray_engine.LEAD
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,25 @@ def test_a_cluster_with_a_killed_worker_makes_the_same_bytes(
     assert "2 workers, a CPU each" in told
     assert told.count("lost a Ray worker (") == 1
     assert products(generation_project) == expected
+
+
+def test_a_restart_takes_finished_shards_from_the_shelf_as_their_turn_comes() -> None:
+    prompt = Prompt(prompt_id="p", text="a boat", labels=("boat",), origin="llm", attempt=1)
+    plans = [PlannedShard(f"{number}.tar", [Draw(prompt, number, "boat")]) for number in range(50)]
+    row = {"labels": ["boat"], "discriminator_logits": [1.0, 0.0], "judge_logits": [1.0, 0.0]}
+    taken: list[str] = []
+
+    def rows_of(name: str) -> list[Row]:
+        taken.append(name)
+        return [row | {"image_id": f"p-{int(name.removesuffix('.tar')):04d}"}]
+
+    engine = object.__new__(RayEngine)  # no cluster is needed to find that there is nothing to draw
+    engine._num_workers = 2
+    names = []
+    for shard in engine.shards(plans, Shelf(("boat", "clock"), 0.5, rows_of)):
+        names.append(shard.name)
+        assert len(taken) - len(names) < 2 * LEAD
+    assert names == taken == [plan.name for plan in plans]
 
 
 def test_where_every_worker_is_lost_the_stage_ends(generation_project: Path, cluster: Cluster) -> None:

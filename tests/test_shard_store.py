@@ -10,17 +10,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tailorset.generation import Shard, manifest_row
+from tailorset.generation import Row, Samples, manifest_row
 from tailorset.generation_report import rows_at
 from tailorset.quota import Draw
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt
-from tailorset.shard_store import ShardStore
+from tailorset.shard_store import ShardStore, write_manifest
 from tailorset.shards import encode_png
 
 NAME = "synthetic-00000.tar"
 
 
-def shard(name: str = NAME, num_images: int = 3) -> Shard:
+def shard(name: str = NAME, num_images: int = 3) -> tuple[str, list[Row], Samples]:
     prompt = Prompt(prompt_id="abc", text="a boat", labels=("boat",), origin="llm", attempt=1)
     rows, samples = [], []
     for index in range(num_images):
@@ -28,18 +28,18 @@ def shard(name: str = NAME, num_images: int = 3) -> Shard:
         png, logits = encode_png(pixels), np.float32([0.1, index])
         samples.append((draw.image_id, png))
         rows.append(manifest_row(name, draw, 2**63 - 1 - index, pixels, png, logits, -logits))
-    return Shard(name, rows, [True] * num_images, samples)
+    return name, rows, samples
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ShardStore:
     store = ShardStore(tmp_path)
-    store.keep(shard())
+    store.keep(*shard())
     return store
 
 
 def test_a_kept_shard_is_found_with_exactly_its_rows(store: ShardStore) -> None:
-    assert store.finished_rows(NAME) == shard().rows
+    assert store.finished_rows(NAME) == shard()[1]
     assert store.finished_rows("synthetic-00001.tar") is None
 
 
@@ -66,7 +66,7 @@ def test_every_flipped_bit_is_noticed(store: ShardStore, caplog: pytest.LogCaptu
             assert store.finished_rows(NAME) is None
         assert "sha256" in caplog.text
         path.write_bytes(whole)
-    assert store.finished_rows(NAME) == shard().rows
+    assert store.finished_rows(NAME) == shard()[1]
 
 
 @pytest.mark.parametrize("lost", [NAME, f"{NAME}.rows.parquet", f"{NAME}.sha256"])
@@ -76,16 +76,22 @@ def test_a_shard_without_one_of_its_files_counts_as_unfinished(store: ShardStore
 
 
 def test_the_product_holds_the_planned_shards_and_nothing_else(store: ShardStore, tmp_path: Path) -> None:
-    store.keep(shard("synthetic-00007.tar"))  # left over, not part of the plan
+    store.keep(*shard("synthetic-00007.tar"))  # left over, not part of the plan
     store.assemble([NAME], tmp_path / "product")
     assert [path.name for path in (tmp_path / "product" / "shards").iterdir()] == [NAME]
     manifest = pq.read_table(tmp_path / "product" / "manifest.parquet")
     assert tuple(manifest.column_names) == SYNTHETIC_COLUMNS
-    assert manifest.to_pylist() == shard().rows
+    assert manifest.to_pylist() == shard()[1]
+
+
+def test_rows_altered_after_they_were_kept_do_not_get_into_a_product(store: ShardStore, tmp_path: Path) -> None:
+    write_manifest(shard(num_images=2)[1], store.folder / f"{NAME}.rows.parquet")
+    with pytest.raises(ValueError, match=r"synthetic-00000.tar.rows.parquet was altered while the stage ran"):
+        store.assemble([NAME], tmp_path / "product")
 
 
 def test_rows_are_found_by_their_number_in_a_product_of_several_shards(store: ShardStore, tmp_path: Path) -> None:
-    store.keep(shard("synthetic-00001.tar", num_images=1500))
+    store.keep(*shard("synthetic-00001.tar", num_images=1500))
     store.assemble([NAME, "synthetic-00001.tar"], tmp_path / "product")
     chosen = rows_at(tmp_path / "product" / "manifest.parquet", np.array([2, 3, 1023, 1024, 1502]))
     assert [(row["shard"], row["image_id"]) for row in chosen] == [

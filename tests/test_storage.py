@@ -88,20 +88,20 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_a_shard_in_storage_is_found_again_unless_a_bit_of_it_flipped(address: str) -> None:
     store = ShardStore(open_storage(address))
     assert store.finished_rows(NAME) is None
-    store.keep(shard())
+    store.keep(*shard())
     again = ShardStore(open_storage(address))
-    assert again.finished_rows(NAME) == shard().rows
+    assert again.finished_rows(NAME) == shard()[1]
     for name in (NAME, f"{NAME}.rows.parquet", f"{NAME}.sha256"):
         whole = (again.folder / name).read_bytes()
         (again.folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         assert again.finished_rows(NAME) is None
         (again.folder / name).write_bytes(whole)
-    assert again.finished_rows(NAME) == shard().rows
+    assert again.finished_rows(NAME) == shard()[1]
 
 
 def test_a_product_in_storage_is_read_from_there_and_damage_is_named(address: str, tmp_path: Path) -> None:
     store, product = ShardStore(open_storage(address)), tmp_path / "product"
-    store.keep(shard())
+    store.keep(*shard())
     store.assemble([NAME], product)
     assert sorted(path.name for path in product.iterdir()) == ["manifest.parquet", "shards_at.txt"]
     assert (store.folder / "manifest.parquet").read_bytes() == (product / "manifest.parquet").read_bytes()

@@ -40,10 +40,15 @@ class Ledger:
     def of(cls, prompts: Sequence[Prompt], labels: Sequence[str]) -> Ledger:
         column = {label: i for i, label in enumerate(labels)}
         wants = np.zeros((len(prompts), len(labels)), dtype=bool)
-        for row, prompt in enumerate(prompts):
-            wants[row, [column[label] for label in prompt.labels]] = True
-        pair_wants, pair = np.unique(wants, axis=0, return_inverse=True)
-        return cls(wants, pair.reshape(-1), pair_wants, *np.zeros((2, len(prompts)), dtype=int))
+        requested = [tuple(sorted({column[label] for label in prompt.labels})) for prompt in prompts]
+        for row, columns in zip(wants, requested, strict=True):
+            row[list(columns)] = True
+        in_order = sorted(set(requested), key=lambda columns: [-column for column in columns])  # as rows of `wants`
+        number = {columns: i for i, columns in enumerate(in_order)}
+        pair = np.array([number[columns] for columns in requested])
+        pair_wants = np.empty((len(number), len(labels)), dtype=bool)
+        pair_wants[pair] = wants
+        return cls(wants, pair, pair_wants, *np.zeros((2, len(prompts)), dtype=int))
 
     def by_pair(self, images: np.ndarray) -> np.ndarray:
         """(P,) counts of prompts as (R,) counts of pairs."""
@@ -231,7 +236,10 @@ def most_kept(wants: np.ndarray, usable: np.ndarray, quota: np.ndarray, max_shar
     """(n,) most kept images of each row of `wants`: (n, U) bool, by the strictest of its labels; usable: (n,) bool."""
     equal_share = 1 / np.maximum(wants[usable].sum(0), 1)
     of_label = np.ceil(np.maximum(max_share, equal_share) * quota)
-    return np.where(wants, of_label, np.inf).min(1).astype(int)
+    rows, labels = np.nonzero(wants)
+    most = np.full(len(wants), np.inf)
+    np.minimum.at(most, rows, of_label[labels])
+    return most.astype(int)
 
 
 def posterior(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
@@ -247,13 +255,14 @@ def posterior(ledger: Ledger) -> tuple[np.ndarray, np.ndarray]:
         wants = ledger.pair_wants[rows]
         everybody = (kept[rows].sum() + 1) / (drawn[rows].sum() + 2)
         of_label = _shrunk(_sums(kept[rows], wants), _sums(drawn[rows], wants), everybody)
-        prior[rows] = (wants @ of_label) / size[rows]
+        of_row, labels = np.nonzero(wants)
+        prior[rows] = np.bincount(of_row, of_label[labels], minlength=len(wants)) / size[rows]
     rate = _shrunk(kept, drawn, prior)[ledger.pair]
     return PRIOR_IMAGES * rate + ledger.kept, PRIOR_IMAGES * (1 - rate) + ledger.drawn - ledger.kept
 
 
 def _sums(images: np.ndarray, wants: np.ndarray) -> np.ndarray:
-    """images @ wants: (R,) and (R, U) bool -> (U,) int, which numpy would do in eight times the memory of `wants`."""
+    """images @ wants, (R,) and (R, U) bool -> (U,) int, without the copy that numpy makes, eight times `wants`."""
     rows, labels = np.nonzero(wants)
     return np.bincount(labels, images[rows], minlength=wants.shape[1]).astype(int)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve
@@ -72,9 +73,9 @@ def prediction_captions(probabilities: Tensor, targets: Tensor, label_space: Lab
 
 
 def _curve(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(recall, precision), a thousand points or so of as many as there are decisions."""
+    """(recall, precision), a thousand points of as many as there are decisions."""
     known = targets >= 0
     ranks = scores[known].unique(return_inverse=True)[1].double()
     precision, recall, _ = binary_precision_recall_curve(ranks / ranks.max().clamp(min=1), targets[known].long())
-    step = max(1, len(recall) // CURVE_POINTS)
-    return recall[::step], precision[::step]
+    shown = torch.linspace(0, len(recall) - 1, min(CURVE_POINTS, len(recall))).round().long()
+    return recall[shown], precision[shown]

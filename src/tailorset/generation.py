@@ -55,13 +55,15 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: per image a manifest row, whether it counts toward the quota and, unless the shard was found
-    finished, its (image_id, PNG) sample."""
+    """A finished shard: per image a manifest row and whether it counts toward the quota.
+
+    found: it lay there finished, and was not drawn now.
+    """
 
     name: str
     rows: list[Row]
     passed: list[bool]
-    samples: Samples | None
+    found: bool
 
 
 class PlannedShard(NamedTuple):
@@ -181,28 +183,27 @@ def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, scorer:
 class Shelf:
     """The finished shards of a run: those that an interrupted one left, and those which are added.
 
-    rows_of: rows of a shard that lies there whole, or None. keep: is given each shard that was drawn.
+    rows_of: rows of a shard that lies there whole, or None. keep: is given name, rows and samples of what was drawn.
     """
 
     unseen: Sequence[str]
     quota_threshold: float
     rows_of: Callable[[str], list[Row] | None] = lambda name: None
-    keep: Callable[[Shard], object] = lambda shard: None
+    keep: Callable[[str, list[Row], Samples], object] = lambda name, rows, samples: None
 
     def find(self, plan: PlannedShard) -> Shard | None:
         """A finished shard, unless it holds other images than planned."""
         rows = self.rows_of(plan.name)
         if rows is None or [row["image_id"] for row in rows] != [draw.image_id for draw in plan.draws]:
             return None
-        return self._shard(plan.name, rows, None)
+        return self._shard(plan.name, rows, found=True)
 
     def add(self, name: str, rows: list[Row], samples: Samples) -> Shard:
-        made = self._shard(name, rows, samples)
-        self.keep(made)
-        return made
+        self.keep(name, rows, samples)
+        return self._shard(name, rows, found=False)
 
-    def _shard(self, name: str, rows: list[Row], samples: Samples | None) -> Shard:
-        return Shard(name, rows, passes(rows, self.unseen, self.quota_threshold).tolist(), samples)
+    def _shard(self, name: str, rows: list[Row], found: bool) -> Shard:
+        return Shard(name, rows, passes(rows, self.unseen, self.quota_threshold).tolist(), found)
 
 
 class Engine(Protocol):

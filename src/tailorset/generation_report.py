@@ -28,7 +28,7 @@ SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
 
 @dataclass
 class Tally:
-    """What became of the candidates, in a byte each: rows are read again from the product.
+    """What became of the candidates, in a byte each: their rows are read again from the product.
 
     passed: one flag a candidate, by the discriminator; kept, judged: images of each label that passed, by the
     discriminator and by the judge; num_judged: images that passed by the judge.
@@ -53,10 +53,10 @@ class Tally:
         self.shards.append(shard.name)
         self.passed += bytes(shard.passed)
         self.num_judged += sum(judged)
-        for row, *seen in zip(shard.rows, shard.passed, judged, strict=True):
+        for row, by_discriminator, by_judge in zip(shard.rows, shard.passed, judged, strict=True):
             for label in row["labels"]:
-                self.kept[label] += seen[0]
-                self.judged[label] += seen[1]
+                self.kept[label] += by_discriminator
+                self.judged[label] += by_judge
 
 
 def outcome_table(planner: QuotaPlanner, tally: Tally) -> pd.DataFrame:
@@ -64,14 +64,14 @@ def outcome_table(planner: QuotaPlanner, tally: Tally) -> pd.DataFrame:
     reason = "no prompt left that may be drawn" if planner.left else "budget spent"
     outcome = dict.fromkeys(planner.under_quota, f"under quota, {reason}")
     outcome |= dict.fromkeys(planner.given_up, "given up: not one kept in its share of the budget")
-    drawn = planner.drawn
+    drawn, kept = planner.drawn, planner.kept
     return pd.DataFrame(
         {
             "label": planner.labels,
             "drawn": drawn.values(),
-            "kept": tally.kept.values(),
+            "kept": kept.values(),
             "quota": planner.quotas.values(),
-            "pass_rate": [tally.kept[label] / drawn[label] for label in planner.labels],
+            "pass_rate": [kept[label] / drawn[label] for label in planner.labels],
             "judge_pass_rate": [tally.judged[label] / drawn[label] for label in planner.labels],
             "outcome": [outcome.get(label, AT_QUOTA) for label in planner.labels],
         }

@@ -11,6 +11,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from tailorset.stage import fingerprint, resolve_device
 from tailorset.studio import open_studio
 
 MAX_LOSSES = 3  # of one shard, or in a row of each worker before it is ready: the next one would be lost as well
+LEAD = 4  # shards a worker by which drawing may be ahead of the first that is missing
 PATIENCE_SECONDS = 60
 log = logging.getLogger(__name__)
 
@@ -129,10 +131,16 @@ class RayEngine:
             self._add_worker()
 
     def shards(self, plans: Sequence[PlannedShard], shelf: Shelf) -> Iterator[Shard]:
-        """Each is on the shelf as soon as it is drawn, whatever the order."""
-        made = {plan.name: shard for plan in plans if (shard := shelf.find(plan))}
-        waiting = deque(plan for plan in plans if plan.name not in made)
-        for plan in plans:
+        """Each is on the shelf as soon as it is drawn, whatever the order, and in memory until its turn comes."""
+        made: dict[str, Shard] = {}
+        waiting: deque[PlannedShard] = deque()
+        ahead, lead = iter(plans), LEAD * self._num_workers
+        for number, plan in enumerate(plans):
+            for coming in islice(ahead, 1 if number else lead):
+                if shard := shelf.find(coming):
+                    made[coming.name] = shard
+                else:
+                    waiting.append(coming)
             while plan.name not in made:
                 self._hand_out(waiting)
                 for drawn, rows, samples in self._next(waiting):

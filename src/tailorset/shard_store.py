@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tailorset.generation import MANIFEST_SCHEMA, Row, Shard
+from tailorset.generation import MANIFEST_SCHEMA, Row, Samples
 from tailorset.integrity import file_digest
-from tailorset.shards import write_shard
+from tailorset.shards import sha256, write_shard
 from tailorset.storage import place_shards, whole_file
 
 log = logging.getLogger(__name__)
@@ -30,26 +30,30 @@ class ShardStore:
         if self._seal(name).read_bytes() != self._found(name):
             log.warning("%s or its rows differ from their sha256: it will be drawn again", self._tar(name))
             return None
-        return self._table(name).to_pylist()
+        with self._rows(name).open("rb") as rows:
+            return pq.read_table(rows, schema=MANIFEST_SCHEMA).to_pylist()
 
-    def keep(self, shard: Shard) -> None:
-        assert shard.samples is not None
-        tar, rows = self._tar(shard.name), self._rows(shard.name)
-        seal = self._sealed(shard.name, write_shard(tar, shard.samples), write_manifest(shard.rows, rows))
-        with whole_file(self._seal(shard.name)) as file:
+    def keep(self, name: str, rows: list[Row], samples: Samples) -> None:
+        seal = self._sealed(name, write_shard(self._tar(name), samples), write_manifest(rows, self._rows(name)))
+        with whole_file(self._seal(name)) as file:
             file.write_bytes(seal)
 
     def assemble(self, names: Sequence[str], folder: Path) -> None:
-        """Make `folder` the product of these shards: their manifest, and they themselves or a note where they lie."""
+        """Make `folder` the product of these shards: their manifest, and they themselves or a note where they lie.
+
+        One after the other: with a thousand labels the rows of a long run would fill a memory.
+
+        Raises:
+            ValueError: the rows of a shard are not what was kept.
+        """
         folder.mkdir(parents=True)
         with pq.ParquetWriter(folder / "manifest.parquet", MANIFEST_SCHEMA) as manifest:
-            for name in names:  # one at a time: with a thousand labels the rows of a long run fill a memory
-                manifest.write_table(self._table(name))
+            for name in names:
+                content = self._rows(name).read_bytes()
+                if not self._seal(name).read_bytes().endswith(self._line(sha256(content), self._rows(name))):
+                    raise ValueError(f"{self._rows(name)} was altered while the stage ran: run it again")
+                manifest.write_table(pq.read_table(pa.BufferReader(content), schema=MANIFEST_SCHEMA))
         place_shards(self.folder, names, folder)
-
-    def _table(self, name: str) -> pa.Table:
-        with self._rows(name).open("rb") as rows:
-            return pq.read_table(rows, schema=MANIFEST_SCHEMA)
 
     def _tar(self, name: str) -> Path:
         return self.folder / name
@@ -67,7 +71,11 @@ class ShardStore:
 
     def _sealed(self, name: str, tar: str, rows: str) -> bytes:
         """A seal's content, by the sha256 of both files."""
-        return f"{tar}  {self._tar(name).name}\n{rows}  {self._rows(name).name}\n".encode()
+        return self._line(tar, self._tar(name)) + self._line(rows, self._rows(name))
+
+    @staticmethod
+    def _line(digest: str, path: Path) -> bytes:
+        return f"{digest}  {path.name}\n".encode()
 
 
 def write_manifest(rows: list[Row], path: Path) -> str:
