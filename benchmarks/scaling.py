@@ -40,7 +40,7 @@ PICTURE = Path("docs/pictures/scaling.png")
 
 @dataclass(frozen=True)
 class Size:
-    """One run. seconds: of scheduling, scoring and storing; peak_bytes: of the process, beyond what models and prompts take."""
+    """One run. seconds: of scheduling, scoring, storing; peak_bytes: beyond what models and prompts take."""
 
     labels: int
     images_per_label: int
