@@ -38,18 +38,19 @@ def kill_at_random_moments(stage: StageRuns, kills: int) -> None:
             stage.wait_for_work(process)
             try:
                 process.wait(moments.uniform(0, stage.seconds))
+                assert process.returncode == 0, process.communicate()[1][-3000:]
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
                 kills -= 1
-                after = finished_shards(stage)
-                assert before.items() <= after.items()  # what was finished is neither lost nor drawn again
-                before = after
-            else:  # it came to its end between two kills
-                assert process.returncode == 0, process.communicate()[1][-3000:]
-                assert stage.products() == stage.expected
+            if stage.products() == stage.expected:  # it came to its end before the kill
                 stage.remove_products()
                 before = {}
+            else:
+                after = finished_shards(stage)
+                assert process.returncode != 0
+                assert before.items() <= after.items()  # what was finished is neither lost nor drawn again
+                before = after
 
 
 def fill_the_disk(stage: StageRuns, share: float) -> None:
