@@ -91,10 +91,12 @@ def test_rows_altered_after_they_were_kept_do_not_get_into_a_product(store: Shar
 
 
 def test_rows_are_found_by_their_number_in_a_product_of_several_shards(store: ShardStore, tmp_path: Path) -> None:
-    store.keep(*shard("synthetic-00001.tar", num_images=1500))
-    store.assemble([NAME, "synthetic-00001.tar"], tmp_path / "product")
-    chosen = rows_at(tmp_path / "product" / "manifest.parquet", np.array([2, 3, 1023, 1024, 1502]))
+    names = [NAME, "synthetic-00001.tar", "synthetic-00002.tar", "synthetic-00003.tar"]
+    for name, num_images in zip(names[1:], (4, 5, 6), strict=True):
+        store.keep(*shard(name, num_images))
+    store.assemble(names, tmp_path / "product")
+    chosen = rows_at(tmp_path / "product" / "manifest.parquet", np.array([2, 3, 6, 12, 17]))  # none of the third
     assert [(row["shard"], row["image_id"]) for row in chosen] == [
-        (NAME, "abc-0002"), ("synthetic-00001.tar", "abc-0000"), ("synthetic-00001.tar", "abc-1020"),
-        ("synthetic-00001.tar", "abc-1021"), ("synthetic-00001.tar", "abc-1499"),
+        (NAME, "abc-0002"), ("synthetic-00001.tar", "abc-0000"), ("synthetic-00001.tar", "abc-0003"),
+        ("synthetic-00003.tar", "abc-0000"), ("synthetic-00003.tar", "abc-0005"),
     ]  # fmt: skip

@@ -116,11 +116,13 @@ def save_sheet(unseen: Sequence[str], chosen: np.ndarray, product: Path, path: P
 
 
 def rows_at(manifest: Path, numbers: np.ndarray) -> list[Row]:
-    """The rows of these ascending numbers, of which a part at a time is in memory."""
+    """The rows of these ascending numbers; row groups that hold none of them are not read."""
     rows: list[Row] = []
     start = 0
     with pq.ParquetFile(manifest) as file:
-        for batch in file.iter_batches(batch_size=1024):
-            rows += batch.take(numbers[(numbers >= start) & (numbers < start + len(batch))] - start).to_pylist()
-            start += len(batch)
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            if len(inside := numbers[(numbers >= start) & (numbers < end)]):
+                rows += file.read_row_group(group).take(inside - start).to_pylist()
+            start = end
     return rows
