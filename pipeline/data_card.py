@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import torch
 
+from tailorset.bootstrap import Interval
 from tailorset.candidates import SCORERS, Candidates, join_candidates, look_at_images, stored_probabilities
 from tailorset.card import LabelCard, Options, label_card, shown_ids
 from tailorset.card_page import data_uris, render
@@ -14,11 +17,11 @@ from tailorset.filters import Filter
 from tailorset.generation_report import AT_QUOTA
 from tailorset.hub import origin
 from tailorset.image_set import real_rows
-from tailorset.params import named_models
+from tailorset.params import flatten, named_models, read_yaml
 from tailorset.plugins import load_plugin
 from tailorset.score_table import read_scores
 from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC, Stage, atomic_output, run_stage
-from tailorset.verdicts import Precision, ladder_gains, precisions, verdict
+from tailorset.verdicts import Precision, ladder_says, precisions, verdict
 
 PAGE = REPORTS / "card" / "index.html"
 OUTCOME = REPORTS / "generate_images" / "plots" / "pass_rate.csv"
@@ -28,12 +31,13 @@ LADDER = REPORTS / "ladder"  # of `make ladder`: a folder a label space
 def main() -> None:
     with run_stage("data_card") as stage:
         candidates, photos = read_candidates(stage), read_photos(stage)
-        cards = make_cards(stage, candidates, photos, read_precisions(stage, photos))
+        gains, ladder = ladder_says(LADDER / stage.label_space.name, flatten(read_yaml("params.yaml")))
+        cards = make_cards(stage, candidates, photos, read_precisions(stage, photos), gains)
         ids = shown_ids(cards)
         generated = data_uris(candidates.table, ids["generated"], SYNTHETIC)
         real = data_uris(pd.read_parquet(REAL / "manifest.parquet"), ids["photos"], REAL)
         models = [origin(role, model) for role, model in named_models(stage.params)]
-        page = render(cards, facts(stage, candidates), models, generated, real)
+        page = render(cards, facts(stage, candidates) | {"ladder": ladder}, models, generated, real)
         with atomic_output(PAGE) as path:
             path.write_text(page, encoding="utf-8")
         stage.tracker.log_file(PAGE)
@@ -72,14 +76,16 @@ def read_precisions(stage: Stage, photos: Photos) -> list[Precision]:
     return precisions(ours[:, columns], clip[:, columns], targets[:, columns], num_resamples, seed)
 
 
-def make_cards(stage: Stage, candidates: Candidates, photos: Photos, measured: list[Precision]) -> list[LabelCard]:
+def make_cards(
+    stage: Stage,
+    candidates: Candidates,
+    photos: Photos,
+    measured: list[Precision],
+    gains: Mapping[str, Interval],
+) -> list[LabelCard]:
     settings = stage.params.data_card
     options = Options(settings.num_shown, settings.near_duplicate, settings.low_pass_rate)
-    prompts, gains, shortfalls = (
-        pd.read_parquet(PROMPTS),
-        ladder_gains(LADDER / stage.label_space.name / "per_label.csv"),
-        read_shortfalls(),
-    )
+    prompts, shortfalls = pd.read_parquet(PROMPTS), read_shortfalls()
     return [
         label_card(
             label,

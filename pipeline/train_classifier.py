@@ -105,11 +105,11 @@ def fit(
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     average = WeightAverage(learned, config.ema_decay)
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
-    last, best, log = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))
+    last, best, told = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))
     first_epoch = load_checkpoint(last, **parts)
     processes.alike([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
     if first_epoch:
-        history: History = json.loads(log.read_text(encoding="utf-8"))[: first_epoch + 1]
+        history: History = json.loads(told.read_text(encoding="utf-8"))[: first_epoch + 1]
     else:
         history = [validate(classifier, val, label_space)]
         if is_main:
@@ -121,7 +121,7 @@ def fit(
             if is_main and best_epoch(history) == epoch:
                 save_checkpoint(best, epoch, **learned)
         if is_main:
-            with atomic_output(log) as partial:
+            with atomic_output(told) as partial:
                 partial.write_text(json.dumps(history), encoding="utf-8")
             save_checkpoint(last, epoch, **parts)  # last: what comes before it is redone after a kill
         if stage:
@@ -149,6 +149,8 @@ def main() -> None:
         with atomic_output(CLASSIFIER) as folder:
             classifier.save(folder)
         chosen = best_epoch(history)
+        if not chosen:
+            log.warning("no epoch was better on val than none: the classifier is zero-shot CLIP as training found it")
         counts = {"best_epoch": chosen} | {f"num_{name}_images": len(images.get(name, ())) for name in SOURCES}
         stage.save_metrics(history[chosen] | {"val/start_zsl/map": history[0]["val/zsl/map"]} | counts)
         pd.DataFrame(history).rename_axis("epoch").to_csv(stage.plots_dir / "history.csv")

@@ -115,7 +115,7 @@ def page(cards: list[LabelCard], **replaced: Any) -> str:
     cards = [dataclasses.replace(cards[0], **replaced), *cards[1:]]
     ids = shown_ids(cards)
     images = dict.fromkeys(ids["generated"] | ids["photos"], "data:image/png;base64,AAAA")
-    return render(cards, {"label space": "small"}, MODELS, images, images)
+    return render(cards, {"label space": "small", "ladder": "ran with num_train 2"}, MODELS, images, images)
 
 
 def text_of(html: str) -> str:
@@ -215,7 +215,8 @@ def test_a_measured_verdict_stands_with_its_interval(
 
 def test_an_unmeasured_verdict_names_the_command(cards: list[LabelCard]) -> None:
     text = text_of(page(cards))
-    assert "Worth generating? Not measured: make ladder" in text
+    assert "Worth generating? Not measured: the ladder , which compares this classifier" in text
+    assert "ran with num_train 2" in text
     assert "Worth generating? not measured ( make ladder )" in text
 
 

@@ -155,6 +155,45 @@ def test_check_finds_models_that_are_not_there(project: Path, edit: Callable[[An
     assert message in output
 
 
+@pytest.mark.parametrize(
+    ("block", "changed", "message"),
+    [
+        ("generate_images", {"max_images": 3}, "max_images is 3, and label space data/labels/toybox.yaml has 6 unseen"),
+        ("prepare_dataset", {"annotate_unseen": True}, "set validate_data.annotated_unseen to true as well"),
+        ("filter_images", {"threshold": 1.0}, "less than 1"),
+    ],
+)
+def test_check_finds_settings_under_which_a_stage_would_stop(
+    project: Path, block: str, changed: dict[str, Any], message: str
+) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params[block].update(changed)
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = run("check")
+    assert code == 1
+    assert message in output
+
+
+def test_check_reads_the_annotations_of_own_photographs(project: Path) -> None:
+    (project / "models").mkdir()
+    (project / "models" / "foundation").symlink_to(ROOT / "models" / "foundation")
+    photos = project / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_bytes(b"no image, which is found where it is read")
+    table = project / "labels.csv"
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["prepare_dataset"] = {
+        "name": "folder", "images": str(photos), "annotations": str(table), "shard_size": 10,
+    }  # fmt: skip
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    table.write_text("image,labels\na.jpg,boat\n")
+    assert run("check") == (0, "")
+    table.write_text("image,labels\na.jpg,bot\n")
+    code, output = run("check")
+    assert code == 1
+    assert "Did you mean 'boat'?" in output
+
+
 def test_damaged_figures_are_named(project: Path) -> None:
     Path("reports").mkdir()
     Path("reports/metrics.json").write_text("{")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from tailorset.bootstrap import Interval
-from tailorset.verdicts import ladder_gains, precisions, verdict
+from tailorset.verdicts import ladder_gains, ladder_says, precisions, verdict
 
 HEADER = "label,difference,low,high\n"
 
@@ -34,6 +36,7 @@ def test_the_interval_decides(low: float, high: float, min_gain: float, answer: 
 
 def test_without_a_ladder_nothing_is_measured(tmp_path: Path) -> None:
     assert ladder_gains(tmp_path / "per_label.csv") == {}
+    assert ladder_says(tmp_path, {}) == ({}, "has not run yet: make ladder")
     assert verdict(None, 0.0).answer == "not measured"
 
 
@@ -41,6 +44,32 @@ def test_the_ladders_rows_are_read(tmp_path: Path) -> None:
     path = tmp_path / "per_label.csv"
     path.write_text(HEADER + "key,0.02,0.01,0.03\ncup,0.1,0.0,0.2\n")
     assert ladder_gains(path) == {"key": Interval(0.02, 0.01, 0.03), "cup": Interval(0.1, 0.0, 0.2)}
+
+
+MEASURED = {"train_classifier.fusion": True, "prepare_dataset.num_train": 2000, "filter_images.threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("changed", "other"),
+    [
+        ({"prepare_dataset.num_train": 4000}, None),  # the ladder's own base is smaller
+        ({"data_card.num_shown": 3}, None),  # decides nothing
+        ({"train_classifier.fusion": False}, "train_classifier.fusion"),
+        ({"filter_images.k": 7, "filter_images.threshold": 0.7}, "filter_images.k, filter_images.threshold"),
+    ],
+)
+def test_a_run_with_other_settings_than_the_ladders_gets_no_verdict(
+    tmp_path: Path, changed: dict[str, Any], other: str | None
+) -> None:
+    (tmp_path / "per_label.csv").write_text(HEADER + "key,0.02,0.01,0.03\n")
+    content = {"base": {"prepare_dataset.num_train": 2000}, "settings": MEASURED}
+    (tmp_path / "settings.json").write_text(json.dumps(content))
+    gains, words = ladder_says(tmp_path, MEASURED | changed)
+    if other:
+        assert (gains, words) == ({}, f"ran with other values of {other}: make ladder")
+    else:
+        assert gains == {"key": Interval(0.02, 0.01, 0.03)}
+        assert words == "ran with prepare_dataset.num_train 2000"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from math import nan
@@ -34,6 +35,7 @@ from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.stage import atomic_output
 from tailorset.tracking import git_revision
+from tailorset.verdicts import deciding
 
 FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
 BOUNDS = ("supervised", SUPERVISED)  # the stronger one counts
@@ -210,15 +212,15 @@ def world_tables(ladder: Ladder, world: str) -> dict[str, pd.DataFrame]:
 def main(part: str) -> None:
     """The tables of one part of the ladder, and which code it was measured with."""
     ladder, folder = load_ladder(), REPORT / part
-    if part == CURVES:
-        tables = {"curves": curve_table(ladder, flatten(read_yaml("params.yaml")) | ladder.base)}
-    else:
-        tables = world_tables(ladder, part)
+    settings = flatten(read_yaml("params.yaml")) | ladder.base
+    tables = {"curves": curve_table(ladder, settings)} if part == CURVES else world_tables(ladder, part)
     tables["measured"] = pd.DataFrame([{"commit": git_revision()[0], "seeds": len(ladder.seeds(part))}])
     with atomic_output(folder) as partial:
         partial.mkdir()
         for name, table in tables.items():
             table.to_csv(partial / f"{name}.csv", index=False, float_format="%.6f")
+        measured = {"base": ladder.base, "settings": deciding(settings)}
+        (partial / "settings.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from tailorset.contradictions import contradictions
 from tailorset.inputs import has_changed
-from tailorset.params import Params, contradictions, load_params, read_yaml
+from tailorset.params import Params, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.standing import (
@@ -122,13 +123,15 @@ def doctor() -> None:
 @app.command()
 def check() -> None:
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
-    from tailorset.doctor import data_paths, device, place, weights
+    from tailorset.doctor import data_paths, device, own_photos, place, weights
 
-    params, _ = _settings()
+    params, space = _settings()
     data = params.prepare_dataset.config
     for finding in (*device(params), *data_paths(data), *place(params), *weights(params, whole=False)):
         if finding.status == "error":
             _stop(f"{finding.text}: {finding.remedy}")
+    for finding in own_photos(params, space):
+        _stop(f"{finding.text}: {finding.remedy}")
     if has_changed(Path.cwd(), data):
         _stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
 

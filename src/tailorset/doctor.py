@@ -19,10 +19,12 @@ from pydantic import BaseModel
 from safetensors import SafetensorError, safe_open
 
 from tailorset import integrity
+from tailorset.annotations import find_photos, read_truths
 from tailorset.clip import OpenClip, name_problem
+from tailorset.contradictions import contradictions
 from tailorset.datasets import folder
 from tailorset.hub import NamedModel, cache_of, cached_commit
-from tailorset.params import Params, contradictions, load_params, named_models
+from tailorset.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
 from tailorset.storage import open_storage
 
@@ -102,11 +104,21 @@ def labels(path: Path, params: Params) -> Iterator[Finding]:
     yield Finding("ok", "labels", f"{space.name}: {len(space.seen)} seen, {len(space.unseen)} unseen")
     for problem in contradictions(params, space):
         yield Finding("error", "labels", problem, "correct it in params.yaml or in the label file")
-    if isinstance(params.prepare_dataset.config, folder.Config):
-        try:
-            folder.build(params.prepare_dataset.config, space, params.seed)
-        except ValueError as error:
-            yield Finding("error", "data", str(error), "see docs/data-sets.md")
+    yield from own_photos(params, space, whole=True)
+
+
+def own_photos(params: Params, space: LabelSpace, whole: bool = False) -> Iterator[Finding]:
+    """What is wrong with annotations of own photographs; `whole`: with the photographs too, which reads them all."""
+    config = params.prepare_dataset.config
+    if not isinstance(config, folder.Config):
+        return
+    try:
+        if whole:
+            folder.build(config, space, params.seed)
+        else:
+            read_truths(config.annotations, config.images, find_photos(config.images), space)
+    except ValueError as error:
+        yield Finding("error", "data", str(error), "see docs/data-sets.md")
 
 
 def device(params: Params) -> Iterator[Finding]:
@@ -240,7 +252,7 @@ def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
     wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
     if not files or not commit:
         status: Status = "warning" if os.environ.get("HF_HUB_OFFLINE") == "0" else "error"
-        remedy = "`HF_HUB_OFFLINE=0 make run` downloads it"
+        remedy = "`HF_HUB_OFFLINE=0 make run` downloads it; if a folder is meant, there is none of this name"
         return Finding(status, "weights", f"{key}: {wanted}, is not downloaded", remedy)
     for file in files if whole else ():
         if integrity.file_digest(file) != file.name:

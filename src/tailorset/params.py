@@ -11,8 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAn
 
 from tailorset.clip import OpenClip
 from tailorset.hub import NamedModel
-from tailorset.plugins import check_keys, faults, plugin_config, unknown
-from tailorset.records import MIN_UNSEEN, LabelSpace
+from tailorset.plugins import check_keys, faults, plugin_config
 
 
 def _wording(template: str) -> str:
@@ -246,29 +245,6 @@ def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, Name
             yield f"{prefix}{key}".removesuffix(".config"), value
         elif isinstance(value, BaseModel):
             yield from named_models(value, prefix if key == "config" else f"{prefix}{key}.")
-
-
-def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
-    """Settings that do not suit the labels, each with its remedy."""
-    where = f"label space {params.label_space}"
-    if len(label_space.unseen) < MIN_UNSEEN:
-        yield (
-            f"{where} has {len(label_space.unseen)} unseen labels {list(label_space.unseen)}: an image of two labels is"
-            f" accepted by comparing them with the other unseen ones, so name at least {MIN_UNSEEN}"
-        )
-    if not label_space.seen and "real" in getattr(params.train_classifier.config, "train_on", ()):
-        yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
-    if not label_space.seen and params.fit_thresholds.source != "synthetic":
-        yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
-    max_prompts = params.write_prompts.max_prompts
-    if max_prompts is not None and max_prompts < len(label_space.unseen):
-        yield (
-            f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
-            " raise it, each label needs a prompt of its own"
-        )
-    for label in params.generate_images.weakness:
-        if label not in label_space.unseen:
-            yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

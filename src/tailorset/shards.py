@@ -34,8 +34,8 @@ class CorruptShardError(ValueError):
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(
-            f"{path}: {what}. Delete this file and restore it with `dvc checkout` or `dvc pull`,"
-            " or make it again with `dvc repro --force` of the stage that wrote it"
+            f"{path}: {what}. Delete this file and make it again with `dvc repro --force` of the stage that wrote it;"
+            " in data/ it can also be restored with `dvc checkout` or `dvc pull`"
         )
 
 

@@ -21,10 +21,11 @@ import torch
 from tqdm import tqdm
 
 from tailorset import processes
+from tailorset.contradictions import contradictions
 from tailorset.guards import alone, room, within
 from tailorset.integrity import file_digest
 from tailorset.out_of_memory import GB, enforce_budget, explained
-from tailorset.params import Params, contradictions, flatten, load_params, read_yaml
+from tailorset.params import Params, flatten, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed

@@ -92,8 +92,11 @@ def registry_line(model: str) -> str:
         return f"{remedy} ({error.error_code})"
     lines = []
     for alias, number in sorted(aliases.items()):
-        commit = client.get_model_version(model, number).tags.get("git.commit", "unknown")
-        lines.append(f"models:/{model}@{alias} is version {number}, made from commit {commit[:8]}")
+        tags = client.get_model_version(model, number).tags
+        made = f"made from commit {tags.get('git.commit', 'unknown')[:8]}"
+        if experiment := tags.get("dvc.experiment"):
+            made += f" by the experiment {experiment}"
+        lines.append(f"models:/{model}@{alias} is version {number}, {made}")
     return "; ".join(lines) or remedy
 
 

@@ -146,7 +146,7 @@ def _targets(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace,
         unique("each image has one row", "image_id", rewrite),
         blank("each row has its image", "stranger", rewrite),
         blank("train images are not annotated for unseen labels", "leaked", "let the data set plug-in give targets "
-               "of train images for seen labels only: unseen truth is for measuring",
+               "of train images for seen labels only; to measure full supervision, set validate_data.annotated_unseen",
                "warning" if annotated_unseen else "critical"),
         blank("targets are 1, 0 or -1", "unknown", rewrite),
         blank("val and test images are annotated for all labels", "incomplete", "leave these images out in the data "

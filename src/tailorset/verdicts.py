@@ -5,9 +5,11 @@ Letters: N images, L labels.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,10 @@ from torch import Tensor
 from tailorset.bootstrap import Interval, average_precision_replicates, draw_resamples, percentile_interval, whole_set
 
 LADDER_COLUMNS = ("label", "difference", "low", "high")
+DECIDING = (  # blocks of params.yaml that decide what the images and the classifier are
+    "clip", "generator", "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images",
+    "train_classifier",
+)  # fmt: skip
 
 Answer = Literal["yes", "no", "undecided", "not measured"]
 
@@ -69,6 +75,28 @@ def ladder_gains(path: Path) -> dict[str, Interval]:
         )
     rows = zip(table["label"], bounds.tolist(), strict=True)
     return {label: Interval(value, low, high) for label, (low, value, high) in rows}
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings, {dotted key: value}, that decide what the images and the classifier are."""
+    return {key: value for key, value in settings.items() if key.partition(".")[0] in DECIDING}
+
+
+def ladder_says(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Interval], str]:
+    """What the ladder measured of a run with these settings, {dotted key: value}, and in words how it ran.
+
+    Nothing where a setting that decides is another one than the ladder's, but for those it makes smaller itself.
+    """
+    if not (path := folder / "settings.json").exists():
+        return {}, "has not run yet: make ladder"
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    ours, theirs, smaller = deciding(settings), measured["settings"], measured["base"]
+    keys = (ours.keys() | theirs.keys()) - smaller.keys()
+    if others := sorted(key for key in keys if ours.get(key) != theirs.get(key)):
+        return {}, f"ran with other values of {', '.join(others)}: make ladder"
+    return ladder_gains(folder / "per_label.csv"), "ran with " + ", ".join(
+        f"{key} {value}" for key, value in smaller.items()
+    )
 
 
 def precisions(ours: Tensor, clip: Tensor, targets: Tensor, num_resamples: int, seed: int) -> list[Precision]:

@@ -269,7 +269,7 @@ class TestFilterImages:
 
     def test_no_kept_image_is_reported_not_hidden(self) -> None:
         write_generated()
-        change_params("filter_images", threshold=1.0)
+        change_params("filter_images", threshold=0.999999)
         filter_images.main()
         metrics = metrics_of("filter_images")
         assert metrics["filter/kept"] == 0

@@ -18,6 +18,7 @@ from tailorset.image_set import load_image_set
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.shards import sha256, write_shard
+from tailorset.standing import registry_line
 from tailorset.trust import Thresholds, one_threshold
 
 
@@ -79,6 +80,16 @@ def test_the_registry_gives_the_same_with_its_origin(
     assert (registered.origin.version, registered.origin.commit) == ("1", "abc123")
     assert registered.origin.run_id == client.get_model_version("tiny", "1").run_id
     assert predictor.origin.version is None
+
+
+def test_the_status_names_the_experiment_of_a_version(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(registry)
+    client = mlflow.MlflowClient(f"sqlite:///{registry / 'mlflow.db'}")
+    client.set_registered_model_alias("tiny", "challenger", "1")
+    client.set_model_version_tag("tiny", "1", "git.commit", "abc123")
+    client.set_model_version_tag("tiny", "1", "dvc.experiment", "no-fusion")
+    line = "models:/tiny@challenger is version 1, made from commit abc123 by the experiment no-fusion"
+    assert line in registry_line("tiny")
 
 
 def test_decisions_are_those_of_the_thresholds(contents: list[bytes], predictor: Predictor) -> None:

@@ -16,7 +16,7 @@ class Config(BaseModel):
     """threshold: raise it for cleaner, lower it for more training images."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    threshold: float = Field(default=0.5, ge=0, le=1)
+    threshold: float = Field(default=0.5, ge=0, lt=1)
 
 
 class GroupedSoftmax:

@@ -1,0 +1,42 @@
+"""Settings that are valid by themselves and do not go together, or not with the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tailorset.params import Params
+from tailorset.plugins import unknown
+from tailorset.records import MIN_UNSEEN, LabelSpace
+
+
+def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
+    """What would stop a stage later, each with its remedy."""
+    where = f"label space {params.label_space}"
+    if len(label_space.unseen) < MIN_UNSEEN:
+        yield (
+            f"{where} has {len(label_space.unseen)} unseen labels {list(label_space.unseen)}: an image of two labels is"
+            f" accepted by comparing them with the other unseen ones, so name at least {MIN_UNSEEN}"
+        )
+    if not label_space.seen and "real" in getattr(params.train_classifier.config, "train_on", ()):
+        yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
+    if not label_space.seen and params.fit_thresholds.source != "synthetic":
+        yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
+    max_prompts = params.write_prompts.max_prompts
+    if max_prompts is not None and max_prompts < len(label_space.unseen):
+        yield (
+            f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
+            " raise it, each label needs a prompt of its own"
+        )
+    if (most := params.generate_images.max_images) < len(label_space.unseen):
+        yield (
+            f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
+            " each label needs an image at least"
+        )
+    if getattr(params.prepare_dataset.config, "annotate_unseen", False) and not params.validate_data.annotated_unseen:
+        yield (
+            "prepare_dataset.annotate_unseen is true, which only measures full supervision: set"
+            " validate_data.annotated_unseen to true as well, or annotate_unseen to false"
+        )
+    for label in params.generate_images.weakness:
+        if label not in label_space.unseen:
+            yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
