@@ -109,7 +109,10 @@ def gap_sentence(world: str, gap: pd.DataFrame) -> str:
     if gap.empty:
         return f"{world}: none to state: full supervision is not measured, or its difference to raw CLIP may be 0."
     value, low, high = gap.iloc[0][["gap", "gap_low", "gap_high"]]
-    return f"{world}: {value:.3f} [{low:.3f}, {high:.3f}] of the way from raw CLIP to the better of the two rows annotated on real images (goal 0.9)."
+    return (
+        f"{world}: {value:.3f} [{low:.3f}, {high:.3f}] of the way from raw CLIP to the better of the two rows annotated"
+        " on real images (goal 0.9)."
+    )
 
 
 def results_page(ladder: Ladder, parts: Mapping[str, Tables]) -> str:
@@ -120,8 +123,9 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables]) -> str:
         f" {100 * ladder.level:.0f} % bootstrap intervals over test photographs and seeds; a step or a"
         " difference is paired: both rows on the same resamples. Each figure's runs are in MLflow under the name in the"
         " last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml` with the settings"
-        " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier. A verdict is by"
-        " the interval before rounding. A row without an epoch that helps on val is zero-shot CLIP as training found it.\n",
+        " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier. A verdict"
+        " is by the interval before rounding. A row without an epoch that helps on val is zero-shot CLIP as training"
+        " found it.\n",
     ]
     for world in ladder.worlds:
         text += [f"## {world}\n", *(world_section(world, parts[world]) if world in parts else ["Not measured yet.\n"])]

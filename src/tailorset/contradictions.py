@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tailorset.params import Params
 from tailorset.plugins import unknown
+from tailorset.prompts import num_prompts
 from tailorset.records import MIN_UNSEEN, LabelSpace
 
 
@@ -26,6 +27,12 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
         yield (
             f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
             " raise it, each label needs a prompt of its own"
+        )
+    total = num_prompts(label_space, params.write_prompts.prompts_per_pair, max_prompts)
+    if (held_out := params.tune_text_encoder.held_out_prompts) >= total:
+        yield (
+            f"tune_text_encoder.held_out_prompts is {held_out}, and {total} prompts will be written: choose 1 to"
+            f" {total - 1}, or write more (write_prompts.prompts_per_pair)"
         )
     if (most := params.generate_images.max_images) < len(label_space.unseen):
         yield (
