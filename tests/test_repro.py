@@ -39,7 +39,7 @@ def test_one_command_makes_metrics_and_a_registered_model(small_project: Path) -
     assert "ours" in run(small_project, "tailorset", "results")
     card = (small_project / "reports/card/index.html").read_text(encoding="utf-8")
     assert card.count("<section") == 6
-    assert "Not measured: <code>make ladder</code>" in card
+    assert "Not measured: the ladder</strong>" in card
     answer = json.loads(
         run(
             small_project, sys.executable, "-c", ANSWER, MLFLOW_TRACKING_URI=f"sqlite:///{small_project}/mlflow.db"

@@ -54,6 +54,7 @@ def test_without_annotations_there_is_a_table_to_fill_in(monkeypatch: pytest.Mon
     assert (space.unseen, space.seen) == (("mug", "lamp", "sofa"), ("plant",))
     params = load_params("presets/rooms.yaml")
     assert params.label_space == Path("data/labels/rooms.yaml")
+    assert params.tune_text_encoder.held_out_prompts == 12  # a fifth of ten for each of six pairs
     assert params.prepare_dataset.config.images == Path("photos")  # type: ignore[attr-defined]
     assert run("use", "rooms")[0] == 0
     assert run("check") == (0, "")
@@ -75,7 +76,8 @@ def test_the_preset_keeps_its_comments() -> None:
     run("new", "rooms", *LABELS)
     ours, template = (Path(f"presets/{name}.yaml").read_text().splitlines() for name in ("rooms", "folder"))
     changed = [(old, new) for old, new in zip(template, ours, strict=True) if old != new]
-    assert [new.split(":")[0].strip() for _, new in changed] == ["label_space", "annotations", "train_on", "source"]
+    keys = ["label_space", "annotations", "held_out_prompts", "train_on", "source"]
+    assert [new.split(":")[0].strip() for _, new in changed] == keys
     assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in changed)
 
 

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from tailorset.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
 from tailorset.datasets.folder import Config, build
+from tailorset.params import read_yaml
 from tailorset.photos import drawn, some
+from tailorset.prompts import num_prompts
 from tailorset.records import MIN_UNSEEN, LabelSpace, problems
 
 TEMPLATE = Path("presets/folder.yaml")
@@ -88,6 +90,13 @@ def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
     return text.getvalue()
 
 
+def held_out_prompts(space: LabelSpace) -> int:
+    """As many as the template has, but of the few prompts that few labels get a fifth at most."""
+    preset = read_yaml(TEMPLATE)
+    written = num_prompts(space, preset["write_prompts"]["prompts_per_pair"], preset["write_prompts"]["max_prompts"])
+    return min(preset["tune_text_encoder"]["held_out_prompts"], max(1, written // 5))
+
+
 def start(
     name: str, unseen: Sequence[str], seen: Sequence[str], images: Path, annotations: str, force: bool
 ) -> list[str]:
@@ -107,6 +116,7 @@ def start(
         "label_space": f"data/labels/{name}.yaml",
         "prepare_dataset.images": str(images),
         "prepare_dataset.annotations": annotations or str(table),
+        "tune_text_encoder.held_out_prompts": held_out_prompts(space),
     }
     if not seen:
         settings |= {"train_classifier.train_on": ["synthetic"], "fit_thresholds.source": "synthetic"}
