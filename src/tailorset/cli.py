@@ -127,11 +127,15 @@ def check() -> None:
 
     params, space = _settings()
     data = params.prepare_dataset.config
-    for finding in (*device(params), *data_paths(data), *place(params), *weights(params, whole=False)):
+    for finding in (
+        *device(params),
+        *data_paths(data),
+        *place(params),
+        *weights(params, whole=False),
+        *own_photos(params, space),
+    ):
         if finding.status == "error":
             _stop(f"{finding.text}: {finding.remedy}")
-    for finding in own_photos(params, space):
-        _stop(f"{finding.text}: {finding.remedy}")
     if has_changed(Path.cwd(), data):
         _stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
 

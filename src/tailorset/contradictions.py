@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from tailorset.params import Params
 from tailorset.plugins import unknown
-from tailorset.prompts import num_prompts
 from tailorset.records import MIN_UNSEEN, LabelSpace
 
 
@@ -28,7 +27,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
             f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
             " raise it, each label needs a prompt of its own"
         )
-    total = num_prompts(label_space, params.write_prompts.prompts_per_pair, max_prompts)
+    total = params.write_prompts.num_prompts(label_space)
     if (held_out := params.tune_text_encoder.held_out_prompts) >= total:
         yield (
             f"tune_text_encoder.held_out_prompts is {held_out}, and {total} prompts will be written: choose 1 to"

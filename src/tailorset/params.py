@@ -12,6 +12,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAn
 from tailorset.clip import OpenClip
 from tailorset.hub import NamedModel
 from tailorset.plugins import check_keys, faults, plugin_config
+from tailorset.prompts import num_prompts
+from tailorset.records import LabelSpace
 
 
 def _wording(template: str) -> str:
@@ -101,6 +103,10 @@ class WritePrompts(Block):
     min_words: int = Field(ge=1)
     max_attempts: int = Field(ge=0)
     llm: Llm
+
+    def num_prompts(self, label_space: LabelSpace) -> int:
+        """How many prompts will be written for the unseen labels."""
+        return num_prompts(label_space, self.prompts_per_pair, self.max_prompts)
 
 
 class TuneTextEncoder(Block):

@@ -13,9 +13,8 @@ from pydantic import ValidationError
 
 from tailorset.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
 from tailorset.datasets.folder import Config, build
-from tailorset.params import read_yaml
+from tailorset.params import load_params
 from tailorset.photos import drawn, some
-from tailorset.prompts import num_prompts
 from tailorset.records import MIN_UNSEEN, LabelSpace, problems
 
 TEMPLATE = Path("presets/folder.yaml")
@@ -92,9 +91,9 @@ def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
 
 def held_out_prompts(space: LabelSpace) -> int:
     """As many as the template has, but of the few prompts that few labels get a fifth at most."""
-    preset = read_yaml(TEMPLATE)
-    written = num_prompts(space, preset["write_prompts"]["prompts_per_pair"], preset["write_prompts"]["max_prompts"])
-    return min(preset["tune_text_encoder"]["held_out_prompts"], max(1, written // 5))
+    preset = load_params(TEMPLATE)
+    written = preset.write_prompts.num_prompts(space)
+    return min(preset.tune_text_encoder.held_out_prompts, max(1, written // 5))
 
 
 def start(

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tailorset.allocation import build
 from tailorset.params import Params, TuneTextEncoder
-from tailorset.prompts import Recipe, num_prompts, write_prompts
+from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
@@ -90,7 +90,7 @@ def workload(
     """All work of a run, in the order of the stages; early stopping is not counted on."""
     return [
         Work("prepare_dataset", "photograph", sum(photos.values())),
-        Work("write_prompts", "reply", _num_prompts(params, label_space) * replies_per_prompt),
+        Work("write_prompts", "reply", params.write_prompts.num_prompts(label_space) * replies_per_prompt),
         *_tuning(params, label_space),
         Work("generate_images", "sampling step", drawing.drawn * params.generate_images.num_inference_steps),
         *_training(params, photos, drawing.kept),
@@ -101,11 +101,6 @@ def workload(
         Work("data_card", "image read", drawing.drawn),
         Work("data_card", "image judged", drawing.drawn),
     ]
-
-
-def _num_prompts(params: Params, label_space: LabelSpace) -> int:
-    block = params.write_prompts
-    return num_prompts(label_space, block.prompts_per_pair, block.max_prompts)
 
 
 def steps_taken(block: TuneTextEncoder) -> int:
@@ -121,7 +116,7 @@ def tuning_passes(block: TuneTextEncoder) -> float:
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
     block = params.tune_text_encoder
     looks = 1 + math.ceil(block.num_updates / block.evaluate_every) if block.num_updates else 0
-    held_out = min(block.held_out_prompts, _num_prompts(params, label_space))
+    held_out = min(block.held_out_prompts, params.write_prompts.num_prompts(label_space))
     images = (looks + 2) * IMAGES_PER_PROMPT * held_out
     if block.num_updates:
         yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * tuning_passes(block))
