@@ -10,15 +10,19 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 import numpy as np
 from PIL import Image
+from PIL.TiffTags import TAGS_V2
 
 from tailorset.seeding import numpy_rng
 
 BOMB_PX = 60_000
+ORIENTATION = 0x0112
+TURNED = (ORIENTATION, 3, b"\0\6")  # as EXIF wants it: a quarter turn
+TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of TIFF's types
 Mutation = Callable[[bytes, np.random.Generator], bytes]
 
 
@@ -26,11 +30,11 @@ Mutation = Callable[[bytes, np.random.Generator], bytes]
 def originals() -> dict[str, bytes]:
     """A small valid file of each kind that cameras, scanners and browsers make."""
     rng = np.random.default_rng(0)
-    rgb = Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    rgb = _picture()
     deep = Image.fromarray(rng.integers(0, 65536, (48, 64), dtype=np.uint16))
     frames = [rgb.rotate(angle) for angle in (90, 180)]
     exif = rgb.getexif()
-    exif[0x0112] = 6
+    exif[ORIENTATION] = 6
     return {
         "jpeg": _saved(rgb, "JPEG", exif=exif),
         "progressive": _saved(rgb, "JPEG", progressive=True),
@@ -60,6 +64,34 @@ def mutated(seed: int, number: int) -> bytes:
     for _ in range(rng.choice([0, 1, 2], p=[0.1, 0.6, 0.3])):
         content = ways[rng.integers(len(ways))](content, rng)
     return content
+
+
+def header_mutated(seed: int, number: int) -> bytes:
+    """The number-th file of another series: a picture in order behind a header that is not, EXIF above all."""
+    rng = numpy_rng(seed, "header", number)
+    files = [*originals().values(), _saved(_picture(), "AVIF"), *[exif_photo(_any_entries(rng))] * len(originals())]
+    content = files[rng.integers(len(files))]
+    if rng.random() < 0.2:
+        return content
+    starts = [at for mark in (b"\xff\xda", b"IDAT", b"VP8 ", b"mdat") if (at := content.find(mark)) > 0]
+    length = min([*starts, 400, len(content)])
+    ways = [_change, _change_head, _change, _insert, _repeat, _remove]
+    return ways[rng.integers(len(ways))](content[:length], rng) + content[length:]
+
+
+def exif_photo(entries: Iterable[tuple[int, int, bytes]]) -> bytes:
+    """A JPEG of 64 x 48 with EXIF entries (tag, type, value), whatever they are.
+
+    Source: TIFF 6.0, section 2: an image file directory.
+    """
+    rows = sorted(entries)
+    directory, values, start = b"", b"", 8 + 2 + 12 * len(rows) + 4
+    for tag, kind, value in rows:
+        directory += struct.pack(">HHL", tag, kind, max(1, len(value) // TYPE_BYTES.get(kind, 1)))
+        directory += value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(">L", start + len(values))
+        values += value if len(value) > 4 else b""
+    content = b"Exif\0\0MM\0*" + struct.pack(">LH", 8, len(rows)) + directory + bytes(4) + values
+    return _saved(_picture(), "JPEG", exif=content)
 
 
 def deep_colour_png() -> bytes:
@@ -169,6 +201,17 @@ MUTATIONS: dict[str, Mutation] = {
     "truncate": _truncate, "change": _change, "change head": _change_head, "insert": _insert, "repeat": _repeat,
     "remove": _remove, "other head": _other_head, "size bomb": _bomb, "polyglot": _polyglot,
 }  # fmt: skip
+
+
+def _any_entries(rng: np.random.Generator) -> list[tuple[int, int, bytes]]:
+    """EXIF entries of known and unknown tags, of any type, with values that may suit neither."""
+    tags = rng.choice(sorted(TAGS_V2), rng.integers(1, 6))
+    return [TURNED, *((int(tag), int(rng.integers(14)), rng.bytes(rng.integers(1, 40))) for tag in tags)]
+
+
+@cache
+def _picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
 
 
 def _saved(image: Image.Image, kind: str, **options: object) -> bytes:

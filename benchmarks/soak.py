@@ -23,6 +23,7 @@ from statistics import median
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # for pipeline/ and tests/
 
+from soak_decoder import decode_mutated  # noqa: E402
 from soak_load import (  # noqa: E402
     Expected,
     Interruption,
@@ -77,6 +78,7 @@ class Size:
     """How long and how much."""
 
     requests: int
+    files: int
     clients: int
     seconds: float
     seed: int
@@ -108,6 +110,12 @@ class Soak:
         yield none_of("  answered otherwise than they should", findings.faults)
         yield at_most("  slowest answer, s", findings.slowest_s, 5)
         yield at_most("  resident memory, % more", grown, 5, f"from {before / 2**20:.0f} MiB")
+
+    def decoder(self) -> Iterator[Figure]:
+        """Files with mutated headers, without a server: what Pillow can show is decoded."""
+        found = decode_mutated(self.size.seed, range(self.size.files))
+        yield at_least("mutated headers", found.num_files, self.size.files, f"Pillow can show {found.num_shown:,}")
+        yield none_of("  decoded or refused otherwise than they should", found.faults)
 
     def throughput(self) -> Iterator[Figure]:
         """Micro-batching against one by one, turn about."""
@@ -173,12 +181,12 @@ class Soak:
         time.sleep(max(10, self.size.seconds / 6))
 
 
-PARTS = ("mutated", "throughput", "overload", "switch", "planted")
+PARTS = ("mutated", "decoder", "throughput", "overload", "switch", "planted")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    size = Size(options.requests, options.clients, options.seconds, options.seed)
+    size = Size(options.requests, options.files, options.clients, options.seconds, options.seed)
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), options.models, size)
@@ -196,6 +204,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--requests", type=int, default=10_000, help="mutated requests")
+    parser.add_argument("--files", type=int, default=100_000, help="with mutated headers")
     parser.add_argument("--clients", type=int, default=200, help="at a time, under overload")
     parser.add_argument("--seconds", type=float, default=60, help="of load")
     parser.add_argument("--seed", type=int, default=0)

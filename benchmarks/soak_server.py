@@ -23,10 +23,11 @@ from safetensors.torch import load_file, save_file
 from pipeline.register_model import log_model
 from tailorset import integrity
 from tailorset.classifiers import load_classifier
+from tailorset.image_codec import encode_png
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor
-from tailorset.shards import encode_png, write_shard
+from tailorset.shards import write_shard
 from tailorset.tracking import connect
 from tailorset.trust import one_threshold
 from tests.classifiers.conftest import write_backbone

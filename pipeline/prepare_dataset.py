@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm import tqdm
 
 from tailorset.datasets import Dataset
+from tailorset.image_codec import decode_image
 from tailorset.inputs import remember_state, state_of
 from tailorset.plugins import load_plugin
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
@@ -112,7 +111,7 @@ def table_row(sample: RealSample | Rejected, job: ShardJob, names: Sequence[str]
     """The image's manifest row and its targets in label-space order, or why there is none."""
     if isinstance(sample, Rejected):
         return {"image_id": sample.image_id, "split": job.split, "reason": sample.reason}
-    pixels = np.asarray(Image.open(io.BytesIO(sample.png)).convert("RGB")) / 255  # (H, W, 3) in [0, 1]
+    pixels = np.asarray(decode_image(sample.png)) / 255  # (H, W, 3) in [0, 1]
     return {
         "image_id": sample.image_id,
         "split": job.split,

@@ -24,10 +24,11 @@ from tailorset.generation import (
 )
 from tailorset.generation_report import Tally
 from tailorset.generators import stable_diffusion
+from tailorset.image_codec import decode_image
 from tailorset.quota import QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt, prompt_id
 from tailorset.seeding import numpy_rng, sample_seed
-from tailorset.shards import decode_image, sha256
+from tailorset.shards import sha256
 
 UNSEEN = ("boat", "clock", "fish")
 PX = 8

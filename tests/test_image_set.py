@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from tailorset import image_set
+from tailorset.image_codec import encode_png
 from tailorset.image_set import ImageSet, Mixture, load_image_set
-from tailorset.shards import encode_png, sha256, write_shard
+from tailorset.shards import sha256, write_shard
 
 
 def images_of(name: str, count: int) -> ImageSet:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tailorset.coco_instances import read_instances
+from tailorset.image_codec import SUFFIXES
 from tailorset.inputs import UserPath, files_below
 from tailorset.photos import MAX_NAMED, some
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and what stands between two labels
 FOLDERS: Literal["folders"] = "folders"
 Annotations: TypeAlias = UserPath | Literal["folders"] | None

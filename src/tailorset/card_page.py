@@ -14,7 +14,8 @@ from PIL import Image
 
 from tailorset.card import LabelCard, hardest_first
 from tailorset.hub import Origin
-from tailorset.shards import encode_png, load_images
+from tailorset.image_codec import encode_png
+from tailorset.shards import load_images
 
 TEMPLATE = "card_page.html"
 MAX_PX = 128  # larger images are shown as thumbnails of this size

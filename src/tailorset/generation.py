@@ -17,12 +17,13 @@ from torch import Tensor
 
 from tailorset import processes
 from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
+from tailorset.image_codec import encode_png
 from tailorset.losses import grouped_softmax
 from tailorset.out_of_memory import Batches
 from tailorset.quota import Draw, QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS
 from tailorset.seeding import sample_seed
-from tailorset.shards import encode_png, sha256
+from tailorset.shards import sha256
 
 Row = dict[str, Any]  # one row of the synthetic manifest
 Samples = list[tuple[str, bytes]]  # (image_id, PNG) of a shard's images

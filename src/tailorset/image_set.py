@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from tailorset.image_codec import square_pixels
 from tailorset.records import NOT_ANNOTATED, LabelSpace
 from tailorset.seeding import sample_seed
 from tailorset.shards import load_images
@@ -95,14 +96,6 @@ def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: 
         images[index] = square_pixels(image, image_px)
         ids.append(image_id)
     return ImageSet(tuple(ids), images, targets)
-
-
-def square_pixels(image: Image.Image, image_px: int) -> Tensor:
-    """(3, P, P) uint8: an RGB image squashed to a square, as every model here looks at it."""
-    from torchvision.transforms import InterpolationMode  # two seconds, which stages without images need not wait
-    from torchvision.transforms.v2 import functional as tvf
-
-    return tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], InterpolationMode.BICUBIC)
 
 
 def _room(shape: tuple[int, ...]) -> Tensor:

@@ -13,9 +13,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
+from tailorset.image_codec import decode_image, encode_png
 from tailorset.records import Example, RealSample, Rejected, Split
 from tailorset.seeding import sample_seed
-from tailorset.shards import decode_image, encode_png
 
 Item = TypeVar("Item")
 MAX_NAMED = 5  # examples in a message

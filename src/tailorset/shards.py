@@ -16,15 +16,13 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from tailorset.image_codec import decode_image
 from tailorset.integrity import file_digest
 from tailorset.storage import shards_of, whole_file
 
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs a program to decode
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dot: WebDataset ends a key at the first one
 _TRAILER = bytes(2 * tarfile.BLOCKSIZE)  # what every complete tar ends with
 
@@ -101,50 +99,6 @@ def load_images(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[tup
 def sha256(content: bytes) -> str:
     """The hexadecimal digest that manifests store."""
     return hashlib.sha256(content).hexdigest()
-
-
-def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """PNG bytes of an (H, W, 3) or (H, W) uint8 image; equal pixels give equal bytes.
-
-    zlib's level 1 takes a fifth of the time of its usual 6, and photographs get an eighth larger.
-    """
-    if image.dtype != np.uint8:
-        raise ValueError(f"image is {image.dtype} in {image.shape}: give uint8 in [0, 255]")
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG", compress_level=1)
-    return buffer.getvalue()
-
-
-def decode_image(content: bytes) -> Image.Image:
-    """RGB image of any size out of a file's bytes: EXIF rotation applied, transparency on white, 16 bit to 8.
-
-    Raises:
-        ValueError: the bytes are no complete image of a known format.
-    """
-    try:
-        image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        return _as_rgb(ImageOps.exif_transpose(image))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(
-            f"{len(content)} bytes starting with {content[:8]!r} are no readable image ({reason});"
-            f" give a complete file in one of {', '.join(_FORMATS)}"
-        ) from error
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey levels of 16 or more bits in 0..65535, floats in 0..1; larger values saturate."""
-    levels = grey.astype(np.float64) * (255.0 if grey.dtype.kind == "f" else 255.0 / 65535.0)
-    return np.clip(np.rint(np.nan_to_num(levels)), 0, 255).astype(np.uint8)
 
 
 def _complete(file: BinaryIO, path: Path) -> BinaryIO:

@@ -14,9 +14,9 @@ from PIL import Image
 
 from tailorset.coco_instances import read_instances
 from tailorset.datasets.coco import Config, build
+from tailorset.image_codec import decode_image
 from tailorset.photos import PhotoSet
 from tailorset.records import LabelSpace, RealSample, Rejected
-from tailorset.shards import decode_image
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_COCO = ROOT.parent / "shared" / "data" / "tiny_coco"

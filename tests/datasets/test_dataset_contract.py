@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tailorset.datasets import Dataset
+from tailorset.image_codec import decode_image
 from tailorset.plugins import load_plugin, plugin_names
 from tailorset.records import SPLITS, LabelSpace
-from tailorset.shards import decode_image
 
 ROOT = Path(__file__).resolve().parents[2]
 SPACE = LabelSpace.load(ROOT / "data" / "labels" / "toybox.yaml")

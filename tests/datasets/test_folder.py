@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mutations import TURNED, exif_photo
 from PIL import Image
 from pydantic import ValidationError
 
 from tailorset.datasets.folder import Config, build
+from tailorset.image_codec import decode_image
 from tailorset.photos import PhotoSet
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
-from tailorset.shards import decode_image
 
 NAMES = ("mug", "lamp", "sofa", "plant")
 SPACE = LabelSpace.model_validate({"name": "rooms", "labels": [{"name": n, "seen": n in NAMES[:2]} for n in NAMES]})
@@ -205,11 +206,16 @@ def test_photographs_of_every_kind_are_read(photos: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     rotated.save(photos / "turned.jpeg", exif=exif)
-    kinds = ("grey16.png", "cmyk.JPG", "grey.webp", "clear.png", "turned.jpeg")
+    (photos / "odd.jpg").write_bytes(exif_photo([TURNED, (282, 2, b"not a resolution")]))
+    rotated.save(photos / "browser.jfif", "JPEG")
+    rotated.save(photos / "phone.avif")
+    kinds = ("grey16.png", "cmyk.JPG", "grey.webp", "clear.png", "turned.jpeg", "odd.jpg", "browser.jfif", "phone.avif")
     table = write_csv(photos, ["image,labels", *(f"{name},sofa" for name in (*SHOWN, *kinds))])
     data = dataset(photos, table, ALL_UNSEEN)
+    assert sum(data.sizes.values()) == len(SHOWN) + len(kinds)
     images = {sample.image_id.rpartition("-")[0]: decode_image(sample.png) for _, sample in samples(data)}
     assert images["turned-jpeg"].size == (16, 32)
+    assert images["odd-jpg"].size == (16, 21)
     assert images["grey16-png"].getpixel((3, 3)) == (156, 156, 156)
     assert images["clear-png"].getpixel((3, 3)) == (255, 255, 255)
     red, green, _ = images["cmyk-JPG"].getpixel((3, 3))  # type: ignore[misc]
@@ -251,7 +257,7 @@ def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tm
         dataset(tmp_path / "elsewhere", listed)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"holds 1 files and no image \(notes.txt\): images end with .bmp"):
+    with pytest.raises(ValueError, match=r"holds 1 files and no image \(notes.txt\): images end with .avif"):
         dataset(tmp_path / "empty", listed)
     with pytest.raises(ValueError, match=r"absent.csv is no readable CSV"):
         dataset(photos, tmp_path / "absent.csv")

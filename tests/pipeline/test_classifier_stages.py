@@ -16,9 +16,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tailorset.image_codec import encode_png
 from tailorset.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
-from tailorset.shards import encode_png, sha256, write_shard
+from tailorset.shards import sha256, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"key": False, "cup": False, "fish": False, "tree": True, "ball": True}

@@ -15,6 +15,7 @@ import yaml
 
 from pipeline import filter_images, prepare_dataset, validate_data
 from tailorset.datasets import toybox
+from tailorset.image_codec import encode_png
 from tailorset.records import (
     FILTERED_COLUMNS,
     PROMPT_COLUMNS,
@@ -25,7 +26,7 @@ from tailorset.records import (
     Rejected,
     Split,
 )
-from tailorset.shards import encode_png, load_images
+from tailorset.shards import load_images
 from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC
 
 pytestmark = pytest.mark.filterwarnings("ignore::tailorset.tracking.TrackingWarning")

@@ -15,17 +15,19 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from mutations import TURNED, exif_photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from pipeline.register_model import register
 from tailorset import integrity
+from tailorset.image_codec import encode_png
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
 from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
-from tailorset.shards import encode_png, write_shard
+from tailorset.shards import write_shard
 from tailorset.stage import CLASSIFIER, MEASURED, MODEL_CARD, THRESHOLDS
 from tailorset.tracking import connect
 from tailorset.trust import LabelRule, Thresholds
@@ -94,6 +96,9 @@ def photos(tmp_path: Path) -> Path:
     exif = rgb.getexif()
     exif[0x0112] = 6  # turned by 90 degrees
     rgb.save(folder / "turned.jpg", exif=exif)
+    (folder / "odd_exif.jpg").write_bytes(exif_photo([TURNED, (282, 2, b"not a resolution")]))
+    rgb.save(folder / "browser.jfif", "JPEG")
+    rgb.save(folder / "phone.avif")
     rgb.convert("CMYK").save(folder / "cmyk.jpg")
     rgb.convert("L").save(folder / "grey.png")
     rgb.convert("P").save(folder / "palette.gif")

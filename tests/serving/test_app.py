@@ -13,11 +13,11 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from tailorset.image_codec import decode_image
 from tailorset.serving.app import PAGE, create_app
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.serving.service import Load, Service
 from tailorset.serving.uploads import MAX_BODY_BYTES
-from tailorset.shards import decode_image
 from tailorset.trust import Thresholds
 
 PNG = {"content-type": "image/png"}
@@ -108,7 +108,9 @@ REFUSED: dict[str, tuple[int, str, dict[str, Any]]] = {
     "no type": (415, "Content-Type", {"content": b"x"}),
     "a page": (415, "text/html", {"content": b"<p>", "headers": {"content-type": "text/html"}}),
     "a url": (415, "Content-Type", {"data": {"url": "http://127.0.0.1/"}}),
-    "gif": (415, "no JPEG, PNG or WebP", {"content": b"GIF89a", "headers": PNG}),
+    "gif": (415, "send it as JPEG, PNG or WebP", {"content": b"GIF89a", "headers": PNG}),
+    "heic": (415, "HEIC format, as iPhones take them", {"content": b"\0\0\0\x18ftypheic\0\0\0\0mif1", "headers": PNG}),
+    "avif": (415, "a photo in AVIF format", {"content": b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "headers": PNG}),
     "empty": (400, "empty", {"content": b"", "headers": PNG}),
     "half": (400, "damaged", {"content": b"\x89PNG\r\n\x1a\n\0\0", "headers": PNG}),
     "no boundary": (400, "boundary", {"content": b"x", "headers": {"content-type": "multipart/form-data"}}),
@@ -141,7 +143,7 @@ ROWS: dict[str, tuple[int, str, Any]] = {
     "width": (422, "2 values for 1 columns", {"dataframe_split": {"columns": ["image"], "data": [["a", "b"]]}}),
     "number": (422, "row 1: this is int", {"dataframe_records": [{"image": "aGk="}, {"image": 5}]}),
     "url": (422, "row 0: this text is no base64", {"dataframe_records": [{"image": "http://127.0.0.1/"}]}),
-    "no image": (415, "row 1: The file begins", {"dataframe_records": [{"image": None}, {"image": "aGk="}]}),
+    "no image": (415, "row 1: This is not a photo", {"dataframe_records": [{"image": None}, {"image": "aGk="}]}),
     "too many": (413, "at most 32", {"dataframe_records": [{"image": "aGk="}] * 33}),
     "no object": (422, "should be an object", [1, 2]),
 }

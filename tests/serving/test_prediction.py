@@ -15,9 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.image_codec import encode_png
 from tailorset.serving.image_sources import image_sources
 from tailorset.serving.predictor import Predictor, load_predictor
-from tailorset.shards import encode_png, write_shard
+from tailorset.shards import write_shard
 from tailorset.trust import LabelRule, Thresholds
 
 

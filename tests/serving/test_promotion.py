@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.image_codec import encode_png
 from tailorset.serving.measurement import Measurement
-from tailorset.shards import encode_png, sha256, write_shard
+from tailorset.shards import sha256, write_shard
 from tests.serving.conftest import MEASUREMENT
 
 NAME = "tailorset"  # in params.yaml

@@ -17,8 +17,8 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import _parse_json_data
 
 from pipeline.register_model import lineage
+from tailorset.image_codec import encode_png
 from tailorset.records import LabelSpace
-from tailorset.shards import encode_png
 
 ASK = """
 import json, sys

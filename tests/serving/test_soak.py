@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from soak_decoder import decode_mutated, fault_of
 from soak_load import Expected, Reply, after, closed_loop, open_loop, p99_ms, some_photos, statuses, throughput
 from soak_mutated import Findings, send_generated, send_mutated
 from soak_server import build_project, expected_scores
@@ -36,6 +37,14 @@ def test_requests_made_from_the_openapi_are_answered_or_refused(address: str) ->
     findings = Findings()
     assert send_generated(address, 0, 60, findings) >= 30
     assert findings.faults == []
+
+
+def test_what_pillow_can_show_is_decoded_whatever_its_header_says() -> None:
+    found = decode_mutated(0, range(400))
+    assert found.faults == []
+    assert found.num_files == 400
+    assert 100 < found.num_shown < 390
+    assert fault_of(b"no picture", (64, 48)) != ""  # and the check can fail
 
 
 def test_what_goes_wrong_is_found() -> None:

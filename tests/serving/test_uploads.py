@@ -11,8 +11,8 @@ import mutations
 import pytest
 from PIL import Image
 
+from tailorset.image_codec import decode_image
 from tailorset.serving.uploads import MAX_PIXELS, Refusal, check_upload, file_bytes
-from tailorset.shards import decode_image
 
 TAKEN = (
     "jpeg", "progressive", "cmyk", "grey", "png", "16 bit", "16 bit colour", "palette", "transparent", "animated png",

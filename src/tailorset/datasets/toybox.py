@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tailorset.image_codec import encode_png
 from tailorset.records import Example, LabelSpace, RealSample, Split
 from tailorset.seeding import numpy_rng
-from tailorset.shards import encode_png
 from tailorset.toybox.captions import caption
 from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.scenes import Scene, photo_scene, render, web_scene

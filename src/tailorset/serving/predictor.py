@@ -16,8 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.classifiers import Classifier, load_classifier
-from tailorset.image_set import square_pixels
-from tailorset.shards import decode_image
+from tailorset.image_codec import decode_image, square_pixels
 from tailorset.stage import resolve_device
 from tailorset.trust import Decisions, Thresholds, one_threshold
 

@@ -18,14 +18,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tailorset.image_codec import decode_image
 from tailorset.plugins import unknown
 from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answer
 from tailorset.serving.batching import Batcher, Full
 from tailorset.serving.live import LiveModel
 from tailorset.serving.measures import Measures
 from tailorset.serving.predictor import Predictor
-from tailorset.serving.uploads import DAMAGED, Refusal, check_upload, damaged
-from tailorset.shards import decode_image
+from tailorset.serving.uploads import Refusal, check_upload, damaged
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -171,7 +171,7 @@ def _decode(predictors: Sequence[Predictor], content: bytes, where: str) -> list
         return [predictor.pixels(image) for predictor in predictors]
     except Refusal as refusal:
         raise Refusal(refusal.status, where + refusal.text) from None
-    except DAMAGED:
+    except ValueError:
         raise Refusal(400, where + damaged(content).text) from None
 
 

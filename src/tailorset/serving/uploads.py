@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
 import re
-import struct
-import zlib
 from collections.abc import Iterator
 from itertools import islice
 
-from PIL import Image
+from PIL.Image import DecompressionBombError
+
+from tailorset.image_codec import HEIC, container_kind, read_size
 
 MAX_BODY_BYTES = 10 * 2**20
 MAX_PIXELS = 25_000_000
@@ -21,11 +20,6 @@ SIGNATURES = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "WEBP": b"RI
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp")
 KINDS = "JPEG, PNG or WebP"
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")  # of a segment: no stuffed byte, padding, restart or start of image
-# what Pillow's parsers raise on files that somebody has tampered with
-DAMAGED = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, MemoryError, RuntimeError,
-    struct.error, zlib.error,
-)  # fmt: skip
 
 
 class Refusal(Exception):
@@ -46,7 +40,7 @@ def check_upload(content: bytes) -> None:
         raise Refusal(400, f"The file is empty: send the bytes of a {KINDS} file.")
     kind = next((name for name, start in SIGNATURES.items() if content.startswith(start)), None)
     if kind is None or (kind == "WEBP" and content[8:12] != b"WEBP"):
-        raise Refusal(415, f"The file begins with the bytes {content[:8].hex(' ')}, which is no {KINDS}.")
+        raise Refusal(415, f"{_other_kind(content)}: send it as {KINDS}.")
     if next(islice(_parts(content, kind), MAX_PARTS, None), None):
         raise Refusal(413, f"The {kind} is stored in too many parts: at most {MAX_PARTS} are read.")
     width, height = _size(content, kind)
@@ -80,6 +74,13 @@ def file_bytes(content: object) -> bytes:
 def damaged(content: bytes) -> Refusal:
     """What to say of a file that begins as an image does and cannot be decoded."""
     return Refusal(400, f"The image is damaged or incomplete: {len(content):,} bytes that cannot be decoded.")
+
+
+def _other_kind(content: bytes) -> str:
+    if kind := container_kind(content):
+        origin = ", as iPhones take them" if kind == HEIC else ""
+        return f"This is a photo in {kind} format{origin}, which is not read here"
+    return f"This is not a photo that can be read here (its first bytes are {content[:8].hex(' ')})"
 
 
 def _parts(content: bytes, kind: str) -> Iterator[int]:
@@ -117,9 +118,8 @@ def _scans(content: bytes) -> Iterator[int]:
 
 def _size(content: bytes, kind: str) -> tuple[int, int]:
     try:
-        with Image.open(io.BytesIO(content), formats=[kind]) as image:
-            return image.size
-    except Image.DecompressionBombError as error:
+        return read_size(content, kind)
+    except DecompressionBombError as error:
         raise Refusal(413, f"The image is too large to be decoded: {error}") from None
-    except DAMAGED:
+    except ValueError:
         raise damaged(content) from None

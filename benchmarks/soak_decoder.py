@@ -1,0 +1,73 @@
+"""Does `decode_image` hold? Files with mutated headers: what Pillow can show is decoded, all else is a ValueError."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from mutations import header_mutated
+from PIL import Image
+from tqdm import tqdm
+
+from tailorset.image_codec import FORMATS, decode_image
+
+MAX_PIXELS = 1_000_000  # a header may promise gigabytes, which would only take long
+
+
+@dataclass
+class Decoded:
+    """num_shown: files that Pillow can show; faults: files that were not answered as they should be."""
+
+    num_files: int = 0
+    num_shown: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+def decode_mutated(seed: int, numbers: Iterable[int]) -> Decoded:
+    """Decode one file per number, the same ones for the same seed."""
+    found = Decoded()
+    with _small_pictures_only():
+        for number in tqdm(numbers, desc="mutated headers", disable=None):
+            content = header_mutated(seed, number)
+            size = size_shown(content)
+            found.num_files += 1
+            found.num_shown += size is not None
+            if fault := fault_of(content, size):
+                found.faults.append(f"file {number}: {fault}"[:300])
+    return found
+
+
+def size_shown(content: bytes) -> tuple[int, int] | None:
+    """The picture's size if Pillow can show it, without a look at what EXIF says."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            image.load()
+            return image.convert("RGB").size
+    except Exception:  # noqa: BLE001 - this is what the question is about
+        return None
+
+
+def fault_of(content: bytes, size: tuple[int, int] | None) -> str:
+    """What is wrong with the decoder's answer, "" if nothing is. size: see `size_shown`."""
+    try:
+        image = decode_image(content)
+    except ValueError as error:
+        return f"can be shown and is refused: {error}" if size else ""
+    except Exception as error:  # noqa: BLE001 - this is what the question is about
+        return f"{type(error).__name__}: {error}"
+    right = image.mode == "RGB" and size in (None, image.size, image.size[::-1])
+    return "" if right else f"a picture of {size} is decoded as {image.mode} of {image.size}"
+
+
+@contextmanager
+def _small_pictures_only() -> Iterator[None]:
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
