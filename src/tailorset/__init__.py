@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
+
+from tailorset.failures import explain_failures
 
 # Quiet, offline and without caches of pickles unless the user says otherwise; set before the libraries are imported.
 for _name, _value in {
@@ -14,5 +18,8 @@ for _name, _value in {
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+
+if Path(sys.argv[0]).parent.name == "pipeline":  # a stage: from here on, so that Ctrl-C while it imports is covered too
+    explain_failures(Path(sys.argv[0]).stem)
 
 __version__ = "0.1.0"
