@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 import yaml
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tests.fake_hub import FakeHub
 from tests.generation_project import prepare_generation
 
 WORDS = ("a", "photo", "of", "the", "red", "next", "to", "and", "in", "kite", "boat", "clock", "cup", "fish", "tree")
@@ -56,6 +58,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: 
     for variable in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub on this machine, without models until a test adds some; downloads are allowed, the cache is empty."""
+    fake = FakeHub()
+    server = fake.server()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    yield fake
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tailorset.clip import Clip, load_clip, normalise_scores
+from tailorset.clip_weights import name_problem
 
 NAMES, TEMPLATE = ("kite", "boat", "clock"), "a photo of a {}"
 
@@ -106,6 +109,102 @@ def test_a_name_without_weights_never_becomes_a_random_model(tmp_path: Path) -> 
     pickle.write_bytes(b"not read")
     with pytest.raises(ValueError, match="never read"):
         load_clip("ViT-B-32", "cpu", str(pickle))
+
+
+@pytest.mark.parametrize(
+    ("model", "pretrained", "remedy"),
+    [
+        ("ViT-B-32", "openai", "write ViT-B-32-quickgelu"),
+        ("RN50", "openai", "write RN50-quickgelu"),
+        ("ViT-B-16", "metaclip_400m", "write ViT-B-16-quickgelu"),
+        ("roberta-ViT-B-32", "laion2b_s12b_b32k", "choose another tag"),
+    ],
+)
+@pytest.mark.parametrize("revision", [None, "a" * 40])
+def test_weights_of_another_activation_are_refused_with_the_right_name(
+    model: str, pretrained: str, revision: str | None, remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"trained with another activation.*{remedy}"):
+        load_clip(model, "cpu", pretrained, revision)
+
+
+def test_no_tag_that_is_offered_has_another_activation() -> None:
+    for model in open_clip.list_models():
+        for tag in open_clip.list_pretrained_tags_by_model(model):
+            built = open_clip.get_model_config(model).get("quick_gelu", False)
+            trained = open_clip.get_pretrained_cfg(model, tag).get("quick_gelu", False)
+            assert (name_problem(model, tag) == "") == (built == trained), (model, tag)
+    offered = name_problem("ViT-B-32", None)
+    assert "laion2b_s34b_b79k" in offered
+    assert "openai" not in offered
+
+
+def small_clip(folder: Path, **vision: object) -> Path:
+    """The weights of a random ViT-B-32 with a tiny tower, and `open_clip` taught to build it as tiny-ViT."""
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16} | vision,
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    (folder / "tiny-ViT.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / "tiny-ViT.json")
+    model = open_clip.create_model("tiny-ViT")
+    save_file(
+        {name: weight.half().contiguous() for name, weight in model.state_dict().items()}, folder / "w.safetensors"
+    )
+    return folder / "w.safetensors"
+
+
+def test_half_precision_weights_are_computed_in_float32(tmp_path: Path) -> None:
+    file = small_clip(tmp_path)
+    clip = load_clip("tiny-ViT", "cpu", str(file))
+    assert {weight.dtype for weight in clip.model.parameters()} == {torch.float32}
+    assert clip.encode_texts(NAMES, TEMPLATE).dtype == torch.float32
+
+
+@pytest.mark.parametrize("other", [{"image_size": 32}, {"patch_size": 4}])
+def test_weights_of_another_image_size_are_refused(tmp_path: Path, other: dict[str, int]) -> None:
+    file = small_clip(tmp_path)
+    kept = file.rename(tmp_path / "of_16_px.safetensors")
+    small_clip(tmp_path, **other)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        load_clip("tiny-ViT", "cpu", str(kept))
+
+
+def test_the_preprocessing_is_that_of_the_tag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of weights under a name whose tags agree is preprocessed as they are, and never by a guess."""
+    file = small_clip(tmp_path)
+    tag = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "interpolation": "bilinear", "resize_mode": "squash"}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny-ViT", {"one": tag | {"url": "", "hf_hub": "a/b/"}})
+    clip = load_clip("tiny-ViT", "cpu", str(file))
+    assert clip._mean.flatten().tolist() == pytest.approx(tag["mean"])
+    assert clip._std.flatten().tolist() == pytest.approx(tag["std"])
+    assert clip.interpolation == "bilinear"
+    other = tag | {"mean": (0.5, 0.5, 0.5), "url": "", "hf_hub": "a/c/"}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["tiny-ViT"], "two", other)
+    with pytest.raises(ValueError, match=r"different mean and std.*open_clip_config.json"):
+        load_clip("tiny-ViT", "cpu", str(file))
+
+
+def test_a_file_that_its_folder_describes_is_read_with_its_folder(tiny_clip_folder: Path) -> None:
+    file = tiny_clip_folder / "open_clip_model.safetensors"
+    with pytest.raises(ValueError, match=f"name the folder: local-dir:{tiny_clip_folder}"):
+        load_clip("ViT-B-32", "cpu", str(file))
+
+
+def test_a_model_that_wants_bilinear_images_gets_them(
+    tiny_clip_folder: Path, tmp_path: Path, images: torch.Tensor
+) -> None:
+    folder = Path(shutil.copytree(tiny_clip_folder, tmp_path / "bilinear"))
+    config = folder / "open_clip_config.json"
+    config.write_text(config.read_text().replace("bicubic", "bilinear"))
+    _, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    pictures = [Image.fromarray(np.uint8(image.permute(1, 2, 0) * 255 + 0.5)) for image in images]
+    pixels = torch.stack([preprocess(picture) for picture in pictures])
+    ours = load_clip(f"local-dir:{folder}", "cpu").preprocess(images)
+    torch.testing.assert_close(ours, pixels, atol=1.1 / 255 / 0.25, rtol=0)
+    bicubic = load_clip(f"local-dir:{tiny_clip_folder}", "cpu").preprocess(images)
+    assert (ours - pixels).abs().mean() < 0.2 * (bicubic - pixels).abs().mean()
 
 
 def test_normalised_scores_have_no_offset_per_label_and_unit_spread_per_image() -> None:

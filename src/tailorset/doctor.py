@@ -20,10 +20,11 @@ from safetensors import SafetensorError, safe_open
 
 from tailorset import integrity
 from tailorset.annotations import find_photos, read_truths
-from tailorset.clip import OpenClip, name_problem
+from tailorset.availability import delivery_problem, downloads_allowed
+from tailorset.clip import OpenClip
 from tailorset.contradictions import contradictions
 from tailorset.datasets import folder
-from tailorset.hub import NamedModel, cache_of, cached_commit
+from tailorset.hub import NamedModel, cache_of, cached_commit, departure, lacking
 from tailorset.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
 from tailorset.storage import open_storage
@@ -213,14 +214,12 @@ def dial(address: str) -> None:
 def weights(params: Params, whole: bool = True) -> Iterator[Finding]:
     """Whether every model that params.yaml names is there and, which reads all of it, whole."""
     for key, model in named_models(params):
-        if model.folder:
-            yield local_weights(key, model.folder, whole)
-        elif model.repository:
-            yield hub_weights(key, model, whole)
-        elif problem := isinstance(model, OpenClip) and name_problem(model.model, model.pretrained):
+        if problem := isinstance(model, OpenClip) and model.name_problem():
             yield Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
+        elif model.folder:
+            yield local_weights(key, model.folder, whole)
         else:
-            yield Finding("ok", "weights", f"{key}: {model.title}; it is downloaded or cached on first use")
+            yield hub_weights(key, model, whole)
 
 
 def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
@@ -246,16 +245,31 @@ def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
 def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
     """Files of a hub model in the cache; `whole`: each large one has the sha256 that is its name."""
     repository = str(model.repository)
-    blobs = cache_of(repository) / "blobs"
-    files = [file for file in blobs.glob("*") if re.fullmatch(r"[0-9a-f]{64}", file.name)] if blobs.is_dir() else []
     commit = cached_commit(repository, model.revision)
     wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
-    if not files or not commit:
-        status: Status = "warning" if os.environ.get("HF_HUB_OFFLINE") == "0" else "error"
-        remedy = "`HF_HUB_OFFLINE=0 make run` downloads it; if a folder is meant, there is none of this name"
-        return Finding(status, "weights", f"{key}: {wanted}, is not downloaded", remedy)
+    snapshot = cache_of(repository) / "snapshots" / str(commit)
+    names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*")] if commit else []
+    if lacking(model.needed_files, names):
+        return not_downloaded(f"{key}: {wanted}", model)
+    blobs = cache_of(repository).joinpath("blobs").glob("*")
+    files = [file for file in blobs if re.fullmatch(r"[0-9a-f]{64}", file.name)]
     for file in files if whole else ():
         if integrity.file_digest(file) != file.name:
             return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")
     size = sum(file.stat().st_size for file in files) / GIB
-    return Finding("ok", "weights", f"{key}: {wanted} (commit {commit[:12]}), {size:.1f} GiB{', whole' * whole}")
+    text = f"{key}: {wanted} (commit {str(commit)[:12]}), {size:.1f} GiB{', whole' * whole}"
+    if gone := departure(repository):
+        return Finding("warning", "weights", f"{text}; {gone}", "keep a copy of it: nobody else can download it")
+    return Finding("ok", "weights", text)
+
+
+def not_downloaded(title: str, model: NamedModel) -> Finding:
+    """Whether a hub model that is not here can be fetched: asked of the hub where downloads are allowed."""
+    gone = departure(str(model.repository))
+    if not downloads_allowed():
+        remedy = gone or "`HF_HUB_OFFLINE=0 make run` downloads it; if a folder is meant, there is none of this name"
+        return Finding("error", "weights", f"{title}, is not downloaded", remedy)
+    problem, remedy = delivery_problem(model)
+    if problem:
+        return Finding("error", "weights", f"{title}, is not downloaded, and {problem}", remedy)
+    return Finding("ok", "weights", f"{title}; the hub has it, and it is downloaded on first use")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from yaml import YAMLError
 
 LOCAL, HUB = "local-dir:", "hf-hub:"  # open_clip's prefixes
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 NOT_STATED = "not stated"
+KNOWN = Path(__file__).with_name("hub_models.yaml")
 
 
 class NamedModel(BaseModel):
@@ -47,6 +51,49 @@ class NamedModel(BaseModel):
         """What to call it."""
         return self.model
 
+    @property
+    def needed_files(self) -> tuple[str, ...]:
+        """Patterns, each of a file that its repository must hold."""
+        return ("*.safetensors",)
+
+
+def lacking(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The patterns that no name matches."""
+    names = list(names)
+    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+
+
+class Departure(BaseModel):
+    """A repository that left the hub; successor: a repository of the same weights, if one is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    since: str
+    successor: str | None
+
+
+class KnownModels(BaseModel):
+    """The table in hub_models.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    left: dict[str, Departure]
+    families: dict[str, tuple[str, ...]]
+    licences: dict[str, str]
+
+
+@cache
+def known_models() -> KnownModels:
+    """The table of models that left the hub, of licences by family, and of the licences' names in words."""
+    return KnownModels.model_validate(yaml.safe_load(KNOWN.read_text(encoding="utf-8")))
+
+
+def departure(repository: str) -> str:
+    """What to say of a repository that left the hub, with what to name instead; "" if it is not known to have left."""
+    gone = known_models().left.get(repository)
+    if gone is None:
+        return ""
+    instead = f"name {gone.successor}, the same weights" if gone.successor else "no mirror is known, name another model"
+    return f"it left the hub in {gone.since}: {instead}"
+
 
 class Origin(NamedTuple):
     """Where a model comes from, in words; `role` is its key in params.yaml."""
@@ -70,7 +117,7 @@ def origin(role: str, model: NamedModel) -> Origin:
 
 
 def licence(model: NamedModel) -> str:
-    """As the metadata of the model's own README.md says; "not stated" without one, or where it is silent."""
+    """As the metadata of the model's own README.md says, else its family's; "not stated" without either."""
     from huggingface_hub import ModelCard, hf_hub_download
 
     try:
@@ -79,9 +126,16 @@ def licence(model: NamedModel) -> str:
         else:
             readme = Path(hf_hub_download(model.repository or "", "README.md", revision=model.revision))
         data = ModelCard.load(readme).data
-    except (OSError, ValueError, YAMLError):
-        return NOT_STATED
-    return data.license_name or data.license or NOT_STATED
+    except (OSError, ValueError, yaml.YAMLError):
+        return family_licence(model.repository)
+    return data.license_name or data.license or family_licence(model.repository)
+
+
+def family_licence(repository: str | None) -> str:
+    """The licence of all repositories of this name, whoever owns them."""
+    name = (repository or "").rpartition("/")[2]
+    families = known_models().families.items()
+    return next((known for known, names in families if any(fnmatchcase(name, one) for one in names)), NOT_STATED)
 
 
 def cached_commit(repository: str, revision: str | None) -> str | None:

@@ -249,7 +249,7 @@ def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, Name
     for key, value in block:
         if isinstance(value, NamedModel):
             yield f"{prefix}{key}".removesuffix(".config"), value
-        elif isinstance(value, BaseModel):
+        if isinstance(value, BaseModel):
             yield from named_models(value, prefix if key == "config" else f"{prefix}{key}.")
 
 

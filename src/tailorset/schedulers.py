@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-SCHEDULERS = {
-    "dpm++_2m": "DPMSolverMultistepScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "ddim": "DDIMScheduler",
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, and what it takes other than the pipeline's settings
+    "dpm++_2m": ("DPMSolverMultistepScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "ddim_trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
 }
 
 
@@ -18,7 +19,8 @@ def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
     """A scheduler of diffusers with the settings of the pipeline's own; fresh, as it keeps state while sampling."""
     import diffusers
 
-    return getattr(diffusers, SCHEDULERS[name]).from_config(dict(scheduler_config))
+    kind, others = SCHEDULERS[name]
+    return getattr(diffusers, kind).from_config(dict(scheduler_config) | others)
 
 
 def clean_latents(scheduler: Any, prediction: Tensor, step: int, scaled: Tensor) -> Tensor:

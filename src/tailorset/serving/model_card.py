@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from torch import Tensor
 
@@ -21,21 +22,25 @@ from tailorset.bootstrap import (
     percentile_interval,
     whole_set,
 )
+from tailorset.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
 from tailorset.image_set import is_annotated
 from tailorset.metrics import column_indices
-from tailorset.params import Params
+from tailorset.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
 from tailorset.trust import Thresholds
 
-LICENCES = {  # as their publishers state them
-    "models/foundation/toybox": "Apache-2.0, part of tailorset",
-    "openai": "MIT (OpenAI CLIP)",
-    "laion2b_s34b_b88k": "MIT (LAION, OpenCLIP)",
-    "stabilityai/stable-diffusion-2": "CreativeML Open RAIL++-M: its use restrictions go with what it draws",
-    "Qwen/Qwen2.5-7B-Instruct": "Apache-2.0",
+TOYBOX = Path("models/foundation/toybox")
+DATA_SETS = {  # as their publishers state them
     "toybox": "Apache-2.0, drawn by tailorset",
     "coco": "annotations CC BY 4.0; photographs under the terms of their Flickr owners",
     "nus_wide": "research only; photographs under the terms of their Flickr owners",
+}
+PARTS = {  # models whose terms go with the classifier or its training images, by their key in params.yaml
+    "train_classifier.backbone": "backbone, within its weights",
+    "clip.discriminator": "discriminator",
+    "generator": "image generator",
+    "generator.few_step": "few-step LoRA of the generator",
+    "write_prompts.llm": "language model",
 }
 UNKNOWN = "not known to tailorset: look it up where it came from"
 NOT_MEASURED = "-"
@@ -176,19 +181,20 @@ def _limits(facts: CardFacts) -> str:
 
 
 def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
-    backbone = params.train_classifier.config.backbone  # type: ignore[attr-defined]
     yield "this classifier's code", "tailorset", "Apache-2.0"
-    yield "backbone, within its weights", *_named(backbone.model, backbone.pretrained)
-    yield "discriminator", *_named(params.clip.discriminator.model, params.clip.discriminator.pretrained)
-    yield "image generator", *_named(_generator(params))
-    yield "language model", *_named(_llm(params))
-    yield "photographs", *_named(params.prepare_dataset.name)
+    models = dict(named_models(params))
+    for key, part in PARTS.items():
+        if key in models:
+            yield part, models[key].title.removeprefix(LOCAL), _licence(models[key])
+    data_set = params.prepare_dataset.name
+    yield "photographs", data_set, DATA_SETS.get(data_set, UNKNOWN)
 
 
-def _named(model: str, tag: str | None = None) -> tuple[str, str]:
-    path = model.removeprefix("local-dir:")
-    known = next((text for key, text in LICENCES.items() if key in (path, tag) or path.startswith(f"{key}/")), UNKNOWN)
-    return f"{path} ({tag})" if tag else path, known
+def _licence(model: NamedModel) -> str:
+    if model.folder and model.folder.is_relative_to(TOYBOX):
+        return "Apache-2.0, part of tailorset"
+    stated = licence(model)
+    return UNKNOWN if stated == NOT_STATED else known_models().licences.get(stated, stated)
 
 
 def _generator(params: Params) -> str:

@@ -1,0 +1,166 @@
+"""The weights of an open_clip model: found by name, fetched, and refused where they are not what the name builds."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import nn
+
+from tailorset import integrity
+from tailorset.hub import HUB, LOCAL
+
+WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
+TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model")
+POSITIONS = ("positional_embedding", "pos_embed")
+QUICK = "-quickgelu"  # ends the names under which open_clip builds the activation of OpenAI's CLIP
+REMEDY = "restore the file (`git checkout -- models/foundation`, `dvc checkout`) or name another model in params.yaml"
+
+
+def check_positions(model: nn.Module, path: Path) -> None:
+    """Refuse weights made for another image size or context length, whose positions open_clip silently interpolates."""
+    built = model.state_dict()
+    with safe_open(path, framework="np") as file:
+        for name in file.keys():  # noqa: SIM118 - it cannot be iterated
+            shape = tuple(file.get_slice(name).get_shape())
+            if name.endswith(POSITIONS) and name in built and shape != tuple(built[name].shape):
+                raise ValueError(f"{name} is {shape} in {path.name}, and {tuple(built[name].shape)} in the model")
+
+
+def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Path, str, dict[str, Any]]:
+    """The file of weights, and name and options for open_clip to read it by.
+
+    open_clip knows no revisions: a pinned repository is read as the folder of that commit, pinned weights of a tag as
+    a file with the tag's preprocessing. Weights that are missing, where open_clip only warns, or that would be
+    unpickled are refused.
+    """
+    from open_clip import get_pretrained_cfg
+
+    path = _weights_file(model, pretrained, revision)
+    if model.startswith(LOCAL):
+        integrity.check(path.parent, REMEDY)
+    if not path.is_file():
+        raise ValueError(f"CLIP weights: {path} is missing; {REMEDY}")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; name a model that has safetensors")
+    if model.startswith(HUB) and revision:
+        return path, f"{LOCAL}{path.parent}", {}
+    if not model.startswith((LOCAL, HUB)) and str(path) == pretrained:
+        return path, model, {"pretrained": pretrained, "force_preprocess_cfg": next(iter(_preprocessings(model)), None)}
+    if not revision:
+        return path, model, {"pretrained": pretrained}
+    return path, model, {"pretrained": str(path), "force_preprocess_cfg": get_pretrained_cfg(model, pretrained or "")}
+
+
+def _weights_file(model: str, pretrained: str | None, revision: str | None) -> Path:
+    """The file to read; fetched first if it lies on a hub."""
+    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
+    from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
+
+    if model.startswith(LOCAL):
+        return Path(model.removeprefix(LOCAL), WEIGHTS)
+    if model.startswith(HUB):
+        repository = model.removeprefix(HUB)
+        if revision:
+            return _fetched(model, lambda: _fetch_commit(repository, revision))
+        return _fetched(model, lambda: download_pretrained_from_hf(repository))
+    if problem := name_problem(model, pretrained):
+        raise ValueError(problem)
+    tags = list_pretrained_tags_by_model(model)
+    if pretrained in tags and revision:
+        repository, file = hub_file(model, pretrained)
+        return _fetched(model, lambda: download_pretrained_from_hf(repository, file or None, revision))
+    if pretrained in tags:
+        return _fetched(model, lambda: download_pretrained(get_pretrained_cfg(model, pretrained)))
+    return Path(pretrained or "")
+
+
+def name_problem(model: str, pretrained: str | None) -> str:
+    """What is wrong with a name of open_clip's and the tag of its weights, "" if nothing is.
+
+    A tag whose weights were trained with another activation than the name builds is refused: open_clip only warns, and
+    the features are silently wrong.
+    """
+    from open_clip import list_models, list_pretrained_tags_by_model
+
+    names = list_models()
+    if model not in names:
+        nearest = ", ".join(difflib.get_close_matches(model, names, n=5, cutoff=0.3))
+        return f"CLIP {model!r} is unknown: give {LOCAL}FOLDER, {HUB}OWNER/NAME or one of open_clip's, e.g. {nearest}"
+    if pretrained and Path(pretrained).suffix:
+        return _file_problem(model, pretrained)
+    tags = list_pretrained_tags_by_model(model)
+    if pretrained and pretrained in tags:
+        if _has_activation_of(model, pretrained):
+            return ""
+        other = model.removesuffix(QUICK) if model.endswith(QUICK) else model + QUICK
+        remedy = f"write {other}" if other in names else "choose another tag"
+        return (
+            f"CLIP {model}: pretrained={pretrained!r} was trained with another activation (QuickGELU or GELU); {remedy}"
+        )
+    fitting = [tag for tag in tags if _has_activation_of(model, tag)]
+    return f"CLIP {model}: pretrained={pretrained!r}; choose one of {fitting} or a .safetensors file"
+
+
+def _file_problem(model: str, file: str) -> str:
+    """What is left open about a file of weights, which does not say what its images were like; "" if nothing is."""
+    folder = Path(file).parent
+    if folder.joinpath(CONFIG).is_file():
+        return f"CLIP {model}: {folder / CONFIG} describes {Path(file).name}, so name the folder: {LOCAL}{folder}"
+    if len(_preprocessings(model)) < 2:
+        return ""
+    return (
+        f"CLIP {model}: weights of this name come with different mean and std, and {file} does not say which are its"
+        f" own: put them into {folder / CONFIG} and name {LOCAL}{folder}"
+    )
+
+
+def _preprocessings(model: str) -> list[dict[str, Any]]:
+    """What open_clip knows of the images that weights of this name want, each once."""
+    from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    tags = [tag for tag in list_pretrained_tags_by_model(model) if _has_activation_of(model, tag)]
+    found = []
+    for tag in tags:
+        wanted = {key: get_pretrained_cfg(model, tag)[key] for key in ("mean", "std", "interpolation")}
+        found += [wanted] if wanted not in found else []
+    return found
+
+
+def _has_activation_of(model: str, tag: str) -> bool:
+    """Whether a tag's weights were trained with the activation that open_clip builds under this name."""
+    from open_clip import get_model_config, get_pretrained_cfg
+
+    built, trained = get_model_config(model), get_pretrained_cfg(model, tag)
+    return bool(built.get("quick_gelu")) == bool(trained.get("quick_gelu"))
+
+
+def hub_file(model: str, pretrained: str | None) -> tuple[str, str]:
+    """Repository and file of a tag's weights, each "" where open_clip leaves it open."""
+    from open_clip import get_pretrained_cfg
+
+    repository, _, file = get_pretrained_cfg(model, pretrained or "").get("hf_hub", "").rpartition("/")
+    return repository, file
+
+
+def _fetch_commit(repository: str, revision: str) -> str:
+    """Weights, configuration and tokenizer of one commit, side by side; the weights' path."""
+    from huggingface_hub import snapshot_download
+
+    files = [WEIGHTS, CONFIG, *TOKENIZER_FILES]
+    return str(Path(snapshot_download(repository, revision=revision, allow_patterns=files), WEIGHTS))
+
+
+def _fetched(model: str, download: Callable[[], str]) -> Path:
+    try:
+        return Path(download())
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = first_line(error)
+        raise ValueError(f"CLIP {model!r} cannot be fetched ({reason}); a download needs HF_HUB_OFFLINE=0") from error
+
+
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
