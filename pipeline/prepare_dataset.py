@@ -20,9 +20,10 @@ from tailorset.plugins import load_plugin
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.shards import sha256, write_shard
 from tailorset.sheets import contact_sheet
-from tailorset.stage import REAL, atomic_output, run_stage
+from tailorset.stage import REAL, atomic_output, run_stage, write_json
 from tailorset.storage import place_shards, whole_file
 
+PREPARED = Path("data/prepared.json")  # the same whatever was read: stages that take hours wait for it, none goes stale
 NUM_EXAMPLES = 24  # on each sheet
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def main() -> None:
             place_shards(work_dir / "shards", [f"{job.name}.tar" for job in jobs], folder)
 
         remember_state(stage.root, settings.config, state)
+        write_json(PREPARED, {"prepared": True})
 
         counts = label_counts(table["split"], targets, stage.label_space)
         counts.to_csv(stage.plots_dir / "label_counts.csv", index=False)

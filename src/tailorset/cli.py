@@ -123,21 +123,19 @@ def doctor() -> None:
 @app.command()
 def check() -> None:
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
-    from tailorset.doctor import data_paths, device, own_photos, place, weights
+    from tailorset.doctor import quick
 
     params, space = _settings()
-    data = params.prepare_dataset.config
-    for finding in (
-        *device(params),
-        *data_paths(data),
-        *place(params),
-        *weights(params, whole=False),
-        *own_photos(params, space),
-    ):
+    num_warnings = 0
+    for finding in quick(params, space):
         if finding.status == "error":
             _stop(f"{finding.text}: {finding.remedy}")
-    if has_changed(Path.cwd(), data):
+        num_warnings += finding.status == "warning"
+    if has_changed(Path.cwd(), params.prepare_dataset.config):
         _stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
+    counts = f"{len(space.seen)} seen and {len(space.unseen)} unseen labels"
+    more = f" {num_warnings} warnings: tailorset doctor" if num_warnings else ""
+    console.print(f"ok: {space.name}, {counts}; settings, models and photographs can be used.{more}", markup=False)
 
 
 @app.command()

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import psutil
 from pydantic import BaseModel
-from safetensors import SafetensorError, safe_open
 
-from tailorset import integrity
 from tailorset.annotations import find_photos, read_truths
-from tailorset.availability import delivery_problem, downloads_allowed
-from tailorset.clip import OpenClip
+from tailorset.availability import model_finding
 from tailorset.contradictions import contradictions
 from tailorset.datasets import folder
-from tailorset.hub import NamedModel, cache_of, cached_commit, departure, lacking
+from tailorset.findings import Finding, Status
 from tailorset.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
 from tailorset.storage import open_storage
@@ -32,21 +28,15 @@ from tailorset.storage import open_storage
 GIB = 1 << 30
 CONNECT_SECONDS = 10
 MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
+WRITTEN = (".", "data", "models", "reports", ".dvc", ".work")
 PINS = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
-Status = Literal["ok", "warning", "error"]
-
-
-class Finding(NamedTuple):
-    status: Status
-    subject: str
-    text: str
-    remedy: str = ""
 
 
 def examine(root: Path = Path()) -> Iterator[Finding]:
     """Everything that can be known without running a stage, the cheapest first."""
     yield from packages(root / "constraints.txt")
     yield from machine(root)
+    yield from writable(root)
     try:
         params = load_params(root / "params.yaml")
     except ValueError as error:
@@ -58,6 +48,16 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     yield from data_paths(params.prepare_dataset.config)
     yield from place(params)
     yield from weights(params)
+
+
+def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
+    """What would end a run of these settings in the project here, as far as seconds tell."""
+    yield from writable(Path())
+    yield from device(params)
+    yield from data_paths(params.prepare_dataset.config)
+    yield from place(params)
+    yield from weights(params, whole=False)
+    yield from own_photos(params, space)
 
 
 def packages(constraints: Path) -> Iterator[Finding]:
@@ -95,6 +95,19 @@ def machine(root: Path) -> Iterator[Finding]:
     )
 
 
+def writable(root: Path) -> Iterator[Finding]:
+    """Check that the folders a run writes to can be written to."""
+    for path in (root / name for name in WRITTEN):
+        if not path.is_dir():
+            continue
+        try:
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            text = f"{path.resolve()} cannot be written to ({error.strerror})"
+            yield Finding("error", "folder", text, "give yourself the right to, or copy the project elsewhere")
+
+
 def labels(path: Path, params: Params) -> Iterator[Finding]:
     """The label file, and settings that do not suit it."""
     try:
@@ -117,7 +130,8 @@ def own_photos(params: Params, space: LabelSpace, whole: bool = False) -> Iterat
         if whole:
             folder.build(config, space, params.seed)
         else:
-            read_truths(config.annotations, config.images, find_photos(config.images), space)
+            truths = read_truths(config.annotations, config.images, find_photos(config.images), space)
+            folder.check_truths(truths, config, space)
     except ValueError as error:
         yield Finding("error", "data", str(error), "see docs/data-sets.md")
 
@@ -212,64 +226,6 @@ def dial(address: str) -> None:
 
 
 def weights(params: Params, whole: bool = True) -> Iterator[Finding]:
-    """Whether every model that params.yaml names is there and, which reads all of it, whole."""
+    """Every model that params.yaml names: whether it is there and, which reads all of it, `whole`."""
     for key, model in named_models(params):
-        if problem := isinstance(model, OpenClip) and model.name_problem():
-            yield Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
-        elif model.folder:
-            yield local_weights(key, model.folder, whole)
-        else:
-            yield hub_weights(key, model, whole)
-
-
-def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
-    """A folder's safetensors files opened, for one that was cut off does not open; `whole`: against its checksums."""
-    files = sorted(folder.rglob("*.safetensors"))
-    remedy = "restore it (`git checkout -- models/foundation`, `dvc checkout`) or name another model"
-    if not files:
-        return Finding("error", "weights", f"{key}: {folder} holds no safetensors file", remedy)
-    try:
-        for file in files:
-            with safe_open(file, framework="np") as opened:
-                opened.keys()
-        if not whole:
-            return Finding("ok", "weights", f"{key}: {folder}")
-        integrity.check(folder)
-    except (OSError, SafetensorError, ValueError) as error:
-        return Finding("error", "weights", f"{key}: {folder} is damaged ({error})", remedy)
-    total = hashlib.sha256("".join(map(integrity.file_digest, files)).encode())
-    size = sum(file.stat().st_size for file in files) / (1 << 20)
-    return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total.hexdigest()[:12]}")
-
-
-def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
-    """Files of a hub model in the cache; `whole`: each large one has the sha256 that is its name."""
-    repository = str(model.repository)
-    commit = cached_commit(repository, model.revision)
-    wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
-    snapshot = cache_of(repository) / "snapshots" / str(commit)
-    names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*")] if commit else []
-    if lacking(model.needed_files, names):
-        return not_downloaded(f"{key}: {wanted}", model)
-    blobs = cache_of(repository).joinpath("blobs").glob("*")
-    files = [file for file in blobs if re.fullmatch(r"[0-9a-f]{64}", file.name)]
-    for file in files if whole else ():
-        if integrity.file_digest(file) != file.name:
-            return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")
-    size = sum(file.stat().st_size for file in files) / GIB
-    text = f"{key}: {wanted} (commit {str(commit)[:12]}), {size:.1f} GiB{', whole' * whole}"
-    if gone := departure(repository):
-        return Finding("warning", "weights", f"{text}; {gone}", "keep a copy of it: nobody else can download it")
-    return Finding("ok", "weights", text)
-
-
-def not_downloaded(title: str, model: NamedModel) -> Finding:
-    """Whether a hub model that is not here can be fetched: asked of the hub where downloads are allowed."""
-    gone = departure(str(model.repository))
-    if not downloads_allowed():
-        remedy = gone or "`HF_HUB_OFFLINE=0 make run` downloads it; if a folder is meant, there is none of this name"
-        return Finding("error", "weights", f"{title}, is not downloaded", remedy)
-    problem, remedy = delivery_problem(model)
-    if problem:
-        return Finding("error", "weights", f"{title}, is not downloaded, and {problem}", remedy)
-    return Finding("ok", "weights", f"{title}; the hub has it, and it is downloaded on first use")
+        yield model_finding(key, model, whole)

@@ -244,7 +244,8 @@ def test_a_damaged_photograph_is_rejected_by_name(photos: Path, listed: Path) ->
         (["image,mug,sofa", "000.jpg,1"], r"line 2: 3 columns were expected"),
         (["file,labels", "000.jpg,mug"], r"has the columns \['file', 'labels'\]: give `image,labels`"),
         (["image,labels"], "at least one row"),
-        (["image,labels", "000.jpg,sofa"], r"no photograph of .* is left for train and (val|test): annotate more"),
+        (["image,labels", "000.jpg,sofa"], r"1 photographs are annotated .* and show an unseen one .*: annotate more"),
+        (["image,labels", "000.jpg,sofa", "001.jpg,sofa"], r"no photograph is left for train: .*: annotate more"),
     ],
 )
 def test_faulty_annotations_are_named(photos: Path, rows: list[str], message: str) -> None:

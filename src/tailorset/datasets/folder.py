@@ -18,6 +18,7 @@ from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 
 HASHES = 1 << 63
+MORE = "annotate more photographs for every label, fifty at least, or change val_share and test_share"
 
 
 class Config(BaseModel):
@@ -57,6 +58,7 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     """
     found = find_photos(config.images)
     truths = read_truths(config.annotations, config.images, found, label_space)
+    check_truths(truths, config, label_space)
     originals, num_copies = without_copies(truths, found.photos, config)
     splits: dict[Split, list[Photo]] = {"train": [], "val": [], "test": []}
     for digest, (name, truth) in originals.items():
@@ -97,15 +99,41 @@ def without_copies(
     return found, len(truths) - len(found)
 
 
+def check_truths(truths: Mapping[str, Truth], config: Config, label_space: LabelSpace) -> None:
+    """Check that what is annotated could fill the splits, before a photograph is read.
+
+    Raises:
+        ValueError: nothing is annotated, or too little for one of the splits.
+    """
+    if config.annotations is None:
+        return
+    if not any(truths.values()):
+        raise ValueError(
+            f"{config.annotations} says nothing of any photograph: write 1 where one shows a label and 0 where it does"
+            " not, or set prepare_dataset.annotations to null, which measures nothing"
+        )
+    showing = [truth for truth in truths.values() if any(truth.get(name) for name in label_space.unseen)]
+    num_measured = sum(len(truth) == len(label_space.names) for truth in showing)
+    if num_measured < 2:
+        raise ValueError(
+            f"{num_measured} photographs are annotated for every label and show an unseen one"
+            f" ({', '.join(label_space.unseen)}), where val and test need one each: {MORE}"
+        )
+    spare = [truth for truth in truths.values() if truth not in showing or len(truth) < len(label_space.names)]
+    if label_space.seen and not any(truth.keys() & set(label_space.seen) for truth in spare):
+        raise ValueError(
+            f"no photograph is left for train: each one that is annotated for a seen label"
+            f" ({', '.join(label_space.seen)}) shows an unseen one: {MORE}"
+        )
+
+
 def check_splits(splits: Mapping[Split, Sequence[Photo]], config: Config, label_space: LabelSpace) -> None:
     """Whether the splits can be learned from and measured on.
 
     Raises:
         ValueError: a split is empty, or val or test show no unseen label.
     """
-    more = "annotate more photographs for every label, fifty at least, or change val_share and test_share"
-    if config.annotations is None:
-        more = "two photographs are the least"
+    more = MORE if config.annotations else "two photographs are the least"
     needed: tuple[Split, ...] = ("train", "val", "test") if label_space.seen else ("val", "test")
     if empty := [split for split in needed if not splits[split]]:
         raise ValueError(f"no photograph of {config.images} is left for {' and '.join(empty)}: {more}")
