@@ -23,13 +23,13 @@ from timing import FOREVER, Comparison, Side, TimedModule, compared, measured_ro
 from torch import Tensor
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.device import resolve_device
 from tailorset.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.scorer import Scorer
 from tailorset.seeding import sample_seed
-from tailorset.stage import resolve_device
 from tailorset.text_encoder import Tuner, new_tuner
 
 STOCK_IMAGES = 4  # images a turn of the one-at-a-time sides; times are per image

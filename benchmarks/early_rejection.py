@@ -22,11 +22,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.device import resolve_device
 from tailorset.params import load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.scorer import Scorer
 from tailorset.seeding import numpy_rng, sample_seed
-from tailorset.stage import LORA, PROMPTS, resolve_device
+from tailorset.stage import LORA, PROMPTS
 from tailorset.studio import open_studio
 
 

@@ -14,12 +14,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from tailorset.device import resolve_device
 from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.params import Params
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tailorset.shard_store import ShardStore
-from tailorset.stage import LORA, SYNTHETIC, fingerprint, project_root, resolve_device, stage_definition
+from tailorset.stage import LORA, SYNTHETIC, fingerprint, project_root, stage_definition
 from tailorset.studio import open_studio
 
 LOGITS = ("discriminator_logits", "judge_logits")

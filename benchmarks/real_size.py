@@ -23,9 +23,9 @@ from real_stages import Bench, amounts_of
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.device import resolve_device
 from tailorset.out_of_memory import free_memory
 from tailorset.params import load_params
-from tailorset.stage import resolve_device
 
 PRESET, FAST = Path("presets/coco.yaml"), Path("presets/coco_fast.yaml")
 CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier": 12, "llm": 10}  # memory a part takes

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.device import resolve_device
 from tailorset.generation import LocalEngine, Shelf, Studio, generate_shards
 from tailorset.generation_report import Tally
 from tailorset.params import Params, load_params
@@ -31,7 +32,6 @@ from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace
 from tailorset.shard_store import ShardStore
-from tailorset.stage import resolve_device
 
 LABELS = (6, 20, 81, 300, 1006)
 IMAGES_PER_LABEL = (10, 20)

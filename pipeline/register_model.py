@@ -42,9 +42,10 @@ from tailorset.tracking import git_revision
 from tailorset.trust import Thresholds
 
 PACKAGE = Path(tailorset.__file__).parent
-REQUIREMENTS = (  # what serving imports
-    "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pydantic", "safetensors", "torch", "torchvision", "tqdm",
-)
+REQUIREMENTS = (  # of loading a version and of its answers; tests/serving/test_requirements.py compares
+    "huggingface-hub", "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml",
+    "safetensors", "torch", "torchvision", "tqdm",
+)  # fmt: skip
 
 
 def main() -> None:

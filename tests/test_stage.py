@@ -7,15 +7,8 @@ import pytest
 import torch
 import yaml
 
-from tailorset.stage import (
-    all_metrics,
-    atomic_output,
-    fingerprint,
-    resolve_device,
-    run_stage,
-    stage_definition,
-    write_json,
-)
+from tailorset.device import resolve_device
+from tailorset.stage import all_metrics, atomic_output, fingerprint, run_stage, stage_definition, write_json
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -17,10 +17,12 @@ from tqdm import tqdm
 
 from tailorset import processes
 from tailorset.augment import AugmentConfig, augment
-from tailorset.image_set import ImageSet, Mixture
 from tailorset.losses import asymmetric_loss
 from tailorset.out_of_memory import Batches, explained
 from tailorset.seeding import sample_seed, torch_generator
+
+if TYPE_CHECKING:  # who only loads a classifier reads no shards
+    from tailorset.image_set import ImageSet, Mixture
 
 REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
 

@@ -233,9 +233,9 @@ def predict(
 
     Exit status 0 if any could be read: a broken file among many does not undo the others.
     """
+    from tailorset.device import resolve_device
     from tailorset.serving.prediction import predict_file
     from tailorset.serving.predictor import load_predictor
-    from tailorset.stage import resolve_device
 
     predictor = _or_stop(load_predictor, model or _champion(), _or_stop(resolve_device, device), bf16)
     summary = _or_stop(predict_file, predictor, paths, output, batch_size)

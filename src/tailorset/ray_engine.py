@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from tailorset.device import resolve_device
 from tailorset.doctor import dial, no_cluster
 from tailorset.generation import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.hub import cached_commit
 from tailorset.out_of_memory import enforce_budget
 from tailorset.params import Params, named_models
 from tailorset.records import LabelSpace
-from tailorset.stage import fingerprint, resolve_device
+from tailorset.stage import fingerprint
 from tailorset.studio import open_studio
 
 MAX_LOSSES = 3  # of one shard, or in a row of each worker before it is ready: the next one would be lost as well

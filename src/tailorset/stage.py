@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from tailorset import processes
 from tailorset.contradictions import contradictions
+from tailorset.device import resolve_device
 from tailorset.guards import alone, room, within
 from tailorset.integrity import file_digest
 from tailorset.out_of_memory import GB, enforce_budget, explained
@@ -182,19 +183,6 @@ def meet_processes(params: Params) -> None:
 def project_root() -> Path:
     """The project's own folder, also from inside the temporary copy in which DVC runs an experiment."""
     return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; on a GPU float32 products are TF32 from then on, as convolutions always are.
-
-    Raises:
-        ValueError: `cuda` where there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but there is no CUDA device here: choose auto or cpu in params.yaml.")
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    torch.backends.cuda.matmul.allow_tf32 = True
-    return torch.device(chosen)
 
 
 def stage_definition(name: str, folder: Path | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 from tqdm import tqdm
 
+from tailorset.device import resolve_device
 from tailorset.params import Params
 from tailorset.planning.device_rates import Bench
 from tailorset.planning.workload import (
@@ -25,7 +26,6 @@ from tailorset.planning.workload import (
 )
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace, Split
-from tailorset.stage import resolve_device
 
 CHEAPER: Mapping[str, Callable[[int], int]] = {  # key of params.yaml -> a value that takes less
     "write_prompts.prompts_per_pair": lambda value: value // 2,

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.classifiers import Classifier, load_classifier
+from tailorset.device import resolve_device
 from tailorset.image_codec import decode_image, square_pixels
-from tailorset.stage import resolve_device
 from tailorset.trust import Decisions, Thresholds, one_threshold
 
 CLASSIFIER, THRESHOLDS = "classifier", "thresholds.json"  # names side by side, in models/ and in a registered version

@@ -18,6 +18,7 @@ from tailorset.tracking import registry
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and the newest
 ANSWER_TIMEOUT_S = 300
+DECLARED_ENVIRONMENT = Path(__file__).with_name("declared_environment.py")
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
@@ -60,10 +61,17 @@ def uri_of(version: ModelVersion) -> str:
 
 
 def request_problem(version: ModelVersion) -> str:
-    """What is wrong with a version's answer to its own example, asked by MLflow in a fresh process; "" if nothing."""
+    """What is wrong with a version's answer to its own example, asked by MLflow in a fresh process; "" if nothing.
+
+    The process can import what the version's requirements.txt leads to, and nothing else that is installed here.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        request, answer = download(version, Path(folder), "serving_input_example.json"), Path(folder, "answer.json")
-        command = [sys.executable, "-m", "mlflow", "models", "predict", "--env-manager", "local", "-t", "json"]
+        request, requirements = (
+            download(version, Path(folder), name) for name in ("serving_input_example.json", "requirements.txt")
+        )
+        answer = Path(folder, "answer.json")
+        command = [sys.executable, "-P", str(DECLARED_ENVIRONMENT), str(requirements)]
+        command += ["mlflow", "models", "predict", "--env-manager", "local", "-t", "json"]
         command += ["-m", uri_of(version), "-i", str(request), "-o", str(answer)]
         strict = {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "MLFLOW_TRACKING_URI": mlflow.get_tracking_uri()}
         try:
@@ -71,7 +79,8 @@ def request_problem(version: ModelVersion) -> str:
                 command, env=os.environ | strict, capture_output=True, text=True, check=True, timeout=ANSWER_TIMEOUT_S
             )
         except subprocess.CalledProcessError as error:
-            return f"it does not answer a request: {(error.stderr.strip().splitlines() or ['no message'])[-1]}"
+            reason = (error.stderr.strip().splitlines() or ["no message"])[-1]
+            return f"with what its requirements.txt declares it does not answer a request: {reason}"
         except subprocess.TimeoutExpired:
             return f"it does not answer a request within {ANSWER_TIMEOUT_S} s"
         rows = json.loads(answer.read_text(encoding="utf-8"))["predictions"]
