@@ -46,7 +46,8 @@ faults: setup  ## kills at random moments, full disks, two runs at once, against
 ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
-ladder: setup  ## what each part of the method brings: docs/results.md (hours on two cores; goes on where it was)
+ladder: setup  ## what each part of the method brings on the toybox: docs/results.md (hours on two cores; goes on where it was)
+	@python pipeline/ladder/points.py
 	dvc repro pipeline/ladder/dvc.yaml
 	dvc repro evaluate
 	dvc repro --force --single-item data_card  # now with the verdicts

@@ -16,6 +16,7 @@ from tailorset.records import LabelSpace
 from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
 from tailorset.suites import Products, content_tables, layout_tables
 from tailorset.validation import Finding, Gate, report
+from tailorset.validation_page import render
 
 MANIFESTS = {
     "prompts": PROMPTS,
@@ -26,6 +27,7 @@ MANIFESTS = {
 }
 PASS_FILE = Path("data/validated.json")
 VALIDATION = REPORTS / "validation"
+REPORT, PAGE = VALIDATION / "report.json", VALIDATION / "index.html"
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +36,12 @@ def main() -> None:
     with run_stage("validate_data") as stage:
         PASS_FILE.unlink(missing_ok=True)
         shutil.rmtree(VALIDATION, ignore_errors=True)
-        gate = Gate()
-        findings = check_products(gate, stage.label_space, stage.params.validate_data)
-        gate.write_docs(VALIDATION / "data_docs")
-
+        findings = check_products(Gate(), stage.label_space, stage.params.validate_data)
         content = report(findings)
-        write_json(VALIDATION / "report.json", content)
-        stage.log_figure(VALIDATION / "report.json")
+        write_json(REPORT, content)
+        PAGE.write_text(render(findings), encoding="utf-8")
+        for path in (REPORT, PAGE):
+            stage.log_figure(path)
         stage.save_metrics({
             "validation/rules": len(findings),
             "validation/critical": content["num_critical"],
@@ -67,8 +68,8 @@ def stop_on_critical(findings: Sequence[Finding]) -> None:
             log.warning("%s", finding)
     critical = [str(finding) for finding in findings if finding.is_critical]
     if critical:
-        pages = f"report: {VALIDATION / 'report.json'}, pages: {VALIDATION / 'data_docs' / 'index.html'}"
-        sys.exit("\n".join([f"The data must not be trained on: {len(critical)} critical findings.", *critical, pages]))
+        where = f"page: {PAGE}, report: {REPORT}"
+        sys.exit("\n".join([f"The data must not be trained on: {len(critical)} critical findings.", *critical, where]))
 
 
 if __name__ == "__main__":

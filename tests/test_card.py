@@ -196,7 +196,7 @@ def test_what_an_llm_wrote_is_text_and_nothing_else(cards: list[LabelCard]) -> N
     html = page(cards)
     assert "<script" not in html
     assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; a key &amp; &#39;cup&#39;" in html
-    assert not re.findall(r"(?:src|href)=\"(?!data:image/|#)|https?:|url\(|@import", html)  # nothing is fetched
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/|#|\.\./)|https?:|url\(|@import", html)  # nothing is fetched
     assert html == page(cards)
 
 
@@ -213,11 +213,11 @@ def test_a_measured_verdict_stands_with_its_interval(
     assert "make ladder" not in html
 
 
-def test_an_unmeasured_verdict_names_the_command(cards: list[LabelCard]) -> None:
+def test_an_unmeasured_verdict_says_why(cards: list[LabelCard]) -> None:
     text = text_of(page(cards))
     assert "Worth generating? Not measured: the ladder , which compares this classifier" in text
     assert "ran with num_train 2" in text
-    assert "Worth generating? not measured ( make ladder )" in text
+    assert "Worth generating? not measured ." in text
 
 
 def test_a_label_no_photo_shows_has_no_precision(cards: list[LabelCard]) -> None:

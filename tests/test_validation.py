@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from tailorset.records import (
 )
 from tailorset.suites import Products, content_tables, layout_tables
 from tailorset.validation import Finding, Gate, report
+from tailorset.validation_page import render
 
 SPACE = LabelSpace(
     name="test",
@@ -244,7 +245,7 @@ def findings_on(gate: Gate, products: Products, table: str, *titles: str) -> dic
     return {finding.title: finding for finding in gate.check([replace(chosen, rules=rules)])}
 
 
-def test_good_data_pass_and_are_documented(gate: Gate, tmp_path: Path) -> None:
+def test_good_data_pass_and_are_documented(gate: Gate) -> None:
     tables = layout_tables(good(), SPACE) + content_tables(good(), SPACE, 0.5, 3)
     findings = gate.check(tables)
     assert [str(finding) for finding in findings if not finding.success] == []
@@ -252,8 +253,22 @@ def test_good_data_pass_and_are_documented(gate: Gate, tmp_path: Path) -> None:
     content = report(findings)
     assert content["passed"]
     json.dumps(content, allow_nan=False)
-    gate.write_docs(tmp_path / "data_docs")
-    assert "real_images" in (tmp_path / "data_docs" / "index.html").read_text()
+    page = render(findings)
+    assert f"all {len(findings)} rules passed" in page
+    assert page.count(">passed</span>") == len(findings)
+    assert "real images" in page
+
+
+def test_the_page_of_damaged_data_says_what_and_needs_no_network(gate: Gate) -> None:
+    findings = gate.check(content_tables(put("targets", 4, fish=1)(good()), SPACE, 0.5, 3))
+    page = render(findings)
+    (leak,) = [one for one in findings if one.title == "train images are not annotated for unseen labels"]
+    assert "The data must not be trained on:" in page
+    assert f"<li>{leak.examples[0]}</li>" in page
+    assert f"1 of {leak.num_rows} rows break it. Remedy: {leak.remedy}." in page
+    assert page.count(">critical</span>") == 2 * sum(one.is_critical for one in findings)  # on top and in its table
+    assert "<li>&lt;script&gt;</li>" in render([replace(leak, examples=("<script>",))])
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//|url\(|@import""", page)
 
 
 def test_the_report_repeats() -> None:

@@ -36,7 +36,7 @@ def test_the_interval_decides(low: float, high: float, min_gain: float, answer: 
 
 def test_without_a_ladder_nothing_is_measured(tmp_path: Path) -> None:
     assert ladder_gains(tmp_path / "per_label.csv") == {}
-    assert ladder_says(tmp_path, {}) == ({}, "has not run yet: make ladder")
+    assert ladder_says(tmp_path, {"prepare_dataset.name": "toybox"}) == ({}, "has not run yet: make ladder")
     assert verdict(None, 0.0).answer == "not measured"
 
 
@@ -46,7 +46,20 @@ def test_the_ladders_rows_are_read(tmp_path: Path) -> None:
     assert ladder_gains(path) == {"key": Interval(0.02, 0.01, 0.03), "cup": Interval(0.1, 0.0, 0.2)}
 
 
-MEASURED = {"train_classifier.fusion": True, "prepare_dataset.num_train": 2000, "filter_images.threshold": 0.5}
+def test_the_ladder_is_not_recommended_to_labels_that_it_cannot_measure(tmp_path: Path) -> None:
+    gains, words = ladder_says(tmp_path, {"prepare_dataset.name": "folder"})
+    assert not gains
+    assert words.startswith("is for the embedded toybox only.")
+    assert "dvc exp run -S 'train_classifier.train_on=[real]'" in words
+    assert "make ladder" not in words
+
+
+MEASURED = {
+    "prepare_dataset.name": "toybox",
+    "train_classifier.fusion": True,
+    "prepare_dataset.num_train": 2000,
+    "filter_images.threshold": 0.5,
+}
 
 
 @pytest.mark.parametrize(

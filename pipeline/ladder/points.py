@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tailorset.params import flatten, read_yaml
+from tailorset.verdicts import COMPARE, MEASURED_DATA_SET
 
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/
@@ -125,12 +127,24 @@ def load_ladder(path: Path = PARAMS) -> Ladder:
     """Read and check the ladder's settings.
 
     Raises:
-        ValueError: a key is unknown to the ladder, or a setting's key to params.yaml.
+        ValueError: a key is unknown to the ladder, or a setting's key to params.yaml, or that is not of the toybox.
     """
     ladder = Ladder.model_validate(read_yaml(path))
     known = flatten(read_yaml("params.yaml"))
+    if (name := known.get("prepare_dataset.name")) != MEASURED_DATA_SET:
+        raise ValueError(
+            f"The ladder measures the embedded toybox, and params.yaml is for the data set {name!r}: keep it elsewhere"
+            f" and `tailorset use toybox`. For labels of your own, {COMPARE}."
+        )
     changed = [ladder.base, ladder.curves.settings, *(rung.settings for rung in ladder.rungs.values())]
     named = [key for settings in changed for key in settings]
     if unknown := sorted(set(named) - set(known)):
         raise ValueError(f"{path} sets {unknown}, which params.yaml does not have; its keys: {', '.join(known)}")
     return ladder
+
+
+if __name__ == "__main__":  # `make ladder` asks before DVC removes results
+    try:
+        load_ladder()
+    except ValueError as error:
+        sys.exit(str(error))

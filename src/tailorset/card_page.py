@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from tailorset.card import LabelCard, hardest_first
 from tailorset.hub import Origin
 from tailorset.image_codec import encode_png
+from tailorset.pages import render_page
 from tailorset.shards import load_images
 
 TEMPLATE = "card_page.html"
@@ -33,16 +33,9 @@ def render(
     facts: settings to state at its head. models: those that were used.
     generated, photos: image id -> data URI of every image the cards show.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # prompts were written by an LLM
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "signed": signed}
     context = {"cards": hardest_first(cards), "facts": facts, "models": models, "widest": widest_gain(cards)}
-    return environment.get_template(TEMPLATE).render(context, generated=generated, photos=photos) + "\n"
+    filters = {"percent": percent, "signed": signed}
+    return render_page(TEMPLATE, context | {"generated": generated, "photos": photos}, filters)
 
 
 def data_uris(manifest: pd.DataFrame, chosen: Iterable[str], folder: Path) -> dict[str, str]:

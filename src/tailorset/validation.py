@@ -1,4 +1,4 @@
-"""Looks at tables with Great Expectations: findings for people and programs, and Data Docs pages.
+"""Looks at tables with Great Expectations: findings for people and programs.
 
 Importing Great Expectations takes seconds, so only the validation stage imports this module.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
@@ -19,7 +18,6 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 from tailorset.rules import Rule, Severity, Table
 
 logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces every temporary folder
-_SITE = "data_docs"
 _NUM_EXAMPLES = 5
 
 
@@ -54,7 +52,7 @@ class Finding:
 
 
 class Gate:
-    """Checks tables, and shows what was checked so far as Data Docs pages."""
+    """Checks tables."""
 
     def __init__(self) -> None:
         self.context = gx.get_context(mode="ephemeral")
@@ -64,11 +62,6 @@ class Gate:
     def check(self, tables: Sequence[Table]) -> list[Finding]:
         """The findings of every rule, in the order of the tables."""
         return [finding for table in tables for finding in self._check_table(table)]
-
-    def write_docs(self, folder: Path) -> None:
-        """Writes the pages, `index.html` first of all; their paths carry timestamps, so nothing can depend on them."""
-        self.context.add_data_docs_site(_SITE, _site_config(folder))
-        self.context.build_data_docs(site_names=[_SITE])
 
     def _check_table(self, table: Table) -> Iterator[Finding]:
         batch = self.source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all rows")
@@ -106,12 +99,6 @@ def _result_format(table: Table) -> dict[str, Any]:
     if "row" not in table.frame:
         return {"result_format": "SUMMARY"}
     return {"result_format": "SUMMARY", "unexpected_index_column_names": ["row"]}
-
-
-def _site_config(folder: Path) -> dict[str, Any]:
-    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
-    index = {"class_name": "DefaultSiteIndexBuilder"}
-    return {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
 
 
 def _observed(details: Mapping[str, Any]) -> str:

@@ -77,6 +77,13 @@ def ladder_gains(path: Path) -> dict[str, Interval]:
     return {label: Interval(value, low, high) for label, (low, value, high) in rows}
 
 
+MEASURED_DATA_SET = "toybox"
+COMPARE = (
+    "dvc exp run -S 'train_classifier.train_on=[real]' trains without generated images where there are seen labels, and"
+    " reports/evaluate/per_label.csv has the AP of each label to compare"
+)
+
+
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the settings, {dotted key: value}, that decide what the images and the classifier are."""
     return {key: value for key, value in settings.items() if key.partition(".")[0] in DECIDING}
@@ -87,6 +94,8 @@ def ladder_says(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, In
 
     Nothing where a setting that decides is another one than the ladder's, but for those it makes smaller itself.
     """
+    if settings.get("prepare_dataset.name") != MEASURED_DATA_SET:
+        return {}, f"is for the embedded toybox only. For labels of your own, {COMPARE}"
     if not (path := folder / "settings.json").exists():
         return {}, "has not run yet: make ladder"
     measured = json.loads(path.read_text(encoding="utf-8"))

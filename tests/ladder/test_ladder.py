@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -271,6 +272,20 @@ def test_readme_gets_the_summary_between_its_marks(results: Path) -> None:
     assert gain.count(": helps") == 1
     with pytest.raises(ValueError, match="no `<!-- ladder -->`"):
         pages.with_summary("nothing to renew", {})
+
+
+@pytest.mark.parametrize("preset", ["folder", "coco", "nus_wide"])
+def test_the_ladder_of_other_data_ends_in_a_line_that_says_what_to_do(project: Path, preset: str) -> None:
+    shutil.copy(ROOT / "presets" / f"{preset}.yaml", project / "params.yaml")
+    shutil.copytree(ROOT / "pipeline", project / "pipeline")
+    command = [sys.executable, "pipeline/ladder/points.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert f"params.yaml is for the data set {preset!r}" in line
+    assert "`tailorset use toybox`" in line
+    shutil.copy(ROOT / "params.yaml", project)
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_measure_names_an_unknown_world(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:

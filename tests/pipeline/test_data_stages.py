@@ -290,11 +290,13 @@ class TestValidateData:
         passed = validate_data.PASS_FILE.read_bytes()
         assert len(json.loads(passed)) == 5
         assert json.loads(REPORT.read_text())["passed"]
-        assert Path("reports/validation/data_docs/index.html").exists()
+        page = validate_data.PAGE.read_bytes()
+        assert b"The data can be trained on" in page
         assert metrics_of("validate_data")["validation/critical"] == 0
         report = REPORT.read_bytes()
         validate_data.main()
         assert (validate_data.PASS_FILE.read_bytes(), REPORT.read_bytes()) == (passed, report)
+        assert validate_data.PAGE.read_bytes() == page
 
     def test_leaked_truth_stops_with_a_report(self) -> None:
         self.make_products()
@@ -309,7 +311,9 @@ class TestValidateData:
         assert "1 of 41 rows" in message
         assert "train-000003: fish" in message
         assert "remedy: " in message
+        assert "page: reports/validation/index.html" in message
         assert not json.loads(REPORT.read_text())["passed"]
+        assert "train-000003: fish" in validate_data.PAGE.read_text()
         assert not validate_data.PASS_FILE.exists()
 
     def test_a_manifest_without_its_columns_stops(self) -> None:
