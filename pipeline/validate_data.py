@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
@@ -13,6 +14,7 @@ import pandas as pd
 from tailorset.integrity import file_digest
 from tailorset.params import ValidateData
 from tailorset.records import LabelSpace
+from tailorset.replies import refused_replies
 from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
 from tailorset.suites import Products, content_tables, layout_tables
 from tailorset.validation import Finding, Gate, report
@@ -28,6 +30,7 @@ MANIFESTS = {
 PASS_FILE = Path("data/validated.json")
 VALIDATION = REPORTS / "validation"
 REPORT, PAGE = VALIDATION / "report.json", VALIDATION / "index.html"
+WRITTEN = REPORTS / "write_prompts" / "metrics.json"
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +61,8 @@ def check_products(gate: Gate, label_space: LabelSpace, settings: ValidateData) 
     if any(finding.is_critical for finding in findings):
         return findings
     limits = (settings.max_template_share, settings.min_images_per_label, settings.annotated_unseen)
-    return findings + gate.check(content_tables(products, label_space, *limits))
+    written = json.loads(WRITTEN.read_text(encoding="utf-8"))
+    return findings + gate.check(content_tables(products, label_space, *limits, refused_replies(written)))
 
 
 def stop_on_critical(findings: Sequence[Finding]) -> None:

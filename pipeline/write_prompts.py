@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,13 +16,17 @@ from tqdm import tqdm
 from tailorset.plugins import load_plugin
 from tailorset.prompts import ORIGINS, Ledger, Recipe, metrics, write_prompts
 from tailorset.records import PROMPT_COLUMNS, Prompt
+from tailorset.replies import main_cause, refused_replies
 from tailorset.stage import PROMPTS, Stage, atomic_output, run_stage
+from tailorset.token_limit import TokenLimit
+
+log = logging.getLogger(__name__)
 
 COLUMN_TYPES = {"labels": pa.list_(pa.string()), "attempt": pa.int64()}  # the others are strings
 SCHEMA = pa.schema([(column, COLUMN_TYPES.get(column, pa.string())) for column in PROMPT_COLUMNS])
 
 
-def write_all(stage: Stage) -> Ledger:
+def write_all(stage: Stage, limit: TokenLimit) -> Ledger:
     """Every prompt; the ledger is kept in the work folder, so that a restart asks nothing twice."""
     options = stage.params.write_prompts
     llm = load_plugin("llms", options.llm.name).build(options.llm.config, stage.device)
@@ -36,7 +41,7 @@ def write_all(stage: Stage) -> Ledger:
     path = stage.work_dir / "ledger.json"
     start = ledger = read_ledger(path)
     with tqdm(total=recipe.num_prompts(stage.label_space), initial=len(ledger.prompts), desc="prompts") as progress:
-        for step, ledger in enumerate(write_prompts(llm.reply, stage.label_space, recipe, start)):
+        for step, ledger in enumerate(write_prompts(llm.reply, stage.label_space, recipe, start, limit)):
             progress.update(len(ledger.prompts) - progress.n)
             progress.set_postfix(attempt=ledger.attempt)
             stage.log_metrics({"prompts/written": len(ledger.prompts)}, step=step)
@@ -69,14 +74,25 @@ def plot_pairs(prompts: Sequence[Prompt], path: Path) -> None:
     pd.DataFrame(rows).to_csv(path, index=False)
 
 
+def tell_refused(figures: Mapping[str, float]) -> None:
+    """Say why, where more replies were refused than taken."""
+    refused = refused_replies(figures)
+    if sum(refused.values()) > figures["prompts/count"] - figures["prompts/origin/template"]:
+        log.warning("%s", main_cause(refused))
+
+
 def main() -> None:
     with run_stage("write_prompts") as stage:
-        ledger = write_all(stage)
+        generator = stage.params.generator
+        limit = TokenLimit(load_plugin("generators", generator.name).build_tokenizers(generator.config))
+        ledger = write_all(stage, limit)
         save_prompts(ledger.prompts, PROMPTS)
         plot = stage.plots_dir / "prompts_per_pair.csv"
         plot_pairs(ledger.prompts, plot)
         stage.log_figure(plot)
-        stage.save_metrics(metrics(ledger))
+        figures = metrics(ledger, limit)
+        stage.save_metrics(figures)
+        tell_refused(figures)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tailorset.painter import dialogue, keywords_of, template_phrase
+from tailorset.records import LabelSpace
 from tailorset.replies import Contract
 
 
@@ -38,6 +39,6 @@ def test_one_or_two_keywords(keywords: tuple[str, ...]) -> None:
 def test_templates_keep_the_contract(keywords: tuple[str, ...], min_words: int) -> None:
     rng = np.random.default_rng(0)
     phrases = [template_phrase(keywords, min_words, rng) for _ in range(200)]
-    wordings = [(keyword,) for keyword in keywords]
-    assert not any(Contract(min_words).rejection(phrase, wordings) for phrase in phrases)
+    space = LabelSpace.model_validate({"name": "two", "labels": [{"name": name, "seen": False} for name in keywords]})
+    assert not any(Contract(space, min_words).rejection(phrase, keywords) for phrase in phrases)
     assert len(set(phrases)) > 150

@@ -189,7 +189,14 @@ def test_an_llm_that_swallows_a_dialogue_is_refused() -> None:
 
 def test_more_templates_than_there_are_is_an_error_not_an_endless_loop() -> None:
     with pytest.raises(ValueError, match="lower prompts_per_pair"):
-        last(write_prompts(obedient, SPACE, Recipe(1, 100, 0, 4, 0)))
+        last(write_prompts(obedient, SPACE, Recipe(5000, 54, 0, 4, 0)))
+
+
+def test_no_reply_is_asked_for_that_could_not_be_taken() -> None:
+    llm = Recorder(obedient)
+    with pytest.raises(ValueError, match=r"no prompt can name label 'cup'.*is too long: lower write_prompts"):
+        last(write_prompts(llm, SPACE, Recipe(1, 100, 1, 4, 0)))
+    assert not llm.asked
 
 
 def test_distinct_counts_ngrams_by_hand() -> None:

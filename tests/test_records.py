@@ -64,6 +64,15 @@ def test_records_do_not_change(tmp_path: Path) -> None:
     assert hash(space) == hash(load(tmp_path, GOOD))
 
 
+def test_names_of_any_script_with_capitals_hyphens_and_apostrophes_are_labels(tmp_path: Path) -> None:
+    text = GOOD.replace("thing", "T-shirt").replace("ware", "men's shoe").replace("cup", "杯子")
+    assert load(tmp_path, text).names[:3] == ("杯子", "men's shoe", "T-shirt")
+
+
+def test_a_name_is_the_same_however_its_accents_are_composed(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD.replace("mouse", "cafe\u0301")).names[4] == "café"
+
+
 def test_shipped_label_files_load() -> None:
     for path in (ROOT / "data" / "labels").glob("*.yaml"):
         space = LabelSpace.load(path)
@@ -79,16 +88,26 @@ def test_shipped_label_files_load() -> None:
             r"\['mouse'\] are listed more than once",
         ),
         ("name: cup, seen: true, parents: [ware]", "name: mouse, seen: true", "'mouse' is both seen and unseen"),
-        ("name: cup,", "name: ../../x,", r"'../../x' is no label name: names are also file names"),
-        ("name: cup,", "name: /etc/x,", "is no label name"),
-        ("name: cup,", "name: Cup,", "lower-case letters"),
-        ("name: cup,", "name: '',", "is no label name"),
-        ("name: cup,", "name: 'cup ',", "is no label name"),
+        ("name: cup,", "name: ../../x,", r"'../../x' is not a label name: it has '.'"),
+        ("name: cup,", "name: /etc/x,", "is not a label name"),
+        (
+            "- {name: mouse",
+            "- {name: Mouse, seen: true}\n  - {name: mouse",
+            "'Mouse' of label 'Mouse' and 'mouse' of label 'mouse' are the same name",
+        ),
+        (
+            "- {name: mouse",
+            "- {name: snow board 2, seen: true}\n  - {name: mouse",
+            "'snow board 2' of label 'snow board 2' and 'snow-board 2'",
+        ),
+        ("name: cup,", 'name: "cup\\u200d",', r"has '\\u200d' \(U\+200D ZERO WIDTH JOINER\)"),
+        ("name: cup,", "name: '',", "is not a label name"),
+        ("name: cup,", "name: 'cup ',", "is not a label name"),
         ("name: cup,", f"name: {'x' * 81},", "up to 80"),
         ("name: cup,", "name: image_id,", "'image_id' is the name of a column"),
         ("name: cup,", "name: method,", "'method' is the name of a column"),
         ("name: cup,", "name: no,", "quote names that YAML reads as numbers or booleans"),
-        ("name: office", "name: ../office", "is no label name"),
+        ("name: office", "name: ../office", "is not a label name"),
         ("[mouse, keyboard]", "[mouse, keybord]", r"confusable \['keybord', 'mouse'\].*two different labels out of"),
         ("[mouse, keyboard]", "[mouse, mouse]", r"confusable \['mouse'\].*two different labels"),
         ("[mouse, keyboard]", "[mouse, keyboard, cup]", "two different labels"),
@@ -97,8 +116,10 @@ def test_shipped_label_files_load() -> None:
         ("{name: mouse, seen: false}", "{name: mouse, seen: maybe}", "labels.4.seen.*valid boolean"),
         ("{name: mouse, seen: false}", "{name: mouse}", "labels.4.seen: Field required"),
         ("{name: mouse, seen: false}", "{name: mouse, seen: false, alias: [x]}", "labels.4.alias.*not permitted"),
-        ("aliases: [computer keyboard, keys]", "aliases: [mouse]", r"\['mouse'\] belong to more than one label"),
-        ("aliases: [computer keyboard, keys]", "aliases: ['']", "alias '': write words"),
+        ("aliases: [computer keyboard, keys]", "aliases: [mouse]", "'mouse' of label 'keyboard' and 'mouse' of label"),
+        ("aliases: [computer keyboard, keys]", "aliases: [Mouse]", "'Mouse' of label 'keyboard' and 'mouse' of label"),
+        ("aliases: [computer keyboard, keys]", 'aliases: ["k\\u200deys"]', r"U\+200D.*, which no prompt"),
+        ("aliases: [computer keyboard, keys]", "aliases: ['']", "alias '' is not plain words: write words"),
         ("seen: false", "seen: true", "no label has `seen: false`"),
         ("name: office\n", "", "name: Field required"),
     ],

@@ -73,6 +73,17 @@ def test_the_parent_gets_all_params_and_metrics(root: Path, monkeypatch: pytest.
     assert len(parent.data.params["long"]) == 6000
 
 
+def test_labels_of_any_script_are_metrics(root: Path) -> None:
+    labels = ["cup", "men's shoe", "T-shirt", "杯子", "कुत्ता", "كوب", "stop_sign"]
+    with Tracker("filter_images", root, {"generate_images.weakness.men's shoe": 1.5}) as tracker:
+        tracker.log_metrics({f"filter/pass_rate/{label}": 0.5 for label in labels})
+        assert tracker.is_up
+    data = connect(root)[0].get_run(tracker.run_id).data
+    assert len(data.metrics) == len(labels)
+    assert {"filter/pass_rate/men_s shoe", "filter/pass_rate/T-shirt", "filter/pass_rate/杯子"} <= data.metrics.keys()
+    assert data.params == {"generate_images.weakness.men_s shoe": "1.5"}
+
+
 def test_artifacts_lie_in_the_project_wherever_a_stage_runs(
     root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +152,7 @@ def test_a_server_that_never_answers_costs_a_stage_a_moment(
 def test_a_metric_mlflow_refuses_stops_the_tracking_only(root: Path) -> None:
     with Tracker("evaluate", root, {}) as tracker:
         with pytest.warns(TrackingWarning):
-            tracker.log_metrics({"not a name!?": 0.5})
+            tracker.log_metrics({"x" * 300: 0.5})
         assert not tracker.is_up
 
 

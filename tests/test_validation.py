@@ -20,6 +20,7 @@ from tailorset.records import (
     Label,
     LabelSpace,
 )
+from tailorset.replies import REASONS
 from tailorset.suites import Products, content_tables, layout_tables
 from tailorset.validation import Finding, Gate, report
 from tailorset.validation_page import render
@@ -118,7 +119,7 @@ CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, w
     "no prompts": (without("prompts", *range(12)), "prompts", "there are prompts", ": 0"),
     "prompt twice": (twice("prompts", 3), "prompts", "prompt ids differ", "p3"),
     "label unnamed": (
-        put("prompts", 1, text="a cup next to a bird"), "prompts", "every prompt names its labels", "p1: cup, fish"
+        put("prompts", 1, text="a cup next to a bird"), "prompts", "every prompt names its labels", "p1: fish"
     ),
     "seen label requested": (
         put("prompts", 0, labels=["hat"]), "prompts", "prompts ask for unseen labels only", "p0: hat"
@@ -269,6 +270,16 @@ def test_the_page_of_damaged_data_says_what_and_needs_no_network(gate: Gate) -> 
     assert page.count(">critical</span>") == 2 * sum(one.is_critical for one in findings)  # on top and in its table
     assert "<li>&lt;script&gt;</li>" in render([replace(leak, examples=("<script>",))])
     assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//|url\(|@import""", page)
+
+
+def test_the_advice_on_many_templates_names_why_most_replies_were_refused(gate: Gate) -> None:
+    refused = dict.fromkeys(REASONS, 0) | {"about_the_task": 30, "too_short": 2}
+    products = good()
+    products.prompts["origin"] = "template"
+    tables = content_tables(products, SPACE, 0.5, 3, refused=refused)
+    finding = next(each for each in gate.check(tables[:1]) if each.title == "few prompts are templates")
+    assert not finding.success
+    assert finding.remedy.startswith("30 of 32 refused replies have a phrase that is about the task")
 
 
 def test_the_report_repeats() -> None:

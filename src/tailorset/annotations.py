@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -11,6 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from tailorset.coco_instances import read_instances
 from tailorset.image_codec import SUFFIXES
 from tailorset.inputs import UserPath, files_below
+from tailorset.names import composed
 from tailorset.photos import MAX_NAMED, some
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
@@ -37,7 +37,7 @@ def find_photos(folder: Path) -> Found:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photographs")
-    paths = {normal(path.relative_to(folder).as_posix()): path for path in files_below(folder)}
+    paths = {composed(path.relative_to(folder).as_posix()): path for path in files_below(folder)}
     if odd := [name for name in paths if not name.isprintable()]:
         raise ValueError(f"names of files must be text in UTF-8: rename {', '.join(map(repr, odd[:MAX_NAMED]))}")
     visible = {name: path for name, path in paths.items() if not any(part[0] == "." for part in Path(name).parts)}
@@ -48,11 +48,6 @@ def find_photos(folder: Path) -> Found:
             f"{folder} holds {len(visible)} files and no image ({some(others)}): images end with {', '.join(SUFFIXES)}"
         )
     return Found(photos, others)
-
-
-def normal(name: str) -> str:
-    """One spelling of a name: systems differ in how they compose letters with accents."""
-    return unicodedata.normalize("NFC", name)
 
 
 def read_truths(annotations: Annotations, folder: Path, found: Found, label_space: LabelSpace) -> dict[str, Truth]:
@@ -108,7 +103,7 @@ def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     labels = [name for name in label_space.names if name in categories]
     shown: dict[str, set[str]] = {}
     for image in images.values():  # a file may be listed more than once
-        shown.setdefault(normal(image.file_name), set()).update(image.shown)
+        shown.setdefault(composed(image.file_name), set()).update(image.shown)
     return {name: {label: int(label in found) for label in labels} for name, found in shown.items()}
 
 
@@ -134,7 +129,7 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     for line, row in filled:
         if None in row or None in row.values():
             raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
-        name = normal(row[IMAGE])
+        name = composed(row[IMAGE])
         if name in truths:
             raise ValueError(f"{path}, line {line}: {name} is there twice: give each photograph one row")
         truths[name] = read(row, names, label_space, f"{path}, line {line}")

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from tailorset.params import Params
 from tailorset.plugins import unknown
+from tailorset.prompts import unwritable
 from tailorset.records import MIN_UNSEEN, LabelSpace
+from tailorset.replies import Contract
 
 
 def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
@@ -27,6 +29,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
             f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
             " raise it, each label needs a prompt of its own"
         )
+    yield from unwritable(Contract(label_space, params.write_prompts.min_words))
     total = params.write_prompts.num_prompts(label_space)
     if (held_out := params.tune_text_encoder.held_out_prompts) >= total:
         yield (

@@ -60,12 +60,27 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
         raise ValueError(f"generator.model {model!r} is a {kind}, but this plug-in draws with StableDiffusionPipeline")
     _check_files(Path(model))
     return Components(
-        _guarded(model, "tokenizer", lambda: CLIPTokenizer.from_pretrained(model, subfolder="tokenizer", **pinned)),
+        _tokenizer(model, "tokenizer", CLIPTokenizer, revision),
         _weights(model, "text_encoder", CLIPTextModel, torch.float32, revision),
         _weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
         _weights(model, "vae", AutoencoderKL, torch.float32, revision),
         _guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
     )
+
+
+def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
+    """One per text encoder of the pipeline.
+
+    Raises:
+        ValueError: one cannot be loaded.
+    """
+    import transformers
+    from diffusers import DiffusionPipeline
+
+    pinned = {"revision": revision}
+    index = _guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, **pinned))
+    kinds = {part: kind[1] for part, kind in sorted(index.items()) if part.startswith("tokenizer") and kind[1]}
+    return [_tokenizer(model, part, getattr(transformers, kind), revision) for part, kind in kinds.items()]
 
 
 def fuse_few_step(unet: Any, few_step: FewStep) -> None:
@@ -90,6 +105,18 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     _guarded(few_step.title, "LoRA", load, "generator.few_step")
     unet.fuse_lora()
     unet.unload_lora()
+
+
+def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:
+    """Transformers makes one without a vocabulary where its files are missing; that is refused."""
+
+    def load() -> Any:
+        tokenizer = kind.from_pretrained(model, subfolder=part, revision=revision)
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError("its vocabulary is missing")
+        return tokenizer
+
+    return _guarded(model, part, load)
 
 
 def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:

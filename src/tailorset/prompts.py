@@ -16,13 +16,15 @@ from pydantic import Field
 
 from tailorset.painter import Dialogue, dialogue, template_phrase
 from tailorset.records import LabelSpace, Prompt, Record, prompt_id
-from tailorset.replies import REASONS, Contract, parse_reply, words_of
+from tailorset.replies import ADVICE, REASONS, Contract, Reason, ends_in_thoughts, parse_reply, words_of
 from tailorset.seeding import numpy_rng, sample_seed
+from tailorset.token_limit import TokenLimit
 
 Ask = Callable[[list[Dialogue], list[int]], list[str]]  # dialogues and their seeds -> one reply each
 
 ORIGINS: tuple[Literal["llm", "retry", "template"], ...] = ("llm", "retry", "template")
 TEMPLATE_DRAWS = 1000
+FEW_DRAWS = 20  # that name a label before its first prompt is asked for
 
 
 class Slot(NamedTuple):
@@ -73,19 +75,40 @@ class Ledger(Record):
     counts: dict[str, int] = Field(default_factory=dict)
 
 
-def write_prompts(ask: Ask, label_space: LabelSpace, recipe: Recipe, ledger: Ledger | None = None) -> Iterator[Ledger]:
+def write_prompts(
+    ask: Ask, label_space: LabelSpace, recipe: Recipe, ledger: Ledger | None = None, limit: TokenLimit | None = None
+) -> Iterator[Ledger]:
     """Fill every slot; yields the ledger after each batch, and last the complete one, prompts in slot order.
 
     Each round asks only for slots still empty. With a ledger it goes on from there: batches are the same ones.
+    limit: of the generator's text encoders.
     Source: Zhang et al. 2024, sec. 3.1. Deviation: replies are checked, repeated and counted.
+
+    Raises:
+        ValueError: a label cannot be named by any prompt.
     """
-    writer = _Writer(label_space, recipe, ledger or Ledger())
+    contract = Contract(label_space, recipe.min_words, limit)
+    for problem in unwritable(contract):
+        raise ValueError(problem)
+    writer = _Writer(contract, recipe, ledger or Ledger())
     for attempt in range(writer.ledger.attempt, recipe.max_attempts + 1):
         empty = writer.empty_before(attempt)
         start = writer.ledger.asked if attempt == writer.ledger.attempt else 0
         for position in range(start, len(empty), recipe.batch_size):
             yield writer.asked(ask, empty[position : position + recipe.batch_size], attempt, position)
     yield writer.completed()
+
+
+def unwritable(contract: Contract) -> Iterator[str]:
+    """Each unseen label that no template can name, with the reason: asking a model for it would be in vain."""
+    for label in contract.label_space.unseen:
+        keyword = contract.label_space.prompt_names(label)[0]
+        rngs = (numpy_rng("try", label, draw) for draw in range(FEW_DRAWS))
+        phrases = [template_phrase([keyword], contract.min_words, rng) for rng in rngs]
+        reasons = [contract.rejection(phrase, [label]) for phrase in phrases]
+        if reasons[0] and all(reasons):
+            problem, remedy = ADVICE[reasons[0]]
+            yield f"no prompt can name label {label!r}: even the template {phrases[0]!r} {problem}: {remedy}"
 
 
 def num_prompts(label_space: LabelSpace, prompts_per_pair: int, max_prompts: int | None) -> int:
@@ -110,8 +133,8 @@ def spread_pairs(label_space: LabelSpace, pairs: Sequence[tuple[str, ...]], seed
     return sorted(pairs, key=distance)
 
 
-def metrics(ledger: Ledger) -> dict[str, float]:
-    """Flat figures of a complete ledger; shares are in [0, 1]."""
+def metrics(ledger: Ledger, limit: TokenLimit | None = None) -> dict[str, float]:
+    """Flat figures of a complete ledger; shares are in [0, 1], tokens are those of the generator's text encoders."""
     texts = [prompt.text for prompt in ledger.prompts]
     origins = Counter(prompt.origin for prompt in ledger.prompts)
     first_replies = ledger.counts.get("first_replies", 0)
@@ -123,6 +146,15 @@ def metrics(ledger: Ledger) -> dict[str, float]:
         "prompts/distinct_2": distinct(texts, 2),
         "prompts/distinct_texts": len({" ".join(words_of(text)) for text in texts}),
         **{f"prompts/rejected/{reason}": ledger.counts.get(f"rejected/{reason}", 0) for reason in REASONS},
+        **(_token_figures(texts, limit) if limit else {}),
+    }
+
+
+def _token_figures(texts: Sequence[str], limit: TokenLimit) -> dict[str, float]:
+    """Tokens of the longest prompt, and prompts whose end no text encoder reads."""
+    return {
+        "prompts/tokens_max": max(map(limit.count, texts), default=0),
+        "prompts/end_cut_off": sum(limit.excess(text) > 0 for text in texts),
     }
 
 
@@ -136,10 +168,9 @@ def distinct(texts: Sequence[str], n: int) -> float:
 class _Writer:
     """The ledger of one run, and what is derived from it."""
 
-    def __init__(self, label_space: LabelSpace, recipe: Recipe, ledger: Ledger) -> None:
-        self.label_space, self.recipe, self.ledger = label_space, recipe, ledger
-        self.contract = Contract(recipe.min_words)
-        self.slots = recipe.slots(label_space)
+    def __init__(self, contract: Contract, recipe: Recipe, ledger: Ledger) -> None:
+        self.contract, self.recipe, self.ledger = contract, recipe, ledger
+        self.slots = recipe.slots(contract.label_space)
         self.taken = {_fingerprint(prompt.text) for prompt in ledger.prompts}
 
     def empty_before(self, attempt: int) -> list[Slot]:
@@ -170,13 +201,13 @@ class _Writer:
         return self.ledger
 
     def _judged(self, slot: Slot, reply: str, attempt: int, counts: Counter[str]) -> Prompt | None:
-        phrase, wordings = parse_reply(reply), self._wordings(slot)
-        reason = self.contract.rejection(phrase, wordings)
+        phrase = parse_reply(reply)
+        reason: Reason | None = "thinking" if ends_in_thoughts(reply) else self.contract.rejection(phrase, slot.labels)
         if reason is None and _fingerprint(phrase) in self.taken:
             reason = "duplicate"
         if attempt == 1:
             counts["first_replies"] += 1
-            counts["raw_accepted"] += reason is None and self.contract.rejection(reply.strip(), wordings) is None
+            counts["raw_accepted"] += reason is None and self.contract.rejection(reply.strip(), slot.labels) is None
         if reason is not None:
             counts[f"rejected/{reason}"] += 1
             return None
@@ -188,7 +219,7 @@ class _Writer:
         for draw in range(TEMPLATE_DRAWS):
             rng = numpy_rng("template", self.recipe.seed, slot.prompt_id, draw)
             phrase = template_phrase(self._keywords(slot), self.recipe.min_words, rng)
-            if _fingerprint(phrase) not in self.taken and not self.contract.rejection(phrase, self._wordings(slot)):
+            if _fingerprint(phrase) not in self.taken and not self.contract.rejection(phrase, slot.labels):
                 self.taken.add(_fingerprint(phrase))
                 return self._prompt(slot, phrase, "template", 0)
         raise ValueError(
@@ -207,10 +238,7 @@ class _Writer:
         return sample_seed("write_prompts", self.recipe.seed, slot.prompt_id, attempt)
 
     def _keywords(self, slot: Slot) -> tuple[str, ...]:
-        return tuple(self.label_space.prompt_names(label)[0] for label in slot.labels)
-
-    def _wordings(self, slot: Slot) -> list[tuple[str, ...]]:
-        return [(label, *self.label_space.prompt_names(label)) for label in slot.labels]
+        return tuple(self.contract.label_space.prompt_names(label)[0] for label in slot.labels)
 
 
 def _fingerprint(text: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -19,6 +18,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+
+from tailorset.names import NameFinder, composed, fold, name_problem, wording_problem
 
 # columns of data/prompts/prompts.parquet
 PROMPT_COLUMNS = ("prompt_id", "text", "labels", "origin", "attempt")
@@ -41,28 +42,24 @@ MIN_UNSEEN = 3  # a pair is told from what it is not by the others
 MIN_PIXEL_STD = 0.01  # below 2.5 of 255 grey levels an image shows nothing
 NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present
 
-_SAFE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9 _-]{0,78}[a-z0-9])?")
 
-
-def _safe_name(name: str) -> str:
-    if not _SAFE_NAME.fullmatch(name):
-        raise ValueError(
-            f"{name!r} is no label name: names are also file names, so use up to 80 lower-case letters,"
-            " digits, blanks, '_' or '-', a letter or digit first and last; other wordings go to aliases"
-        )
+def _name(name: str) -> str:
+    if problem := name_problem(name):
+        raise ValueError(f"{name!r} is not a label name: it {problem}")
     if name in ("image_id", "method"):
         raise ValueError(f"{name!r} is the name of a column beside the labels: write it in another way")
-    return name
+    return composed(name)
 
 
 def _wording(text: str) -> str:
-    if not text.strip() or text != " ".join(text.split()):
-        raise ValueError(f"alias {text!r}: write words on one line, single blanks between them")
-    return text
+    if problem := wording_problem(text):
+        raise ValueError(f"alias {text!r} {problem}")
+    return composed(text)
 
 
-Name = Annotated[str, AfterValidator(_safe_name)]
+Name = Annotated[str, AfterValidator(_name)]
 Wording = Annotated[str, AfterValidator(_wording)]
+Reference = Annotated[str, AfterValidator(composed)]  # to a label, by its name
 
 
 class Record(BaseModel):
@@ -77,7 +74,7 @@ class Label(Record):
     name: Name
     seen: StrictBool
     aliases: tuple[Wording, ...] = ()
-    parents: tuple[str, ...] = ()
+    parents: tuple[Reference, ...] = ()
 
 
 class LabelSpace(Record):
@@ -85,7 +82,7 @@ class LabelSpace(Record):
 
     name: Name
     labels: tuple[Label, ...]
-    confusable: frozenset[frozenset[str]] = Field(default=frozenset())
+    confusable: frozenset[frozenset[Reference]] = Field(default=frozenset())
 
     @classmethod
     def load(cls, path: str | Path) -> LabelSpace:
@@ -122,8 +119,7 @@ class LabelSpace(Record):
         if not self.unseen:
             yield "no label has `seen: false`: name at least one label to generate images for"
         yield from self._unknown_names()
-        if repeated := _repeated([word for name in self.names for word in {name, *self.prompt_names(name)}]):
-            yield f"the wordings {repeated} belong to more than one label: give each label aliases of its own"
+        yield from self._shared_wordings()
         for label in self.labels:
             if label.name in self.parents_of(label.name):
                 yield f"label {label.name!r} is its own ancestor: remove one of the parents on the way"
@@ -135,6 +131,17 @@ class LabelSpace(Record):
         for label in self.labels:
             if unknown := sorted(set(label.parents) - set(self.names)):
                 yield f"label {label.name!r} has unknown parents {unknown}: choose from {list(self.names)}"
+
+    def _shared_wordings(self) -> Iterator[str]:
+        """Names that no text and no annotation could tell apart."""
+        owners: dict[str, list[tuple[str, str]]] = {}  # folded wording -> (label, wording)
+        for label in self.labels:
+            for wording in self.wordings(label.name):
+                owners.setdefault(fold(wording), []).append((label.name, wording))
+        for found in owners.values():
+            if len({label for label, _ in found}) > 1:
+                listed = " and ".join(f"{wording!r} of label {label!r}" for label, wording in found)
+                yield f"{listed} are the same name (case, blanks and hyphens do not count): give each label its own"
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -157,6 +164,18 @@ class LabelSpace(Record):
     def prompt_names(self, name: str) -> tuple[str, ...]:
         """The wordings of a label; the first one is used in prompts."""
         return self.labels[self.index(name)].aliases or (name,)
+
+    def wordings(self, name: str) -> tuple[str, ...]:
+        """Every name that counts for a label: its own and its aliases."""
+        return tuple(dict.fromkeys((name, *self.prompt_names(name))))
+
+    def named_in(self, text: str) -> frozenset[str]:
+        """The labels that a text names; of names that overlap the longest one counts."""
+        return self._finder.named_in(text)
+
+    @cached_property
+    def _finder(self) -> NameFinder:
+        return NameFinder({name: self.wordings(name) for name in self.names})
 
     def parents_of(self, name: str) -> tuple[str, ...]:
         """All ancestors of a label, nearest first."""

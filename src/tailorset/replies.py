@@ -9,14 +9,54 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Reason = Literal["empty", "control_characters", "preamble", "too_short", "too_long", "missing_label", "duplicate"]
+from tailorset.records import LabelSpace
+from tailorset.token_limit import TokenLimit
+
+Reason = Literal[
+    "thinking", "empty", "control_characters", "preamble", "too_short", "about_the_task", "too_long", "missing_label",
+    "label_cut_off", "duplicate",
+]  # fmt: skip
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
+ANOTHER_LLM = "choose an instruction-tuned LLM without a thinking mode, or a larger one"
+SHORTER = "lower write_prompts.min_words, shorten the label's first alias"
+ADVICE: dict[Reason, tuple[str, str]] = {  # what is wrong with such a phrase, and what helps
+    "thinking": ("ends within the model's thoughts", f"{ANOTHER_LLM}, or raise write_prompts.llm.max_new_tokens"),
+    "empty": ("is empty", ANOTHER_LLM),
+    "control_characters": ("has invisible characters", ANOTHER_LLM),
+    "preamble": ("talks to the user before it describes a picture", ANOTHER_LLM),
+    "too_short": ("has fewer than write_prompts.min_words words", "lower it, or choose a larger LLM"),
+    "about_the_task": ("is about the task instead of a picture", ANOTHER_LLM),
+    "too_long": ("is too long", f"{SHORTER}, or choose another LLM"),
+    "missing_label": ("does not name its labels", "give the labels aliases that people use, or choose a larger LLM"),
+    "label_cut_off": (
+        "names a label beyond what the generator's text encoder reads",
+        f"{SHORTER}, or choose a less talkative LLM",
+    ),
+    "duplicate": ("is there already", "raise write_prompts.llm.temperature, or lower write_prompts.prompts_per_pair"),
+}
+
 MAX_REPLY_CHARS = 4000  # what follows is not read
+_THOUGHTS = "think|thinking|thoughts?|reason|reasoning|reflection|analysis"
+_THOUGHTS_BEGIN = re.compile(
+    rf"<(?:{_THOUGHTS})>|\[(?:{_THOUGHTS})\]|<\|channel\|>analysis|^\s*analysis(?=(?:We|The|User|Need)\b)",
+    re.IGNORECASE,
+)
+_THOUGHTS_END = re.compile(
+    rf"</(?:{_THOUGHTS})>|\[/(?:{_THOUGHTS})\]|<\|channel\|>final(?:<\|message\|>)?|assistantfinal", re.IGNORECASE
+)
+_TASK = re.compile(
+    r"\b(?:the user|users? (?:wants?|asks?|asked|needs?|said|requests?)"
+    r"|let(?:'s| us| me) (?:think|see|try|start|make|craft|write|create|come|check|count|break|figure|consider)"
+    r"|i(?:'ll|'m| am| should| need| must| have to| think| will| can| could| want)|we (?:need|should|must|have to)"
+    r"|(?:both|the|these|two|given) keywords?|(?:one|a|the|this|my) (?:phrase|prompt|sentence|response|answer|reply)"
+    r"|\d+ words|at least \w+ words|word count|the (?:task|request|instructions?|requirements?))\b",
+    re.IGNORECASE,
+)
 _QUOTES = "\"'`*_“”‘’«»„"
 _AROUND_WORDS = string.punctuation + _QUOTES + "–—…"
 _NUMBERING = re.compile(r"(?:[-*•–]|#{1,6}|\(?\d{1,3}[.):])(?=\s|$)\s*")
@@ -31,9 +71,26 @@ _SPEECH = re.compile(
 
 def parse_reply(reply: str) -> str:
     """The first phrase of a reply without reasoning, preamble, numbering and quotes; "" if there is none."""
-    text = reply[:MAX_REPLY_CHARS].rpartition("</think>")[2]
-    phrases = (_bare(line) for line in text.splitlines())
+    phrases = (_bare(line) for line in _without_thoughts(reply)[:MAX_REPLY_CHARS].splitlines())
     return next((phrase for phrase in phrases if phrase and not phrase.endswith(":")), "")
+
+
+def ends_in_thoughts(reply: str) -> bool:
+    """Whether a reply begins to think and does not come to an end."""
+    return bool(_THOUGHTS_BEGIN.search(_after_thoughts(reply)))
+
+
+def refused_replies(metrics: Mapping[str, float]) -> dict[str, float]:
+    """reason -> replies that were refused for it, of the metrics of write_prompts."""
+    return {reason: metrics[f"prompts/rejected/{reason}"] for reason in REASONS}
+
+
+def main_cause(refused: Mapping[str, float]) -> str:
+    """Why most of the refused replies were refused, and what helps; refused: how many for each reason, not all 0."""
+    reason = max(REASONS, key=lambda reason: refused[reason])
+    problem, remedy = ADVICE[reason]
+    total = sum(refused[reason] for reason in REASONS)
+    return f"{refused[reason]:.0f} of {total:.0f} refused replies have a phrase that {problem}: {remedy}"
 
 
 def words_of(text: str) -> list[str]:
@@ -42,28 +99,20 @@ def words_of(text: str) -> list[str]:
     return [word for word in words if any(map(str.isalnum, word))]
 
 
-def names_all(text: str, wordings: Sequence[Sequence[str]]) -> bool:
-    """Does the text name every label by one of its wordings, as whole words?
-
-    wordings: for each label the names that count. The longest one wins, so "a hot dog" does not name a dog where
-    both are asked for.
-    """
-    label_of = {_folded(name): index for index, names in enumerate(wordings) for name in names}
-    longest_first = sorted(label_of, key=len, reverse=True)
-    pattern = rf"(?<![\w-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w-])"
-    found = {label_of[match] for match in re.findall(pattern, _folded(text))}
-    return len(found) == len(wordings)
-
-
 @dataclass(frozen=True)
 class Contract:
-    """What a prompt has to be: one plain line of min_words to max_words words that names its labels."""
+    """What a prompt has to be: one plain line of min_words to max_words words about a picture that names its labels.
 
+    limit: of the text encoders that will read it; labels have to be named within. None = they read everything.
+    """
+
+    label_space: LabelSpace
     min_words: int
-    max_words: int = 60  # about what the 77 tokens of CLIP's text encoders hold
+    limit: TokenLimit | None = None
+    max_words: int = 60
     max_chars: int = 400
 
-    def rejection(self, phrase: str, wordings: Sequence[Sequence[str]]) -> Reason | None:
+    def rejection(self, phrase: str, labels: Collection[str]) -> Reason | None:
         """The first clause a phrase breaks, or None. Duplicates are for the caller to see."""
         num_words = len(words_of(phrase))
         broken: dict[Reason, bool] = {
@@ -71,10 +120,26 @@ class Contract:
             "control_characters": any(unicodedata.category(char)[0] == "C" for char in phrase),
             "preamble": bool(_NUMBERING.match(phrase) or _SPEECH.match(phrase)),
             "too_short": num_words < self.min_words,
+            "about_the_task": bool(_TASK.search(phrase.replace("’", "'"))),
             "too_long": num_words > self.max_words or len(phrase) > self.max_chars,
-            "missing_label": not names_all(phrase, wordings),
+            "missing_label": not self._names(phrase, labels),
         }
-        return next((reason for reason, is_broken in broken.items() if is_broken), None)
+        if reason := next((reason for reason, is_broken in broken.items() if is_broken), None):
+            return reason
+        is_read = self.limit is None or self._names(self.limit.read(phrase), labels)
+        return None if is_read else "label_cut_off"
+
+    def _names(self, text: str, labels: Collection[str]) -> bool:
+        return self.label_space.named_in(text) >= set(labels)
+
+
+def _after_thoughts(reply: str) -> str:
+    """What follows the last end of thoughts; their beginning is often part of the chat template, and not there."""
+    return _THOUGHTS_END.split(reply)[-1]
+
+
+def _without_thoughts(reply: str) -> str:
+    return _THOUGHTS_BEGIN.split(_after_thoughts(reply), maxsplit=1)[0]
 
 
 def _bare(line: str) -> str:
@@ -88,6 +153,3 @@ def _bare(line: str) -> str:
             return text.removesuffix(".").rstrip(_QUOTES + " ")
         text = peeled
 
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())

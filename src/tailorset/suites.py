@@ -5,7 +5,7 @@ Letters: N rows, L labels, U unseen labels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from tailorset.records import (
     SYNTHETIC_COLUMNS,
     LabelSpace,
 )
-from tailorset.replies import names_all
+from tailorset.replies import main_cause
 from tailorset.rules import Rule, Table, between, blank, listed, named, one_of, some_rows, unique, where
 
 
@@ -52,13 +52,15 @@ def content_tables(
     max_template_share: float,
     min_images_per_label: int,
     annotated_unseen: bool = False,
+    refused: Mapping[str, float] | None = None,
 ) -> list[Table]:
     """All rules on the content; the manifests must have passed `layout_tables`.
 
     annotated_unseen: unseen labels may be annotated in train images, as for measuring what full supervision reaches.
+    refused: replies of the LLM that were refused, by reason.
     """
     return [
-        _prompts(products.prompts, label_space, max_template_share),
+        _prompts(products.prompts, label_space, max_template_share, refused or {}),
         _real(products.real, products.targets, label_space),
         _targets(products.real, products.targets, label_space, annotated_unseen),
         _candidates(products, len(label_space.unseen)),
@@ -75,16 +77,22 @@ def _layout(name: str, frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     return Table(f"{name}_columns", frame, [rule])
 
 
-def _prompts(prompts: pd.DataFrame, label_space: LabelSpace, max_template_share: float) -> Table:
+def _prompts(
+    prompts: pd.DataFrame, label_space: LabelSpace, max_template_share: float, refused: Mapping[str, float]
+) -> Table:
     frame = prompts[["prompt_id", "text", "origin"]].assign(
         row=prompts["prompt_id"],
-        unnamed=[_unnamed(*pair, label_space) for pair in zip(prompts["text"], prompts["labels"], strict=True)],
+        unnamed=[
+            listed(set(labels) & set(label_space.names) - label_space.named_in(text))
+            for text, labels in zip(prompts["text"], prompts["labels"], strict=True)
+        ],
         not_unseen=[listed(set(labels) - set(label_space.unseen)) for labels in prompts["labels"]],
         confused=where(prompts["labels"].map(frozenset).isin(label_space.confusable), "a confusable pair"),
         from_template=prompts["origin"].eq("template").astype(float),
     )
     rewrite = "run write_prompts again"
-    fewer = "choose a larger LLM, more write_prompts.max_attempts, or raise validate_data.max_template_share"
+    cause = main_cause(refused) if any(refused.values()) else "choose a larger LLM, more write_prompts.max_attempts"
+    fewer = f"{cause}, or raise validate_data.max_template_share"
     share = {"column": "from_template", "min_value": 0.0, "max_value": max_template_share}
     return Table("prompts", frame, [
         some_rows("there are prompts", rewrite),
@@ -246,13 +254,6 @@ def _unseen_labels(products: Products, label_space: LabelSpace, min_images_per_l
         between("shown by enough kept images", "kept", min_images_per_label, None, more, "warning"),
         between("shown by test images", "test", 1, None, measured, "warning"),
     ])  # fmt: skip
-
-
-def _unnamed(text: str, labels: Sequence[str], label_space: LabelSpace) -> str:
-    """The labels of a prompt that does not name them all; unknown labels are another rule's business."""
-    known = [label for label in labels if label in label_space.names]
-    wordings = [(label, *label_space.prompt_names(label)) for label in known]
-    return "" if names_all(text, wordings) else listed(known)
 
 
 def _other_splits(real: pd.DataFrame, column: str) -> pd.Series:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -173,12 +174,18 @@ def write_batches(
     from mlflow.entities import Metric, Param
 
     now = int(time.time() * 1000)
-    numbers = [Metric(key, float(value), now, step) for key, value in metrics.items()]
-    texts = [Param(key, str(value)[:MAX_PARAM_CHARS]) for key, value in params.items()]
+    numbers = [Metric(mlflow_name(key), float(value), now, step) for key, value in metrics.items()]
+    texts = [Param(mlflow_name(key), str(value)[:MAX_PARAM_CHARS]) for key, value in params.items()]
     for start in range(0, len(texts), 100):
         client.log_batch(run_id, params=texts[start : start + 100])
     for start in range(0, len(numbers), 1000):
         client.log_batch(run_id, metrics=numbers[start : start + 1000])
+
+
+def mlflow_name(key: str) -> str:
+    """A metric or param under a name that MLflow takes: labels may have apostrophes and accents of their own."""
+    plain = re.sub("['’]", "_", key)
+    return re.sub(r"[^/\w.\- ]", lambda odd: f"_{ord(odd[0]):x}_", plain)
 
 
 def warn_untracked(stage: str, root: Path, error: Exception) -> None:

@@ -36,6 +36,14 @@ def test_replies_stay_the_same_where_memory_runs_out(tiny_llm: Path, failing_twi
     assert llm.batch_size == 6  # how many are asked for between two looks at the replies
 
 
+def test_thinking_is_switched_off_where_the_chat_template_can(tiny_llm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llm, tmp_path / "llm")
+    plain = (folder / "chat_template.jinja").read_text()
+    switch = "{% if enable_thinking is not defined or enable_thinking %}think first{% endif %}"
+    (folder / "chat_template.jinja").write_text(plain + switch)
+    assert llm_of(folder).reply(DIALOGUES, [1, 2, 3]) == llm_of(tiny_llm).reply(DIALOGUES, [1, 2, 3])
+
+
 def test_the_global_random_state_is_neither_used_nor_changed(tiny_llm: Path) -> None:
     llm = llm_of(tiny_llm)
     state = torch.manual_seed(0).get_state()

@@ -12,13 +12,14 @@ import yaml
 
 from pipeline import write_prompts as stage_script
 from tailorset.llms.template import Config, TemplateLLM
-from tailorset.painter import Dialogue
+from tailorset.painter import Dialogue, keywords_of
+from tailorset.plugins import load_plugin
 from tailorset.records import PROMPT_COLUMNS, LabelSpace
-from tailorset.replies import names_all
 from tailorset.seeding import numpy_rng
 from tailorset.stage import PROMPTS
 from tailorset.tracking import TrackingWarning
 
+ROOT = Path(__file__).resolve().parents[2]
 METRICS = Path("reports/write_prompts/metrics.json")
 
 
@@ -26,6 +27,7 @@ METRICS = Path("reports/write_prompts/metrics.json")
 def template_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project with the template as its LLM, and no MLflow server to talk to."""
     params = yaml.safe_load((project / "params.yaml").read_text())
+    params["generator"]["model"] = str(ROOT / params["generator"]["model"])
     params["write_prompts"] |= {"llm": {"name": "template", "batch_size": 20}, "prompts_per_pair": 5}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.setattr("tailorset.tracking.connect", refuse)
@@ -37,9 +39,8 @@ def refuse(root: Path) -> None:
 
 
 def use_llm(monkeypatch: pytest.MonkeyPatch, llm: object) -> None:
-    monkeypatch.setattr(
-        stage_script, "load_plugin", lambda kind, name: SimpleNamespace(build=lambda config, device: llm)
-    )
+    plugins = {"llms": SimpleNamespace(build=lambda config, device: llm)}
+    monkeypatch.setattr(stage_script, "load_plugin", lambda kind, name: plugins.get(kind) or load_plugin(kind, name))
 
 
 class GarbageLLM:
@@ -76,7 +77,7 @@ def test_template_llm_fills_every_slot(template_project: Path) -> None:
     assert tuple(table.columns) == PROMPT_COLUMNS
     assert len(table) == table.prompt_id.nunique() == table.text.nunique() == 5 * len(space.pairs())
     assert set(table.origin) <= {"llm", "retry"}
-    assert all(names_all(row.text, [space.prompt_names(label) for label in row.labels]) for row in table.itertuples())
+    assert all(space.named_in(row.text) >= set(row.labels) for row in table.itertuples())
     metrics = json.loads(METRICS.read_text())
     assert metrics["prompts/count"] == len(table)
     assert metrics["prompts/origin/llm"] + metrics["prompts/origin/retry"] == len(table)
@@ -101,7 +102,8 @@ def test_garbage_ends_in_templates_and_writes_nothing_elsewhere(
     table = pd.read_parquet(PROMPTS)
     assert (table.origin == "template").any()
     assert table.text.map(str.isprintable).all()
-    assert all(names_all(row.text, [(label,) for label in row.labels]) for row in table.itertuples())
+    space = LabelSpace.load("data/labels/toybox.yaml")
+    assert all(space.named_in(row.text) >= set(row.labels) for row in table.itertuples())
 
 
 class Dying(TemplateLLM):
@@ -137,3 +139,35 @@ def test_a_damaged_ledger_names_its_remedy(tmp_path: Path) -> None:
     path.write_text('{"attempt": 1, "prom')
     with pytest.raises(ValueError, match="delete it"):
         stage_script.read_ledger(path)
+
+
+class Thinking(TemplateLLM):
+    """A reasoning model that never comes to the phrase."""
+
+    def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        thoughts = "the user wants one phrase of at least 10 words with a"
+        return [f"{thoughts} {' next to a '.join(keywords_of(each))}, so let me think" for each in dialogues]
+
+
+def test_thoughts_are_not_prompts_and_the_stage_says_so(
+    template_project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    use_llm(monkeypatch, Thinking(Config(batch_size=20)))
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    assert set(pd.read_parquet(PROMPTS).origin) == {"template"}
+    assert "about the task instead of a picture: choose an instruction-tuned LLM" in caplog.text
+    metrics = json.loads(METRICS.read_text())
+    assert metrics["prompts/rejected/about_the_task"] > 0
+    assert metrics["prompts/tokens_max"] > 10
+
+
+def test_a_label_beyond_what_the_text_encoder_reads_ends_the_stage_before_anything_is_asked(
+    template_project: Path, tiny_diffusion_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["generator"]["model"] = str(tiny_diffusion_folder)  # its text encoder reads 12 letters
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    use_llm(monkeypatch, SimpleNamespace(batch_size=20, reply=lambda dialogues, seeds: pytest.fail("asked in vain")))
+    with pytest.warns(TrackingWarning), pytest.raises(ValueError, match=r"label 'umbrella'.*text encoder reads: lower"):
+        stage_script.main()

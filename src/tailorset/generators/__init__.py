@@ -1,6 +1,7 @@
 """Plug-ins that draw images from prompts, with gradients to their text encoder.
 
-A generator is one file here with a `Config` and `build(config, device) -> Generator`.
+A generator is one file here with a `Config`, `build(config, device) -> Generator`, and `build_tokenizers(config)`, one
+per text encoder: what these do not read of a prompt cannot be drawn.
 Letters: B images of a batch, H x W pixels, T sampling steps, S of them taken, K of those keep gradients.
 """
 

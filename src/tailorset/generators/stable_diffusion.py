@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tailorset.diffusion_parts import Components, FewStep, fuse_few_step, load_components
+from tailorset.diffusion_parts import Components, FewStep, fuse_few_step, load_components, load_tokenizers
 from tailorset.feature_cache import FeatureCache
 from tailorset.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
@@ -253,6 +253,15 @@ def build(config: Config, device: torch.device | str) -> StableDiffusion:
     if config.few_step:
         fuse_few_step(components.unet, config.few_step)
     return StableDiffusion(config, components, device)
+
+
+def build_tokenizers(config: Config) -> list[Any]:
+    """The text encoder's tokenizer, without loading anything else.
+
+    Raises:
+        ValueError: the folder or hub id is missing, or its tokenizer is damaged.
+    """
+    return load_tokenizers(config.model, config.revision)
 
 
 def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:

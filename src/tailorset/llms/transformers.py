@@ -19,6 +19,7 @@ from tailorset.out_of_memory import Batches
 from tailorset.painter import Dialogue
 
 MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
+NO_THINKING = {"enable_thinking": False, "thinking": False}  # what chat templates call it; others do not look
 CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
 
 
@@ -61,7 +62,7 @@ class TransformersLLM:
     def _sample(self, dialogues: list[Dialogue], seeds: list[int]) -> Tensor:
         """Token ids (B, <= N), padded behind the end of each reply."""
         inputs = self.tokenizer.apply_chat_template(
-            dialogues, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+            dialogues, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt", **NO_THINKING
         )
         device = self.model.device
         ids, mask = inputs["input_ids"].to(device), inputs["attention_mask"].to(device)  # (B, P), left-padded

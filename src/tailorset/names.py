@@ -1,0 +1,141 @@
+"""Names of labels: when two are the same, which ones a text holds, and what they are called as files and metrics."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+MAX_CHARS = 80
+JOINERS = "-_\u2010"  # between two words they make one thing of another name: a cup-cake is not a cup
+
+_IRREGULAR = {
+    "child": "children", "die": "dice", "foot": "feet", "goose": "geese", "louse": "lice", "man": "men",
+    "mouse": "mice", "ox": "oxen", "person": "people", "tooth": "teeth",
+}  # fmt: skip
+
+
+class Word(NamedTuple):
+    """A word of a text, folded; `is_joined`: nothing but a hyphen or underscore is between it and the word before."""
+
+    text: str
+    is_joined: bool
+
+
+def composed(name: str) -> str:
+    """One spelling of a name: systems differ in how they compose letters with accents."""
+    return unicodedata.normalize("NFC", name)
+
+
+def fold(name: str) -> str:
+    """What makes two names the same one: their words, whatever case, blanks and hyphens. "T-Shirt" -> "t shirt"."""
+    return " ".join(word.text for word in words(name))
+
+
+def words(text: str) -> list[Word]:
+    """Runs of letters and digits of any script with their accents, folded; invisible characters are skipped."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    visible = "".join(char for char in folded if unicodedata.category(char) != "Cf")
+    runs = [(is_word, "".join(run)) for is_word, run in groupby(visible, is_word_char)]
+    return [
+        Word(run, index >= 2 and runs[index - 1][1] in JOINERS) for index, (is_word, run) in enumerate(runs) if is_word
+    ]
+
+
+def is_word_char(char: str) -> bool:
+    """Whether it belongs to a word: letters, digits and what is written onto them."""
+    return unicodedata.category(char)[0] in "LMN"
+
+
+def name_problem(name: str) -> str | None:
+    """Why this cannot be the name of a label, or None."""
+    if odd := next((char for char in name if not is_word_char(char) and char not in " -_'’"), None):
+        return (
+            f"has {shown(odd)}: use letters, digits, blanks, hyphens, underscores and apostrophes; other wordings go to"
+            " aliases"
+        )
+    if not name or not is_word_char(name[0]) or not is_word_char(name[-1]):
+        return "has no letter or digit first and last"
+    if len(name) > MAX_CHARS:
+        return f"has {len(name)} characters: use up to {MAX_CHARS}; other wordings go to aliases"
+    return "has two blanks in a row: write one" if "  " in name else None
+
+
+def wording_problem(text: str) -> str | None:
+    """Why prompts cannot name a label by this, or None."""
+    if hidden := next((char for char in text if unicodedata.category(char)[0] == "C"), None):
+        return f"has {shown(hidden)}, which no prompt may have: remove it"
+    if not fold(text) or text != " ".join(text.split()):
+        return "is not plain words: write words on one line, single blanks between them"
+    return None
+
+
+def shown(char: str) -> str:
+    """A character as one can look it up, for many cannot be seen."""
+    return f"{char!r} (U+{ord(char):04X} {unicodedata.name(char, 'without a name')})"
+
+
+def safe_file_name(name: str) -> str:
+    """A file name of a-z, 0-9, '-' and '_' that differs for names that differ, also where case does not count."""
+    plain = re.sub(r"[^a-z0-9_-]+", "-", name)
+    return plain if plain == name else f"{plain[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+class NameFinder:
+    """Finds which labels a text names: of names that overlap the longest one counts, so a hot dog is not a dog.
+
+    wordings: label -> all names that count for it. Plurals count as well.
+    """
+
+    def __init__(self, wordings: Mapping[str, Sequence[str]]) -> None:
+        exact = {tuple(fold(name).split()): label for label, names in wordings.items() for name in names}
+        plurals = {(form, label) for name, label in exact.items() for form in plural(name)}
+        singulars = {(form, label) for name, label in exact.items() for form in singular(name)}
+        # Another number of a name is taken for it where it is no name by itself; what could be two labels is neither.
+        self._label_of: dict[tuple[str, ...], str | None] = {form: None for form, _ in singulars}
+        times = Counter(form for form, _ in plurals)
+        self._label_of |= {form: label if times[form] == 1 else None for form, label in plurals} | exact
+        self._longest = max(map(len, self._label_of), default=0)
+
+    def named_in(self, text: str) -> frozenset[str]:
+        """The labels that a text names, as whole words."""
+        return frozenset(label for label in self._matches(words(text)) if label)
+
+    def _matches(self, found: Sequence[Word]) -> Iterator[str | None]:
+        start = 0
+        while start < len(found):
+            for end in range(min(len(found), start + self._longest), start, -1):
+                name = tuple(word.text for word in found[start:end])
+                is_part = found[start].is_joined or (end < len(found) and found[end].is_joined)
+                if name in self._label_of and not is_part:
+                    yield self._label_of[name]
+                    start = end
+                    break
+            else:
+                start += 1
+
+
+def plural(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The plurals of a name, all that are likely: a wrong one is no word, and does no harm."""
+    *others, last = name
+    ends = {last + "s", last + "es"} if last.endswith(("o", "s", "x", "z", "ch", "sh")) else {last + "s"}
+    if last.endswith("y") and last[-2:-1] not in tuple("aeiou"):
+        ends = {last[:-1] + "ies"}
+    if last.endswith(("f", "fe")):
+        ends.add(last.removesuffix("e").removesuffix("f") + "ves")
+    ends |= {last.removesuffix(one) + many for one, many in _IRREGULAR.items() if last.endswith(one)}
+    return ((*others, end) for end in sorted(ends))
+
+
+def singular(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The likely singulars of a name."""
+    *others, last = name
+    ends = {last.removesuffix(many) + one for one, many in _IRREGULAR.items() if last.endswith(many)}
+    for many, one in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe")):
+        if last.endswith(many) and len(last) > len(many) + 1:
+            ends.add(last.removesuffix(many) + one)
+    return ((*others, end) for end in sorted(ends))
