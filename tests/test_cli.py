@@ -125,7 +125,7 @@ def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -
     labels.write_text(labels.read_text().replace("name: ball", "name: ../../x"))
     code, output = run("check")
     assert code == 1
-    assert "'../../x' is no label name" in output
+    assert "'../../x' is not a label name" in output
     labels.write_text(labels.read_text().replace("name: ../../x", "name: ball"))
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("weakness: {}", "weakness: {fsh: 2}"))
     code, output = run("check")

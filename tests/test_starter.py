@@ -103,10 +103,10 @@ def test_nothing_is_overwritten_unless_forced() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("rooms", "--labels", "mug, lamp, so/fa", "--images", "photos"), "'so/fa' is no label name"),
+        (("rooms", "--labels", "mug, lamp, so/fa", "--images", "photos"), "'so/fa' is not a label name"),
         (("rooms", "--labels", "mug, lamp, mug", "--images", "photos"), "labels ['mug'] are listed more than once"),
         (("rooms", "--labels", "mug, lamp, sofa", "--images", "nowhere"), "there is no folder nowhere"),
-        (("../rooms", *LABELS), "'../rooms' is no label name"),
+        (("../rooms", *LABELS), "'../rooms' is not a label name"),
         (("folder", *LABELS, "--force"), "folder is a preset of tailorset itself"),
         (("rooms", "--labels", "mug, lamp", "--images", "photos"), "--labels names 2: name at least 3"),
         (("rooms", "--labels", "mug, lamp, image", "--images", "photos"), "a column image of their own"),

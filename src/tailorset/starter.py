@@ -31,7 +31,7 @@ def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelS
     """The labels, checked as a label file is.
 
     Raises:
-        ValueError: a name is no label name, is there twice, or there are too few unseen labels.
+        ValueError: a name is not a label name, is there twice, or there are too few unseen labels.
     """
     labels = [{"name": label, "seen": label in seen} for label in (*unseen, *seen)]
     try:

@@ -26,8 +26,9 @@ from tailorset.records import (
     Rejected,
     Split,
 )
+from tailorset.replies import REASONS
 from tailorset.shards import load_images
-from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC
+from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::tailorset.tracking.TrackingWarning")
 SIZES = {"train": 20, "val": 9, "test": 12}
@@ -81,6 +82,8 @@ def write_generated() -> None:
         logits = shown if k < 2 * len(prompts) else 10.0 - shown
         image = (f"s{k}", prompt.prompt_id, prompt.labels, k, "synthetic-00000.tar", f"sha-s{k}", 16, 16, 0.5, 0.2)
         rows.append((*image, logits.tolist(), (shown if k % 2 else 10.0 - shown).tolist()))
+    refused = {f"prompts/rejected/{reason}": 0 for reason in REASONS}
+    write_json(validate_data.WRITTEN, refused)
     PROMPTS.parent.mkdir(parents=True)
     prompts.to_parquet(PROMPTS)
     SYNTHETIC.mkdir(parents=True)
