@@ -24,6 +24,7 @@ from pipeline.register_model import log_model
 from tailorset import integrity
 from tailorset.classifiers import load_classifier
 from tailorset.image_codec import encode_png
+from tailorset.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor
@@ -45,7 +46,7 @@ def build_project(root: Path, models: Path) -> None:
         shutil.copytree(models / "classifier", target / "classifier")
     else:
         _tiny_classifier(target)
-    for name in ("thresholds.json", "measured.json", "MODEL_CARD.md"):
+    for name in ("thresholds.json", "novelty.safetensors", "measured.json", "MODEL_CARD.md"):
         source = models / name
         shutil.copy(source, target) if source.exists() else _stand_in(target / name, target / "classifier")
     write_shard(root / "data/real/shards/test-0.tar", [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
@@ -137,5 +138,9 @@ def _stand_in(path: Path, classifier: Path) -> None:
     """What belongs to a version, for a classifier that was never measured."""
     if path.name == "thresholds.json":
         one_threshold(load_classifier(classifier).labels).save(path)
+    elif path.name == "novelty.safetensors":
+        model = load_classifier(classifier)
+        features = model.look(torch.rand(20, 3, model.image_px, model.image_px))[1].detach()
+        fit_novelty(features, features).save(path)
     else:
         path.write_text("{}\n", encoding="utf-8")

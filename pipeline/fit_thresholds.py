@@ -1,4 +1,4 @@
-"""Fit a calibration and a threshold a label on held-out training images and on photos whose labels are not read."""
+"""Fit a calibration and a threshold per label, and what is usual, without a label of the target photos."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tailorset.classifier_training import predict
+from tailorset.classifier_training import REMEDY, predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.metrics import column_indices
+from tailorset.novelty import Novelty, fit_novelty
+from tailorset.out_of_memory import Batches
 from tailorset.records import NOT_ANNOTATED
-from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, THRESHOLDS, Stage, atomic_output, run_stage
+from tailorset.seeding import sample_seed
+from tailorset.stage import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, Stage, atomic_output, run_stage
 from tailorset.trust import Thresholds, score_logits
 from tailorset.trust_fitting import Affine, fit_mixture, fit_platt, fit_seen, make_thresholds, transfer
+
+NUM_FAMILIAR = 4000  # photos of a split whose features say what is usual
 
 
 def image_logits(classifier: Classifier, annotated: AnnotatedRows, folder: Path) -> Tensor:
@@ -63,6 +68,25 @@ def fit(stage: Stage, classifier: Classifier) -> Thresholds:
     return Thresholds({name: rules[name] for name in label_space.names})
 
 
+def image_features(classifier: Classifier, annotated: AnnotatedRows) -> Tensor:
+    """The classifier's features of real photos, (N, D); of many, those with the lowest hashes."""
+    rows, targets = annotated
+    order = sorted(range(len(rows)), key=lambda index: sample_seed("novelty", rows["image_id"].iloc[index]))
+    chosen = sorted(order[:NUM_FAMILIAR])
+    data = load_image_set(rows.iloc[chosen], targets[chosen], REAL, classifier.image_px)
+    batches = Batches(128, "looking", REMEDY)
+    return batches.concatenated(lambda batch: classifier.look(batch.float() / 255)[1], data.images)
+
+
+@torch.inference_mode()
+def fit_familiar(stage: Stage, classifier: Classifier) -> Novelty:
+    """What is usual among the photos of train (of val, where all labels are unseen), with a limit by those of val."""
+    val = image_features(classifier, real_rows(REAL, "val", stage.label_space))
+    if not stage.label_space.seen:
+        return fit_novelty(val, val)
+    return fit_novelty(image_features(classifier, real_rows(REAL, "train", stage.label_space)), val)
+
+
 def main() -> None:
     with run_stage("fit_thresholds") as stage:
         classifier = load_classifier(CLASSIFIER, stage.device)
@@ -70,6 +94,8 @@ def main() -> None:
         thresholds = fit(stage, classifier)
         with atomic_output(THRESHOLDS) as path:
             thresholds.save(path)
+        with atomic_output(NOVELTY) as path:
+            fit_familiar(stage, classifier).save(path)
         chosen = [rule.threshold for rule in thresholds.rules.values()]
         stage.save_metrics({"thresholds/lowest": min(chosen), "thresholds/highest": max(chosen)})
 

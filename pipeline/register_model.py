@@ -29,6 +29,7 @@ from tailorset.stage import (
     CLASSIFIER,
     MEASURED,
     MODEL_CARD,
+    NOVELTY,
     REAL,
     SCORES,
     THRESHOLDS,
@@ -95,7 +96,7 @@ def log_model(name: str, label_space: LabelSpace) -> str:
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(PACKAGE / "serving" / "model.py"),
-        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS, MEASURED, MODEL_CARD)},
+        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS, NOVELTY, MEASURED, MODEL_CARD)},
         code_paths=[str(PACKAGE)],
         signature=signature(label_space.names),
         input_example=pd.DataFrame({IMAGE: [example_image()]}),

@@ -79,13 +79,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", ["classifier.safetensors", "config.json", "../thresholds.json"])
+@pytest.mark.parametrize(
+    "name", ["classifier.safetensors", "config.json", "../thresholds.json", "../novelty.safetensors"]
+)
 def test_a_classifier(models: Path, tmp_path: Path, planted: bytes, canary: Path, name: str) -> None:
     copy = tmp_path / "models" / "classifier"
     shutil.copytree(models, copy.parent)
     (copy / name).write_bytes(planted)
     (copy / integrity.SUMS).unlink()  # whoever plants can seal as well
-    with pytest.raises(ValueError, match=Path(name).name if name.endswith("json") else str(copy)):
+    with pytest.raises(ValueError, match=str(copy) if name == "classifier.safetensors" else Path(name).name):
         load_predictor(copy)
     assert not canary.exists()
 

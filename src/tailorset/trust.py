@@ -10,11 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 FILE_VERSION = 1
+Decision = Literal["present", "absent", "open"]
 CLIP = 1e-6  # probabilities of exactly 0 or 1 have no logit
 
 
@@ -39,6 +41,17 @@ class Decisions:
     probabilities: Tensor
     present: Tensor
     abstained: Tensor
+
+    @property
+    def words(self) -> list[list[Decision]]:
+        """(N, L): each decision as people read it; what abstains is "open"."""
+        return [
+            [
+                "open" if is_open else "present" if is_present else "absent"
+                for is_open, is_present in zip(left_open, present, strict=True)
+            ]
+            for left_open, present in zip(self.abstained.tolist(), self.present.tolist(), strict=True)
+        ]
 
     def columns(self, indices: list[int]) -> Decisions:
         """The decisions on these labels only."""

@@ -27,6 +27,10 @@ def test_contract(name: str, backbones: dict[str, str], label_space: LabelSpace,
     images = torch.rand(3, 3, 40, 56)
     with torch.no_grad():
         probabilities, maps = classifier(images), classifier.spatial_maps(images)
+        looked, features = classifier.look(images)
+    torch.testing.assert_close(looked, probabilities)
+    assert features.ndim == 2
+    assert len(features) == 3
     assert probabilities.shape == (3, len(label_space.names))
     assert ((probabilities > 0) & (probabilities < 1)).all()
     torch.testing.assert_close(maps.sum((2, 3)), torch.ones(3, len(label_space.names)))

@@ -22,13 +22,14 @@ from safetensors.torch import load_file, save_file
 from pipeline.register_model import register
 from tailorset import integrity
 from tailorset.image_codec import encode_png
+from tailorset.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
 from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
 from tailorset.shards import write_shard
-from tailorset.stage import CLASSIFIER, MEASURED, MODEL_CARD, THRESHOLDS
+from tailorset.stage import CLASSIFIER, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.tracking import connect
 from tailorset.trust import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
@@ -69,6 +70,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
         plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
         thresholds.save(THRESHOLDS)
+        features = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+        fit_novelty(features[:200], features[200:]).save(NOVELTY)
         MEASUREMENT.save(MEASURED)
         MODEL_CARD.write_text("# A card\n")
         Path("dvc.lock").write_text("schema: '2.0'\n")
@@ -121,7 +124,8 @@ def other_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The same labels and thresholds with another classifier: it says something else."""
     root = tmp_path_factory.mktemp("other")
     shutil.copytree(folder, root / "classifier")
-    shutil.copy(folder.parent / "thresholds.json", root)
+    for name in ("thresholds.json", "novelty.safetensors"):
+        shutil.copy(folder.parent / name, root)
     weights = root / "classifier" / "classifier.safetensors"
     tensors = load_file(weights)
     tensors["text_features"] = tensors["text_features"].flip(0)

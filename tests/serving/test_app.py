@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from tailorset.image_codec import decode_image
 from tailorset.serving.app import PAGE, create_app
-from tailorset.serving.predictor import Predictor, load_predictor
+from tailorset.serving.predictor import Predictor, answer_columns, load_predictor
 from tailorset.serving.service import Load, Service
 from tailorset.serving.uploads import MAX_BODY_BYTES
 from tailorset.trust import Thresholds
@@ -58,8 +58,15 @@ def test_every_way_to_ask_gives_the_scores_of_the_predictor(
         {"dataframe_records": [{"image": text}, {"image": text}]},
     ):
         predictions = client.post("/invocations", json=rows).json()["predictions"]
-        assert [list(row) for row in predictions] == [list(predictor.labels)] * 2
-        torch.testing.assert_close(torch.tensor(list(predictions[1].values())), expected, atol=1e-5, rtol=0)
+        assert [list(row) for row in predictions] == [list(answer_columns(predictor.labels))] * 2
+        said = torch.tensor([predictions[1][f"score/{label}"] for label in predictor.labels])
+        torch.testing.assert_close(said, expected, atol=1e-5, rtol=0)
+        for label in form["labels"]:
+            for kind in ("probability", "decision", "threshold"):
+                assert predictions[1][f"{kind}/{label['label']}"] == (
+                    label[kind] if kind == "decision" else pytest.approx(label[kind], abs=1e-5)
+                )
+        assert predictions[1]["novelty"] == pytest.approx(form["novelty"], rel=1e-4)
 
 
 def test_an_answer_decides_as_the_thresholds_do(client: TestClient, photo: bytes, thresholds: Thresholds) -> None:
@@ -70,7 +77,7 @@ def test_an_answer_decides_as_the_thresholds_do(client: TestClient, photo: bytes
         assert label["probability"] == pytest.approx(float(decisions.probabilities[0, index]), abs=1e-6)
         assert (label["threshold"], label["abstain_low"]) == (rule.threshold, rule.abstain_low)
         present = "present" if decisions.present[0, index] else "absent"
-        assert label["decision"] == ("abstain" if decisions.abstained[0, index] else present)
+        assert label["decision"] == ("open" if decisions.abstained[0, index] else present)
         assert label["seen"] == (label["label"] == "ball")
 
 
@@ -231,8 +238,8 @@ def test_a_body_that_does_not_arrive_is_the_senders_fault(
 
 def test_beyond_the_limit_requests_are_told_to_come_again(folder: Path, photo: bytes) -> None:
     service = Service(str(folder), load=Load(max_batch=1, max_waiting=2))
-    free, original = threading.Event(), service.champion.predictor.scores
-    service.champion.predictor.scores = lambda pixels: (free.wait(30), original(pixels))[1]  # type: ignore[method-assign]
+    free, original = threading.Event(), service.champion.predictor.look
+    service.champion.predictor.look = lambda pixels: (free.wait(30), original(pixels))[1]  # type: ignore[method-assign]
     with TestClient(create_app(service)) as client, ThreadPoolExecutor(2) as pool:
         slow = [pool.submit(client.post, "/predict", content=photo, headers=PNG) for _ in range(2)]
         while "tailorset_requests_in_flight 2.0" not in client.get("/metrics").text:
@@ -248,13 +255,13 @@ def test_beyond_the_limit_requests_are_told_to_come_again(folder: Path, photo: b
 
 def test_a_classifier_that_fails_is_a_503_and_the_next_request_is_answered(folder: Path, photo: bytes) -> None:
     service = Service(str(folder))
-    original = service.champion.predictor.scores
+    original = service.champion.predictor.look
 
     def out_of_memory(_: torch.Tensor) -> torch.Tensor:
-        service.champion.predictor.scores = original  # type: ignore[method-assign]
+        service.champion.predictor.look = original  # type: ignore[method-assign]
         raise RuntimeError("out of memory")
 
-    service.champion.predictor.scores = out_of_memory  # type: ignore[method-assign, assignment]
+    service.champion.predictor.look = out_of_memory  # type: ignore[method-assign, assignment]
     with TestClient(create_app(service)) as client:
         failed = client.post("/predict", content=photo, headers=PNG)
         assert (failed.status_code, failed.headers["retry-after"]) == (503, "5")

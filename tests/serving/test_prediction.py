@@ -100,7 +100,12 @@ def test_labels_are_decided_and_left_open_as_the_thresholds_say(
     labels = np.array(predictor.labels)
     certain = decisions.present & ~decisions.abstained  # as the web service says it
     assert [row["present"] for row in rows] == [labels[mask].tolist() for mask in certain.numpy()]
-    assert [row["abstained"] for row in rows] == [labels[mask].tolist() for mask in decisions.abstained.numpy()]
+    for row, words, chances in zip(rows, decisions.words, decisions.probabilities.tolist(), strict=True):
+        assert [row[f"decision/{label}"] for label in labels] == words
+        assert [row[f"probability/{label}"] for label in labels] == pytest.approx(chances, abs=1e-4)
+        assert [row[f"threshold/{label}"] for label in labels] == pytest.approx([0.4, 0.5])
+        assert row["novelty"] > 0
+    assert [row["open"] for row in rows] == [labels[mask].tolist() for mask in decisions.abstained.numpy()]
     assert decisions.present.any()
 
 
@@ -112,7 +117,7 @@ def test_a_label_left_open_is_not_among_those_that_are_present(photos: Path, mod
     assert run(photos, "--model", tmp_path / "open" / "classifier", "--output", tmp_path / "out.csv")[0] == 0
     table = read(tmp_path / "out.csv")
     assert set(table["present"]) == {"ball"}
-    assert set(table["abstained"]) == {"tea cup"}
+    assert set(table["open"]) == {"tea cup"}
 
 
 def test_without_thresholds_a_label_is_present_from_a_half_on(photos: Path, model: Path, tmp_path: Path) -> None:
@@ -121,7 +126,9 @@ def test_without_thresholds_a_label_is_present_from_a_half_on(photos: Path, mode
     table = read(tmp_path / "out.parquet")
     for row in table.to_dict("records"):
         assert list(row["present"]) == [name for name in ("tea cup", "ball") if row[f"score/{name}"] >= 0.5]
-        assert list(row["abstained"]) == []
+        assert list(row["open"]) == []
+        assert row["probability/ball"] is None or np.isnan(row["probability/ball"])  # nothing was calibrated
+        assert np.isnan(row["novelty"])
 
 
 def test_the_champion_answers_unless_another_model_is_named(

@@ -35,7 +35,10 @@ def contents(photos: Path) -> list[bytes]:
 def test_it_answers_as_the_registered_model_does(registry: Path, contents: list[bytes], predictor: Predictor) -> None:
     mlflow.set_tracking_uri(f"sqlite:///{registry / 'mlflow.db'}")
     served = mlflow.pyfunc.load_model("models:/tiny/1").predict(pd.DataFrame({"image": contents}))
-    np.testing.assert_allclose(predictor.predict(contents).numpy(), served.to_numpy(), atol=1e-5)
+    scores = served[[f"score/{label}" for label in predictor.labels]].to_numpy()
+    np.testing.assert_allclose(predictor.predict(contents).numpy(), scores, atol=1e-5)
+    answers = pd.DataFrame(predictor.answers(predictor.look(torch.stack([predictor.pixels(one) for one in contents]))))
+    pd.testing.assert_frame_equal(served, answers, atol=1e-5)
 
 
 def test_it_answers_as_the_evaluation_does(registry: Path, photos: Path, tmp_path: Path, predictor: Predictor) -> None:
@@ -59,6 +62,19 @@ def test_bytes_and_decoded_images_are_alike(predictor: Predictor, photos: Path) 
     path = photos / "grey.png"
     with Image.open(path) as image:
         torch.testing.assert_close(predictor.predict([path.read_bytes()]), predictor.predict([image]))
+
+
+def test_a_version_without_a_limit_of_novelty_answers_all_the_same(
+    registry: Path, contents: list[bytes], predictor: Predictor, tmp_path: Path
+) -> None:
+    """As versions are that were registered before there was one."""
+    shutil.copytree(registry / "models", tmp_path / "models")
+    (tmp_path / "models" / "novelty.safetensors").unlink()
+    older = load_predictor(tmp_path / "models" / "classifier", "cpu")
+    looked = older.look(torch.stack([older.pixels(content) for content in contents]))
+    assert looked.novelty is None
+    torch.testing.assert_close(looked.scores, predictor.predict(contents))
+    assert older.answers(looked)["novelty"] == [None] * len(contents)
 
 
 def test_bytes_that_are_no_image_are_named_by_number(contents: list[bytes], predictor: Predictor) -> None:

@@ -19,6 +19,7 @@ from mlflow.pyfunc.scoring_server import _parse_json_data
 from pipeline.register_model import lineage
 from tailorset.image_codec import encode_png
 from tailorset.records import LabelSpace
+from tailorset.serving.predictor import answer_columns
 
 ASK = """
 import json, sys
@@ -51,8 +52,12 @@ def test_a_fresh_process_answers_every_kind_of_file(registry: Path, photos: Path
     said = json.loads(answer.stdout.splitlines()[-1])
     assert len(said["scores"]) == len(said["files"]) >= 7
     for row in said["scores"]:
-        assert tuple(row) == label_space.names
-        assert all(0 <= score <= 1 for score in row.values())
+        assert list(row) == list(answer_columns(label_space.names))
+        for label in label_space.names:
+            assert 0 <= row[f"probability/{label}"] <= 1
+            assert row[f"decision/{label}"] in ("present", "absent", "open")
+            assert 0 <= row[f"threshold/{label}"] <= 1
+            assert 0 <= row[f"score/{label}"] <= 1
 
 
 def test_the_model_says_the_same_over_http_as_in_memory(model: PyFuncModel, label_space: LabelSpace) -> None:
@@ -63,8 +68,9 @@ def test_the_model_says_the_same_over_http_as_in_memory(model: PyFuncModel, labe
     parsed = _parse_json_data(data, model.metadata, model.metadata.get_input_schema())
     over_http = model.predict(parsed.data)
     direct = model.predict({"image": [content]})
-    assert list(over_http.columns) == list(label_space.names)
-    np.testing.assert_allclose(over_http.to_numpy(), direct.to_numpy())
+    assert list(over_http.columns) == list(answer_columns(label_space.names))
+    assert list(over_http.columns) == model.metadata.get_output_schema().input_names()
+    pd.testing.assert_frame_equal(over_http, direct)
 
 
 def test_bytes_that_are_no_image_are_named_by_row(model: PyFuncModel) -> None:

@@ -80,8 +80,8 @@ def test_under_overload_every_answer_is_right_or_says_when_to_come_again(folder:
 
 def test_batches_are_formed_under_load(folder: Path) -> None:
     service, sizes = Service(str(folder), load=Load(max_batch=8)), []
-    original = service.champion.predictor.scores
-    service.champion.predictor.scores = lambda pixels: (sizes.append(len(pixels)), original(pixels))[1]  # type: ignore
+    original = service.champion.predictor.look
+    service.champion.predictor.look = lambda pixels: (sizes.append(len(pixels)), original(pixels))[1]  # type: ignore
     with running(service) as url:
         asyncio.run(closed_loop(url, some_photos(8), 16, after(1.0)))
     assert max(sizes) == 8

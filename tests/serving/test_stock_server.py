@@ -69,5 +69,5 @@ def test_a_base64_photograph_in_dataframe_split_gets_the_predictor_s_scores(
     with urllib.request.urlopen(request, timeout=120) as answer:
         predictions = json.load(answer)["predictions"]
     predictor = load_predictor(registry / "models" / "classifier", "cpu")
-    said = [[row[label] for label in predictor.labels] for row in predictions]
+    said = [[row[f"score/{label}"] for label in predictor.labels] for row in predictions]
     np.testing.assert_allclose(said, predictor.predict(contents).numpy(), atol=1e-5)

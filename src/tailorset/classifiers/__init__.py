@@ -1,7 +1,7 @@
 """Classifiers: images in, one probability a label out.
 
 A variant is one file with a pydantic `Config` (a TrainingConfig), `build(config, label_space, device)` for training
-and `load(folder, device)` for using what it saved. Letters: B batch, H, W pixels, L labels, h, w positions.
+and `load(folder, device)` for using what it saved. Letters: B batch, H, W pixels, L labels, D features, h, w positions.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Classifier(Protocol):
 
     def __call__(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """images: (B, 3, H, W) float in [0, 1], any size -> (B, L) probabilities, or the columns of `label_indices`."""
+        ...
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images: as above -> (B, L) probabilities, and (B, D) features of each image as a whole, of its dense ones."""
         ...
 
     def spatial_maps(self, images: Tensor) -> Tensor:

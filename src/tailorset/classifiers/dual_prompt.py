@@ -127,8 +127,16 @@ class DualPrompt(nn.Module):
 
     def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """The calibrated difference of positive and negative score, (B, L)."""
-        text = self._text(label_indices)
+        return self._compare(*self.encode(self._preprocess(images)), label_indices)
+
+    def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L) probabilities and (B, D) features: the mean of the dense ones."""
         dense, pooled = self.encode(self._preprocess(images))
+        return self._compare(dense, pooled, None).sigmoid(), dense.mean(1)
+
+    def _compare(self, dense: Tensor, pooled: Tensor, label_indices: Sequence[int] | None) -> Tensor:
+        """Logits (B, L) of dense (B, P, D) and pooled (B, D) features."""
+        text = self._text(label_indices)
         dense_similarity, _ = weighted_similarity(dense, text, self.spatial_scale)
         global_similarity = torch.einsum("bd,nld->nbl", pooled, text)
         weight = self.config.global_weight

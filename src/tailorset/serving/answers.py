@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
-from torch import Tensor
 
-from tailorset.serving.predictor import Predictor
-
-Decision = Literal["present", "absent", "abstain"]
+from tailorset.serving.predictor import Looked, Predictor
+from tailorset.trust import Decision
 
 
 class Problem(BaseModel):
@@ -46,6 +44,8 @@ class ModelAnswer(BaseModel):
 
     model: str
     version: str | None
+    novelty: float | None = Field(description="how unlike the photos of training it is; null where that is not known")
+    unfamiliar: bool | None = Field(description="whether novelty is above 1: decisions are hardly worth anything then")
     labels: list[LabelAnswer]
     map: Attention | None = None
 
@@ -74,7 +74,9 @@ class Status(BaseModel):
 
 
 class Predictions(BaseModel):
-    predictions: list[dict[str, float]] = Field(description="one object an image: label -> score in [0, 1]")
+    predictions: list[dict[str, float | str | None]] = Field(
+        description="per image: novelty; and probability/, decision/, threshold/ and score/LABEL of every label"
+    )
 
 
 class Split(BaseModel):
@@ -134,19 +136,23 @@ def model_card(predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def model_answer(predictor: Predictor, scores: Tensor, attention: Attention | None) -> dict[str, Any]:
-    """The fields of a ModelAnswer. scores: (L,)"""
-    decisions = predictor.decide(scores[None])
+def model_answer(predictor: Predictor, looked: Looked, attention: Attention | None) -> dict[str, Any]:
+    """The fields of a ModelAnswer. looked: at one photograph."""
+    scores, novelty = looked.scores[0], None if looked.novelty is None else float(looked.novelty[0])
+    decisions = predictor.decide(looked.scores)
     probabilities = decisions.probabilities[0].tolist()
-    words: list[Decision] = [
-        "abstain" if left_open else "present" if present else "absent"
-        for left_open, present in zip(decisions.abstained[0], decisions.present[0], strict=True)
-    ]
     calibrated = predictor.thresholds is not None
     labels = [
         LabelAnswer(**dict(rule), score=score, probability=probability if calibrated else None, decision=word)
         for rule, score, probability, word in zip(
-            model_card(predictor)["labels"], scores.tolist(), probabilities, words, strict=True
+            model_card(predictor)["labels"], scores.tolist(), probabilities, decisions.words[0], strict=True
         )
     ]
-    return {"model": predictor.origin.uri, "version": predictor.origin.version, "labels": labels, "map": attention}
+    return {
+        "model": predictor.origin.uri,
+        "version": predictor.origin.version,
+        "novelty": novelty,
+        "unfamiliar": None if novelty is None else novelty > 1,
+        "labels": labels,
+        "map": attention,
+    }

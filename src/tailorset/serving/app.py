@@ -84,8 +84,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post("/invocations", responses=REFUSALS, openapi_extra={"requestBody": ROWS})
     async def invocations(request: Request) -> Predictions:
-        """MLflow's scoring protocol: photographs as base64 in a column `image`, scores by label."""
-        return Predictions(predictions=await service.scores(await _rows(request)))
+        """MLflow's scoring protocol: photographs as base64 in a column `image`, the registered model's columns out."""
+        return Predictions(predictions=await service.rows(await _rows(request)))
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:

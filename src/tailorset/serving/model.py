@@ -1,4 +1,4 @@
-"""The registered model, as code: MLflow runs this file to load it. Image bytes in, one score a label out.
+"""The registered model, as code: MLflow runs this file to load it. Image bytes in, a decision per label out.
 
 Nothing is unpickled: the weights are safetensors, everything else is JSON. The package travels with the model.
 """
@@ -17,14 +17,15 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
 from torch import Tensor
 
-from tailorset.serving.predictor import CLASSIFIER, load_predictor
+from tailorset.serving.predictor import CLASSIFIER, answer_columns, load_predictor
 from tailorset.serving.uploads import file_bytes
 
 IMAGE = "image"
+TYPES = {float: DataType.double, str: DataType.string}
 
 
 class ServedClassifier(PythonModel):
-    """One column `image` (a file's bytes, of any size and mode; base64 over HTTP) -> one column of scores a label."""
+    """One column `image` (a file's bytes, of any size and mode; base64 over HTTP) -> four columns per label."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the classifier's folder once per process, on a GPU where there is one."""
@@ -33,7 +34,7 @@ class ServedClassifier(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Scores in [0, 1], one row an image, one column a label in the order of the label file.
+        """One row per image; the columns of `signature`.
 
         Raises:
             ValueError: no such column, or bytes that are no image; names the row.
@@ -41,8 +42,8 @@ class ServedClassifier(PythonModel):
         if IMAGE not in model_input:
             raise ValueError(f"The columns are {list(model_input)}: give one named {IMAGE!r} with the bytes of a file.")
         rows = [self._pixels(number, content) for number, content in enumerate(model_input[IMAGE])]
-        scores = self.predictor.scores(torch.stack(rows)).double().numpy()
-        return pd.DataFrame(scores, columns=list(self.predictor.labels), index=model_input.index)
+        looked = self.predictor.look(torch.stack(rows))
+        return pd.DataFrame(self.predictor.answers(looked), index=model_input.index)
 
     def _pixels(self, row: int, content: object) -> Tensor:
         try:
@@ -52,11 +53,10 @@ class ServedClassifier(PythonModel):
 
 
 def signature(labels: Iterable[str]) -> ModelSignature:
-    """Binary column `image` in, one double a label out."""
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, IMAGE)]),
-        outputs=Schema([ColSpec(DataType.double, name) for name in labels]),
-    )
+    """Binary column `image` in. Out: how unlike the photos of training it is (above 1: very), and of every label the
+    calibrated probability, the decision (present, absent or open), the threshold of it, and the raw score."""
+    outputs = [ColSpec(TYPES[kind], name) for name, kind in answer_columns(labels).items()]
+    return ModelSignature(inputs=Schema([ColSpec(DataType.binary, IMAGE)]), outputs=Schema(outputs))
 
 
 mlflow.models.set_model(ServedClassifier())

@@ -167,6 +167,7 @@ def _data(facts: CardFacts) -> str:
 def _limits(facts: CardFacts) -> str:
     lines = [
         "- It knows the labels above and no others; of a photograph that shows none it still gives scores.",
+        "- `novelty` above 1: a photograph is unlike those of training. Below 1 says little.",
         "- Figures hold for photographs like those of the test split. On others measure again before you rely on it.",
         "- What the generator draws wrongly or always alike, labels nobody annotated learn wrongly or narrowly:"
         " see reports/card/index.html.",
@@ -210,7 +211,8 @@ def _loading(name: str) -> str:
 import mlflow, pandas as pd
 
 model = mlflow.pyfunc.load_model("models:/{name}@champion")
-model.predict(pd.DataFrame({{"image": [open("photo.jpg", "rb").read()]}}))   # a column of scores a label
+# per image novelty; per label probability, decision, threshold and raw score
+model.predict(pd.DataFrame({{"image": [open("photo.jpg", "rb").read()]}}))
 ```
 
 `tailorset predict PATH` scores files, folders and shards; `tailorset export` writes ONNX. The weights are safetensors;

@@ -20,10 +20,11 @@ from tqdm import tqdm
 
 from tailorset.serving.image_sources import Source, image_sources
 from tailorset.serving.prediction_file import prediction_file
-from tailorset.serving.predictor import Predictor
+from tailorset.serving.predictor import Predictor, answer_columns
 
 Read = tuple[str, Tensor | str]  # name, and pixels or what is wrong
-PATH, PRESENT, ABSTAINED, ERROR = "path", "present", "abstained", "error"
+PATH, PRESENT, OPEN, ERROR = "path", "present", "open", "error"
+TYPES = {float: pa.float32(), str: pa.string()}
 NUM_LISTED = 20  # failures that are said at the end; the file has them all
 
 
@@ -60,13 +61,13 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
 
 
 def schema(predictor: Predictor) -> pa.Schema:
-    """path; score/LABEL of each label; labels that are present, and those left open; error. Null where unknown.
+    """path; labels that are present, and those left open; what the registered model answers; error.
 
-    A label left open is not among those that are present, as the web service says it.
+    Null where unknown. A label left open is not among those that are present, as the web service says it.
     """
-    scores = [pa.field(f"score/{label}", pa.float32()) for label in predictor.labels]
-    lists = [pa.field(name, pa.list_(pa.string())) for name in (PRESENT, ABSTAINED)]
-    return pa.schema([pa.field(PATH, pa.string()), *scores, *lists, pa.field(ERROR, pa.string())])
+    lists = [pa.field(name, pa.list_(pa.string())) for name in (PRESENT, OPEN)]
+    answers = [pa.field(name, TYPES[kind]) for name, kind in answer_columns(predictor.labels).items()]
+    return pa.schema([pa.field(PATH, pa.string()), *lists, *answers, pa.field(ERROR, pa.string())])
 
 
 def predict_tables(predictor: Predictor, sources: Iterable[Source], batch_size: int) -> Iterator[pa.Table]:
@@ -83,18 +84,12 @@ def predict_tables(predictor: Predictor, sources: Iterable[Source], batch_size: 
 
 
 def _rows(predictor: Predictor, pixels: Tensor) -> Iterator[dict[str, object]]:
-    scores = predictor.scores(pixels, len(pixels))
-    decisions = predictor.decide(scores)
-    names = [f"score/{label}" for label in predictor.labels]
-    for number, row in enumerate(scores.tolist()):
-        found: dict[str, object] = dict(zip(names, row, strict=True))
-        found[PRESENT] = _chosen(predictor.labels, decisions.present[number] & ~decisions.abstained[number])
-        found[ABSTAINED] = _chosen(predictor.labels, decisions.abstained[number])
-        yield found
-
-
-def _chosen(labels: tuple[str, ...], mask: Tensor) -> list[str]:
-    return [label for label, chosen in zip(labels, mask.tolist(), strict=True) if chosen]
+    answers = predictor.answers(predictor.look(pixels, len(pixels)))
+    for values in zip(*answers.values(), strict=True):
+        row: dict[str, object] = dict(zip(answers, values, strict=True))
+        for word in (PRESENT, OPEN):
+            row[word] = [label for label in predictor.labels if row[f"decision/{label}"] == word]
+        yield row
 
 
 def _read_ahead(predictor: Predictor, sources: Iterable[Source], num_ahead: int) -> Iterator[Read]:

@@ -6,10 +6,11 @@ Letters: N images, L labels, P pixels of a side.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -18,11 +19,19 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.device import resolve_device
 from tailorset.image_codec import decode_image, square_pixels
+from tailorset.novelty import Novelty
 from tailorset.trust import Decisions, Thresholds, one_threshold
 
-CLASSIFIER, THRESHOLDS = "classifier", "thresholds.json"  # names side by side, in models/ and in a registered version
+CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safetensors"  # side by side, everywhere
 REGISTRY = "models:/"
 BATCH_SIZE = 64
+NOVEL = "novelty"
+ANSWER_KINDS = {"probability": float, "decision": str, "threshold": float, "score": float}  # one column each per label
+
+
+def answer_columns(labels: Iterable[str]) -> dict[str, type]:
+    """Columns of the table of an answer, in their order, and what they hold."""
+    return {NOVEL: float} | {f"{name}/{label}": kind for label in labels for name, kind in ANSWER_KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -40,8 +49,15 @@ class Origin:
         return f"{self.uri}, version {self.version}" if self.version else self.uri
 
 
+class Looked(NamedTuple):
+    """scores: (N, L). novelty: (N,), above 1 a photo is unlike those of training; None where that is not known."""
+
+    scores: Tensor
+    novelty: Tensor | None
+
+
 class Predictor:
-    """A classifier in evaluation mode with its thresholds, where it has some, and its origin.
+    """A classifier in evaluation mode with its thresholds and its limit of novelty, where it has some, and its origin.
 
     bf16: whether a GPU computes in bfloat16; scores then differ by about 1e-2. A CPU computes in float32.
 
@@ -50,13 +66,20 @@ class Predictor:
     """
 
     def __init__(
-        self, classifier: Classifier, thresholds: Thresholds | None, origin: Origin, device: torch.device, bf16: bool
+        self,
+        classifier: Classifier,
+        thresholds: Thresholds | None,
+        novelty: Novelty | None,
+        origin: Origin,
+        device: torch.device,
+        bf16: bool,
     ) -> None:
         if thresholds and thresholds.labels != classifier.labels:
             raise ValueError(
                 f"thresholds are for {thresholds.labels}, not {classifier.labels}: run `dvc repro fit_thresholds`"
             )
-        self.classifier, self.thresholds, self.origin, self.device = classifier, thresholds, origin, device
+        self.classifier, self.thresholds, self.novelty = classifier, thresholds, novelty
+        self.origin, self.device = origin, device
         self.bf16 = bf16 and device.type == "cuda"
         self.labels, self.label_space = classifier.labels, classifier.label_space
         self.seen, self.unseen = self.label_space.seen, self.label_space.unseen
@@ -80,12 +103,17 @@ class Predictor:
         decoded = decode_image(image) if isinstance(image, bytes) else image.convert("RGB")
         return square_pixels(decoded, self.classifier.image_px)
 
-    @torch.inference_mode()
     def scores(self, pixels: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
         """Scores (N, L) in [0, 1], float32 on the CPU, of (N, 3, P, P) uint8."""
+        return self.look(pixels, batch_size).scores
+
+    @torch.inference_mode()
+    def look(self, pixels: Tensor, batch_size: int = BATCH_SIZE) -> Looked:
+        """The same, and how unlike the photos of training each one is."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            batches = [self.classifier(batch.to(self.device).float() / 255) for batch in pixels.split(batch_size)]
-        return torch.cat(batches).float().cpu()
+            batches = [self.classifier.look(batch.to(self.device).float() / 255) for batch in pixels.split(batch_size)]
+        scores, features = (torch.cat(parts).float().cpu() for parts in zip(*batches, strict=True))
+        return Looked(scores, self.novelty.of(features) if self.novelty else None)
 
     @torch.inference_mode()
     def map(self, pixels: Tensor, label: str) -> Tensor:
@@ -101,6 +129,25 @@ class Predictor:
     def decide(self, scores: Tensor) -> Decisions:
         """Calibrated probabilities, what is present and what is left open, (N, L) each."""
         return self.rules.apply(scores)
+
+    def answers(self, looked: Looked) -> dict[str, list[Any]]:
+        """The table of an answer: `novelty`, and `KIND/LABEL` for every kind in ANSWER_KINDS, N values each.
+
+        Novelty, and probabilities, are None where the model has no limit of it, or no thresholds.
+        """
+        scores, novelty = looked
+        unknown = [None] * len(scores)
+        decisions = self.decide(scores)
+        words = list(zip(*decisions.words, strict=True))
+        columns: dict[str, list[Any]] = {NOVEL: unknown if novelty is None else novelty.tolist()}
+        for number, (label, rule) in enumerate(self.rules.rules.items()):
+            columns |= {
+                f"probability/{label}": decisions.probabilities[:, number].tolist() if self.thresholds else unknown,
+                f"decision/{label}": list(words[number]),
+                f"threshold/{label}": [rule.threshold] * len(scores),
+                f"score/{label}": scores[:, number].tolist(),
+            }
+        return columns
 
     def _numbered(self, number: int, image: Image.Image | bytes) -> Tensor:
         try:
@@ -146,6 +193,7 @@ def model_files(model: str | Path) -> Iterator[tuple[Path, Origin]]:
 
 def open_predictor(folder: Path, origin: Origin, device: torch.device, bf16: bool = False) -> Predictor:
     """See `load_predictor`."""
-    thresholds = folder.parent / THRESHOLDS
+    thresholds, novelty = folder.parent / THRESHOLDS, folder.parent / NOVELTY
     rules = Thresholds.load(thresholds) if thresholds.exists() else None
-    return Predictor(load_classifier(folder, device), rules, origin, device, bf16)
+    limit = Novelty.load(novelty) if novelty.exists() else None  # versions of before have none
+    return Predictor(load_classifier(folder, device), rules, limit, origin, device, bf16)

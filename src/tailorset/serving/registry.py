@@ -19,6 +19,7 @@ from tailorset.tracking import registry
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and the newest
 ANSWER_TIMEOUT_S = 300
 DECLARED_ENVIRONMENT = Path(__file__).with_name("declared_environment.py")
+NO_SHARES = ("novelty", "decision/")  # columns of an answer with other values than those in [0, 1]
 URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
@@ -84,6 +85,12 @@ def request_problem(version: ModelVersion) -> str:
         except subprocess.TimeoutExpired:
             return f"it does not answer a request within {ANSWER_TIMEOUT_S} s"
         rows = json.loads(answer.read_text(encoding="utf-8"))["predictions"]
-    scores = [score for row in rows for score in row.values()]
-    fair = scores and all(isinstance(score, float) and 0 <= score <= 1 for score in scores)
-    return "" if fair else f"it answers a request with {rows}, which are no scores in [0, 1]"
+    if rows and all(map(_is_fair, rows)):
+        return ""
+    return f"it answers a request with {rows}: probabilities and scores must be in [0, 1]"
+
+
+def _is_fair(row: dict[str, object]) -> bool:
+    """Whether probabilities, thresholds and scores are in [0, 1]; older versions answer with a score per label only."""
+    values = [value for name, value in row.items() if not name.startswith(NO_SHARES)]
+    return bool(values) and all(isinstance(value, float) and 0 <= value <= 1 for value in values)

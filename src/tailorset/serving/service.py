@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answ
 from tailorset.serving.batching import Batcher, Full
 from tailorset.serving.live import LiveModel
 from tailorset.serving.measures import Measures
-from tailorset.serving.predictor import Predictor
+from tailorset.serving.predictor import Looked, Predictor
 from tailorset.serving.uploads import Refusal, check_upload, damaged
 
 logger = logging.getLogger("uvicorn.error")
@@ -52,9 +52,10 @@ class Job(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """scores: (L,); map: (h, w), summing to 1."""
+    """scores: (L,); novelty: (), see `Looked`; map: (h, w), summing to 1."""
 
     scores: Tensor
+    novelty: Tensor | None
     map: Tensor | None
 
 
@@ -114,8 +115,8 @@ class Service:
         self.measures.decided(answers[0])
         return Answer(**dict(answers[0]), challenger=answers[1] if compare else None)
 
-    async def scores(self, contents: Sequence[bytes]) -> list[dict[str, float]]:
-        """The champion's scores by label, one row a photograph.
+    async def rows(self, contents: Sequence[bytes]) -> list[dict[str, Any]]:
+        """What the champion says, one row per photograph, with the columns of the registered model.
 
         Raises:
             Refusal: names the row of a photograph that cannot be used; or there are too many.
@@ -124,7 +125,10 @@ class Service:
             raise Refusal(413, f"{len(contents)} images: send at most {self.load.max_waiting} in one request.")
         predictor = self.champion.predictor
         scored = await self._computed(await self._decoded([predictor], contents))
-        return [dict(zip(predictor.labels, result.scores.tolist(), strict=True)) for result in scored]
+        if not scored:
+            return []
+        answers = predictor.answers(_together(scored))
+        return [dict(zip(answers, values, strict=True)) for values in zip(*answers.values(), strict=True)]
 
     async def _decoded(
         self, predictors: Sequence[Predictor], contents: Sequence[bytes], label: str | None = None
@@ -178,13 +182,20 @@ def _decode(predictors: Sequence[Predictor], content: bytes, where: str) -> list
 def _score(jobs: Sequence[Job]) -> Iterator[Scored]:
     """jobs: of one predictor."""
     predictor = jobs[0].predictor
-    scores = predictor.scores(torch.stack([job.pixels for job in jobs]))
-    for job, row in zip(jobs, scores, strict=True):
-        yield Scored(row, None if job.label is None else predictor.map(job.pixels, job.label))
+    scores, novelty = predictor.look(torch.stack([job.pixels for job in jobs]))
+    for number, job in enumerate(jobs):
+        attention = None if job.label is None else predictor.map(job.pixels, job.label)
+        yield Scored(scores[number], None if novelty is None else novelty[number], attention)
+
+
+def _together(scored: Sequence[Scored]) -> Looked:
+    """scored: of one predictor."""
+    novelty = [result.novelty for result in scored if result.novelty is not None]
+    return Looked(torch.stack([result.scores for result in scored]), torch.stack(novelty) if novelty else None)
 
 
 def _answer(job: Job, result: Scored) -> ModelAnswer:
     attention = None
     if job.label is not None and result.map is not None:
         attention = Attention(label=job.label, weights=result.map.tolist())
-    return ModelAnswer(**model_answer(job.predictor, result.scores, attention))
+    return ModelAnswer(**model_answer(job.predictor, _together([result]), attention))

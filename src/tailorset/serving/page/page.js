@@ -3,8 +3,8 @@
 const AT_ONCE = 2; // photos under way
 const MAX_BYTES = 10 * 2 ** 20;
 const FIRST_SHOWN = 10; // labels, before "more"
-const ORDER = ["present", "abstain", "absent"];
-const WORDS = { present: "present", abstain: "undecided", absent: "absent" };
+const ORDER = ["present", "open", "absent"];
+const WORDS = { present: "present", open: "undecided", absent: "absent" };
 
 const get = (id) => document.getElementById(id);
 const part = (root, selector) => root.querySelector(selector);
@@ -145,7 +145,7 @@ class Card {
 
   sum(answer) {
     const named = (decision) => answer.labels.filter((label) => label.decision === decision).sort((a, b) => value(b) - value(a)).map((label) => label.label);
-    const [present, open] = [named("present"), named("abstain")];
+    const [present, open] = [named("present"), named("open")];
     part(this.root, "h2").textContent = present.length ? sentence(list(present)) : "None of the labels for certain";
     const note = part(this.root, ".note");
     note.hidden = !open.length;
