@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.image_codec import encode_png
+from tailorset.serving import commands
 from tailorset.serving.image_sources import image_sources
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.shards import write_shard
@@ -135,7 +136,7 @@ def test_the_champion_answers_unless_another_model_is_named(
     registry: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(registry)
-    monkeypatch.setattr(cli, "_model_name", lambda: "tiny")
+    monkeypatch.setattr(commands, "model_name", lambda: "tiny")
     try:
         code, said = run(photos, "--output", tmp_path / "out.csv")
         assert code == 1

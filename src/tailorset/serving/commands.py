@@ -1,0 +1,125 @@
+"""Commands around a registered model: serve it, promote one, go back, score photos, export."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tailorset.params import Params, load_params
+from tailorset.terminal import PARAMS, console, or_stop, stop
+
+
+def serve(
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS; else the champion of params.yaml")] = "",
+    challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/tailorset@challenger")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 let others in")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one")] = 8000,
+    max_batch: Annotated[int, typer.Option(min=1, help="Photographs computed together")] = 16,
+    max_wait_ms: Annotated[float, typer.Option(min=0, help="Time a batch that is not full waits for more")] = 3.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests let in at a time; others get a 429")] = 32,
+    poll_s: Annotated[float, typer.Option(min=0.1, help="Seconds between looks for a new version")] = 5.0,
+) -> None:
+    """A page to drop photographs on, and an HTTP service for programs."""
+    import uvicorn
+
+    from tailorset.serving.app import create_app
+    from tailorset.serving.service import DRAIN_S, Load, Service
+
+    try:  # now, and not after the models were loaded
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        stop(f"{host}:{port} cannot be listened on ({error.strerror}): choose another --port or --host")
+    load = Load(max_batch, max_wait_ms / 1000, max_waiting)
+    service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s)
+    console.print(service.champion.describe(), markup=False)
+    uvicorn.run(
+        create_app(service), host=host, port=port, access_log=False, log_level="info", server_header=False,
+        timeout_graceful_shutdown=DRAIN_S,
+    )  # fmt: skip
+
+
+def promote(
+    version: Annotated[str, typer.Option(help="Number of a version to promote instead of the challenger")] = "",
+    margin: Annotated[float, typer.Option(min=0, help="Points of ZSL or GZSL mAP that it may lose")] = 0.5,
+    measure: Annotated[bool, typer.Option(help="Measure the champion on the test photographs in data/real")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Compare and try only, change nothing")] = False,
+    force: Annotated[
+        str, typer.Option(metavar="REASON", help="Promote whatever speaks against it; kept as a tag")
+    ] = "",
+) -> None:
+    """Make the challenger the champion, if it is not worse on the same test photographs and answers a request."""
+    from tailorset.serving.promotion import assess
+    from tailorset.serving.promotion import promote as move_alias
+
+    assessment = or_stop(assess, model_name(), margin, version, measure)
+    console.print(assessment.table())
+    for line in assessment.lines():
+        console.print(line, markup=False)
+    if assessment.objections and not force.strip():
+        stop("Not promoted. Register a better one, or say why all the same: tailorset promote --force REASON")
+    if dry_run:
+        console.print("Nothing was changed (--dry-run).")
+        return
+    move_alias(assessment, force.strip())
+    console.print(f"models:/{assessment.challenger.name}@champion is now version {assessment.challenger.version}.")
+
+
+def rollback(reason: Annotated[str, typer.Argument(help="Why; kept as a tag of the version that is given up")]) -> None:
+    """Make the version that the champion replaced the champion again."""
+    from tailorset.serving.promotion import rollback as move_alias
+
+    champion, previous = or_stop(move_alias, model_name(), reason)
+    console.print(f"models:/{champion.name}@champion is version {previous.version} again, no more {champion.version}.")
+
+
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Files, folders (nested ones too), or .tar shards")],
+    output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl")] = Path(
+        "predictions.parquet"
+    ),
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry; the champion")] = "",
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU, if there is one")] = "auto",
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16, where a GPU does")] = True,
+) -> None:
+    """Score photographs: one row a file, with the labels it shows. What cannot be read is a row with its error.
+
+    Exit status 0 if any could be read: a broken file among many does not undo the others.
+    """
+    from tailorset.device import resolve_device
+    from tailorset.serving.prediction import predict_file
+    from tailorset.serving.predictor import load_predictor
+
+    predictor = or_stop(load_predictor, model or champion_uri(), or_stop(resolve_device, device), bf16)
+    summary = or_stop(predict_file, predictor, paths, output, batch_size)
+    for line in summary.failures:
+        console.print(line, markup=False)
+    unread = f", {summary.num_failed} of them could not be read" if summary.num_failed else ""
+    console.print(f"{summary.num_images} images{unread}, by {predictor.origin.title}: {output}", markup=False)
+
+
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")] = Path("export"),
+    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry; the champion")] = "",
+) -> None:
+    """Write the classifier as ONNX, compared with torch first, and its model card."""
+    from tailorset.serving.export import export as write
+
+    if output.exists() and not output.is_dir():
+        stop(f"{output} is a file: name a folder to write to")
+    for line in or_stop(lambda: list(write(model or champion_uri(), output))):
+        console.print(line, markup=False)
+
+
+def model_name() -> str:
+    params: Params = or_stop(load_params, PARAMS)
+    return params.register_model.model_name
+
+
+def champion_uri() -> str:
+    """Return what answers where no model is named."""
+    return f"models:/{model_name()}@champion"
