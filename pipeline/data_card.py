@@ -20,7 +20,19 @@ from tailorset.image_set import real_rows
 from tailorset.params import flatten, named_models, read_yaml
 from tailorset.plugins import load_plugin
 from tailorset.score_table import read_scores
-from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.selection import training_notes
+from tailorset.stage import (
+    FILTERED,
+    PROMPTS,
+    REAL,
+    REPORTS,
+    SCORES,
+    SYNTHETIC,
+    Stage,
+    all_metrics,
+    atomic_output,
+    run_stage,
+)
 from tailorset.verdicts import Precision, ladder_says, precisions, verdict
 
 PAGE = REPORTS / "card" / "index.html"
@@ -37,7 +49,8 @@ def main() -> None:
         generated = data_uris(candidates.table, ids["generated"], SYNTHETIC)
         real = data_uris(pd.read_parquet(REAL / "manifest.parquet"), ids["photos"], REAL)
         models = [origin(role, model) for role, model in named_models(stage.params)]
-        page = render(cards, facts(stage, candidates) | {"ladder": ladder}, models, generated, real)
+        about = facts(stage, candidates) | {"ladder": ladder}
+        page = render(cards, about, models, generated, real, training_notes(all_metrics()))
         with atomic_output(PAGE) as path:
             path.write_text(page, encoding="utf-8")
         stage.tracker.log_file(PAGE)

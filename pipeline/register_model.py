@@ -20,10 +20,11 @@ from tailorset.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.score_table import read_scores
+from tailorset.selection import training_notes
 from tailorset.serving.measurement import measure
 from tailorset.serving.model import IMAGE, signature
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
-from tailorset.serving.registry import CHALLENGER
+from tailorset.serving.registry import CHALLENGER, TRAINING
 from tailorset.shards import read_shard
 from tailorset.stage import (
     CLASSIFIER,
@@ -122,7 +123,10 @@ def lineage() -> dict[str, str]:
         "params.sha256": hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest(),
     }
     experiment = os.environ.get("DVC_EXP_NAME")
-    return tags | ({"dvc.experiment": experiment} if experiment else {})
+    notes = training_notes(all_metrics())
+    return (
+        tags | ({"dvc.experiment": experiment} if experiment else {}) | ({TRAINING: " ".join(notes)} if notes else {})
+    )
 
 
 if __name__ == "__main__":

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
+from PIL import Image
+from torch import Tensor
 
 from tailorset import processes
+from tailorset.augment import AugmentConfig
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.classifier_training import TrainingConfig, predict, train_epochs
+from tailorset.classifier_training import TrainingConfig, augmented, predict, train_epochs
 from tailorset.classifiers import Classifier
 from tailorset.image_set import (
+    AnnotatedRows,
     ImageSet,
     Mixture,
     is_annotated,
@@ -25,31 +29,32 @@ from tailorset.image_set import (
 )
 from tailorset.metrics import harmonic_map, zero_shot_metrics
 from tailorset.plugins import load_plugin
-from tailorset.records import LabelSpace
+from tailorset.records import LabelSpace, Source
 from tailorset.seeding import torch_generator
+from tailorset.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
+from tailorset.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
 from tailorset.weight_average import WeightAverage
 
-SOURCES = ("real", "synthetic")
+SOURCES: tuple[Source, ...] = ("real", "synthetic")
 NUM_CALIBRATION_IMAGES = 1000
+NUM_SHOWN = 24  # images of each kind on the sheet
 log = logging.getLogger(__name__)
-
-History = list[dict[str, float]]  # entry e: validation metrics after e epochs, entry 0 before training
 
 
 def load_training_sets(
-    label_space: LabelSpace, image_px: int, train_on: Sequence[str], held_out_share: float
-) -> dict[str, ImageSet]:
+    label_space: LabelSpace, image_px: int, train_on: Sequence[Source], held_out_share: float
+) -> dict[Source, ImageSet]:
     """Real train images, kept synthetic images, or both, as `train_on` names them; without those held out."""
-    sources = {
+    readers: dict[Source, Callable[[], tuple[AnnotatedRows, Path]]] = {
         "real": lambda: (real_rows(REAL, "train", label_space), REAL),
         "synthetic": lambda: (synthetic_rows(FILTERED / "manifest.parquet", label_space), SYNTHETIC),
     }
-    sets = {}
-    for name in train_on:
-        annotated, folder = sources[name]()
+    sets: dict[Source, ImageSet] = {}
+    for source in train_on:
+        annotated, folder = readers[source]()
         (rows, targets), _ = split_held_out(*annotated, held_out_share)
-        sets[name] = load_image_set(rows, targets, folder, image_px)
+        sets[source] = load_image_set(rows, targets, folder, image_px, source)
     return sets
 
 
@@ -60,10 +65,10 @@ def selection_set(label_space: LabelSpace, image_px: int, held_out_share: float)
         return load_image_set(rows, targets, REAL, image_px)
     log.warning("no val photograph is annotated: the epoch is chosen on generated images that were held out")
     _, held_out = split_held_out(*synthetic_rows(FILTERED / "manifest.parquet", label_space), held_out_share)
-    return load_image_set(*held_out, SYNTHETIC, image_px)
+    return load_image_set(*held_out, SYNTHETIC, image_px, "synthetic")
 
 
-def epoch_images(images: Mapping[str, ImageSet], synthetic_repeats: int) -> Mixture:
+def epoch_images(images: Mapping[Source, ImageSet], synthetic_repeats: int) -> Mixture:
     """What an epoch passes over: photographs once, generated images `synthetic_repeats` times."""
     times = {"real": 1, "synthetic": synthetic_repeats}
     return Mixture([(part, times[name]) for name, part in images.items()])
@@ -80,11 +85,6 @@ def calibration_sample(num_images: int, seed: int) -> list[int]:
     return sorted(order[:NUM_CALIBRATION_IMAGES].tolist())
 
 
-def best_epoch(history: History) -> int:
-    """The first epoch with the best harmonic mean of ZSL and GZSL mAP on val; 0 = training did not help."""
-    return max(range(len(history)), key=lambda epoch: history[epoch]["val/harmonic_map"])
-
-
 def fit(
     classifier: Classifier,
     data: ImageSet | Mixture,
@@ -94,32 +94,35 @@ def fit(
     seed: int,
     work_dir: Path,
     stage: Stage | None = None,
-) -> History:
-    """Train all epochs, or those after the last one stored in `work_dir`; leaves the best one in the classifier.
+) -> tuple[Classifier, History]:
+    """Train all epochs, or those after the last one stored in `work_dir`; the best candidate on val, and its rivals.
 
     Several processes share the batches; process 0 alone stores.
     """
     is_main = processes.rank() == 0
-    sample = calibration_sample(len(data), seed)
-    classifier.calibrate(data.pixels(sample), data.targets[sample])
+    sample, raw = calibration_sample(len(data), seed), classifier.raw_clip()
+    for candidate in (raw, classifier):
+        candidate.calibrate(data.pixels(sample), data.targets[sample])
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     average = WeightAverage(learned, config.ema_decay)
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
-    last, best, told = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))
+    last, best_file, told = (work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json"))
     first_epoch = load_checkpoint(last, **parts)
     processes.alike([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
     if first_epoch:
-        history: History = json.loads(told.read_text(encoding="utf-8"))[: first_epoch + 1]
+        rows: History = json.loads(told.read_text(encoding="utf-8"))
+        history = [row for row in rows if row["epoch"] <= first_epoch]
     else:
-        history = [validate(classifier, val, label_space)]
+        untrained = ((RAW_CLIP, raw), (START, classifier))
+        history = [{"epoch": epoch} | validate(candidate, val, label_space) for epoch, candidate in untrained]
         if is_main:
-            save_checkpoint(best, 0, **learned)
+            save_checkpoint(best_file, 0, **learned)
     epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch, average.update)
     for epoch, training in enumerate(epochs, first_epoch + 1):
         with average.applied():
-            history.append(validate(classifier, val, label_space) | training)
-            if is_main and best_epoch(history) == epoch:
-                save_checkpoint(best, epoch, **learned)
+            history.append({"epoch": epoch} | validate(classifier, val, label_space) | training)
+            if is_main and best(history)["epoch"] == epoch:
+                save_checkpoint(best_file, epoch, **learned)
         if is_main:
             with atomic_output(told) as partial:
                 partial.write_text(json.dumps(history), encoding="utf-8")
@@ -127,9 +130,30 @@ def fit(
         if stage:
             stage.log_metrics(history[-1], step=epoch)
     processes.wait()  # for the best checkpoint
-    load_checkpoint(best, **learned)
+    load_checkpoint(best_file, **learned)
     classifier.train().eval()  # the label features follow the contexts
-    return history
+    return (raw if best(history)["epoch"] == RAW_CLIP else classifier), history
+
+
+def augmented_sheet(data: Mixture, config: AugmentConfig, label_space: LabelSpace, seed: int) -> Image.Image:
+    """Some photographs and some generated images as the first epoch sees them, with the labels they are to teach."""
+    shown = []
+    for source in SOURCES:
+        indices = [index for index, other in enumerate(data.sources) if other == source]
+        order = torch.randperm(len(indices), generator=torch_generator(seed, "sheet", source)).tolist()
+        shown += [indices[place] for place in order[:NUM_SHOWN]]
+    images = (255 * augmented(data, shown, config, seed, epoch=0)).round().byte().permute(0, 2, 3, 1)
+    kinds = {"real": "photo", "synthetic": "generated"}
+    captions = [
+        f"{kinds[data.sources[index]]}\n{', '.join(present_labels(data.targets[index], label_space))}"
+        for index in shown
+    ]
+    title = "training images as augmented in epoch 1, and the labels they are to teach: all must be visible"
+    return contact_sheet(list(images.numpy()), captions, columns=8, scale=1, title=title)
+
+
+def present_labels(targets: Tensor, label_space: LabelSpace) -> list[str]:
+    return [name for name, target in zip(label_space.names, targets.tolist(), strict=True) if target == 1]
 
 
 def main() -> None:
@@ -142,18 +166,21 @@ def main() -> None:
         images = load_training_sets(label_space, classifier.image_px, config.train_on, block.held_out_share)
         val = selection_set(label_space, classifier.image_px, block.held_out_share)
         data = epoch_images(images, block.synthetic_repeats)
-        history = fit(classifier, data, val, label_space, config, stage.params.seed, stage.work_dir, stage)
+        sheet = stage.plots_dir / "augmented.png"
+        if stage.is_main:
+            augmented_sheet(data, config.augment, label_space, stage.params.seed).save(sheet)
+        kept, history = fit(classifier, data, val, label_space, config, stage.params.seed, stage.work_dir, stage)
 
         if not stage.is_main:
             return
         with atomic_output(CLASSIFIER) as folder:
-            classifier.save(folder)
-        chosen = best_epoch(history)
-        if not chosen:
-            log.warning("no epoch was better on val than none: the classifier is zero-shot CLIP as training found it")
-        counts = {"best_epoch": chosen} | {f"num_{name}_images": len(images.get(name, ())) for name in SOURCES}
-        stage.save_metrics(history[chosen] | {"val/start_zsl/map": history[0]["val/zsl/map"]} | counts)
-        pd.DataFrame(history).rename_axis("epoch").to_csv(stage.plots_dir / "history.csv")
+            kept.save(folder)
+        metrics = selection_metrics(history)
+        for note in training_notes(metrics):
+            log.warning(note)
+        stage.save_metrics(metrics | {f"num_{name}_images": len(images.get(name, ())) for name in SOURCES})
+        pd.DataFrame(history).to_csv(stage.plots_dir / "history.csv", index=False)
+        stage.log_figure(sheet)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,16 +111,24 @@ def cards(candidates: Candidates, photos: Photos) -> list[LabelCard]:
     ]
 
 
-def page(cards: list[LabelCard], **replaced: Any) -> str:
+def page(cards: list[LabelCard], notes: Sequence[str] = (), **replaced: Any) -> str:
     """The page with one-pixel images; `replaced` fields are set in the first card."""
     cards = [dataclasses.replace(cards[0], **replaced), *cards[1:]]
     ids = shown_ids(cards)
     images = dict.fromkeys(ids["generated"] | ids["photos"], "data:image/png;base64,AAAA")
-    return render(cards, {"label space": "small", "ladder": "ran with num_train 2"}, MODELS, images, images)
+    return render(cards, {"label space": "small", "ladder": "ran with num_train 2"}, MODELS, images, images, notes)
 
 
 def text_of(html: str) -> str:
     return " ".join(re.sub(r"<style.*?</style>|<[^>]*>", " ", html, flags=re.DOTALL).split())
+
+
+def test_a_training_that_did_not_help_comes_first(cards: list[LabelCard]) -> None:
+    notes = ["On the test split the classifier is below raw CLIP in ZSL mAP: 45.1 instead of 50.0 %.", "To try: a < b"]
+    text = text_of(page(cards, notes))
+    assert text.index("training did not help") < text.index("label worth generating?")
+    assert "below raw CLIP in ZSL mAP: 45.1 instead of 50.0 %. To try: a &lt; b" in text
+    assert "training did not help" not in text_of(page(cards))
 
 
 def test_rates_are_those_of_the_candidates_asked_to_show_the_label(cards: list[LabelCard]) -> None:

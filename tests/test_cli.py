@@ -79,6 +79,22 @@ def test_results_show_every_method_and_where_to_look_next(project: Path) -> None
     assert "make ui" in output
 
 
+def test_results_say_where_training_did_not_help(project: Path) -> None:
+    write_results(project / "reports")
+    figures = {"zsl/map": 0.518, "gzsl/map": 0.673}
+    trained = {
+        f"val/{kind}/{key}": value for kind in ("raw_clip", "start", "trained") for key, value in figures.items()
+    }
+    write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": -1} | trained)
+    code, output = run("results")
+    words = " ".join(output.split())
+    assert code == 0
+    assert "Training did not help: no epoch is better on val, so the classifier is raw CLIP itself" in words
+    assert "To try:" in words
+    write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": 2} | trained)
+    assert "did not help" not in run("results")[1]
+
+
 def test_results_without_annotated_photographs_say_so(project: Path) -> None:
     write_json(project / "reports/metrics.json", {"acceptance/before/judge": 0.5})
     code, output = run("results")

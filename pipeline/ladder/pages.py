@@ -115,8 +115,18 @@ def gap_sentence(world: str, gap: pd.DataFrame) -> str:
     )
 
 
-def results_page(ladder: Ladder, parts: Mapping[str, Tables]) -> str:
-    """docs/results.md."""
+def change_sentence(then: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Say with which settings, no longer those of params.yaml, the figures were measured; "" if all are the same."""
+    if not then and not now:
+        return ""
+    former = ", ".join(f"`{key}` {spelled(value)}" for key, value in then.items())
+    later = ", ".join(f"`{key}`" for key in now if key not in then)
+    told = [f"with {former}"] * bool(former) + [f"before there was {later}"] * bool(later)
+    return f"**Not measured with today's `params.yaml`**, but {', and '.join(told)}. `make ladder` measures anew."
+
+
+def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[str, str]) -> str:
+    """docs/results.md; changes: `change_sentence` of each part."""
     text = [
         "# Results\n",
         "Made by `make ladder` from the points' test scores; do not edit. Figures are percent with"
@@ -128,8 +138,10 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables]) -> str:
         " found it.\n",
     ]
     for world in ladder.worlds:
-        text += [f"## {world}\n", *(world_section(world, parts[world]) if world in parts else ["Not measured yet.\n"])]
-    text += ["## Curves\n", *(curves_section(ladder, parts[CURVES]) if CURVES in parts else ["Not measured yet.\n"])]
+        text += [f"## {world}\n"] + ([f"{change}\n"] if (change := changes.get(world)) else [])
+        text += world_section(world, parts[world]) if world in parts else ["Not measured yet.\n"]
+    text += ["## Curves\n"] + ([f"{change}\n"] if (change := changes.get(CURVES)) else [])
+    text += curves_section(ladder, parts[CURVES]) if CURVES in parts else ["Not measured yet.\n"]
     text += [
         "![The ladder](pictures/ladder.png)\n",
         "## Make a row again\n",
@@ -190,7 +202,7 @@ def gains_table(worlds: Mapping[str, Tables]) -> str:
     return markdown(pd.DataFrame(list(rows.values())))
 
 
-def with_summary(readme: str, worlds: Mapping[str, Tables]) -> str:
+def with_summary(readme: str, worlds: Mapping[str, Tables], change: str = "") -> str:
     """README.md with the block between its two ladder marks renewed: the first world's rows, the gains in all worlds.
 
     Raises:
@@ -203,7 +215,8 @@ def with_summary(readme: str, worlds: Mapping[str, Tables]) -> str:
         for _, row in next(iter(worlds.values()))["ladder"].iterrows()
     ]
     gaps = " ".join(gap_sentence(world, tables["gap"]) for world, tables in worlds.items())
-    text = "\n\n".join([markdown(pd.DataFrame(rows)), gains_table(worlds), gaps]) + "\n"
+    tables = [markdown(pd.DataFrame(rows)), gains_table(worlds), gaps]
+    text = "\n\n".join([change, *tables] if change else tables) + "\n"
     return SUMMARY.sub(lambda match: match[1] + text + match[2], readme)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from pages import MEASURES, Tables, curves_figure, ladder_figure, results_page, with_summary
+from pages import MEASURES, Tables, change_sentence, curves_figure, ladder_figure, results_page, with_summary
 from points import CURVES, REPORT, Ladder, load_ladder
 
+from tailorset.params import flatten, read_yaml
 from tailorset.stage import write_json
+from tailorset.verdicts import changed_since
 
 PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
 
@@ -38,8 +40,11 @@ def main() -> None:
     if CURVES in parts:
         curves_figure(parts[CURVES]["curves"]).savefig(PICTURES / "ladder_curves.png", dpi=120)
     write_json(REPORT / "metrics.json", flat_metrics(worlds))
-    PAGE.write_text(results_page(ladder, parts), encoding="utf-8")
-    README.write_text(with_summary(README.read_text(encoding="utf-8"), worlds), encoding="utf-8")
+    settings = flatten(read_yaml("params.yaml"))
+    changes = {part: change_sentence(*changed_since(REPORT / part, settings)) for part in parts}
+    PAGE.write_text(results_page(ladder, parts, changes), encoding="utf-8")
+    readme = with_summary(README.read_text(encoding="utf-8"), worlds, changes[ladder.first_world])
+    README.write_text(readme, encoding="utf-8")
 
 
 def flat_metrics(worlds: Mapping[str, Tables]) -> dict[str, float]:

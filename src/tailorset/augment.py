@@ -16,15 +16,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from tailorset.records import Source
+
 MAGNITUDE = 0.3  # of each operation's range: RandAugment's published 9 of 30
 NUM_OPERATIONS = 2
+UNCHANGED = ("identity", MAGNITUDE)
 LOW_RESOLUTIONS = (0.25, 0.375, 0.5)
 
 Operation = Callable[[Tensor, float], Tensor]  # (uint8 images, signed magnitude in [-1, 1]) -> uint8 images
 
 
 def _torchvision() -> Any:
-    """Its functions; importing it takes two seconds, and stages that augment nothing read the settings below too."""
+    """Its functions; imported late: it takes two seconds, and every command reads the settings below."""
     from torchvision.transforms.v2 import functional
 
     return functional
@@ -62,13 +65,28 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-class AugmentConfig(BaseModel):
+class Augmentation(BaseModel):
+    """Random changes to one kind of image; by default none, so that every label stays visible."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    cutout: float = Field(0.5, ge=0, le=1)  # side of the erased square, a share of the image's; 0 = off
-    rand_augment: bool = True
-    low_resolution: float = Field(0.5, ge=0, le=1)  # probability of passing through a quarter to half the resolution
-    zoom_out: float = Field(0.5, gt=0, le=1)  # smallest scale of the image, mirrored at its edges; 1 = off
+    flip: bool = False  # mirror half of the images left to right; not for labels that tell left from right
+    cutout: float = Field(0.0, ge=0, le=1)  # side of the erased square, a share of the image's; 0 = off
+    rand_augment: bool = False
+    low_resolution: float = Field(0.0, ge=0, le=1)  # probability of passing through a quarter to half the resolution
+    zoom_out: float = Field(1.0, gt=0, le=1)  # smallest scale of the image, mirrored at its edges; 1 = off
+
+
+class AugmentConfig(BaseModel):
+    """Settings of photographs and of generated images. The paper's are `cutout: 0.5, rand_augment: true` for both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    real: Augmentation = Augmentation()
+    synthetic: Augmentation = Augmentation()
+
+    def of(self, source: Source) -> Augmentation:
+        return self.real if source == "real" else self.synthetic
 
 
 @dataclass(frozen=True)
@@ -78,40 +96,45 @@ class Plan:
     operations: tuple[tuple[str, float], ...]
     zoom: float
     low_px: int | None
+    cutout_px: int
     cutout_centre: tuple[float, float]
     cutout_level: float
+    flip: bool
 
 
-def augment(images: Tensor, seeds: Sequence[int], config: AugmentConfig) -> Tensor:
-    """images: (B, 3, P, P) uint8 -> (B, 3, P, P) float in [0, 1]; seeds: one per image."""
-    plans = [_plan(np.random.default_rng(seed), images.shape[-1], config) for seed in seeds]
-    for step in range(NUM_OPERATIONS if config.rand_augment else 0):
+def augment(images: Tensor, seeds: Sequence[int], settings: Sequence[Augmentation]) -> Tensor:
+    """images: (B, 3, P, P) uint8 -> (B, 3, P, P) float in [0, 1]; seeds, settings: one per image."""
+    side = images.shape[-1]
+    plans = [_plan(np.random.default_rng(seed), side, one) for seed, one in zip(seeds, settings, strict=True)]
+    for step in range(NUM_OPERATIONS):
         images = _apply_operations(images, [plan.operations[step] for plan in plans])
     pixels = images.float() / 255
-    if config.zoom_out < 1:
-        pixels = _zoom(pixels, torch.tensor([plan.zoom for plan in plans], device=pixels.device))
-    if config.low_resolution:
-        pixels = _lower_resolution(pixels, [plan.low_px for plan in plans])
-    if config.cutout:
-        pixels = _cut_out(pixels, plans, config.cutout)
+    _flip(pixels, [plan.flip for plan in plans])
+    _zoom(pixels, [plan.zoom for plan in plans])
+    _lower_resolution(pixels, [plan.low_px for plan in plans])
+    _cut_out(pixels, plans)
     return pixels
 
 
-def _plan(rng: np.random.Generator, side: int, config: AugmentConfig) -> Plan:
+def _plan(rng: np.random.Generator, side: int, settings: Augmentation) -> Plan:
+    """Every draw is made whatever the settings: switching one change off leaves the others as they were."""
     names = rng.choice(list(OPERATIONS), NUM_OPERATIONS)
     signs = rng.choice((-MAGNITUDE, MAGNITUDE), NUM_OPERATIONS)
     low_px = round(side * rng.choice(LOW_RESOLUTIONS))
+    operations = [(str(name), float(sign)) for name, sign in zip(names, signs, strict=True)]
     return Plan(
-        operations=tuple((str(name), float(sign)) for name, sign in zip(names, signs, strict=True)),
-        zoom=float(rng.uniform(config.zoom_out, 1.0)),
-        low_px=low_px if rng.random() < config.low_resolution else None,
+        operations=tuple(operations) if settings.rand_augment else (UNCHANGED,) * NUM_OPERATIONS,
+        zoom=float(rng.uniform(settings.zoom_out, 1.0)),
+        low_px=low_px if rng.random() < settings.low_resolution else None,
+        cutout_px=round(settings.cutout * side),
         cutout_centre=(float(rng.random()), float(rng.random())),
         cutout_level=float(rng.random()),
+        flip=settings.flip and rng.random() < 0.5,
     )
 
 
 def _apply_operations(images: Tensor, operations: Sequence[tuple[str, float]]) -> Tensor:
-    """One operation an image; images that share one go through it together."""
+    """One operation per image; images that share one go through it together."""
     groups: dict[tuple[str, float], list[int]] = defaultdict(list)
     for index, operation in enumerate(operations):
         groups[operation].append(index)
@@ -121,29 +144,35 @@ def _apply_operations(images: Tensor, operations: Sequence[tuple[str, float]]) -
     return changed
 
 
-def _zoom(pixels: Tensor, scales: Tensor) -> Tensor:
-    """Shrink each image about its centre; the margin shows its mirror image. scales: (B,) in (0, 1]."""
-    theta = torch.zeros(len(pixels), 2, 3, device=pixels.device)
-    theta[:, 0, 0] = theta[:, 1, 1] = 1 / scales
-    grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-    return F.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+def _flip(pixels: Tensor, mirrored: Sequence[bool]) -> None:
+    chosen = [index for index, is_mirrored in enumerate(mirrored) if is_mirrored]
+    pixels[chosen] = pixels[chosen].flip(-1)
 
 
-def _lower_resolution(pixels: Tensor, sides: Sequence[int | None]) -> Tensor:
+def _zoom(pixels: Tensor, scales: Sequence[float]) -> None:
+    """Shrink each image about its centre; the margin shows its mirror image."""
+    chosen = [index for index, scale in enumerate(scales) if scale < 1]
+    if not chosen:
+        return
+    theta = torch.zeros(len(chosen), 2, 3, device=pixels.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / torch.tensor([scales[index] for index in chosen], device=pixels.device)
+    shape = [len(chosen), *pixels.shape[1:]]
+    grid = F.affine_grid(theta, shape, align_corners=False)
+    pixels[chosen] = F.grid_sample(pixels[chosen], grid, padding_mode="reflection", align_corners=False)
+
+
+def _lower_resolution(pixels: Tensor, sides: Sequence[int | None]) -> None:
     """Down to a small side and up again, as small generated images arrive."""
-    lowered = pixels.clone()
     for side in sorted({side for side in sides if side is not None}):
-        indices = [index for index, other in enumerate(sides) if other == side]
-        small = F.interpolate(pixels[indices], size=(side, side), mode="area")
-        lowered[indices] = F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
-    return lowered
+        chosen = [index for index, other in enumerate(sides) if other == side]
+        small = F.interpolate(pixels[chosen], size=(side, side), mode="area")
+        pixels[chosen] = F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _cut_out(pixels: Tensor, plans: Sequence[Plan], share: float) -> Tensor:
-    """Fill one square an image with a grey level; it may reach over the edge (DeVries and Taylor 2017)."""
+def _cut_out(pixels: Tensor, plans: Sequence[Plan]) -> None:
+    """Fill one square per image with a grey level; it may reach over the edge (DeVries and Taylor 2017)."""
     side = pixels.shape[-1]
     for image, plan in zip(pixels, plans, strict=True):
-        top, left = (round(centre * side - share * side / 2) for centre in plan.cutout_centre)
-        bottom, right = (start + round(share * side) for start in (top, left))
+        top, left = (round(centre * side - plan.cutout_px / 2) for centre in plan.cutout_centre)
+        bottom, right = (start + plan.cutout_px for start in (top, left))
         image[:, max(0, top) : bottom, max(0, left) : right] = plan.cutout_level
-    return pixels

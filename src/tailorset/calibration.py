@@ -28,16 +28,20 @@ class Calibration(nn.Module):
     def fit(self, logits: Tensor, loss: Callable[[Tensor], Tensor], num_steps: int = 50) -> None:
         """Minimise loss(probabilities) over scale and bias by L-BFGS; logits are constants.
 
-        A weak prior keeps the scale of useless scores from vanishing: nothing could be learned through it.
+        A weak prior keeps the scale of useless scores from vanishing: nothing could be learned through it. Logits are
+        centred meanwhile: raw CLIP's are all far above 0, where every probability is 1 and the loss has no gradient.
         Source: Platt 1999.
         """
+        centre = logits.mean()
         optimizer = torch.optim.LBFGS(self.parameters(), max_iter=num_steps, line_search_fn="strong_wolfe")
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            value = loss(self(logits).sigmoid()) + PRIOR * self.log_scale**2
+            value = loss(self(logits - centre).sigmoid()) + PRIOR * self.log_scale**2
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
         optimizer.step(closure)  # type: ignore[no-untyped-call]
         optimizer.zero_grad()
+        with torch.no_grad():
+            self.bias -= self.log_scale.exp() * centre

@@ -27,15 +27,16 @@ def render(
     models: Sequence[Origin],
     generated: Mapping[str, str],
     photos: Mapping[str, str],
+    notes: Sequence[str] = (),
 ) -> str:
     """The page: labels that are hard to draw first.
 
     facts: settings to state at its head. models: those that were used.
-    generated, photos: image id -> data URI of every image the cards show.
+    generated, photos: image id -> data URI of every image the cards show. notes: where training did not help.
     """
     context = {"cards": hardest_first(cards), "facts": facts, "models": models, "widest": widest_gain(cards)}
     filters = {"percent": percent, "signed": signed}
-    return render_page(TEMPLATE, context | {"generated": generated, "photos": photos}, filters)
+    return render_page(TEMPLATE, context | {"generated": generated, "photos": photos, "notes": notes}, filters)
 
 
 def data_uris(manifest: pd.DataFrame, chosen: Iterable[str], folder: Path) -> dict[str, str]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
@@ -19,6 +19,7 @@ from tailorset import processes
 from tailorset.augment import AugmentConfig, augment
 from tailorset.losses import asymmetric_loss
 from tailorset.out_of_memory import Batches, explained
+from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
 
 if TYPE_CHECKING:  # who only loads a classifier reads no shards
@@ -27,10 +28,13 @@ if TYPE_CHECKING:  # who only loads a classifier reads no shards
 REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
 
 
-class TrainingConfig(AugmentConfig):
+class TrainingConfig(BaseModel):
     """What the loop needs; a classifier's Config adds its own keys."""
 
-    train_on: tuple[Literal["real", "synthetic"], ...] = Field(("real", "synthetic"), min_length=1)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    train_on: tuple[Source, ...] = Field(("real", "synthetic"), min_length=1)
+    augment: AugmentConfig = AugmentConfig()
     num_epochs: int = Field(8, ge=1)
     warmup_epochs: int = Field(1, ge=0)
     ema_decay: float = Field(0.0, ge=0, lt=1)  # of the weights' moving average, which is validated and kept; 0 = none
@@ -142,10 +146,23 @@ def _batch_loss(
     """This process's share of the batch's mean loss; its images are augmented where the classifier computes."""
     own, weight = processes.share(len(batch))
     weight, batch = weight * len(batch[own]) / len(batch), batch[own]
-    seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in batch]
-    images = augment(data.pixels(batch).to(device), seeds, config)
+    images = augmented(data, batch, config.augment, seed, epoch, device)
     probabilities = classifier(images, columns)  # (B, len(columns))
     return weight * annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
+
+
+def augmented(
+    data: ImageSet | Mixture,
+    indices: Sequence[int],
+    config: AugmentConfig,
+    seed: int,
+    epoch: int,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """(B, 3, P, P) float in [0, 1]: these images as training sees them in an epoch, counted from 0."""
+    seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in indices]
+    settings = [config.of(data.sources[index]) for index in indices]
+    return augment(data.pixels(indices).to(device), seeds, settings)
 
 
 def annotated_loss(probabilities: Tensor, targets: Tensor, config: TrainingConfig) -> Tensor:

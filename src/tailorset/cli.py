@@ -12,6 +12,7 @@ from tailorset.inputs import has_changed
 from tailorset.params import Params, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
+from tailorset.selection import training_notes
 from tailorset.serving.commands import export, model_name, predict, promote, rollback, serve
 from tailorset.standing import (
     REPORTS,
@@ -142,6 +143,9 @@ def results() -> None:
     if not metrics:
         stop("Nothing was evaluated yet: make run")
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
+    training = or_stop(read_metrics, REPORTS / "train_classifier" / "metrics.json")
+    for note in training_notes(training | metrics):
+        console.print(note)
     console.print(acceptance_table(metrics))
     console.print(quota_line())
     console.print(registry_line(model_name()))

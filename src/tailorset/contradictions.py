@@ -23,6 +23,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
         yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
     if not label_space.seen and params.fit_thresholds.source != "synthetic":
         yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
+    yield from _wordings(params)
     max_prompts = params.write_prompts.max_prompts
     if max_prompts is not None and max_prompts < len(label_space.unseen):
         yield (
@@ -49,3 +50,14 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     for label in params.generate_images.weakness:
         if label not in label_space.unseen:
             yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
+
+
+def _wordings(params: Params) -> Iterator[str]:
+    """Raw CLIP must be the same classifier where training has to beat it and where it is measured."""
+    measured = params.clip.prompt_template
+    template = getattr(params.train_classifier.config, "template", measured)
+    if template != measured:
+        yield (
+            f"train_classifier.template is {template!r}, and raw CLIP is measured with clip.prompt_template"
+            f" {measured!r}: give both the same wording"
+        )

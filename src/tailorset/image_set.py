@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tailorset.image_codec import square_pixels
-from tailorset.records import NOT_ANNOTATED, LabelSpace
+from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
 from tailorset.shards import load_images
 
@@ -33,11 +33,15 @@ AnnotatedRows = tuple[pd.DataFrame, Tensor]  # manifest rows and their targets, 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """ids: N; images: (N, 3, P, P) uint8; targets: (N, L) int8, 1 present, 0 absent, -1 not annotated."""
+    """ids: N; images: (N, 3, P, P) uint8; targets: (N, L) int8, 1 present, 0 absent, -1 not annotated.
+
+    source: photographs or generated images.
+    """
 
     ids: tuple[str, ...]
     images: Tensor
     targets: Tensor
+    source: Source = "real"
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.images) == len(self.targets):
@@ -47,6 +51,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Of each image."""
+        return (self.source,) * len(self)
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
         """(B, 3, P, P) uint8 of these images."""
@@ -69,6 +78,7 @@ class Mixture:
             for image_id in images.ids
         )
         self.targets = torch.cat([part.targets for part in self._parts])
+        self.sources = tuple(source for part in self._parts for source in part.sources)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,7 +92,9 @@ class Mixture:
         return self._parts[part].images[index - self._ends[part]]  # from the end of its part
 
 
-def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: int) -> ImageSet:
+def load_image_set(
+    rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: int, source: Source = "real"
+) -> ImageSet:
     """Decode the images of manifest rows (image_id, shard, sha256) and squash them to a square of `image_px`.
 
     Raises:
@@ -95,7 +107,7 @@ def load_image_set(rows: pd.DataFrame, targets: Tensor, folder: Path, image_px: 
     for index, (image_id, image) in enumerate(tqdm(decoded, total=total, desc=f"decode {folder}")):
         images[index] = square_pixels(image, image_px)
         ids.append(image_id)
-    return ImageSet(tuple(ids), images, targets)
+    return ImageSet(tuple(ids), images, targets, source)
 
 
 def _room(shape: tuple[int, ...]) -> Tensor:

@@ -38,6 +38,7 @@ FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "
 
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
+Source = Literal["real", "synthetic"]  # photograph or generated image
 MIN_UNSEEN = 3  # a pair is told from what it is not by the others
 MIN_PIXEL_STD = 0.01  # below 2.5 of 255 grey levels an image shows nothing
 NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present

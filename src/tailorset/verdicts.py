@@ -96,16 +96,30 @@ def ladder_says(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, In
     """
     if settings.get("prepare_dataset.name") != MEASURED_DATA_SET:
         return {}, f"is for the embedded toybox only. For labels of your own, {COMPARE}"
-    if not (path := folder / "settings.json").exists():
+    if not (folder / "settings.json").exists():
         return {}, "has not run yet: make ladder"
-    measured = json.loads(path.read_text(encoding="utf-8"))
-    ours, theirs, smaller = deciding(settings), measured["settings"], measured["base"]
-    keys = (ours.keys() | theirs.keys()) - smaller.keys()
-    if others := sorted(key for key in keys if ours.get(key) != theirs.get(key)):
+    then, now = changed_since(folder, settings)
+    if others := sorted(then.keys() | now.keys()):
         return {}, f"ran with other values of {', '.join(others)}: make ladder"
+    smaller = _measured(folder)["base"]
     return ladder_gains(folder / "per_label.csv"), "ran with " + ", ".join(
         f"{key} {value}" for key, value in smaller.items()
     )
+
+
+def changed_since(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Deciding settings that are not what the ladder was measured with: its values, and those of `settings`."""
+    ours, theirs, smaller = deciding(settings), _measured(folder)["settings"], _measured(folder)["base"]
+    keys = (ours.keys() | theirs.keys()) - smaller.keys()
+    changed = sorted(key for key in keys if ours.get(key) != theirs.get(key))
+    then, now = ({key: values[key] for key in changed if key in values} for values in (theirs, ours))
+    return then, now
+
+
+def _measured(folder: Path) -> dict[str, dict[str, Any]]:
+    """`settings` that the ladder was measured with, and `base`, those that it makes smaller itself."""
+    measured: dict[str, dict[str, Any]] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+    return measured
 
 
 def precisions(ours: Tensor, clip: Tensor, targets: Tensor, num_resamples: int, seed: int) -> list[Precision]:

@@ -74,7 +74,8 @@ def image_set(label_space: LabelSpace, count: int, kind: str, seed: int = 0) -> 
     hidden = {"real": label_space.unseen, "synthetic": label_space.seen, "full": ()}[kind]
     targets[:, [label_space.index(name) for name in hidden]] = -1
     targets[0] = torch.where(targets[0] < 0, targets[0], 1)
-    return ImageSet(tuple(f"{kind}{index}" for index in range(count)), images, targets)
+    source = "synthetic" if kind == "synthetic" else "real"
+    return ImageSet(tuple(f"{kind}{index}" for index in range(count)), images, targets, source)
 
 
 @pytest.fixture

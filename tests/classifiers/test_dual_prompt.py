@@ -53,6 +53,30 @@ def test_starts_with_the_ranking_of_zero_shot_clip(
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_raw_clip_is_a_classifier_that_ranks_exactly_as_raw_clip_does(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, val: ImageSet, tmp_path: Path
+) -> None:
+    """Also beside a fusion that changes every feature, and saved and loaded."""
+    classifier, clip = build(config(backbones[kind]), label_space), load_clip(backbones[kind], "cpu")
+    raw = classifier.raw_clip()
+    for branch in classifier.fusion:
+        torch.nn.init.normal_(branch.norm.weight)
+    raw.calibrate(real.images, real.targets)
+    raw.save(tmp_path)
+    loaded = load_classifier(tmp_path)
+    with torch.no_grad():
+        expected = clip.logits(pixels(val), clip.encode_texts(label_space.names, "a photo of a {}"))
+        scale, bias = raw.calibration.log_scale.exp(), raw.calibration.bias
+        torch.testing.assert_close(loaded.logits(pixels(val)), scale * expected + bias, atol=1e-4, rtol=0)
+        assert not torch.allclose(classifier(pixels(val)), loaded(pixels(val)), atol=1e-3)
+        scores = loaded(pixels(val))
+        assert torch.equal(scores.argsort(0), expected.argsort(0))
+        assert torch.equal(scores.argsort(1), expected.argsort(1))
+        maps = loaded.spatial_maps(pixels(val))
+    torch.testing.assert_close(maps.sum((2, 3)), torch.ones(len(val), len(label_space.names)))
+
+
 @torch.no_grad()
 def test_starts_unsaturated(backbones: dict[str, str], label_space: LabelSpace, val: ImageSet) -> None:
     probabilities = build(config(backbones["resnet"]), label_space)(pixels(val))
@@ -150,8 +174,8 @@ def test_training_changes_contexts_calibration_and_fusion_and_nothing_else(
 def test_training_learns(
     backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet
 ) -> None:
-    keys = {"num_epochs": 12, "learning_rate": 0.05, "fusion_learning_rate": 0.01, "cutout": 0, "rand_augment": False}
-    classifier = build(config(backbones["resnet"], low_resolution=0, zoom_out=1, batch_size=19, **keys), label_space)
+    keys = {"num_epochs": 12, "learning_rate": 0.05, "fusion_learning_rate": 0.01, "batch_size": 19}
+    classifier = build(config(backbones["resnet"], **keys), label_space)
     losses = [epoch["loss"] for epoch in train(classifier, Mixture([(real, 1), (synthetic, 1)]))]
     assert losses[-1] < 0.7 * losses[0]
 
@@ -187,6 +211,19 @@ def test_saved_classifier_answers_alike_without_its_backbone(
         loaded.train()
 
 
+def test_a_folder_saved_with_the_former_augmentation_is_read(
+    backbones: dict[str, str], label_space: LabelSpace, tmp_path: Path
+) -> None:
+    build(config(backbones["resnet"]), label_space).save(tmp_path)
+    path = tmp_path / "config.json"
+    description = json.loads(path.read_text())
+    del description["config"]["augment"]
+    description["config"] |= {"cutout": 0.5, "rand_augment": True, "low_resolution": 0.5, "zoom_out": 0.5}
+    path.write_text(json.dumps(description))
+    integrity.seal(tmp_path)
+    assert load_classifier(tmp_path).labels == label_space.names
+
+
 def test_damaged_folder_is_refused(backbones: dict[str, str], label_space: LabelSpace, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="dvc repro train_classifier"):
         load_classifier(tmp_path)
@@ -210,7 +247,10 @@ def test_contexts_must_leave_room_for_the_longest_label(backbones: dict[str, str
     assert build(config(backbones["resnet"], num_context_tokens=18), label_space).prompts.contexts.shape == (2, 18, 32)
 
 
-@pytest.mark.parametrize("keys", [{"num_contxt_tokens": 4}, {"cutout": 2}, {"warmup_epochs": 2}, {"global_weight": -1}])
+@pytest.mark.parametrize(
+    "keys",
+    [{"num_contxt_tokens": 4}, {"augment": {"real": {"cutout": 2}}}, {"warmup_epochs": 2}, {"global_weight": -1}],
+)
 def test_wrong_settings_are_refused(keys: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(keys))):
         config("RN50", **keys)

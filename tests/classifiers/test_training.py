@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import math
 from collections.abc import Callable
@@ -14,7 +15,6 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from tailorset.augment import OPERATIONS, AugmentConfig, augment
 from tailorset.classifier_training import (
     TrainingConfig,
     batch_indices,
@@ -23,9 +23,11 @@ from tailorset.classifier_training import (
     predict,
     train_epochs,
 )
+from tailorset.classifiers import Classifier, load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.image_set import ImageSet, Mixture
 from tailorset.records import LabelSpace
+from tailorset.selection import RAW_CLIP, START, History
 
 PIPELINE = Path(__file__).resolve().parents[2] / "pipeline"
 
@@ -53,17 +55,11 @@ class Recorder(nn.Module):
         return self.weights[label_indices].sigmoid().expand(len(images), -1)
 
 
-def plain(**keys: Any) -> TrainingConfig:
-    return TrainingConfig.model_validate(
-        {"cutout": 0, "rand_augment": False, "low_resolution": 0, "zoom_out": 1} | keys
-    )
-
-
 def test_schedule_steps_once_an_epoch_and_never_climbs_after_warm_up(real: ImageSet) -> None:
     rates: list[float] = []
     classifier = Recorder(5, on_step=lambda: rates.append(optimizer.param_groups[0]["lr"]))
     optimizer = SGD(classifier.parameters(), 0.1)
-    epochs = list(train_epochs(classifier, real, {"it": optimizer}, plain(num_epochs=6, batch_size=4), seed=0))
+    epochs = list(train_epochs(classifier, real, {"it": optimizer}, TrainingConfig(num_epochs=6, batch_size=4), seed=0))
     steps_an_epoch = 3
     by_epoch = [set(rates[i : i + steps_an_epoch]) for i in range(0, len(rates), steps_an_epoch)]
     assert all(len(rate) == 1 for rate in by_epoch)
@@ -83,7 +79,7 @@ def test_targets_stay_in_step_with_the_columns_of_a_label_subset() -> None:
     targets = (torch.arange(num_labels) % 2 == 0).to(torch.int8).expand(16, -1)
     data = ImageSet(tuple(map(str, range(16))), torch.zeros(16, 3, 4, 4, dtype=torch.uint8), targets)
     classifier = Recorder(num_labels)
-    config = plain(num_epochs=30, batch_size=4, labels_per_step=7, gamma_neg=0, gamma_pos=0, clip=0)
+    config = TrainingConfig(num_epochs=30, batch_size=4, labels_per_step=7, gamma_neg=0, gamma_pos=0, clip=0)
     list(train_epochs(classifier, data, {"it": SGD(classifier.parameters(), 1.0)}, config, seed=0))
     assert ((classifier.weights > 0.5) == (targets[0] == 1)).all()
     assert ((classifier.weights < -0.5) == (targets[0] == 0)).all()
@@ -98,7 +94,9 @@ def test_label_subsets_are_ascending_and_cover_all_labels() -> None:
 
 def test_annotations_of_unseen_labels_come_from_generated_images_only(real: ImageSet, label_space: LabelSpace) -> None:
     classifier = Recorder(5)
-    list(train_epochs(classifier, real, {"it": SGD(classifier.parameters(), 1.0)}, plain(num_epochs=2), seed=0))
+    list(
+        train_epochs(classifier, real, {"it": SGD(classifier.parameters(), 1.0)}, TrainingConfig(num_epochs=2), seed=0)
+    )
     moved = {name for name, weight in zip(label_space.names, classifier.weights.tolist(), strict=True) if weight}
     assert moved == set(label_space.seen)
 
@@ -115,31 +113,11 @@ def test_a_loss_that_is_not_finite_stops(real: ImageSet) -> None:
     classifier = Recorder(5)
     nn.init.constant_(classifier.weights, math.nan)
     with pytest.raises(FloatingPointError, match="epoch 1, step 1"):
-        list(train_epochs(classifier, real, {"it": SGD(classifier.parameters(), 0.1)}, plain(num_epochs=2), seed=0))
-
-
-def test_augmentation_depends_on_the_image_seed_only(real: ImageSet) -> None:
-    config, seeds = AugmentConfig(), list(range(12))
-    together = augment(real.images, seeds, config)
-    alone = torch.cat([augment(real.images[[i]], [seeds[i]], config) for i in range(12)])
-    torch.testing.assert_close(together, alone)
-    assert together.min() >= 0
-    assert together.max() <= 1
-    assert not torch.equal(together, augment(real.images, [seed + 1 for seed in seeds], config))
-
-
-def test_augmentation_off_changes_nothing(real: ImageSet) -> None:
-    config = AugmentConfig(cutout=0, rand_augment=False, low_resolution=0, zoom_out=1)
-    assert torch.equal(augment(real.images, [0] * 12, config), real.images.float() / 255)
-
-
-@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "identity"])
-def test_every_operation_changes_an_image_and_keeps_its_form(name: str) -> None:
-    image = torch.randint(30, 200, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    changed = OPERATIONS[name](image, 0.3)
-    assert changed.shape == image.shape
-    assert changed.dtype == torch.uint8
-    assert not torch.equal(changed, image)
+        list(
+            train_epochs(
+                classifier, real, {"it": SGD(classifier.parameters(), 0.1)}, TrainingConfig(num_epochs=2), seed=0
+            )
+        )
 
 
 def fresh(backbones: dict[str, str], label_space: LabelSpace) -> DualPrompt:
@@ -152,15 +130,15 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     stage_script: ModuleType, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet,
     val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def fit(classifier: DualPrompt, folder: str) -> list[dict[str, float]]:
+    def fit(classifier: DualPrompt, folder: str) -> tuple[Classifier, History]:
         (tmp_path / folder).mkdir(exist_ok=True)
         return stage_script.fit(
             classifier, Mixture([(real, 1), (synthetic, 1)]), val, label_space, classifier.config, 0, tmp_path / folder
         )
 
     whole = fresh(backbones, label_space)
-    history = fit(whole, "whole")
-    assert len(history) == 4
+    kept, history = fit(whole, "whole")
+    assert [row["epoch"] for row in history] == [RAW_CLIP, START, 1, 2, 3]
 
     class Killed(Exception):
         pass
@@ -176,33 +154,48 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
         fit(fresh(backbones, label_space), "cut")
     monkeypatch.setattr(stage_script, "save_checkpoint", save)
     resumed = fresh(backbones, label_space)
-    assert fit(resumed, "cut") == history
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
+    again, told = fit(resumed, "cut")
+    assert told == history
+    for ours, theirs in ((whole, resumed), (kept, again)):
+        for name, value in ours.state_dict().items():
+            assert torch.equal(value, theirs.state_dict()[name]), name
 
 
-def test_the_best_epoch_on_val_is_kept(
-    stage_script: ModuleType, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet,
-    val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    grades = iter([0.2, 0.4, 0.9, 0.5])
-    contexts: list[torch.Tensor] = []
+def graded(
+    stage_script: ModuleType, classifier: DualPrompt, data: Mixture, val: ImageSet, folder: Path,
+    monkeypatch: pytest.MonkeyPatch, grades: list[float],
+) -> tuple[Classifier, list[Classifier]]:  # fmt: skip
+    """What is kept if raw CLIP, the start and each epoch get these grades on val, and copies of what was graded."""
+    seen: list[Classifier] = []
 
-    def validate(classifier: DualPrompt, images: ImageSet, space: LabelSpace) -> dict[str, float]:
+    def validate(candidate: DualPrompt, images: ImageSet, space: LabelSpace) -> dict[str, float]:
         assert images is val
-        contexts.append(classifier.prompts.contexts.detach().clone())
-        return {"val/harmonic_map": next(grades)}
+        seen.append(copy.deepcopy(candidate))
+        return {"val/harmonic_map": grades[len(seen) - 1]}
 
     monkeypatch.setattr(stage_script, "validate", validate)
-    classifier = fresh(backbones, label_space)
-    history = stage_script.fit(
-        classifier, Mixture([(real, 1), (synthetic, 1)]), val, label_space, classifier.config, 0, tmp_path
-    )
-    assert stage_script.best_epoch(history) == 2
-    assert torch.equal(classifier.prompts.contexts, contexts[2])
-    assert not torch.equal(contexts[2], contexts[3])
-    with torch.no_grad():
-        assert torch.equal(classifier.text_features, classifier.prompts(range(5)))
+    kept, _ = stage_script.fit(classifier, data, val, classifier.label_space, classifier.config, 0, folder)
+    return kept, seen
+
+
+@pytest.mark.parametrize(
+    ("grades", "best"),
+    [
+        ([0.1, 0.2, 0.4, 0.9, 0.5], 3),
+        ([0.6, 0.5, 0.6, 0.4, 0.3], 0),  # training has to be better than raw CLIP, not as good
+        ([0.5, 0.7, 0.6, 0.4, 0.7], 1),
+    ],
+)
+def test_the_best_candidate_on_val_is_kept_raw_clip_and_the_start_among_them(
+    grades: list[float], best: int, stage_script: ModuleType, backbones: dict[str, str], label_space: LabelSpace,
+    real: ImageSet, synthetic: ImageSet, val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    classifier, data = fresh(backbones, label_space), Mixture([(real, 1), (synthetic, 1)])
+    kept, seen = graded(stage_script, classifier, data, val, tmp_path, monkeypatch, grades)
+    kept.save(tmp_path / "classifier")
+    scores = [predict(candidate, val.images) for candidate in (*seen, load_classifier(tmp_path / "classifier"))]
+    assert torch.equal(scores[-1], scores[best])
+    assert sum(torch.equal(scores[-1], other) for other in scores[:-1]) == 1
 
 
 def test_a_batch_that_does_not_fit_names_the_key_to_lower(real: ImageSet) -> None:
@@ -210,7 +203,9 @@ def test_a_batch_that_does_not_fit_names_the_key_to_lower(real: ImageSet) -> Non
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     classifier = Recorder(5, on_step=full)
-    epochs = train_epochs(classifier, real, {"it": SGD(classifier.parameters(), 0.1)}, plain(batch_size=4), seed=0)
+    epochs = train_epochs(
+        classifier, real, {"it": SGD(classifier.parameters(), 0.1)}, TrainingConfig(batch_size=4), seed=0
+    )
     with pytest.raises(MemoryError, match=r"lower train_classifier\.batch_size"):
         next(epochs)
 

@@ -263,6 +263,18 @@ def test_the_stronger_bound_counts(results: Path) -> None:
     assert json.loads(Path("reports/ladder/metrics.json").read_text())["toybox/gap_closed"] == pytest.approx(before)
 
 
+def test_pages_say_that_settings_have_changed_since(results: Path) -> None:
+    """The former augmentation's figures must not pass for those of today's."""
+    assert "Not measured with today's" not in Path("docs/results.md").read_text() + Path("README.md").read_text()
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["train_classifier"]["augment"]["real"]["cutout"] = 0.25
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    report.main()
+    sentence = "**Not measured with today's `params.yaml`**, but with `train_classifier.augment.real.cutout` 0."
+    assert Path("docs/results.md").read_text().count(sentence) == 2  # the world and the curves
+    assert Path("README.md").read_text().count(sentence) == 1
+
+
 def test_readme_gets_the_summary_between_its_marks(results: Path) -> None:
     readme = Path("README.md").read_text()
     assert readme.startswith("before\n<!-- ladder -->\n| test split, % |")

@@ -14,6 +14,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
 from tailorset.serving.export import export_onnx
 from tailorset.serving.predictor import load_predictor
 from tailorset.trust import Thresholds
@@ -43,6 +45,20 @@ def test_the_file_answers_as_the_classifier_does_for_any_batch(registry: Path, p
     for batch in (pixels, pixels[:1]):
         (scores,) = session.run(None, {"images": (batch.float() / 255).numpy()})
         np.testing.assert_allclose(scores, predictor.scores(batch).numpy(), atol=1e-4)
+
+
+def test_raw_clip_kept_by_training_is_exported_and_mapped_like_any_classifier(
+    registry: Path, label_space: LabelSpace, thresholds: Thresholds, tmp_path: Path
+) -> None:
+    plugin = load_plugin("classifiers", "dual_prompt")
+    config = plugin.Config(backbone={"model": f"local-dir:{registry / 'backbone'}"}, num_context_tokens=2)
+    plugin.build(config, label_space, torch.device("cpu")).raw_clip().save(tmp_path / "classifier")
+    thresholds.save(tmp_path / "thresholds.json")
+    predictor = load_predictor(tmp_path / "classifier", "cpu")
+    assert export_onnx(predictor, tmp_path / "classifier.onnx") < 1e-4
+    pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    assert float(predictor.map(pixels, "ball").sum()) == pytest.approx(1)
+    assert predictor.decide(predictor.scores(pixels[None])).probabilities.shape == (1, 2)
 
 
 def test_the_file_says_what_its_scores_are_and_the_card_lies_beside_it(

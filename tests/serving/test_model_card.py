@@ -42,13 +42,13 @@ def targets() -> torch.Tensor:
     return targets
 
 
-def card(params: Params, space: LabelSpace, targets: torch.Tensor) -> str:
+def card(params: Params, space: LabelSpace, targets: torch.Tensor, **metrics: float) -> str:
     resamples = draw_resamples(1, 60, 50, seed=0)
     torch.manual_seed(1)
     scores = {RAW_CLIP: torch.rand(60, 5), OURS: torch.rand(60, 5)}
     figures = {row: measure_figures(matrix, targets, space, resamples, 3) for row, matrix in scores.items()}
     rules = Thresholds({name: LabelRule(1.0, 0.0, 0.25 + i / 100, 0.2, 0.7) for i, name in enumerate(space.names)})
-    return model_card(CardFacts(params, space, rules, METRICS, figures, 60))
+    return model_card(CardFacts(params, space, rules, METRICS | metrics, figures, 60))
 
 
 def test_figures_are_the_evaluation_s_within_their_intervals(space: LabelSpace, targets: torch.Tensor) -> None:
@@ -69,6 +69,8 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
     params: Params, space: LabelSpace, targets: torch.Tensor
 ) -> None:
     text = card(params, space, targets)
+    assert "it learned these from generated images" in text
+    assert "did not help" not in text
     assert "| cup | generated images | " in text
     assert "| ball | annotated photographs | - | 0.29 | 0.20 to 0.70 |" in text
     for fact in (
@@ -104,3 +106,11 @@ def test_nothing_annotated_gives_a_card_without_figures(params: Params, space: L
     assert "Nothing: no test photograph is annotated." in text
     assert "| cup | generated images | - | 0.25 |" in text
     assert "macro F1" not in text
+
+
+def test_the_card_of_raw_clip_claims_nothing_learned(params: Params, space: LabelSpace, targets: torch.Tensor) -> None:
+    text = card(params, space, targets, best_epoch=-1)
+    assert "**Training did not help: no epoch is better on val, so the classifier is raw CLIP itself" in text
+    assert "learned these from generated images" not in text
+    assert "| cup | nothing: zero-shot | " in text
+    assert "| ball | nothing: zero-shot | " in text

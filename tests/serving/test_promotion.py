@@ -13,10 +13,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.register_model import lineage
 from tailorset import cli
 from tailorset.image_codec import encode_png
 from tailorset.serving.measurement import Measurement
+from tailorset.serving.registry import TRAINING
 from tailorset.shards import sha256, write_shard
+from tailorset.stage import write_json
 from tests.serving.conftest import MEASUREMENT
 
 NAME = "tailorset"  # in params.yaml
@@ -93,6 +96,28 @@ def test_there_and_back_again(register: Register, client: mlflow.MlflowClient) -
     code, output = run("rollback", "again")
     assert (code, champion(client)) == (1, "1")
     assert "models:/tailorset/1 replaced no version" in output
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_version_whose_training_did_not_help_says_so_and_is_no_first_champion(
+    project: Path, register: Register, client: mlflow.MlflowClient
+) -> None:
+    figures = {"zsl/map": 0.3, "gzsl/map": 0.4}
+    trained = {
+        f"val/{kind}/{key}": value for kind in ("raw_clip", "start", "trained") for key, value in figures.items()
+    }
+    write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": -1} | trained)
+    (project / "dvc.lock").write_text("schema: '2.0'\n")
+    tag = lineage()[TRAINING]
+    number = register(replace(MEASUREMENT, maps={key: value + 1e-7 for key, value in MEASUREMENT.clip_maps.items()}))
+    client.set_model_version_tag(NAME, number, TRAINING, tag)
+    code, output = run("promote")
+    words = " ".join(output.split())
+    assert code == 1
+    assert "Note: training = Training did not help: no epoch is better on val, so the classifier is raw CLIP" in words
+    assert "ZSL mAP is 30.00 instead of 30.00, which is not above raw CLIP" in words
+    write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": 3} | trained)
+    assert TRAINING not in lineage()
 
 
 @pytest.mark.usefixtures("answering")

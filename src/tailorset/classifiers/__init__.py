@@ -46,6 +46,13 @@ class Classifier(Protocol):
         """Before training: suit the scores' scale to images (N, 3, P, P) uint8 and targets (N, L), -1 unannotated."""
         ...
 
+    def raw_clip(self) -> Classifier:
+        """Before training: the backbone as a classifier that ranks labels and images exactly as raw CLIP does.
+
+        Only to be calibrated, used and saved.
+        """
+        ...
+
     def learned_modules(self) -> dict[str, nn.Module]:
         """What training changes, by name: the state to store between epochs. Everything else is frozen."""
         ...

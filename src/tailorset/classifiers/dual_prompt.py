@@ -30,6 +30,8 @@ from tailorset.label_prompts import LabelPrompts
 from tailorset.out_of_memory import Batches
 from tailorset.records import LabelSpace
 
+FORMER_SETTINGS = ("cutout", "rand_augment", "low_resolution", "zoom_out")  # of training, in older folders
+
 
 class Config(TrainingConfig):
     backbone: OpenClip
@@ -145,6 +147,17 @@ class DualPrompt(nn.Module):
         return logits
 
     @torch.no_grad()
+    def raw_clip(self) -> DualPrompt:
+        """The formula without fusion, dense features and negative prompts; the tower's weights are shared."""
+        assert self.prompts is not None, "only a classifier built from its params knows the backbone's own prompts"
+        config = self.config.model_copy(update={"fusion": False, "global_weight": 1.0, "score_scale": None})
+        visual = self.vision.build()
+        visual.load_state_dict(self.visual.state_dict(), assign=True)
+        raw = DualPrompt(config, self.label_space, visual, self.vision, self.logit_scale, None)
+        raw.text_features[0] = self.prompts.anchors[0]
+        return raw.to(self.mean.device)
+
+    @torch.no_grad()
     def calibrate(self, images: Tensor, targets: Tensor) -> None:
         """Fit the calibration to images (N, 3, P, P) uint8 and targets (N, L), -1 = not annotated."""
         self.calibration = Calibration().to(self.mean.device)
@@ -253,10 +266,11 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
         vision = Vision.model_validate(description["vision"])
         visual = vision.build().to(memory_format=torch.channels_last)
         label_space = LabelSpace.model_validate(description["label_space"])
-        config = Config.model_validate(description["config"])
+        settings = {key: value for key, value in description["config"].items() if key not in FORMER_SETTINGS}
+        config = Config.model_validate(settings)
         classifier = DualPrompt(config, label_space, visual, vision, float(description["logit_scale"]), None)
         for name in ("prompts.contexts", "prompts.residual"):
-            tensors.pop(name)
+            tensors.pop(name, None)  # raw CLIP has none
         classifier.load_state_dict(tensors)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no usable classifier ({error}): run `dvc repro train_classifier`") from error

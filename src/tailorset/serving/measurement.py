@@ -16,8 +16,7 @@ from torch import Tensor
 from tailorset.image_set import AnnotatedRows
 from tailorset.metrics import average_precisions, column_indices
 from tailorset.records import LabelSpace
-
-MAPS = {"zsl/map": "ZSL mAP", "gzsl/map": "GZSL mAP"}  # as in reports/metrics.json, and as people say
+from tailorset.selection import MAPS
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from tailorset.image_set import is_annotated
 from tailorset.metrics import column_indices
 from tailorset.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
+from tailorset.selection import is_untrained, training_notes
 from tailorset.trust import Thresholds
 
 TOYBOX = Path("models/foundation/toybox")
@@ -97,7 +98,8 @@ def model_card(facts: CardFacts) -> str:
     sections = [
         f"# {name}: labels of {space.name} in photographs",
         f"A multi-label image classifier for {len(space.names)} labels. Nobody annotated {len(space.unseen)} of"
-        " them: it learned these from generated images, by the method of arXiv 2404.03144 as tailorset implements it.",
+        f" them: {_origin(facts.metrics)}.",
+        *(f"**{note}**" for note in training_notes(facts.metrics)),
         *_section("Labels", _labels(facts)),
         *_section("Measured", _measured(facts)),
         *_section("Data", _data(facts)),
@@ -106,6 +108,13 @@ def model_card(facts: CardFacts) -> str:
         *_section("How to load it", _loading(name)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _origin(metrics: Mapping[str, float]) -> str:
+    """Where the labels that nobody annotated come from."""
+    if is_untrained(metrics):
+        return "they are CLIP's zero-shot, as all others, because training on generated images did not help"
+    return "it learned these from generated images, by the method of arXiv 2404.03144 as tailorset implements it"
 
 
 def _section(title: str, text: str) -> tuple[str, str]:
@@ -118,6 +127,7 @@ def _labels(facts: CardFacts) -> str:
     for name in facts.label_space.names:
         rule = facts.thresholds.rules[name]
         learned = "annotated photographs" if name in facts.label_space.seen else "generated images"
+        learned = "nothing: zero-shot" if is_untrained(facts.metrics) else learned
         precision = figures.precisions[name] if figures else None
         band = f"{rule.abstain_low:.2f} to {rule.abstain_high:.2f}"
         rows.append((name, learned, _percent(precision), f"{rule.threshold:.2f}", band))

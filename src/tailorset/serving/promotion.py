@@ -14,7 +14,15 @@ from tailorset.image_set import load_image_set, real_rows
 from tailorset.serving.gate import Comparison, compare
 from tailorset.serving.measurement import Measurement, measure
 from tailorset.serving.predictor import load_predictor
-from tailorset.serving.registry import CHALLENGER, CHAMPION, download, find_version, request_problem, uri_of
+from tailorset.serving.registry import (
+    CHALLENGER,
+    CHAMPION,
+    TRAINING,
+    download,
+    find_version,
+    request_problem,
+    uri_of,
+)
 from tailorset.stage import MEASURED, REAL
 from tailorset.tracking import registry
 
@@ -50,7 +58,7 @@ class Assessment:
         if lost:
             worst = ", ".join(f"{change.name} {change.points:+.1f}" for change in lost[:NUM_SHOWN])
             yield f"{len(lost)} labels lost average precision, in points: {worst}{' ...' if lost[NUM_SHOWN:] else ''}"
-        for key in ("dvc.experiment", "git.dirty"):
+        for key in ("dvc.experiment", "git.dirty", TRAINING):
             if (value := self.challenger.tags.get(key, "false")) != "false":
                 yield f"Note: {key} = {value}"
         yield from (f"Against it: {objection}" for objection in self.objections)

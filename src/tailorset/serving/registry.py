@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from tailorset.tracking import registry
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and the newest
+TRAINING = "training"  # tag of a version: where training did not help
 ANSWER_TIMEOUT_S = 300
 DECLARED_ENVIRONMENT = Path(__file__).with_name("declared_environment.py")
 NO_SHARES = ("novelty", "decision/")  # columns of an answer with other values than those in [0, 1]

@@ -1,0 +1,69 @@
+"""The classifier that training keeps, and what to say where training did not help.
+
+Candidates are raw CLIP itself, the start of training, and the classifier after each epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+RAW_CLIP, START = -1, 0  # candidates before the epochs 1, 2, ...
+MAPS = {"zsl/map": "ZSL mAP", "gzsl/map": "GZSL mAP"}  # as in reports/metrics.json, and as people say
+TO_TRY = (
+    "To try: see in reports/train_classifier/plots/augmented.png whether augmentation leaves the labels visible; a"
+    " lower train_classifier.learning_rate; more photographs; more generated images, and other wordings of labels that"
+    " the data card calls hard to draw; another backbone."
+)
+
+History = list[dict[str, float]]  # a candidate's `epoch` and its metrics on val: raw CLIP, start, epoch 1, 2, ...
+
+
+def best(candidates: History) -> dict[str, float]:
+    """The first with the best harmonic mean of ZSL and GZSL mAP on val: training has to be better than raw CLIP."""
+    return max(candidates, key=lambda row: row["val/harmonic_map"])
+
+
+def selection_metrics(history: History) -> dict[str, float]:
+    """All metrics of the kept candidate, and the mAPs of raw CLIP, of the start and of the best epoch next to them."""
+    kept, (raw, start, *epochs) = best(history), history
+    metrics = {"best_epoch": kept["epoch"]} | {key: value for key, value in kept.items() if key != "epoch"}
+    for name, row in (("raw_clip", raw), ("start", start), ("trained", best(epochs))):
+        metrics |= {f"val/{name}/{key}": row[f"val/{key}"] for key in MAPS}
+    return metrics
+
+
+def training_notes(metrics: Mapping[str, float]) -> list[str]:
+    """Sentences on where training did not help, none where it did.
+
+    metrics: of train_classifier, and of evaluate once there are some.
+    """
+    notes = list(_problems(metrics))
+    return [*notes, TO_TRY] if notes else []
+
+
+def is_untrained(metrics: Mapping[str, float]) -> bool:
+    """Whether the kept classifier has learned nothing from images."""
+    return metrics.get("best_epoch", 1) in (RAW_CLIP, START)
+
+
+def _problems(metrics: Mapping[str, float]) -> list[str]:
+    if is_untrained(metrics):
+        figures = ", ".join(
+            f"{name} {_points(metrics, f'val/{key}/')}"
+            for key, name in (("raw_clip", "raw CLIP"), ("start", "the start of training"), ("trained", "best epoch"))
+        )
+        kept = "raw CLIP itself" if metrics["best_epoch"] == RAW_CLIP else "the start of training: calibrated CLIP"
+        return [
+            f"Training did not help: no epoch is better on val, so the classifier is {kept}; it learned nothing from"
+            f" photographs or generated images. ZSL / GZSL mAP on val, in %: {figures}."
+        ]
+    return [
+        f"On {where} the classifier is below raw CLIP in {name}: {100 * ours:.1f} instead of {100 * raw:.1f} %."
+        for where, prefix, raw_prefix in (("val", "val/", "val/raw_clip/"), ("the test split", "", "baseline/clip/"))
+        for key, name in MAPS.items()
+        if (ours := metrics.get(prefix + key, 1.0)) < (raw := metrics.get(raw_prefix + key, 0.0))
+    ]
+
+
+def _points(metrics: Mapping[str, float], prefix: str) -> str:
+    return " / ".join(f"{100 * metrics[prefix + key]:.1f}" if prefix + key in metrics else "-" for key in MAPS)
