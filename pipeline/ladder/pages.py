@@ -120,9 +120,9 @@ def change_sentence(then: Mapping[str, object], now: Mapping[str, object]) -> st
     if not then and not now:
         return ""
     former = ", ".join(f"`{key}` {spelled(value)}" for key, value in then.items())
-    later = ", ".join(f"`{key}`" for key in now if key not in then)
-    told = [f"with {former}"] * bool(former) + [f"before there was {later}"] * bool(later)
-    return f"**Not measured with today's `params.yaml`**, but {', and '.join(told)}. `make ladder` measures anew."
+    added = ", ".join(f"`{key}`" for key in now)
+    told = f"with {former}" if former else f"before there was {added}"
+    return f"**Not measured with today's `params.yaml`**, but {told}. `make ladder` measures anew."
 
 
 def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[str, str]) -> str:
