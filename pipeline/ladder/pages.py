@@ -134,8 +134,8 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[s
         " difference is paired: both rows on the same resamples. Each figure's runs are in MLflow under the name in the"
         " last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml` with the settings"
         " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier. A verdict"
-        " is by the interval before rounding. A row without an epoch that helps on val is zero-shot CLIP as training"
-        " found it.\n",
+        " is by the interval before rounding. A row without an epoch that helps on val is raw CLIP, or the start of"
+        " training where that is better.\n",
     ]
     for world in ladder.worlds:
         text += [f"## {world}\n"] + ([f"{change}\n"] if (change := changes.get(world)) else [])

@@ -225,7 +225,7 @@ class DualPrompt(nn.Module):
 
 
 def build(config: Config, label_space: LabelSpace, device: torch.device | str = "cpu") -> DualPrompt:
-    """A classifier that scores as zero-shot CLIP does, ready to be trained.
+    """A classifier near zero-shot CLIP, ready to be trained.
 
     Raises:
         ValueError: the backbone is missing or unsuitable, or the contexts do not fit beside a label.
