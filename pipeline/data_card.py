@@ -17,6 +17,7 @@ from tailorset.filters import Filter
 from tailorset.generation_report import AT_QUOTA
 from tailorset.hub import origin
 from tailorset.image_set import real_rows
+from tailorset.names import safe_file_name
 from tailorset.params import flatten, named_models, read_yaml
 from tailorset.plugins import load_plugin
 from tailorset.score_table import read_scores
@@ -43,7 +44,7 @@ LADDER = REPORTS / "ladder"  # of `make ladder`: a folder a label space
 def main() -> None:
     with run_stage("data_card") as stage:
         candidates, photos = read_candidates(stage), read_photos(stage)
-        gains, ladder = ladder_says(LADDER / stage.label_space.name, flatten(read_yaml("params.yaml")))
+        gains, ladder = ladder_says(LADDER / safe_file_name(stage.label_space.name), flatten(read_yaml("params.yaml")))
         cards = make_cards(stage, candidates, photos, read_precisions(stage, photos), gains)
         ids = shown_ids(cards)
         generated = data_uris(candidates.table, ids["generated"], SYNTHETIC)

@@ -49,10 +49,10 @@ def test_without_annotations_there_is_a_table_to_fill_in(hub: FakeHub) -> None:
     assert "Found:   60 photographs" in output
     assert "Missing: what they show. Fill in data/labels/rooms.csv" in output
     rows = list(csv.reader(Path("data/labels/rooms.csv").read_text().splitlines()))
-    assert rows[0] == ["image", "mug", "lamp", "sofa", "plant"]
+    assert rows[0] == ["image", "Mug", "lamp", "sofa", "plant"]
     assert len(rows) == 61
     space = LabelSpace.load("data/labels/rooms.yaml")
-    assert (space.unseen, space.seen) == (("mug", "lamp", "sofa"), ("plant",))
+    assert (space.unseen, space.seen) == (("Mug", "lamp", "sofa"), ("plant",))
     params = load_params("presets/rooms.yaml")
     assert params.label_space == Path("data/labels/rooms.yaml")
     assert params.tune_text_encoder.held_out_prompts == 12  # a fifth of ten for each of six pairs
@@ -72,6 +72,21 @@ def test_with_annotations_it_says_what_they_give() -> None:
     params = load_params("presets/rooms.yaml")
     assert params.train_classifier.config.train_on == ("synthetic",)  # type: ignore[attr-defined]
     assert params.fit_thresholds.source == "synthetic"
+
+
+@pytest.mark.usefixtures("photos")
+def test_labels_are_named_as_people_name_them() -> None:
+    labels = ["T-shirt", "men's shoe", "杯子", "no", "7"]
+    code, output = run("new", "Müller's Rooms", "--labels", ", ".join(labels), "--images", "photos")
+    assert code == 0, output
+    (label_file,) = (path for path in Path("data/labels").glob("*.yaml") if "ller" in path.name)
+    assert label_file.name.isascii()
+    assert LabelSpace.load(label_file).unseen == tuple(labels)
+    assert LabelSpace.load(label_file).name == "Müller's Rooms"
+    table = next(csv.reader(label_file.with_suffix(".csv").read_text(encoding="utf-8").splitlines()))
+    assert table == ["image", *labels]
+    assert run("use", label_file.stem)[0] == 0
+    assert load_params("params.yaml").label_space == label_file
 
 
 @pytest.mark.usefixtures("photos")

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+from tailorset.categories import check_categories, labels_of, similar
 from tailorset.coco_instances import read_instances
 from tailorset.image_codec import SUFFIXES
 from tailorset.inputs import UserPath, files_below
-from tailorset.names import composed
+from tailorset.names import composed, fold, plain_path
 from tailorset.photos import MAX_NAMED, some
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
@@ -26,6 +27,15 @@ class Found(NamedTuple):
 
     photos: dict[str, Path]
     others: list[str]
+
+    def trace(self, name: str) -> str:
+        """What there is instead of a photograph of this name."""
+        if name in self.others:
+            return f"its kind is not read: convert it, {', '.join(SUFFIXES)} are"
+        for same in (str.casefold, lambda path: Path(path).name.casefold(), lambda path: Path(path).stem.casefold()):
+            if near := next((other for other in (*self.photos, *self.others) if same(other) == same(name)), None):
+                return f"there is {near}"
+        return "there is nothing like it"
 
 
 def find_photos(folder: Path) -> Found:
@@ -76,34 +86,58 @@ def read_truths(annotations: Annotations, folder: Path, found: Found, label_spac
     if path.suffix.lower() not in (".csv", ".json"):
         raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
     read = _truths_of_csv if path.suffix.lower() == ".csv" else _truths_of_coco
-    truths = read(path, label_space)
-    if lost := sorted(truths.keys() - found.photos.keys()):
+    return _placed(read(path, label_space), found, f"{path} annotates", folder)
+
+
+def _placed(truths: Mapping[str, Truth], found: Found, who: str, folder: Path) -> dict[str, Truth]:
+    """The truths by the names of the photographs that they are of."""
+    placed: dict[str, Truth] = {}
+    lost: list[str] = []
+    for written, truth in truths.items():
+        name = composed(written) if composed(written) in found.photos else plain_path(written)
+        if name not in found.photos:
+            lost.append(written)
+        elif name in placed:
+            raise ValueError(f"{who} {name} twice, once as {written!r}: give each photograph one entry")
+        placed[name] = truth
+    if lost:
+        lost.sort()
+        traced = [f"{name} ({found.trace(plain_path(name))})" for name in lost[:MAX_NAMED]]
         raise ValueError(
-            f"{path} annotates {len(lost)} of {len(truths)} images that are not in {folder}: {some(lost)};"
-            " file names are relative to that folder"
+            f"{who} {len(lost)} of {len(truths)} images that are not photographs in {folder}:"
+            f" {some([*traced, *lost[MAX_NAMED:]])}; file names are relative to that folder"
         )
-    return truths
+    return placed
 
 
 def _truths_of_folders(found: Found, label_space: LabelSpace) -> Iterator[tuple[str, Truth]]:
+    label_of = folder_labels(found, label_space)
     for name in found.photos:
-        if (label := folder_of(name)) in label_space.names:
+        if label := label_of.get(folder_of(name)):
             yield name, {other: int(other == label) for other in label_space.names}
 
 
+def folder_labels(found: Found, label_space: LabelSpace) -> dict[str, str]:
+    """folder -> the label that it is called like, whatever its case, blanks and hyphens."""
+    label_of = {fold(wording): label for label in label_space.names for wording in label_space.wordings(label)}
+    folders = {folder_of(name) for name in found.photos}
+    return {folder: label_of[fold(folder)] for folder in folders if fold(folder) in label_of}
+
+
 def folder_of(name: str) -> str:
-    """The first folder of a file's name, as labels are written."""
-    return Path(name).parts[0].lower() if len(Path(name).parts) > 1 else ""
+    """The first folder of a file's name."""
+    return Path(name).parts[0] if len(Path(name).parts) > 1 else ""
 
 
 def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     images, categories = read_instances(path)
-    if lacking := [name for name in label_space.unseen if name not in categories]:
-        raise ValueError(f"{path} has no category {lacking}: its categories are {some(categories)}")
-    labels = [name for name in label_space.names if name in categories]
+    check_categories(label_space, categories, label_space.unseen, path)
+    label_of = labels_of(label_space, categories)
+    labels = [name for name in label_space.names if name in label_of.values()]
     shown: dict[str, set[str]] = {}
     for image in images.values():  # a file may be listed more than once
-        shown.setdefault(composed(image.file_name), set()).update(image.shown)
+        names = (label_of[category] for category in image.shown if category in label_of)
+        shown.setdefault(image.file_name, set()).update(names)
     return {name: {label: int(label in found) for label in labels} for name, found in shown.items()}
 
 
@@ -120,19 +154,22 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
             f"{path} has the columns {columns}: give `image,labels`, or `image` and a column for each annotated label,"
             " with commas between them, and at least one row"
         )
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"{path} has a column twice: {columns}")
     check_column_names(label_space)
     names = [column for column in columns if column != IMAGE]
-    read = _listed_labels if names == [LABELS] else _label_columns
+    of_columns = names != [LABELS]
+    label_of = _known_labels(names, label_space, f"{path}, line 1") if of_columns else {}
+    if len(set(columns)) < len(columns) or len(set(label_of.values())) < len(label_of):
+        raise ValueError(f"{path} has a column twice: {columns}")
     truths: dict[str, Truth] = {}
     for line, row in filled:
+        where = f"{path}, line {line}"
         if None in row or None in row.values():
-            raise ValueError(f"{path}, line {line}: {len(columns)} columns were expected: quote values with a comma")
-        name = composed(row[IMAGE])
+            raise ValueError(f"{where}: {len(columns)} columns were expected: quote values with a comma")
+        name = row[IMAGE]
         if name in truths:
-            raise ValueError(f"{path}, line {line}: {name} is there twice: give each photograph one row")
-        truths[name] = read(row, names, label_space, f"{path}, line {line}")
+            raise ValueError(f"{where}: {name} is there twice: give each photograph one row")
+        read = _label_columns(row, label_of, where) if of_columns else _listed_labels(row[LABELS], label_space, where)
+        truths[name] = read
     return truths
 
 
@@ -142,26 +179,30 @@ def check_column_names(label_space: LabelSpace) -> None:
         raise ValueError(f"annotation tables have a column {reserved[0]} of their own: name the label in another way")
 
 
-def _listed_labels(row: Mapping[str, Any], _: Sequence[str], label_space: LabelSpace, where: str) -> Truth:
+def _listed_labels(cell: str, label_space: LabelSpace, where: str) -> Truth:
     """`image,labels`: all labels that the photograph shows, with ; between them; it shows no other one."""
-    shown = [word for part in row[LABELS].split(SEPARATOR) if (word := part.strip())]
-    for name in shown:
-        _check_label(name, label_space, where)
+    shown = _known_labels([part for part in cell.split(SEPARATOR) if part.strip()], label_space, where).values()
     return {name: int(name in shown) for name in label_space.names}
 
 
-def _label_columns(row: Mapping[str, Any], names: Sequence[str], label_space: LabelSpace, where: str) -> Truth:
+def _label_columns(row: Mapping[str, Any], label_of: Mapping[str, str], where: str) -> Truth:
     """`image` and a column a label: 1, 0, or nothing where it is not annotated."""
     truth = {}
-    for name in names:
-        _check_label(name, label_space, where)
-        if row[name].strip() not in ("0", "1", ""):
-            raise ValueError(f"{where}: {name} is {row[name]!r}: write 1, 0, or nothing where it is not annotated")
-        if row[name].strip():
-            truth[name] = int(row[name])
+    for column, label in label_of.items():
+        value = row[column].strip()
+        if value not in ("0", "1", ""):
+            raise ValueError(f"{where}: {label} is {row[column]!r}: write 1, 0, or nothing where it is not annotated")
+        if value:
+            truth[label] = int(value)
     return truth
 
 
-def _check_label(name: str, label_space: LabelSpace, where: str) -> None:
-    if name not in label_space.names:
-        raise ValueError(f"{where}: {unknown('label', name, label_space.names)}")
+def _known_labels(names: Sequence[str], label_space: LabelSpace, where: str) -> dict[str, str]:
+    """name -> label, each of them known by its name or an alias."""
+    label_of = labels_of(label_space, names)
+    for name in names:
+        if name not in label_of:
+            near = similar([name], [wording for label in label_space.names for wording in label_space.wordings(label)])
+            hint = f" There is {near!r}." if near else ""
+            raise ValueError(f"{where}: {unknown('label', name.strip(), label_space.names)}{hint}")
+    return label_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +57,7 @@ def read_instances(path: Path) -> Instances:
         ValueError: the file is missing, cut off, no COCO file, lists an id twice, or annotates what it does not list.
     """
     try:
-        content = InstancesFile.model_validate_json(path.read_bytes())
+        content = InstancesFile.model_validate_json(path.read_bytes().removeprefix(BOM_UTF8))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): correct its path in prepare_dataset") from error
     except ValidationError as error:

@@ -1,8 +1,9 @@
-"""Names of labels: when two are the same, which ones a text holds, and what they are called as files and metrics."""
+"""Names of labels and files: when two are the same, which labels a text names, and what files are called after them."""
 
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 import unicodedata
 from collections import Counter
@@ -81,8 +82,14 @@ def shown(char: str) -> str:
 
 def safe_file_name(name: str) -> str:
     """A file name of a-z, 0-9, '-' and '_' that differs for names that differ, also where case does not count."""
-    plain = re.sub(r"[^a-z0-9_-]+", "-", name)
-    return plain if plain == name else f"{plain[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    plain = re.sub(r"[^a-z0-9_-]+", "-", ascii_only.lower()).strip("-")
+    return plain if plain == name else f"{plain[:60] or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def plain_path(name: str) -> str:
+    """A file's name as this machine writes it: slashes, no `./`, accents composed."""
+    return posixpath.normpath(composed(name.strip()).replace("\\", "/"))
 
 
 class NameFinder:

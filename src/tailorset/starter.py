@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from tailorset.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
 from tailorset.datasets.folder import Config, build
+from tailorset.names import safe_file_name
 from tailorset.params import load_params
 from tailorset.photos import drawn, some
 from tailorset.records import MIN_UNSEEN, LabelSpace, problems
@@ -24,7 +25,7 @@ NUM_TO_ANNOTATE = 200  # fewer make intervals too wide to choose anything by
 
 def split_names(text: str) -> list[str]:
     """`a, b , c` -> [a, b, c]."""
-    return [name for part in text.split(",") if (name := part.strip().lower())]
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelSpace:
@@ -110,9 +111,10 @@ def start(
     if images.resolve() == Path.cwd():
         raise ValueError("--images is this project's own folder: name the folder of your photographs")
     found = find_photos(images)
-    table = Path("data/labels") / f"{name}.csv"
+    stem = safe_file_name(name)
+    table = Path("data/labels") / f"{stem}.csv"
     settings: dict[str, object] = {
-        "label_space": f"data/labels/{name}.yaml",
+        "label_space": f"data/labels/{stem}.yaml",
         "prepare_dataset.images": str(images),
         "prepare_dataset.annotations": annotations or str(table),
         "tune_text_encoder.held_out_prompts": held_out_prompts(space),
@@ -120,8 +122,8 @@ def start(
     if not seen:
         settings |= {"train_classifier.train_on": ["synthetic"], "fit_thresholds.source": "synthetic"}
     files = {
-        Path("data/labels") / f"{name}.yaml": label_file(space),
-        Path("presets") / f"{name}.yaml": with_settings(TEMPLATE.read_text(encoding="utf-8"), settings),
+        Path("data/labels") / f"{stem}.yaml": label_file(space),
+        Path("presets") / f"{stem}.yaml": with_settings(TEMPLATE.read_text(encoding="utf-8"), settings),
     }
     if there := [str(path) for path in files if path.exists() and not force]:
         raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or say --force")
@@ -132,7 +134,7 @@ def start(
         told.append(f"Kept:    {table}, which has the columns {some(columns)}: rename it to have a new one written")
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
-    return [*told, f"Written: {', '.join(map(str, files))}", f"Next:    tailorset use {name}"]
+    return [*told, f"Written: {', '.join(map(str, files))}", f"Next:    tailorset use {stem}"]
 
 
 def _found(images: Path, annotations: str, space: LabelSpace) -> list[str]:

@@ -67,8 +67,8 @@ def change(root: Path, edit: Callable[[Content], object]) -> None:
     annotation_file(root).write_text(json.dumps(content))
 
 
-def dataset(root: Path, **settings: Any) -> PhotoSet:
-    return build(Config(root=root, image_px=32, **{"num_val": 2} | settings), SPACE, 0)
+def dataset(root: Path, space: LabelSpace = SPACE, **settings: Any) -> PhotoSet:
+    return build(Config(root=root, image_px=32, **{"num_val": 2} | settings), space, 0)
 
 
 def shown_in(data: PhotoSet, split: Any) -> dict[str, set[str]]:
@@ -202,8 +202,31 @@ def test_an_image_that_cannot_be_decoded_is_rejected_with_its_reason(coco: Path)
 
 def test_labels_that_coco_does_not_know_are_refused(coco: Path) -> None:
     space = SPACE.model_copy(update={"labels": (*SPACE.labels[:3], SPACE.labels[3].model_copy(update={"name": "gnu"}))})
-    with pytest.raises(ValueError, match=r"\['gnu'\] are no categories .*choose from \['book', 'cat'"):
+    with pytest.raises(ValueError, match=r"no category 'gnu' in .*instances_train2014.json.*of 5 there are book, cat"):
         build(Config(root=coco), LabelSpace.model_validate(space.model_dump()), 0)
+
+
+def rename_categories(coco: Path, **names: str) -> None:
+    for part in ("train2014", "val2014"):
+        content = json.loads(annotation_file(coco, part).read_text())
+        for category in content["categories"]:
+            category["name"] = names.get(category["name"], category["name"])
+        annotation_file(coco, part).write_text(json.dumps(content))
+
+
+def test_a_category_that_is_written_in_another_way_is_named(coco: Path) -> None:
+    rename_categories(coco, cat="Cat", dog="dog-")
+    with pytest.raises(ValueError, match=r"no category 'cat' \(there is 'Cat'\), 'dog' \(there is 'dog-'\) in .*alias"):
+        dataset(coco)
+
+
+def test_a_category_is_found_by_an_alias_and_without_its_blanks(coco: Path) -> None:
+    expected = dataset(coco)
+    rename_categories(coco, cat="Felis catus", dog="dog ", chair="Chair")
+    aliases = {"cat": ["cat", "Felis catus"], "chair": ["chair", "Chair"]}
+    labels = [label.model_dump() | {"aliases": aliases.get(label.name, [])} for label in SPACE.labels]
+    found = dataset(coco, space=LabelSpace.model_validate({"name": "small", "labels": labels}))
+    assert found.splits == expected.splits
 
 
 def test_a_split_without_images_is_refused(coco: Path) -> None:

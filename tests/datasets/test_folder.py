@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -237,9 +238,15 @@ def test_a_damaged_photograph_is_rejected_by_name(photos: Path, listed: Path) ->
     [
         (["image,labels", "000.jpg,mugg"], r"line 2: .*label.*mugg.*mug"),
         (["image,labels", "000.jpg,mug", "000.jpg,sofa"], r"line 3: 000.jpg is there twice"),
-        (["image,labels", "nowhere.jpg,mug"], r"1 of 1 images that are not in .*nowhere.jpg"),
+        (["image,labels", "nowhere.jpg,mug"], r"1 of 1 images that are not photographs in .*nowhere.jpg \(.* nothing"),
         (["image,mug,sofa", "000.jpg,1,yes"], r"line 2: sofa is 'yes': write 1, 0, or nothing"),
-        (["image,mug,couch", "000.jpg,1,0"], r"line 2: .*couch"),
+        (["image,mug,couch", "000.jpg,1,0"], r"line 1: .*couch"),
+        (["image,labels", "000.jpg,MUG"], r"line 2: .*There is 'mug'"),
+        (["image,mug, mug ", "000.jpg,1,0"], r"has a column twice"),
+        (["image,labels", "000.JPG,mug"], r"000.JPG \(there is 000.jpg\)"),
+        (["image,labels", "sub/000.png,mug"], r"sub/000.png \(there is 000.jpg\)"),
+        (["image,labels", "000.jpg,mug", "./000.jpg,mug"], r"000.jpg twice, once as './000.jpg'"),
+        (["image,mug,lamp,sofa", "000.jpg,1,0,1", "001.jpg,0,0,1"], r"annotates no photograph for plant"),
         (["image,labels", "000.jpg,mug,sofa"], r"line 2: 2 columns were expected"),
         (["image,mug,sofa", "000.jpg,1"], r"line 2: 3 columns were expected"),
         (["file,labels", "000.jpg,mug"], r"has the columns \['file', 'labels'\]: give `image,labels`"),
@@ -272,3 +279,79 @@ def test_other_files_are_told(photos: Path, listed: Path) -> None:
     (photos / "readme.txt").touch()
     (photos / ".hidden.jpg").touch()
     assert "1 other files are left alone: readme.txt" in "\n".join(dataset(photos, listed).notes)
+
+
+def coco_file(folder: Path, names: dict[str, str]) -> Path:
+    """The annotations of SHOWN, its categories under other names."""
+    path = folder.parent / "instances.json"
+    categories = [{"id": number, "name": names.get(name, name)} for number, name in enumerate(NAMES)]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(SHOWN)]
+    marks = [(number, NAMES.index(label)) for number, shown in enumerate(SHOWN.values()) for label in shown]
+    annotations = [
+        {"id": number, "image_id": image, "category_id": category} for number, (image, category) in enumerate(marks)
+    ]
+    path.write_text(json.dumps({"categories": categories, "images": images, "annotations": annotations}))
+    return path
+
+
+@pytest.mark.parametrize("name", ["mug", "sofa"])  # seen, unseen
+def test_a_coco_category_in_another_case_is_the_cause_that_is_told(photos: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"no category '{name}' \(there is '{name.title()}'\)"):
+        dataset(photos, coco_file(photos, {name: name.title()}))
+
+
+def test_a_seen_label_without_any_annotation_is_the_cause_that_is_told(photos: Path) -> None:
+    with pytest.raises(ValueError, match="annotates no photograph for mug: annotate them there, give each label"):
+        dataset(photos, coco_file(photos, {"mug": "beaker"}))
+
+
+def test_labels_as_people_name_them_are_read_from_every_kind_of_annotations(photos: Path) -> None:
+    new = dict(zip(NAMES, ("T-shirt", "men's shoe", "杯子", "Стол"), strict=True))
+    aliases = {"杯子": ["cup", "beaker"]}
+    labels = [{"name": new[n], "seen": n in NAMES[:2], "aliases": aliases.get(new[n], [])} for n in NAMES]
+    space = LabelSpace.model_validate({"name": "people's", "labels": labels})
+    rows = [f"{name},{'; '.join(new[label] for label in shown)}" for name, shown in SHOWN.items()]
+    columns = [",".join([name, *(str(int(label in shown)) for label in NAMES)]) for name, shown in SHOWN.items()]
+    tables = [
+        write_csv(photos, ["image,labels", *rows]),
+        coco_file(photos, new | {"lamp": " men's  shoe", "sofa": "beaker"}),
+    ]
+    found = [dataset(photos, table, space).splits for table in tables]
+    found.append(dataset(photos, write_csv(photos, [f"image,{','.join(new.values())}", *columns]), space).splits)
+    assert found[0] == found[1] == found[2]
+    assert all(len(photos) for photos in found[0].values())
+
+
+def test_folders_are_labels_whatever_their_case_and_hyphens(photos: Path) -> None:
+    space = LabelSpace.model_validate(
+        {"name": "s", "labels": [{"name": name, "seen": False} for name in ("T-shirt", "sofa", "key")]}
+    )
+    for place, path in enumerate(sorted(photos.glob("*.jpg"))):
+        folder = photos / ("t shirt", "SOFA", "Key")[place % 3]
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    data = dataset(photos, "folders", space)
+    assert sum(data.sizes.values()) == len(SHOWN)
+    assert not [note for note in data.notes if "no label" in note]
+
+
+@pytest.mark.parametrize("write", ["./{}", "sub\\..\\{}", ".\\{}", "  {} "])
+def test_file_names_may_be_written_as_other_systems_do(photos: Path, write: str) -> None:
+    table = write_csv(photos, ["image,labels", *(f"{write.format(n)},{'; '.join(s)}" for n, s in SHOWN.items())])
+    assert sum(dataset(photos, table).sizes.values()) == len(SHOWN)
+
+
+def test_a_kind_of_file_that_is_not_read_is_the_cause_that_is_told(photos: Path) -> None:
+    (photos / "camera.CR2").touch()
+    with pytest.raises(ValueError, match=r"camera.CR2 \(its kind is not read: convert it, .avif, .*.jfif"):
+        dataset(photos, write_csv(photos, ["image,labels", "camera.CR2,mug"]))
+
+
+def test_a_byte_order_mark_and_empty_lines_change_nothing(photos: Path, listed: Path) -> None:
+    expected = dataset(photos, listed).splits
+    listed.write_bytes(BOM_UTF8 + listed.read_bytes() + b"\r\n,\n\n")
+    assert dataset(photos, listed).splits == expected
+    table = coco_file(photos, {})
+    expected = dataset(photos, table).splits
+    table.write_bytes(BOM_UTF8 + table.read_bytes() + b"\n\n")
+    assert dataset(photos, table).splits == expected

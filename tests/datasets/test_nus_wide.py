@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
 
@@ -143,5 +144,46 @@ def test_missing_or_doubled_files_are_named(nus: Path) -> None:
 def test_labels_that_are_neither_concept_nor_tag_are_refused(nus: Path) -> None:
     labels = [{"name": name, "seen": False} for name in ("cat", "gnu", "sky")]
     space = LabelSpace.model_validate({"name": "small", "labels": labels})
-    with pytest.raises(ValueError, match=r"\['gnu'\] are neither in Concepts81.txt nor in TagList1k.txt"):
+    with pytest.raises(ValueError, match=r"no concept or tag 'gnu' in Concepts81.txt or TagList1k.txt"):
         build(Config(root=nus, images=nus / "Flickr"), space, 0)
+
+
+def as_files(data: PhotoSet) -> dict[str, list[tuple[str, frozenset[str]]]]:
+    return {split: [(photo.image_id, photo.shown) for photo in photos] for split, photos in data.splits.items()}
+
+
+def test_byte_order_marks_and_empty_last_lines_change_nothing(nus: Path) -> None:
+    expected = as_files(dataset(nus))
+    for path in nus.rglob("*.txt"):
+        path.write_bytes(BOM_UTF8 + path.read_bytes() + b"\n \r\n\n")
+    assert as_files(dataset(nus)) == expected
+
+
+def test_an_empty_line_within_is_named(nus: Path) -> None:
+    path = nus / "Groundtruth/AllLabels/Labels_cat.txt"
+    path.write_text(path.read_text().replace("\n", "\n\n", 1))
+    with pytest.raises(ValueError, match=r"Labels_cat.txt, line 2: expected are 12 lines"):
+        dataset(nus)
+
+
+@pytest.mark.parametrize("with_folders", ["lists", "images", "neither"])
+def test_class_folders_may_be_missing(nus: Path, with_folders: str) -> None:
+    expected = as_files(dataset(nus))
+    if with_folders != "images":
+        for path in list((nus / "Flickr").rglob("*.jpg")):
+            path.rename(nus / "Flickr" / path.name)
+    if with_folders != "lists":
+        for path in (nus / "ImageList").glob("*.txt"):
+            path.write_text(path.read_text().replace("actor\\", ""))
+    data = dataset(nus)
+    assert as_files(data) == expected
+    assert all(photo.path.exists() for photos in data.splits.values() for photo in photos)
+
+
+def test_two_files_that_could_be_one_image_are_named(nus: Path) -> None:
+    for path in list((nus / "Flickr").rglob("*.jpg")):
+        path.rename(nus / "Flickr" / path.name)
+    (nus / "Flickr" / "copy").mkdir()
+    (nus / "Flickr" / "copy" / "0003_1003.jpg").touch()
+    with pytest.raises(ValueError, match=r"0003_1003.jpg could both be the image of that name"):
+        dataset(nus)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from tailorset.categories import check_categories, labels_of
 from tailorset.coco_instances import read_instances
 from tailorset.inputs import UserPath
+from tailorset.names import plain_path
 from tailorset.photos import PhotoSet
 from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
@@ -48,12 +50,15 @@ def read_part(config: Config, part: str, label_space: LabelSpace) -> dict[str, L
     name = f"{part}{config.year}"
     path = config.root / "annotations" / f"instances_{name}.json"
     images, categories = read_instances(path)
-    if unknown := sorted(set(label_space.names) - set(categories)):
-        raise ValueError(f"labels {unknown} are no categories of {path}: choose from {sorted(categories)}")
-    if unsafe := [image.file_name for image in images.values() if Path(image.file_name).name != image.file_name]:
+    check_categories(label_space, categories, label_space.names, path)
+    label_of = labels_of(label_space, categories)
+    files = {number: plain_path(image.file_name) for number, image in images.items()}
+    if unsafe := [file for file in files.values() if Path(file).name != file]:
         raise ValueError(f"{path}: file name {unsafe[0]!r} leads out of {name}/: download the file again")
     return {
-        f"coco-{number:012d}": Listed(config.root / name / image.file_name, image.shown)
+        f"coco-{number:012d}": Listed(
+            config.root / name / files[number], frozenset(label_of[shown] for shown in image.shown if shown in label_of)
+        )
         for number, image in images.items()
     }
 

@@ -11,7 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm import tqdm
 
-from tailorset.annotations import FOLDERS, Annotations, Found, Truth, find_photos, folder_of, read_truths
+from tailorset.annotations import FOLDERS, Annotations, Found, Truth, find_photos, folder_labels, folder_of, read_truths
 from tailorset.inputs import UserPath
 from tailorset.photos import Photo, PhotoSet, some
 from tailorset.records import LabelSpace, Split
@@ -114,6 +114,12 @@ def check_truths(truths: Mapping[str, Truth], config: Config, label_space: Label
         )
     showing = [truth for truth in truths.values() if any(truth.get(name) for name in label_space.unseen)]
     num_measured = sum(len(truth) == len(label_space.names) for truth in showing)
+    annotated = {label for truth in truths.values() for label in truth}
+    if num_measured < 2 and (never := [label for label in label_space.names if label not in annotated]):
+        raise ValueError(
+            f"{config.annotations} annotates no photograph for {some(never)}: annotate them there, give each label the"
+            " name or an alias that it has there, or remove it from the label space"
+        )
     if num_measured < 2:
         raise ValueError(
             f"{num_measured} photographs are annotated for every label and show an unseen one"
@@ -181,7 +187,7 @@ def _notes(
     if (left := known - num_copies - sum(map(len, splits.values()))) > 0:
         notes.append(f"{left:,} annotated photographs are of no use: nothing is known of a label they could serve")
     if config.annotations == FOLDERS and (
-        strange := sorted({name for photo in found.photos if (name := folder_of(photo)) not in label_space.names})
+        strange := sorted(set(map(folder_of, found.photos)) - folder_labels(found, label_space).keys())
     ):
         notes.append(f"folders that are no label: {some(strange)}")
     if found.others:

@@ -5,22 +5,26 @@ Source: Chua et al. 2009; the 925/81 split of Zhang et al. 2016.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PureWindowsPath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
-from tailorset.inputs import UserPath
+from tailorset.categories import check_categories
+from tailorset.inputs import UserPath, files_below
+from tailorset.names import plain_path
 from tailorset.photos import PhotoSet, some
 from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
 
 CONCEPTS, TAGS, TAG_MATRIX = "Concepts81.txt", "TagList1k.txt", "AllTags1k.txt"
 ALL_IMAGES, TRAIN_IMAGES, TEST_IMAGES = "Imagelist.txt", "TrainImagelist.txt", "TestImagelist.txt"
+NUM_TRIED = 1000  # images, of which one at least is where the lists say, if any is
 PUBLISHED = Published("161,789", "107,859")
 
 
@@ -47,7 +51,7 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     files = OfficialFiles(config.root)
     listed = files.lines(ALL_IMAGES)
     shown = shown_labels(files, label_space, len(listed))
-    paths = [config.images.joinpath(*PureWindowsPath(line).parts) for line in listed]  # written with backslashes
+    paths = image_paths(config.images, listed)
     images = {line: Listed(path, frozenset(names)) for line, path, names in zip(listed, paths, shown, strict=True)}
     ids = {line: f"nus-{number:06d}" for number, line in enumerate(listed)}
     train, test = (
@@ -58,6 +62,19 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     unlabelled = sum(not image.shown for image in images.values())
     found = [f"{len(images):,} images are listed; {unlabelled:,} of them show no label and are no use"]
     return zero_shot_set("NUS-WIDE", train, test, label_space, config, seed, published, found)
+
+
+def image_paths(folder: Path, listed: Sequence[str]) -> list[Path]:
+    """Where each listed image is: the lists name class folders, which collections of one's own may be without."""
+    paths = [folder / plain_path(line) for line in listed]  # written with backslashes
+    if any(path.exists() for path in paths[:NUM_TRIED]):
+        return paths
+    lists = Counter(path.name for path in paths)
+    files: dict[str, Path] = {}
+    for path in files_below(folder):
+        if lists[path.name] == 1 and files.setdefault(path.name, path) != path:
+            raise ValueError(f"{files[path.name]} and {path} could both be the image of that name: keep one of them")
+    return [files.get(path.name, path) for path in paths]
 
 
 class OfficialFiles:
@@ -85,7 +102,7 @@ class OfficialFiles:
         """
         path = self.path(name)
         try:
-            found = [line for text in path.read_text(encoding="utf-8").splitlines() if (line := text.strip())]
+            found = [line for text in path.read_text(encoding="utf-8-sig").splitlines() if (line := text.strip())]
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is no text ({error}): unpack it again") from error
         if twice := [line for line, count in Counter(found).items() if count > 1]:
@@ -109,7 +126,7 @@ class OfficialFiles:
         table = np.empty((num_rows, num_columns), dtype=np.uint8)
         number = 0
         with path.open("rb") as file:
-            for number, line in enumerate(tqdm(file, desc=name, total=num_rows, leave=False), 1):
+            for number, line in enumerate(tqdm(_filled(file), desc=name, total=num_rows, leave=False), 1):
                 digits = np.frombuffer(line.translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")
                 if number > num_rows or len(digits) != num_columns or digits.max(initial=0) > 1:
                     raise ValueError(
@@ -122,21 +139,32 @@ class OfficialFiles:
         return table.astype(bool)
 
 
+def _filled(file: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file without a byte order mark and without the empty ones at its end."""
+    num_empty = 0
+    for number, raw in enumerate(file):
+        line = raw if number else raw.removeprefix(BOM_UTF8)
+        if line.strip():
+            yield from [b""] * num_empty
+            yield line
+            num_empty = 0
+        else:
+            num_empty += 1
+
+
 def shown_labels(files: OfficialFiles, label_space: LabelSpace, num_images: int) -> Iterator[list[str]]:
     """For each listed image the labels that it shows: concepts by the ground truth, all others by the users' tags."""
     concepts, tags = files.lines(CONCEPTS), files.lines(TAGS)
-    if unknown := sorted(set(label_space.names) - set(concepts) - set(tags)):
-        raise ValueError(
-            f"labels {unknown} are neither in {CONCEPTS} nor in {TAGS}: choose from {len(concepts)} concepts, e.g."
-            f" {some(concepts)}, and {len(tags)} tags, e.g. {some(tags)}"
-        )
+    offered = dict.fromkeys([*concepts, *tags])
+    check_categories(label_space, offered, label_space.names, f"{CONCEPTS} or {TAGS}", "concept or tag")
     names = list(label_space.names)
+    spelt = {name: next(wording for wording in label_space.wordings(name) if wording in offered) for name in names}
     shown = np.zeros((num_images, len(names)), dtype=bool)
     for column, name in enumerate(names):
-        if name in concepts:
-            shown[:, column] = files.zeros_and_ones(f"Labels_{name}.txt", num_images, 1)[:, 0]
-    tagged = [name for name in names if name not in concepts]
+        if spelt[name] in concepts:
+            shown[:, column] = files.zeros_and_ones(f"Labels_{spelt[name]}.txt", num_images, 1)[:, 0]
+    tagged = [name for name in names if spelt[name] not in concepts]
     if tagged:
         matrix = files.zeros_and_ones(TAG_MATRIX, num_images, len(tags))
-        shown[:, [names.index(name) for name in tagged]] = matrix[:, [tags.index(name) for name in tagged]]
+        shown[:, [names.index(name) for name in tagged]] = matrix[:, [tags.index(spelt[name]) for name in tagged]]
     return ([names[column] for column in np.flatnonzero(row)] for row in shown)

@@ -1,0 +1,43 @@
+"""Names in other people's annotations, matched with labels: by a label's name or an alias, letter for letter."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from tailorset.names import composed, fold
+from tailorset.photos import some
+from tailorset.records import LabelSpace
+
+
+def labels_of(label_space: LabelSpace, offered: Iterable[str]) -> dict[str, str]:
+    """offered name -> label, for the names that a label has; blanks around a name do not count."""
+    known = {wording: label for label in label_space.names for wording in label_space.wordings(label)}
+    spelt = {name: composed(" ".join(name.split())) for name in offered}
+    return {name: known[spelling] for name, spelling in spelt.items() if spelling in known}
+
+
+def check_categories(
+    label_space: LabelSpace, offered: Collection[str], needed: Collection[str], where: object, what: str = "category"
+) -> None:
+    """Check that needed labels have their category, and no label lacks its own for being written in another way.
+
+    Raises:
+        ValueError: names the labels, the categories that may be meant, and the remedy.
+    """
+    found = set(labels_of(label_space, offered).values())
+    names = [label for label in label_space.names if label not in found]
+    lacking = {label: similar(label_space.wordings(label), offered) for label in names}
+    if not any(near or label in needed for label, near in lacking.items()):
+        return
+    named = [f"{label!r}" + (f" (there is {near!r})" if near else "") for label, near in lacking.items() if near]
+    named += [repr(label) for label, near in lacking.items() if not near and label in needed]
+    raise ValueError(
+        f"no {what} {some(named)} in {where}: write the label, or one of its aliases, as it is written there; of"
+        f" {len(offered)} there are {some(sorted(offered))}"
+    )
+
+
+def similar(wordings: Sequence[str], offered: Iterable[str]) -> str | None:
+    """An offered name that differs in case, blanks or hyphens only."""
+    wanted = set(map(fold, wordings))
+    return next((name for name in offered if fold(name) in wanted), None)
