@@ -17,10 +17,11 @@ from tqdm import tqdm
 from tailorset.device import resolve_device
 from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.params import Params
+from tailorset.places import project_root
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tailorset.shard_store import ShardStore
-from tailorset.stage import LORA, SYNTHETIC, fingerprint, project_root, stage_definition
+from tailorset.stage import LORA, SYNTHETIC, fingerprint, stage_definition
 from tailorset.studio import open_studio
 
 LOGITS = ("discriminator_logits", "judge_logits")

@@ -61,7 +61,7 @@ def main() -> None:
             targets.to_parquet(folder / "targets.parquet", index=False)
             place_shards(work_dir / "shards", [f"{job.name}.tar" for job in jobs], folder)
 
-        remember_state(stage.root, settings.config, state)
+        remember_state(stage.root, stage.tracker.params, REAL, state)
         write_json(PREPARED, {"prepared": True})
 
         counts = label_counts(table["split"], targets, stage.label_space)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mlflow
 import pandas as pd
@@ -94,17 +97,28 @@ def register(stage: Stage) -> None:
 
 def log_model(name: str, label_space: LabelSpace) -> str:
     """Log the model as code, with all that belongs to it and with this package; the number of the new version."""
-    info = mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(PACKAGE / "serving" / "model.py"),
-        artifacts={path.name: str(path) for path in (CLASSIFIER, THRESHOLDS, NOVELTY, MEASURED, MODEL_CARD)},
-        code_paths=[str(PACKAGE)],
-        signature=signature(label_space.names),
-        input_example=pd.DataFrame({IMAGE: [example_image()]}),
-        pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
-        registered_model_name=name,
-    )
+    with TemporaryDirectory() as folder:
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(PACKAGE / "serving" / "model.py"),
+            artifacts=without_links((CLASSIFIER, THRESHOLDS, NOVELTY, MEASURED, MODEL_CARD), Path(folder)),
+            code_paths=[str(PACKAGE)],
+            signature=signature(label_space.names),
+            input_example=pd.DataFrame({IMAGE: [example_image()]}),
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            registered_model_name=name,
+        )
     return str(info.registered_model_version)
+
+
+def without_links(paths: Sequence[Path], folder: Path) -> dict[str, str]:
+    """{name: copy in the folder} of files and folders: DVC's may be links into its cache, which MLflow refuses."""
+    for path in paths:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(path, folder / path.name)
+    return {path.name: str(folder / path.name) for path in paths}
 
 
 def example_image() -> bytes:

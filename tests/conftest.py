@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import yaml
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tests.fake_hub import FakeHub
 from tests.generation_project import prepare_generation
+from tests.small_project import IDENTITY
 
 WORDS = ("a", "photo", "of", "the", "red", "next", "to", "and", "in", "kite", "boat", "clock", "cup", "fish", "tree")
 TEXT_TOKENS = 12
@@ -47,13 +49,15 @@ def tracking_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: Path) -> Path:
-    """A temporary project to work in: params.yaml, label files, and a dvc.yaml whose stages depend on params only."""
+    """A committed project to work in: params.yaml, label files, and a dvc.yaml whose stages depend on params only."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copy(tracking_database, tmp_path)
     shutil.copytree(ROOT / "data" / "labels", tmp_path / "data" / "labels")
     blocks = list(yaml.safe_load((ROOT / "params.yaml").read_text()))
     stages = {name: {"cmd": f"python pipeline/{name}.py", "params": blocks} for name in STAGES}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    for command in (["init", "--quiet"], ["add", "--all"], [*IDENTITY, "commit", "--quiet", "--message", "all"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     monkeypatch.chdir(tmp_path)
     for variable in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)

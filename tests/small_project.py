@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 SMALL = {
     "prepare_dataset": {"num_train": 160, "num_val": 60, "num_test": 80},
     "write_prompts": {"prompts_per_pair": 2},
@@ -50,7 +51,6 @@ def make_small_project(folder: Path, **changes: Mapping[str, Any]) -> None:
     for block, values in SMALL.items():
         params[block] |= values | changes.get(block, {})
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     run(folder, "git", "init", "--quiet")
     run(folder, "git", "add", "--all")
-    run(folder, "git", *identity, "commit", "--quiet", "--message", "small")
+    run(folder, "git", *IDENTITY, "commit", "--quiet", "--message", "small")

@@ -23,7 +23,7 @@ SRC = ROOT / "src"
 STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 # They serve the scripts and shape no product: a new log line must not repeat a training.
 PLUMBING = {"tailorset", "tailorset.stage", "tailorset.params", "tailorset.plugins", "tailorset.tracking"}
-PLUMBING |= {"tailorset.ray_engine"}  # it draws the very same bytes
+PLUMBING |= {"tailorset.ray_engine", "tailorset.places"}  # the former draws the very same bytes
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 
 

@@ -14,6 +14,7 @@ from tailorset import cli
 from tailorset.inputs import remember_state, state_of
 from tailorset.params import load_params
 from tailorset.records import LabelSpace
+from tailorset.stage import REAL, stage_definition
 from tailorset.starter import SHIPPED, with_settings
 from tests.fake_hub import FakeHub
 
@@ -167,7 +168,7 @@ def test_photographs_that_changed_after_they_were_read_are_noticed(photos: Path,
     run("use", "rooms")
     config = load_params("params.yaml").prepare_dataset.config
     assert run("check")[0] == 0
-    remember_state(Path.cwd(), config, state_of(config))
+    remember_state(Path.cwd(), stage_definition("prepare_dataset")["params"], REAL, state_of(config))
     assert run("check")[0] == 0
     (photos / "sofa" / "1.jpg").write_bytes(b"other")
     code, output = run("check")

@@ -156,6 +156,14 @@ def test_a_metric_mlflow_refuses_stops_the_tracking_only(root: Path) -> None:
         assert not tracker.is_up
 
 
+def test_the_cause_is_told_wherever_a_message_names_it(root: Path) -> None:
+    listed = "".join(f"##### File {number} #####\n" for number in range(200))
+    tracker = Tracker("evaluate", root, {})
+    message = r"failures occurred .* \.\.\. .*Invalid path: outside the folder\)"
+    with pytest.warns(TrackingWarning, match=message), tracker.tolerant():
+        raise OSError(f"failures occurred while downloading:\n{listed}Invalid path: outside the folder")
+
+
 def test_the_tracking_uri_is_honoured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = root / "elsewhere" / "runs.db"
     elsewhere.parent.mkdir()

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from tailorset.categories import check_categories, labels_of, similar
 from tailorset.coco_instances import read_instances
 from tailorset.image_codec import SUFFIXES
-from tailorset.inputs import UserPath, files_below
+from tailorset.inputs import Unread, UserPath, files_below
 from tailorset.names import composed, fold, plain_path
 from tailorset.photos import MAX_NAMED, some
 from tailorset.plugins import unknown
@@ -23,13 +23,22 @@ Truth: TypeAlias = Mapping[str, int]  # label: 1 present, 0 absent; a label that
 
 
 class Found(NamedTuple):
-    """Files below a folder by their names relative to it."""
+    """Files below a folder by their names relative to it; unread: what cannot be opened, with the reason."""
 
     photos: dict[str, Path]
     others: list[str]
+    unread: dict[str, str]
+
+    def unread_note(self) -> str:
+        """How many cannot be opened, which and why; "" if all can."""
+        reasons = [f"{name} ({reason})" for name, reason in self.unread.items()]
+        return f"{len(reasons):,} files or folders cannot be opened: {some(reasons)}" if reasons else ""
 
     def trace(self, name: str) -> str:
         """What there is instead of a photograph of this name."""
+        for unread, reason in self.unread.items():
+            if f"{name}/".startswith(f"{unread}/"):
+                return f"{unread} cannot be opened: {reason}"
         if name in self.others:
             return f"its kind is not read: convert it, {', '.join(SUFFIXES)} are"
         for same in (str.casefold, lambda path: Path(path).name.casefold(), lambda path: Path(path).stem.casefold()):
@@ -47,17 +56,26 @@ def find_photos(folder: Path) -> Found:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photographs")
-    paths = {composed(path.relative_to(folder).as_posix()): path for path in files_below(folder)}
-    if odd := [name for name in paths if not name.isprintable()]:
-        raise ValueError(f"names of files must be text in UTF-8: rename {', '.join(map(repr, odd[:MAX_NAMED]))}")
-    visible = {name: path for name, path in paths.items() if not any(part[0] == "." for part in Path(name).parts)}
+    visible, unread = {}, {}
+    for found in files_below(folder):
+        path = found.path if isinstance(found, Unread) else found
+        name = composed(path.relative_to(folder).as_posix())
+        if not name.isprintable():
+            raise ValueError(f"names of files must be text in UTF-8: rename {name!r}")
+        if any(part[0] == "." for part in Path(name).parts):
+            continue
+        if isinstance(found, Unread):
+            unread[name] = found.reason
+        else:
+            visible[name] = path
     photos = {name: path for name, path in visible.items() if path.suffix.lower() in SUFFIXES}
-    others = [name for name in visible if name not in photos]
+    listing = Found(photos, [name for name in visible if name not in photos], unread)
     if not photos:
+        others = ", ".join(part for part in (some(listing.others), listing.unread_note()) if part)
         raise ValueError(
-            f"{folder} holds {len(visible)} files and no image ({some(others)}): images end with {', '.join(SUFFIXES)}"
+            f"{folder} holds {len(visible)} files and no image ({others}): images end with {', '.join(SUFFIXES)}"
         )
-    return Found(photos, others)
+    return listing
 
 
 def read_truths(annotations: Annotations, folder: Path, found: Found, label_space: LabelSpace) -> dict[str, Truth]:

@@ -18,12 +18,14 @@ from pydantic import BaseModel
 
 from tailorset.annotations import find_photos, read_truths
 from tailorset.availability import model_finding
+from tailorset.checkout import checkout, foreign_queue
 from tailorset.contradictions import contradictions
 from tailorset.datasets import folder
 from tailorset.findings import Finding, Status
 from tailorset.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
 from tailorset.storage import open_storage
+from tailorset.tracking_store import MisplacedError, database_of, settle, tracking_uri
 
 GIB = 1 << 30
 CONNECT_SECONDS = 10
@@ -37,12 +39,14 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     yield from packages(root / "constraints.txt")
     yield from machine(root)
     yield from writable(root)
+    yield from tracking(root)
     try:
         params = load_params(root / "params.yaml")
     except ValueError as error:
         yield Finding("error", "settings", str(error), "correct params.yaml, or `tailorset use toybox`")
         return
     yield Finding("ok", "settings", "params.yaml is valid")
+    yield from repository(root, params)
     yield from labels(root / params.label_space, params)
     yield from device(params)
     yield from data_paths(params.prepare_dataset.config)
@@ -53,6 +57,8 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
 def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
     """What would end a run of these settings in the project here, as far as seconds tell."""
     yield from writable(Path())
+    yield from tracking(Path())
+    yield from repository(Path(), params)
     yield from device(params)
     yield from data_paths(params.prepare_dataset.config)
     yield from place(params)
@@ -108,6 +114,23 @@ def writable(root: Path) -> Iterator[Finding]:
             yield Finding("error", "folder", text, "give yourself the right to, or copy the project elsewhere")
 
 
+def tracking(root: Path) -> Iterator[Finding]:
+    """Whether a local database of MLflow, copied or moved, can be used here."""
+    database = database_of(tracking_uri(root))
+    try:
+        if database:
+            settle(database)
+    except MisplacedError as error:
+        yield Finding("error", "tracking", error.text, error.remedy)
+
+
+def repository(root: Path, params: Params) -> Iterator[Finding]:
+    """What git must know of the project and of the files that settings name."""
+    folders = [model.folder for _, model in named_models(params) if model.folder]
+    yield from checkout(root, [params.label_space, *folders])
+    yield from foreign_queue(root)
+
+
 def labels(path: Path, params: Params) -> Iterator[Finding]:
     """The label file, and settings that do not suit it."""
     try:
@@ -127,11 +150,13 @@ def own_photos(params: Params, space: LabelSpace, whole: bool = False) -> Iterat
     if not isinstance(config, folder.Config):
         return
     try:
+        found = find_photos(config.images)
+        if note := found.unread_note():
+            yield Finding("warning", "data", note, "make them readable, or remove them")
         if whole:
             folder.build(config, space, params.seed)
         else:
-            truths = read_truths(config.annotations, config.images, find_photos(config.images), space)
-            folder.check_truths(truths, config, space)
+            folder.check_truths(read_truths(config.annotations, config.images, found, space), config, space)
     except ValueError as error:
         yield Finding("error", "data", str(error), "see docs/data-sets.md")
 

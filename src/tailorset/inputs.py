@@ -1,4 +1,4 @@
-"""Files outside the pipeline that a data set reads: whether they are still as they were read.
+"""Files outside the pipeline that a data set reads: how to find them, and whether they are still as they were read.
 
 DVC knows the products of stages; photographs and their annotations lie wherever the user keeps them.
 """
@@ -6,52 +6,112 @@ DVC knows the products of stages; photographs and their annotations lie wherever
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, BaseModel
 
-UserPath: TypeAlias = Annotated[Path, AfterValidator(Path.expanduser)]  # ~ is the user's home
-RECORD = Path(".work/prepare_dataset.state")  # of this machine: times of files mean nothing on another
+from tailorset.integrity import file_digest
+from tailorset.places import in_project
+
+UserPath: TypeAlias = Annotated[Path, AfterValidator(in_project)]
+RECORDS = Path(".work/inputs")  # of this machine: times of files mean nothing on another
+TABLES = ("manifest.parquet", "targets.parquet")  # of the product; its shards are known by their digests
+
+
+class Unread(NamedTuple):
+    """A file or folder that cannot be read, and why."""
+
+    path: Path
+    reason: str
 
 
 def state_of(config: BaseModel) -> str:
     """A digest of names, sizes and times of all files, hidden ones aside, that a data set's settings lead to."""
     total = hashlib.sha256()
-    for _, value in config:
-        for path in files_below(value) if isinstance(value, Path) else ():
-            if any(part.startswith(".") for part in path.relative_to(value).parts):
+    for key, value in config:
+        for found in files_below(value) if isinstance(value, Path) else ():
+            path = found.path if isinstance(found, Unread) else found
+            name = path.relative_to(value)
+            if any(part.startswith(".") for part in name.parts):
                 continue
-            status = path.stat()
-            total.update(f"{path}:{status.st_size}:{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+            if isinstance(found, Unread):
+                seen = found.reason
+            else:
+                status = path.stat()
+                seen = f"{status.st_size}:{status.st_mtime_ns}"
+            total.update(f"{key}/{name}:{seen}\n".encode(errors="surrogateescape"))
     return total.hexdigest()[:16]
 
 
-def files_below(path: Path) -> Iterator[Path]:
-    """The file itself, or all files in a folder and the folders below it, linked ones too, in order."""
-    if path.is_file():
-        yield path
+def files_below(path: Path) -> Iterator[Path | Unread]:
+    """The file itself, or all files in a folder and the folders below it, linked ones too, in order.
+
+    What cannot be read is there with the reason: folders without permission, links to nothing, pipes and devices.
+    """
+    if not path.is_dir():
+        yield from _readable(path) if os.path.lexists(path) else ()
+        return
+    unread: list[Unread] = []
     seen: set[str] = set()
-    for folder, folders, names in os.walk(path, followlinks=True):
+
+    def note(error: OSError) -> None:
+        unread.append(Unread(Path(error.filename), error.strerror or str(error)))
+
+    for folder, folders, names in os.walk(path, onerror=note, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add(real)
         folders.sort()
-        yield from (file for name in sorted(names) if (file := Path(folder, name)).is_file())
+        for name in sorted(names):
+            yield from _readable(Path(folder, name))
+    yield from sorted(unread)
 
 
-def remember_state(root: Path, config: BaseModel, state: str) -> None:
-    path = root / RECORD
+def _readable(path: Path) -> Iterator[Path | Unread]:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        yield Unread(path, f"a link to {os.readlink(path)}, which is not there")
+    except OSError as error:
+        yield Unread(path, error.strerror or str(error))
+    else:
+        yield path if stat.S_ISREG(mode) else Unread(path, "neither a file nor a folder")
+
+
+def remember_state(root: Path, settings: Mapping[str, Any], product: Path, state: str) -> None:
+    """Keep for a product in which state its files were read. It is one of many: DVC brings old ones back.
+
+    settings: those of the data set as params.yaml has them.
+    """
+    path = root / RECORDS / _digest(settings) / _product_digest(product)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{config.model_dump_json()}\n{state}", encoding="utf-8")
+    path.write_text(state, encoding="utf-8")
 
 
-def has_changed(root: Path, config: BaseModel) -> bool:
-    """Whether files differ from those that `prepare_dataset` last read here with these settings."""
-    path = root / RECORD
-    settings, _, state = path.read_text(encoding="utf-8").partition("\n") if path.exists() else ("", "", "")
-    return settings == config.model_dump_json() and state != state_of(config)
+def has_changed(root: Path, settings: Mapping[str, Any], product: Path, config: BaseModel) -> bool:
+    """Whether files differ from those that the product was made of.
+
+    Where it was made with other settings DVC may bring back each product that was ever made here with these ones.
+    """
+    records = root / RECORDS / _digest(settings)
+    states = {path.name: path.read_text(encoding="utf-8") for path in records.glob("*")}
+    if not states:
+        return False
+    now, made_of = state_of(config), states.get(_product_digest(product))
+    return made_of != now if made_of else set(states.values()) != {now}
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _product_digest(product: Path) -> str:
+    digests = [file_digest(path) for name in TABLES if (path := product / name).is_file()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ Source: Bansal et al. 2018; Zhang et al. 2024, sec. 4.1.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -93,7 +94,9 @@ def zero_shot_set(
 def present(part: Part) -> tuple[dict[str, Listed], list[Path]]:
     """The images whose files are there, and the paths of the others; one look at each folder."""
     folders = {image.path.parent for image in part.values()}
-    files = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    files = {
+        folder / entry.name for folder in folders if folder.is_dir() for entry in os.scandir(folder) if entry.is_file()
+    }
     there = {key: image for key, image in part.items() if image.path in files}
     return there, [image.path for key, image in part.items() if key not in there]
 

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -27,6 +26,7 @@ from tailorset.guards import alone, room, within
 from tailorset.integrity import file_digest
 from tailorset.out_of_memory import GB, enforce_budget, explained
 from tailorset.params import Params, flatten, load_params, read_yaml
+from tailorset.places import project_root
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
@@ -179,11 +179,6 @@ def meet_processes(params: Params) -> None:
         tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     if processes.count() > 1:
         log.info("%d processes share this stage", processes.count())
-
-
-def project_root() -> Path:
-    """The project's own folder, also from inside the temporary copy in which DVC runs an experiment."""
-    return Path(os.environ.get("DVC_ROOT") or Path.cwd()).resolve()
 
 
 def stage_definition(name: str, folder: Path | None = None) -> dict[str, Any]:

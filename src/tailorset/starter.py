@@ -152,6 +152,7 @@ def _to_annotate(found: Found, table: Path) -> list[str]:
     others = f", {len(found.others):,} other files: {some(found.others)}" if found.others else ""
     return [
         f"Found:   {len(found.photos):,} photographs{others}",
+        *([f"         {found.unread_note()}"] if found.unread else []),
         f"Missing: what they show. Fill in {table}: 1 where a photograph shows the label, 0 where it does not;",
         "         fifty rows are the least that tells a good classifier from a bad one. Without any, set",
         "         prepare_dataset.annotations to null: nothing is measured then, but labels are learned.",

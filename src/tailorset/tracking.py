@@ -20,29 +20,27 @@ from typing import TYPE_CHECKING, Any, Self
 import psutil
 from filelock import FileLock
 
+from tailorset.tracking_store import EXPERIMENT, artifacts_of, database_of, from_root, settle, tracking_uri
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "tailorset"
 EXECUTION_TAG = "tailorset.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
 MAX_NAMED = 12
+CAUSE_CHARS = 300  # at each end of a message
 
 
 class TrackingWarning(UserWarning):
     """MLflow could not be reached or refused; the pipeline went on without it."""
 
 
-def tracking_uri(root: Path) -> str:
-    """MLFLOW_TRACKING_URI, or one SQLite file at the project's root."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
-
-
 def connect(root: Path) -> tuple[MlflowClient, str]:
     """A client and the id of the project's experiment; the first of several simultaneous callers sets the database up.
 
-    The artifact folder of a local database is absolute: DVC runs experiments in temporary copies of the project.
+    Raises:
+        ValueError: a local database was copied here without its artifacts.
     """
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
@@ -50,13 +48,17 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
 
     uri = tracking_uri(root)
     mlflow.set_tracking_uri(uri)
+    if registry_uri := os.environ.get("MLFLOW_REGISTRY_URI"):
+        mlflow.set_registry_uri(from_root(registry_uri, root))
+    database = database_of(uri)
     with _lock(root):
+        if database:
+            settle(database)
         client = mlflow.MlflowClient()  # opens the database already
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
             return client, experiment.experiment_id
-        local = uri.startswith("sqlite")
-        location = (root / "mlartifacts").as_uri() if local else None
+        location = artifacts_of(database) if database else None
         return client, client.create_experiment(EXPERIMENT, artifact_location=location)
 
 
@@ -190,7 +192,7 @@ def mlflow_name(key: str) -> str:
 
 def warn_untracked(stage: str, root: Path, error: Exception) -> None:
     """Say loudly that MLflow failed and that the products of the stage are unaffected."""
-    cause = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+    cause = shorten(f"{type(error).__name__}: {error}")
     message = (
         f"{stage}: MLflow at {tracking_uri(root)} failed ({cause}). "
         "The stage goes on WITHOUT tracking; its products are not affected. "
@@ -198,6 +200,12 @@ def warn_untracked(stage: str, root: Path, error: Exception) -> None:
     )
     warnings.warn(message, TrackingWarning, stacklevel=3)
     print(f"\n{'!' * 80}\n{message}\n{'!' * 80}\n", file=sys.stderr)
+
+
+def shorten(text: str) -> str:
+    """A message on one line without its middle if it is long: many name the cause last."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2 * CAUSE_CHARS else f"{line[:CAUSE_CHARS]} ... {line[-CAUSE_CHARS:]}"
 
 
 def git_revision() -> tuple[str, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tailorset.datasets.folder import Config, build
 from tailorset.image_codec import decode_image
 from tailorset.photos import PhotoSet
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
+from tests.unreadable import forbid
 
 NAMES = ("mug", "lamp", "sofa", "plant")
 SPACE = LabelSpace.model_validate({"name": "rooms", "labels": [{"name": n, "seen": n in NAMES[:2]} for n in NAMES]})
@@ -273,6 +275,29 @@ def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tm
         dataset(photos, tmp_path / "annotations.xlsx")
     with pytest.raises(ValidationError, match=r"more than 1 together"):
         dataset(photos, listed, val_share=0.6, test_share=0.6)
+
+
+def test_what_cannot_be_opened_is_counted_and_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(photos / "locked" / "a.jpg", 100)
+    (photos / "gone.jpg").symlink_to("/nowhere/gone.jpg")
+    os.mkfifo(photos / "pipe.jpg")
+    forbid(monkeypatch, photos / "locked")
+    rows = [f"{name},{'; '.join(shown)}" for name, shown in SHOWN.items()]
+    told = dataset(photos, write_csv(photos, ["image,labels", *rows])).notes
+    assert (
+        "3 files or folders cannot be opened: gone.jpg (a link to /nowhere/gone.jpg, which is not there),"
+        " pipe.jpg (neither a file nor a folder), locked (Permission denied)"
+    ) in told
+    with pytest.raises(ValueError, match=r"locked/a\.jpg \(locked cannot be opened: Permission denied\)"):
+        dataset(photos, write_csv(photos, ["image,labels", *rows, "locked/a.jpg,mug"]))
+
+
+def test_a_folder_that_cannot_be_listed_is_not_said_to_be_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid(monkeypatch, tmp_path)
+    with pytest.raises(ValueError, match=r"no image .*Permission denied"):
+        dataset(tmp_path, "folders")
 
 
 def test_other_files_are_told(photos: Path, listed: Path) -> None:

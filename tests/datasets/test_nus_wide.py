@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from codecs import BOM_UTF8
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 from tailorset.datasets.nus_wide import Config, build
 from tailorset.photos import PhotoSet
 from tailorset.records import LabelSpace, RealSample
+from tests.unreadable import forbid
 
 ROOT = Path(__file__).resolve().parents[2]
 CONCEPTS = ("airport", "cat", "sky")
@@ -98,6 +100,21 @@ def test_dead_images_stop_or_are_counted(nus: Path) -> None:
     data = dataset(nus, missing="skip")
     assert "1 of 12 images of NUS-WIDE are missing" in data.notes[-1]
     assert len(samples(data, "test")) == 3
+
+
+def test_pipes_and_links_to_nothing_count_as_dead_and_a_locked_folder_is_the_cause(
+    nus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, make in ((9, os.mkfifo), (10, lambda path: path.symlink_to("nowhere.jpg"))):
+        path = nus / "Flickr" / LINES[number].replace("\\", "/")
+        path.unlink()
+        make(path)
+    data = dataset(nus, missing="skip")
+    assert "2 of 12 images of NUS-WIDE are missing" in data.notes[-1]
+    assert len(samples(data, "test")) == 2
+    forbid(monkeypatch, nus / "NUS_WID_Tags")
+    with pytest.raises(ValueError, match=r"TagList1k.txt is not below .*cannot be opened: .*NUS_WID_Tags \(Permission"):
+        dataset(nus)
 
 
 def test_shipped_labels_are_the_published_ones_and_keep_their_hierarchy() -> None:

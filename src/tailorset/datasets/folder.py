@@ -190,6 +190,8 @@ def _notes(
         strange := sorted(set(map(folder_of, found.photos)) - folder_labels(found, label_space).keys())
     ):
         notes.append(f"folders that are no label: {some(strange)}")
+    if found.unread:
+        notes.append(found.unread_note())
     if found.others:
         notes.append(f"{len(found.others):,} other files are left alone: {some(found.others)}")
     for split in ("val", "test") if known else ():

@@ -16,7 +16,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from tailorset.categories import check_categories
-from tailorset.inputs import UserPath, files_below
+from tailorset.inputs import Unread, UserPath, files_below
 from tailorset.names import plain_path
 from tailorset.photos import PhotoSet, some
 from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
@@ -71,7 +71,7 @@ def image_paths(folder: Path, listed: Sequence[str]) -> list[Path]:
         return paths
     lists = Counter(path.name for path in paths)
     files: dict[str, Path] = {}
-    for path in files_below(folder):
+    for path in (found for found in files_below(folder) if isinstance(found, Path)):
         if lists[path.name] == 1 and files.setdefault(path.name, path) != path:
             raise ValueError(f"{files[path.name]} and {path} could both be the image of that name: keep one of them")
     return [files.get(path.name, path) for path in paths]
@@ -82,15 +82,18 @@ class OfficialFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.paths = sorted(root.rglob("*.txt"))
+        found = list(files_below(root))
+        self.paths = sorted(path for path in found if isinstance(path, Path) and path.suffix == ".txt")
+        self.unread = [f"{path} ({reason})" for path, reason in (each for each in found if isinstance(each, Unread))]
 
     def path(self, name: str) -> Path:
         found = [path for path in self.paths if path.name == name]
         if len(found) != 1:
             what = "is not" if not found else f"is {len(found)} times"
+            unread = f"; cannot be opened: {some(self.unread)}" if self.unread else ""
             raise ValueError(
-                f"{name} {what} below {self.root} ({some(found) or 'no such file'}): unpack the official archives there"
-                " once, and set prepare_dataset.root to that folder"
+                f"{name} {what} below {self.root} ({some(found) or 'no such file'}{unread}): unpack the official"
+                " archives there once, and set prepare_dataset.root to that folder"
             )
         return found[0]
 
