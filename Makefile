@@ -22,7 +22,7 @@ help:  ## list the tasks
 
 run: setup  ## label file -> registered classifier: every stage that is out of date, then the table of results
 	@tailorset check
-	dvc repro
+	@tailorset run
 	@tailorset results
 
 test: lint  ## lint, types, boundaries, duplicates, then all fast tests

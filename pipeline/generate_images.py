@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tailorset.allocation import build
 from tailorset.generation import Engine, LocalEngine, Shelf, generate_shards
 from tailorset.generation_report import Tally, outcome_table, plot_pass_rates, save_sheet
 from tailorset.params import load_params
+from tailorset.progress import Bar
 from tailorset.quota import QuotaPlanner
 from tailorset.records import read_prompts
 from tailorset.shard_store import ShardStore
@@ -42,12 +42,13 @@ def draw_all(stage: Stage, planner: QuotaPlanner, store: ShardStore) -> Tally:
     settings = stage.params.generate_images
     tally = Tally(planner.labels, settings.quota_threshold)
     shelf = Shelf(planner.labels, settings.quota_threshold, store.finished_rows, store.keep)
-    with tqdm(total=settings.max_images, desc="generate_images (at most)", unit="image") as bar:
+    with Bar(total=settings.max_images, unit="image", is_whole=True) as bar:
         engine = open_engine(stage, bar.update)
         for shard in generate_shards(engine, planner, settings.shard_size, shelf):
             if shard.found:
                 bar.update(len(shard.rows))
             tally.add(shard)
+            bar.total = expected_images(tally, planner.quotas, settings.max_images)
             bar.set_postfix_str(_fewest(tally.kept, planner.quotas))
             progress = {f"generate/kept/{label}": float(count) for label, count in tally.kept.items()}
             stage.log_metrics(progress | {"generate/batch_size": engine.batch_size}, step=len(tally))
@@ -63,6 +64,12 @@ def open_engine(stage: Stage, on_batch: Callable[[int], object]) -> Engine:
 
     files = [dep for dep in stage_definition(stage.name)["deps"] if Path(dep) not in (PROMPTS, LORA)]
     return RayEngine(params.engine.address, params, stage.label_space, LORA, files, on_batch)
+
+
+def expected_images(tally: Tally, quotas: dict[str, int], max_images: int) -> int:
+    """How many images it takes to reach every quota, if as many go on being kept."""
+    kept = sum(min(tally.kept[label], quota) for label, quota in quotas.items())
+    return min(max_images, round(len(tally) * sum(quotas.values()) / kept)) if kept else max_images
 
 
 def _fewest(kept: dict[str, int], quotas: dict[str, int], num_shown: int = 6) -> str:

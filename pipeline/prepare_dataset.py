@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from tailorset.datasets import Dataset
 from tailorset.image_codec import decode_image
 from tailorset.inputs import remember_state, state_of
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.shards import sha256, write_shard
 from tailorset.sheets import contact_sheet
@@ -84,7 +84,7 @@ def finish_shards(
     dataset: Dataset, jobs: Sequence[ShardJob], names: Sequence[str], work_dir: Path
 ) -> Iterator[pd.DataFrame]:
     """Yields the rows of every shard; what an interrupted run has finished is not made again."""
-    with tqdm(total=sum(job.size for job in jobs), unit="img", desc="prepare_dataset") as progress:
+    with Bar(total=sum(job.size for job in jobs), unit="image", is_whole=True) as progress:
         for job in jobs:
             tar, rows_path = work_dir / "shards" / f"{job.name}.tar", work_dir / "rows" / f"{job.name}.parquet"
             if not (rows_path.exists() and tar.exists()):

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from tailorset import integrity, processes
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
@@ -21,6 +20,7 @@ from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
 from tailorset.out_of_memory import Batches
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.records import Prompt, read_prompts
 from tailorset.scorer import Scorer, acceptance
 from tailorset.sheets import contact_sheet
@@ -89,7 +89,7 @@ def open_scorer(stage: Stage, role: str) -> Scorer:
 
 def draw_all(stage: Stage, generator: Generator, prompts: list[Prompt], batches: Batches, when: str) -> torch.Tensor:
     steps, images = stage.params.generate_images.num_inference_steps, []
-    with tqdm(total=len(prompts), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
+    with Bar(total=len(prompts), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
         for batch in draw(generator, prompts, stage.params.seed, steps, batches):
             images.append(batch.cpu())
             bar.update(len(batch))
@@ -112,7 +112,7 @@ def tune(
     done, updates = progress.updates, tuner.updates(progress.updates)
     if not progress.evaluations:
         evaluate(stage, tuner, scorers, held_out, batches, progress)
-    with tqdm(total=block.num_updates, initial=len(done), desc="tune_text_encoder", unit="update") as bar:
+    with Bar(total=block.num_updates, initial=len(done), unit="update", is_whole=True) as bar:
         while not is_over(progress.evaluations, block.patience) and (record := next(updates, None)):
             done.append(record)
             stage.log_metrics(

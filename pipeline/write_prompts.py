@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.prompts import ORIGINS, Ledger, Recipe, metrics, write_prompts
 from tailorset.records import PROMPT_COLUMNS, Prompt
 from tailorset.replies import main_cause, refused_replies
@@ -40,7 +40,8 @@ def write_all(stage: Stage, limit: TokenLimit) -> Ledger:
     )
     path = stage.work_dir / "ledger.json"
     start = ledger = read_ledger(path)
-    with tqdm(total=recipe.num_prompts(stage.label_space), initial=len(ledger.prompts), desc="prompts") as progress:
+    total, done = recipe.num_prompts(stage.label_space), len(ledger.prompts)
+    with Bar(total=total, initial=done, unit="prompt", is_whole=True) as progress:
         for step, ledger in enumerate(write_prompts(llm.reply, stage.label_space, recipe, start, limit)):
             progress.update(len(ledger.prompts) - progress.n)
             progress.set_postfix(attempt=ledger.attempt)

@@ -24,6 +24,7 @@ STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 # They serve the scripts and shape no product: a new log line must not repeat a training.
 PLUMBING = {"tailorset", "tailorset.stage", "tailorset.params", "tailorset.plugins", "tailorset.tracking"}
 PLUMBING |= {"tailorset.ray_engine", "tailorset.places"}  # the former draws the very same bytes
+PLUMBING |= {"tailorset.busy", "tailorset.failures", "tailorset.files", "tailorset.progress", "tailorset.running"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 
 
@@ -100,7 +101,7 @@ def test_a_stage_is_a_script_and_a_block_of_the_same_name(stage: str) -> None:
 
 
 def test_only_the_pipeline_and_the_command_know_stages_and_tracking() -> None:
-    knowing = "terminal stage params tracking cli doctor standing studio ray_engine contradictions starter"
+    knowing = "terminal stage running params tracking cli doctor standing studio ray_engine contradictions starter"
     outer = {f"{name}.py" for name in knowing.split()}
     outer_folders = {"planning", "serving"}
     inner = [path for path in SRC.rglob("*.py") if path.name not in outer and not outer_folders & set(path.parts)]

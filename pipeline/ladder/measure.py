@@ -18,12 +18,12 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 from points import RESULTS, Point, load_ladder
-from tqdm import tqdm
 from workspace import STAGES, Workspace, working_in
 
 from tailorset.image_set import load_image_set, synthetic_rows
 from tailorset.params import flatten, load_params, read_yaml
 from tailorset.places import project_root
+from tailorset.progress import Bar
 from tailorset.records import LabelSpace
 from tailorset.stage import FILTERED, SYNTHETIC, all_metrics, write_json
 from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
@@ -40,7 +40,7 @@ def main(part: str) -> None:
     shutil.rmtree(root / RESULTS / part, ignore_errors=True)  # of other settings, perhaps; the store knows what is done
     with ProcessPoolExecutor(ladder.num_workers, get_context("spawn"), one_thread) as pool:
         futures = [pool.submit(run_point, root, ladder.oracle, point) for point in points]
-        finished = tqdm(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
+        finished = Bar(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
         messages = [message for future in finished if (message := future.result())]
     if messages:
         sys.exit("\n".join([f"{len(messages)} points failed; the next run goes on from what is finished.", *messages]))

@@ -14,10 +14,13 @@ for _name, _value in {
     "GX_ANALYTICS_ENABLED": "false",
     "HF_HUB_OFFLINE": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
 }.items():
     os.environ.setdefault(_name, _value)
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", os.environ["HF_HUB_OFFLINE"])  # only downloads are worth a bar
 
 if Path(sys.argv[0]).parent.name == "pipeline":  # a stage: from here on, so that Ctrl-C while it imports is covered too
     explain_failures(Path(sys.argv[0]).stem)

@@ -13,12 +13,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from tqdm import tqdm
 
 from tailorset import processes
 from tailorset.augment import AugmentConfig, augment
 from tailorset.losses import asymmetric_loss
 from tailorset.out_of_memory import Batches, explained
+from tailorset.progress import Bar
 from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
 
@@ -91,14 +91,22 @@ def train_epochs(
         MemoryError: a batch does not fit.
     """
     base_rates = {name: optimizer.defaults["lr"] for name, optimizer in optimizers.items()}
-    for epoch in range(first_epoch, config.num_epochs):
-        factor = learning_rate_factor(epoch, config.num_epochs, config.warmup_epochs)
-        for name, optimizer in optimizers.items():
-            for group in optimizer.param_groups:
-                group["lr"] = base_rates[name] * factor
-        with explained("training", REMEDY):
-            loss = _train_epoch(classifier, data, optimizers, config, seed, epoch, after_step)
-        yield {"loss": loss, **{f"learning_rate/{name}": rate * factor for name, rate in base_rates.items()}}
+    num_steps = len(batch_indices(len(data), config.batch_size, seed, 0))
+    total, done = config.num_epochs * num_steps, first_epoch * num_steps
+    with Bar(total=total, initial=done, desc="training", unit="step", is_whole=True) as bar:
+
+        def step_is_over() -> None:
+            after_step()
+            bar.update()
+
+        for epoch in range(first_epoch, config.num_epochs):
+            factor = learning_rate_factor(epoch, config.num_epochs, config.warmup_epochs)
+            for name, optimizer in optimizers.items():
+                for group in optimizer.param_groups:
+                    group["lr"] = base_rates[name] * factor
+            with explained("training", REMEDY):
+                loss = _train_epoch(classifier, data, optimizers, config, seed, epoch, step_is_over)
+            yield {"loss": loss, **{f"learning_rate/{name}": rate * factor for name, rate in base_rates.items()}}
 
 
 def _train_epoch(
@@ -115,7 +123,7 @@ def _train_epoch(
     weights = [weight for group in groups for weight in group["params"]]
     losses = []
     batches = batch_indices(len(data), config.batch_size, seed, epoch)
-    for step, batch in enumerate(tqdm(batches, desc=f"epoch {epoch + 1}/{config.num_epochs}")):
+    for step, batch in enumerate(batches):
         columns = label_columns(data.targets.shape[1], config.labels_per_step, seed, epoch, step)
         loss = _batch_loss(classifier, data, batch, columns, config, seed, epoch, weights[0].device)
         if not loss.isfinite():

@@ -12,6 +12,7 @@ from tailorset.inputs import has_changed
 from tailorset.params import Params, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
+from tailorset.repro import run
 from tailorset.selection import training_notes
 from tailorset.serving.commands import export, model_name, predict, promote, rollback, serve
 from tailorset.standing import (
@@ -31,6 +32,9 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 PRESETS = Path("presets")
 NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
 READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
+
+
+app.command()(run)
 
 
 @app.command()
@@ -88,7 +92,7 @@ def plan() -> None:
     """What a run of params.yaml will take on this device, stage by stage, measured by a short sample of each."""
     from tailorset.planning.page import notes, over_cap, plan_table
     from tailorset.planning.plan import make_plan
-    from tailorset.tracking import last_durations
+    from tailorset.running import last_durations
 
     _, space = _settings()
     try:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from tailorset.annotations import find_photos, read_truths
 from tailorset.availability import model_finding
+from tailorset.busy import MANY, busiest, cores_used_by_others
 from tailorset.checkout import checkout, foreign_queue
 from tailorset.contradictions import contradictions
 from tailorset.datasets import folder
@@ -89,7 +90,10 @@ def packages(constraints: Path) -> Iterator[Finding]:
 
 
 def machine(root: Path) -> Iterator[Finding]:
-    """Free memory and disk."""
+    """Free memory, disk and cores."""
+    if (cores := cores_used_by_others(1)) >= MANY:
+        text = f"other programs use {cores:.1f} of {psutil.cpu_count()} cores, most of all {busiest(1)}"
+        yield Finding("warning", "cores", text, "end them, or a run takes longer")
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(root).free
     status: Status = "ok" if memory >= MIN_FREE_MEMORY else "warning"
     yield Finding(

@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from tailorset.image_codec import square_pixels
+from tailorset.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
 from tailorset.shards import load_images
@@ -104,7 +104,7 @@ def load_image_set(
     images = _room((total, 3, image_px, image_px))
     ids = []
     decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
-    for index, (image_id, image) in enumerate(tqdm(decoded, total=total, desc=f"decode {folder}")):
+    for index, (image_id, image) in enumerate(Bar(decoded, total=total, desc=f"decode {folder}", unit="image")):
         images[index] = square_pixels(image, image_px)
         ids.append(image_id)
     return ImageSet(tuple(ids), images, targets, source)

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from tailorset.progress import Bar
 
 GB = 10**9
 BUDGET = ", or raise memory_budget_gb if it is set"  # the end of every remedy
@@ -54,7 +55,7 @@ class Batches:
     def concatenated(self, run: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
         """`run` over all samples (N, ...), its results joined on the CPU."""
         results = []
-        with tqdm(total=len(samples), desc=self.what, unit="image", leave=False) as bar:
+        with Bar(total=len(samples), desc=self.what, unit="image", leave=False) as bar:
             for part, result in self.over(len(samples), lambda part: run(samples[part]).cpu()):
                 results.append(result)
                 bar.update(part.stop - part.start)

@@ -11,17 +11,20 @@ import json
 import logging
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
-from functools import cached_property, partialmethod
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from tailorset import processes
+from tailorset.busy import yield_to_others
 from tailorset.contradictions import contradictions
 from tailorset.device import resolve_device
+from tailorset.files import atomic_output as atomic_output  # for the scripts
+from tailorset.files import write_json
 from tailorset.guards import alone, room, within
 from tailorset.integrity import file_digest
 from tailorset.out_of_memory import GB, enforce_budget, explained
@@ -29,6 +32,7 @@ from tailorset.params import Params, flatten, load_params, read_yaml
 from tailorset.places import project_root
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
+from tailorset.running import announced
 from tailorset.seeding import sample_seed
 from tailorset.storage import open_storage
 from tailorset.tracking import Tracker
@@ -46,6 +50,7 @@ MODEL_CARD = Path("models/MODEL_CARD.md")
 REPORTS = Path("reports")
 SCORES = REPORTS / "evaluate" / "scores.parquet"
 REMEDY = "name smaller or more quantised models in params.yaml"
+NOISY = ("bitsandbytes.backends.cpu.ops", "great_expectations.data_context.types.base")  # nothing to act on
 log = logging.getLogger(__name__)
 
 
@@ -133,6 +138,8 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     """
     _log_plainly()
     params = load_params()
+    if Path(sys.argv[0]).stem == name and processes.launched() == 1 and resolve_device(params.device).type == "cpu":
+        yield_to_others()
     if parallel:
         meet_processes(params)
     elif processes.rank():
@@ -151,7 +158,9 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
             explained(name, REMEDY),
             room(name),
             within(name, params.max_hours),
+            announced(name, root, work_dir, is_main) as position,
         ):
+            log.info("%s", position)
             yield Stage(name, root, params, work_dir, tracker)
             if peak := torch.cuda.max_memory_reserved():
                 tracker.log_metrics({"memory/peak_gb": peak / GB})
@@ -176,7 +185,6 @@ def meet_processes(params: Params) -> None:
     processes.join(device)
     if processes.rank():  # process 0 says it for all
         _log_plainly(logging.ERROR)
-        tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
     if processes.count() > 1:
         log.info("%d processes share this stage", processes.count())
 
@@ -201,24 +209,6 @@ def fingerprint(definition: Mapping[str, Any]) -> str:
     hashes = {dep: _content_hash(Path(dep)) for dep in definition["deps"]}
     content = json.dumps([definition["params"], hashes], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling to write a file or folder to; it takes the place of `path` only on success."""
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove(partial)
-    yield partial
-    _remove(path)
-    partial.replace(path)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Stable JSON: sorted keys, one newline at the end; NaN is refused."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    with atomic_output(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def all_metrics(reports: Path = REPORTS) -> dict[str, float]:
@@ -262,15 +252,11 @@ def _plain(value: Any) -> float | int:
     return value if isinstance(value, int) else float(value)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
 
 def _log_plainly(level: int = logging.INFO) -> None:
     """Our own messages and everybody's warnings: open_clip and others tell their every step on the root logger."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("__main__", "tailorset"):
         logging.getLogger(ours).setLevel(level)
+    for others in NOISY:
+        logging.getLogger(others).setLevel(logging.ERROR)

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from tailorset.params import Params, named_models
+from tailorset.running import running_stages
 
 REPORTS = Path("reports")
 ROWS = {"raw CLIP": "baseline/clip/", "normalised CLIP": "baseline/clip_normalised/", "ours": ""}
@@ -68,8 +69,13 @@ def weights_line(params: Params) -> str:
 
 
 def stages_line() -> str:
+    """What runs now, or what a run has to do."""
+    if running := running_stages(Path.cwd()):
+        return "running: " + "; ".join(running)
     command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "lock" in answer.stderr and answer.returncode:  # of DVC, which holds it between stages and while one starts
+        return "running: the next stage is about to start; ask again in some seconds"
     if answer.returncode:
         return f"unknown: {(answer.stderr.strip().splitlines() or ['dvc status failed'])[-1]}"
     stale = list(json.loads(answer.stdout))

@@ -159,16 +159,6 @@ class Tracker:
             warn_untracked(self.stage, self.root, error)
 
 
-def last_durations(root: Path) -> dict[str, float]:
-    """stage -> seconds of its last finished run, imports not included; {} where nothing was tracked."""
-    if not _is_set_up(root):
-        return {}
-    client, experiment_id = connect(root)
-    runs = client.search_runs([experiment_id], "attributes.status = 'FINISHED'", order_by=["attributes.start_time"])
-    stages = [run.info for run in runs if "mlflow.parentRunId" in run.data.tags]
-    return {str(info.run_name): (info.end_time - info.start_time) / 1000 for info in stages}
-
-
 def write_batches(
     client: MlflowClient, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any], step: int = 0
 ) -> None:
@@ -231,7 +221,7 @@ def execution_key() -> tuple[str, str]:
 def _dvc_process() -> psutil.Process | None:
     for process in psutil.Process().parents():
         with contextlib.suppress(psutil.Error):
-            if any(Path(word).name in ("dvc", "dvc.exe") for word in process.cmdline()[:4]):
+            if any(Path(word).name in ("dvc", "dvc.exe", "tailorset") for word in process.cmdline()[:4]):
                 return process
     return None
 

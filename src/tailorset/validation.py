@@ -5,7 +5,6 @@ Importing Great Expectations takes seconds, so only the validation stage imports
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from tailorset.rules import Rule, Severity, Table
 
-logging.getLogger("great_expectations").setLevel(logging.WARNING)  # it announces every temporary folder
 _NUM_EXAMPLES = 5
 
 

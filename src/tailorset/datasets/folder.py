@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from tqdm import tqdm
 
 from tailorset.annotations import FOLDERS, Annotations, Found, Truth, find_photos, folder_labels, folder_of, read_truths
 from tailorset.inputs import UserPath
 from tailorset.photos import Photo, PhotoSet, some
+from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 
@@ -83,7 +83,7 @@ def without_copies(
         ValueError: copies of a photograph are annotated in contradiction.
     """
     found: dict[str, tuple[str, Truth]] = {}
-    for name, truth in tqdm(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
+    for name, truth in Bar(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
         try:
             digest = hashlib.sha256(photos[name].read_bytes()).hexdigest()
         except OSError:  # its reason is told when it is read

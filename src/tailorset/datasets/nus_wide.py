@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from tqdm import tqdm
 
 from tailorset.categories import check_categories
 from tailorset.inputs import Unread, UserPath, files_below
 from tailorset.names import plain_path
 from tailorset.photos import PhotoSet, some
+from tailorset.progress import Bar
 from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
 
@@ -129,7 +129,7 @@ class OfficialFiles:
         table = np.empty((num_rows, num_columns), dtype=np.uint8)
         number = 0
         with path.open("rb") as file:
-            for number, line in enumerate(tqdm(_filled(file), desc=name, total=num_rows, leave=False), 1):
+            for number, line in enumerate(Bar(_filled(file), desc=name, total=num_rows, leave=False), 1):
                 digits = np.frombuffer(line.translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")
                 if number > num_rows or len(digits) != num_columns or digits.max(initial=0) > 1:
                     raise ValueError(

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
-from tqdm import tqdm
 
 from tailorset.device import resolve_device
 from tailorset.params import Params
@@ -25,6 +24,7 @@ from tailorset.planning.workload import (
     workload,
 )
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 
 CHEAPER: Mapping[str, Callable[[int], int]] = {  # key of params.yaml -> a value that takes less
@@ -111,5 +111,5 @@ def make_plan(values: Mapping[str, Any], label_space: LabelSpace, stages: Sequen
     block = params.prepare_dataset
     dataset = load_plugin("datasets", block.name).build(block.config, label_space, params.seed)
     bench = Bench(params, label_space, dataset, template_prompts(params, label_space), resolve_device(params.device))
-    costs = dict(tqdm(bench.unit_costs(), desc="measuring this device", unit="kind of work"))
+    costs = dict(Bar(bench.unit_costs(), desc="measuring this device", unit="kind of work"))
     return Plan(values, label_space, dict(dataset.sizes), stages, costs, bench.accepted_replies, bench.pass_rate)

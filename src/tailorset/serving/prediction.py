@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from tailorset.progress import Bar
 from tailorset.serving.image_sources import Source, image_sources
 from tailorset.serving.prediction_file import prediction_file
 from tailorset.serving.predictor import Predictor, answer_columns
@@ -44,7 +44,7 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
         ValueError: a path that does not exist, another suffix, or nothing to be read.
     """
     summary = Summary()
-    with prediction_file(output, schema(predictor)) as writer, tqdm(desc="predict", unit=" images") as progress:
+    with prediction_file(output, schema(predictor)) as writer, Bar(desc="predict", unit=" images") as progress:
         for table in predict_tables(predictor, image_sources(paths, without=output), batch_size):
             writer.write_table(table)
             failed = [row for row in table.select([PATH, ERROR]).to_pylist() if row[ERROR] is not None]

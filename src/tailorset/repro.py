@@ -1,0 +1,54 @@
+"""`dvc repro` with nothing but what a person can act on: stages say themselves what they do and why they fail."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from tailorset.busy import choose_wait_policy
+from tailorset.running import running_stages
+
+INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the same command again to go on."
+
+
+def run() -> None:
+    """Run every stage that is out of date, as `dvc repro` does; what is finished is not done again."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages say `python`
+    choose_wait_policy()
+    try:
+        with Repo() as repo:
+            done = repo.reproduce()
+    except KeyboardInterrupt:
+        _stop(INTERRUPTED)
+    except DvcException as error:
+        cause = _cause(error)
+        if isinstance(cause, StageCmdFailedError):  # the stage has said why
+            raise typer.Exit(1) from None
+        if isinstance(cause, LockError):
+            _stop(f"Another run is going on here ({'; '.join(running_stages(Path.cwd())) or 'between two stages'}).")
+        _stop(str(cause))
+    if not done:
+        print("Every stage is up to date.")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first of a chain of errors."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _stop(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise typer.Exit(1)

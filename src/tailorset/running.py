@@ -1,0 +1,86 @@
+"""The stage that runs now: its progress file in the resume folder, and how long stages took the last time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tailorset.busy import Others
+from tailorset.files import write_json
+from tailorset.params import read_yaml
+from tailorset.progress import Position, Report, reporting
+
+PROGRESS = "progress.json"
+DURATIONS = Path(".work/durations")
+
+
+@contextmanager
+def announced(name: str, root: Path, work_dir: Path, is_main: bool) -> Iterator[Position]:
+    """Keep the stage's progress file up to date, and remember how long the stage took when it was not interrupted."""
+    position, start = place(name, root), time.monotonic()
+    is_fresh = not any(work_dir.iterdir())
+    process = psutil.Process()
+    identity = {"pid": process.pid, "created": process.create_time()}
+
+    def tell(report: Report) -> None:
+        write_json(work_dir / PROGRESS, asdict(report) | identity | {"at": time.time()})
+
+    with reporting(position, tell, is_main, Others().lately):
+        yield position
+    if is_main and is_fresh:
+        write_json(root / DURATIONS / f"{name}.json", {"seconds": time.monotonic() - start})
+
+
+def place(name: str, root: Path) -> Position:
+    """Where a stage is in dvc.yaml, and what it and the stages behind it took the last time."""
+    stages = list(read_yaml(Path("dvc.yaml"))["stages"])
+    number, known = stages.index(name) + 1, last_durations(root)
+    after = [known.get(later) for later in stages[number:]]
+    total = None if None in after else sum(seconds for seconds in after if seconds is not None)
+    return Position(name, number, len(stages), known.get(name), total)
+
+
+def last_durations(root: Path) -> dict[str, float]:
+    """stage -> seconds of its last run that was not interrupted, imports not included."""
+    return {
+        path.stem: float(content["seconds"])
+        for path in sorted((root / DURATIONS).glob("*.json"))
+        if (content := _read(path)) is not None
+    }
+
+
+def running_stages(root: Path) -> list[str]:
+    """A line per stage whose process is alive; what a killed one left behind is passed over."""
+    found = []
+    for path in sorted((root / ".work").glob(f"*/*/{PROGRESS}")):
+        content = _read(path)
+        if content is None or not _is_alive(content.pop("pid"), content.pop("created")):
+            continue
+        age = time.time() - content.pop("at")
+        if content["left"] is not None:
+            content["left"] = max(0.0, content["left"] - age)
+        found.append(str(Report(**content)))
+    return found
+
+
+def _is_alive(pid: int, created: float) -> bool:
+    """Whether this very process is there: ids are used again, and the system's clock moves a little."""
+    try:
+        return abs(psutil.Process(pid).create_time() - created) < 2
+    except psutil.Error:
+        return False
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """None where the stage has just ended, and its folder with it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tailorset.files import write_json
+from tailorset.running import PROGRESS, announced, last_durations, place, running_stages
+from tailorset.standing import stages_line
+
+STAGES = ("prepare", "draw", "train")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three stages in dvc.yaml, and the resume folder of the second one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text(
+        yaml.safe_dump({"stages": {name: {"cmd": "true"} for name in STAGES}}, sort_keys=False)
+    )
+    (tmp_path / ".work" / "draw" / "abc").mkdir(parents=True)
+    return tmp_path
+
+
+def remember(root: Path, **seconds: float) -> None:
+    for name, value in seconds.items():
+        write_json(root / ".work" / "durations" / f"{name}.json", {"seconds": value})
+
+
+def test_status_during_a_run_says_what_runs_and_what_is_left(project: Path) -> None:
+    remember(project, draw=300.0, train=600.0)
+    with announced("draw", project, project / ".work/draw/abc", is_main=True):
+        line = "draw, stage 2 of 3, about 5 minutes left, about 15 minutes with the stages after it"
+        assert stages_line() == f"running: {line}"
+        assert running_stages(project) == [line]
+
+
+def test_a_killed_stage_does_not_run(project: Path) -> None:
+    path = project / ".work/draw/abc" / PROGRESS
+    with announced("draw", project, path.parent, is_main=True):
+        content = json.loads(path.read_text())
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for change in ({"pid": dead.pid}, {"created": content["created"] - 60}):  # nobody, and somebody else's number
+        write_json(path, content | change)
+        assert running_stages(project) == []
+
+
+def test_only_a_run_from_the_start_tells_how_long_a_stage_takes(project: Path) -> None:
+    work_dir = project / ".work/draw/abc"
+    (work_dir / "shard").write_text("half")
+    with announced("draw", project, work_dir, is_main=True):
+        pass
+    assert last_durations(project) == {}
+    (work_dir / "shard").unlink()
+    (work_dir / PROGRESS).unlink()
+    with announced("draw", project, work_dir, is_main=True):
+        pass
+    assert last_durations(project)["draw"] < 60
+
+
+def test_the_time_of_the_stages_after_is_known_only_if_each_is(project: Path) -> None:
+    assert place("prepare", project).after is None
+    remember(project, draw=2.0)
+    assert place("prepare", project).after is None
+    remember(project, train=3.0)
+    assert place("prepare", project).after == 5.0
+    assert place("train", project).after == 0
+
+
+def test_a_file_cut_off_by_the_end_of_its_stage_is_passed_over(project: Path) -> None:
+    (project / ".work/draw/abc" / PROGRESS).write_text("")
+    assert running_stages(project) == []
