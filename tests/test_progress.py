@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +89,10 @@ def test_a_process_beside_the_first_shows_and_reports_nothing() -> None:
     with reporting(POSITION, reports.append, is_visible=False):
         assert Bar(range(2)).disable
     assert not reports
+
+
+def test_every_loop_of_the_pipeline_counts_in_a_bar_that_reports() -> None:
+    root = Path(__file__).resolve().parents[1]
+    own = {root / "src/tailorset/progress.py", *(root / "pipeline/foundation").glob("*.py")}
+    sources = {*(root / "src").rglob("*.py"), *(root / "pipeline").rglob("*.py")} - own
+    assert not [path for path in sources if re.search(r"^(from|import) tqdm", path.read_text(encoding="utf-8"), re.M)]

@@ -6,12 +6,12 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import typer
 
 from tailorset.busy import choose_wait_policy
 from tailorset.running import running_stages
+from tailorset.terminal import stop
 
 INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the same command again to go on."
 
@@ -30,14 +30,14 @@ def run() -> None:
         with Repo() as repo:
             done = repo.reproduce()
     except KeyboardInterrupt:
-        _stop(INTERRUPTED)
+        stop(INTERRUPTED)
     except DvcException as error:
         cause = _cause(error)
         if isinstance(cause, StageCmdFailedError):  # the stage has said why
             raise typer.Exit(1) from None
         if isinstance(cause, LockError):
-            _stop(f"Another run is going on here ({'; '.join(running_stages(Path.cwd())) or 'between two stages'}).")
-        _stop(str(cause))
+            stop(f"Another run is going on here ({'; '.join(running_stages(Path.cwd())) or 'between two stages'}).")
+        stop(str(cause))
     if not done:
         print("Every stage is up to date.")
 
@@ -47,8 +47,3 @@ def _cause(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _stop(message: str) -> NoReturn:
-    print(message, file=sys.stderr)
-    raise typer.Exit(1)
