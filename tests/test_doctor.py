@@ -231,3 +231,14 @@ def test_scarce_memory_and_disk_are_warnings(monkeypatch: pytest.MonkeyPatch, tm
     findings: list[Finding] = list(doctor.machine(tmp_path))
     assert [finding.status for finding in findings] == ["warning", "warning"]
     assert all(finding.remedy for finding in findings)
+
+
+def test_other_programs_that_compute_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "busiest", lambda seconds: "ffmpeg, process 17")
+    monkeypatch.setattr(doctor, "cores_used_by_others", lambda seconds: 1.26)
+    (finding,) = doctor.cores()
+    assert finding.status == "warning"
+    assert finding.text.startswith("other programs use 1.3 of")
+    assert finding.text.endswith("most of all ffmpeg, process 17")
+    monkeypatch.setattr(doctor, "cores_used_by_others", lambda seconds: 0.1)
+    assert not list(doctor.cores())

@@ -39,6 +39,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     """Everything that can be known without running a stage, the cheapest first."""
     yield from packages(root / "constraints.txt")
     yield from machine(root)
+    yield from cores()
     yield from writable(root)
     yield from tracking(root)
     try:
@@ -90,10 +91,7 @@ def packages(constraints: Path) -> Iterator[Finding]:
 
 
 def machine(root: Path) -> Iterator[Finding]:
-    """Free memory, disk and cores."""
-    if (cores := cores_used_by_others(1)) >= MANY:
-        text = f"other programs use {cores:.1f} of {psutil.cpu_count()} cores, most of all {busiest(1)}"
-        yield Finding("warning", "cores", text, "end them, or a run takes longer")
+    """Free memory and disk."""
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(root).free
     status: Status = "ok" if memory >= MIN_FREE_MEMORY else "warning"
     yield Finding(
@@ -103,6 +101,13 @@ def machine(root: Path) -> Iterator[Finding]:
     yield Finding(
         status, "disk", f"{disk / GIB:.1f} GiB free", "`dvc gc --workspace` drops old products; 5 GiB are needed"
     )
+
+
+def cores() -> Iterator[Finding]:
+    """Other programs that would slow a run."""
+    if (used := cores_used_by_others(1)) >= MANY:
+        text = f"other programs use {used:.1f} of {psutil.cpu_count()} cores, most of all {busiest(1)}"
+        yield Finding("warning", "cores", text, "end them, or a run takes longer")
 
 
 def writable(root: Path) -> Iterator[Finding]:
