@@ -46,9 +46,14 @@ def build_project(root: Path, models: Path) -> None:
         shutil.copytree(models / "classifier", target / "classifier")
     else:
         _tiny_classifier(target)
-    for name in ("thresholds.json", "novelty.safetensors", "measured.json", "MODEL_CARD.md"):
+    for name in ("thresholds.json", "novelty.safetensors", "examples", "measured.json", "MODEL_CARD.md"):
         source = models / name
-        shutil.copy(source, target) if source.exists() else _stand_in(target / name, target / "classifier")
+        if source.is_dir():
+            shutil.copytree(source, target / name)
+        elif source.exists():
+            shutil.copy(source, target)
+        else:
+            _stand_in(target / name, target / "classifier")
     write_shard(root / "data/real/shards/test-0.tar", [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
     with contextlib.chdir(root):
         _register(root, load_classifier("models/classifier").label_space)
@@ -142,5 +147,8 @@ def _stand_in(path: Path, classifier: Path) -> None:
         model = load_classifier(classifier)
         features = model.look(torch.rand(20, 3, model.image_px, model.image_px))[1].detach()
         fit_novelty(features, features).save(path)
+    elif path.name == "examples":
+        path.mkdir()
+        (path / "0.png").write_bytes(encode_png(np.full((30, 40, 3), 90, np.uint8)))
     else:
         path.write_text("{}\n", encoding="utf-8")

@@ -14,11 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mlflow
+import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 import tailorset
 from tailorset.bootstrap import draw_resamples
+from tailorset.image_codec import encode_png
 from tailorset.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
@@ -28,9 +31,10 @@ from tailorset.serving.measurement import measure
 from tailorset.serving.model import IMAGE, signature
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.serving.registry import CHALLENGER, TRAINING
-from tailorset.shards import read_shard
+from tailorset.shards import load_images, read_shard
 from tailorset.stage import (
     CLASSIFIER,
+    EXAMPLES,
     MEASURED,
     MODEL_CARD,
     NOVELTY,
@@ -47,6 +51,7 @@ from tailorset.tracking import git_revision
 from tailorset.trust import Thresholds
 
 PACKAGE = Path(tailorset.__file__).parent
+NUM_EXAMPLES = 4
 REQUIREMENTS = (  # of loading a version and of its answers; tests/serving/test_requirements.py compares
     "huggingface-hub", "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml",
     "safetensors", "torch", "torchvision", "tqdm",
@@ -62,6 +67,8 @@ def main() -> None:
         clip, ours = (test_scores(stage, method, test) for method in ("clip", "ours"))
         with atomic_output(MEASURED) as path:
             measure(ours, clip, test, stage.label_space).save(path)
+        with atomic_output(EXAMPLES) as path:
+            write_examples(test, path)
         with atomic_output(MODEL_CARD) as path:
             path.write_text(model_card(card_facts(stage, {RAW_CLIP: clip, OURS: ours}, test[1])), encoding="utf-8")
         with stage.tracker.noted([f"a version of {stage.params.register_model.model_name}"]):
@@ -83,6 +90,20 @@ def card_facts(stage: Stage, scores: dict[str, Tensor], targets: Tensor) -> Card
     return CardFacts(params, space, Thresholds.load(THRESHOLDS), all_metrics(), figures, len(targets))
 
 
+def write_examples(test: AnnotatedRows, folder: Path) -> None:
+    """Test photos for the page to try: few that show many labels, as PNG files."""
+    rows, targets = test
+    shown, covered, chosen = targets == 1, torch.zeros(targets.shape[1], dtype=torch.bool), []
+    for _ in range(min(NUM_EXAMPLES, len(rows))):
+        gains = (shown & ~covered).sum(1)
+        gains[chosen] = -1
+        chosen.append(int(gains.argmax()))
+        covered |= shown[chosen[-1]]
+    folder.mkdir()
+    for number, (_, image) in enumerate(load_images(rows.iloc[chosen], REAL)):
+        (folder / f"{number}.png").write_bytes(encode_png(np.asarray(image)))
+
+
 def register(stage: Stage) -> None:
     """Log the model with the stage's run, register it, tag the version, and move the alias to it."""
     name = stage.params.register_model.model_name
@@ -101,7 +122,7 @@ def log_model(name: str, label_space: LabelSpace) -> str:
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(PACKAGE / "serving" / "model.py"),
-            artifacts=without_links((CLASSIFIER, THRESHOLDS, NOVELTY, MEASURED, MODEL_CARD), Path(folder)),
+            artifacts=without_links((CLASSIFIER, THRESHOLDS, NOVELTY, EXAMPLES, MEASURED, MODEL_CARD), Path(folder)),
             code_paths=[str(PACKAGE)],
             signature=signature(label_space.names),
             input_example=pd.DataFrame({IMAGE: [example_image()]}),

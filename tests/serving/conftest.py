@@ -18,6 +18,7 @@ import uvicorn
 from mutations import TURNED, exif_photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from starlette.types import Receive, Scope, Send
 
 from pipeline.register_model import register
 from tailorset import integrity
@@ -29,7 +30,7 @@ from tailorset.serving.app import create_app
 from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
 from tailorset.shards import write_shard
-from tailorset.stage import CLASSIFIER, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
+from tailorset.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.tracking import connect
 from tailorset.trust import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
@@ -73,6 +74,9 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         features = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
         fit_novelty(features[:200], features[200:]).save(NOVELTY)
         MEASUREMENT.save(MEASURED)
+        EXAMPLES.mkdir()
+        for number in range(2):
+            (EXAMPLES / f"{number}.png").write_bytes(encode_png(np.full((30, 40, 3), 100 * number, np.uint8)))
         MODEL_CARD.write_text("# A card\n")
         Path("dvc.lock").write_text("schema: '2.0'\n")
         Path("params.yaml").write_text("seed: 0\n")
@@ -135,9 +139,17 @@ def other_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @contextlib.contextmanager
-def running(service: Service) -> Iterator[str]:
-    """The service on a free port of this machine, in a thread; its address."""
-    server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning"))
+def running(service: Service, below: str = "") -> Iterator[str]:
+    """The service on a free port of this machine, in a thread; its address. below: a proxy's path, which it strips."""
+    app = create_app(service)
+
+    async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"].removeprefix(below) if scope["path"].startswith(f"{below}/") else "/elsewhere"
+            scope = {**scope, "path": path, "raw_path": path.encode()}
+        await app(scope, receive, send)
+
+    server = uvicorn.Server(uvicorn.Config(proxied, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

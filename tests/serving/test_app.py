@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import base64
+import logging
+import logging.config
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +20,7 @@ from starlette.testclient import TestClient
 from tailorset.image_codec import decode_image
 from tailorset.serving.app import PAGE, create_app
 from tailorset.serving.predictor import Predictor, answer_columns, load_predictor
+from tailorset.serving.server_log import ACCESS, LogfmtFormatter, log_config
 from tailorset.serving.service import Load, Service
 from tailorset.serving.uploads import MAX_BODY_BYTES
 from tailorset.trust import Thresholds
@@ -298,17 +303,63 @@ def test_a_registered_version_says_where_it_comes_from(
         assert client.post("/predict", content=photo, headers=PNG).json()["version"] == "1"
 
 
+def test_every_answer_is_a_line_of_the_log_and_nothing_in_a_path_can_forge_one(
+    folder: Path, photo: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(create_app(Service(str(folder)))) as client, caplog.at_level("INFO", ACCESS):
+        client.post("/predict?map=ball", content=photo, headers=PNG)
+        client.post("/predict", content=b"x", headers=PNG)
+        client.get("/no%0Atime=2000%22 %E2%80%A8" + 3000 * "a")
+        for path in ("/health", "/ready", "/metrics"):
+            client.get(path)  # a balancer's questions would bury everything else
+    lines = [LogfmtFormatter().format(record) for record in caplog.records if record.name == ACCESS]
+    time = r"time=20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
+    for line, (level, path, status) in zip(
+        lines, [("info", "/predict", 200), ("warning", "/predict", 415), ("warning", ".*", 404)], strict=True
+    ):
+        expected = rf"{time} level={level} method=\w+ path={path} status={status} seconds=\d+\.\d{{4}} client=\w+"
+        assert re.fullmatch(expected, line, re.ASCII), line
+        assert line.isascii()
+        assert len(line) < 2000
+
+
+def test_other_events_of_the_server_have_a_time_too() -> None:
+    record = logging.LogRecord("uvicorn.error", logging.INFO, "", 0, "Uvicorn runs on %s", ("http://x:1",), None)
+    assert LogfmtFormatter().format(record).endswith(' level=info message="Uvicorn runs on http://x:1"')
+    try:
+        raise ValueError("lost")
+    except ValueError:
+        record = logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, "failed", (), sys.exc_info())
+    assert LogfmtFormatter().format(record).splitlines()[-1] == "ValueError: lost"
+    logging.config.DictConfigurator(log_config()).configure_formatter(log_config()["formatters"]["logfmt"])
+
+
+def test_photos_to_try_are_those_of_the_version(client: TestClient, folder: Path) -> None:
+    assert client.get("/model").json()["num_examples"] == 2
+    answer = client.get("/examples/1")
+    assert answer.content == (folder.parent / "examples" / "1.png").read_bytes()
+    assert answer.headers["content-type"] == "image/png"
+    gone = client.get("/examples/2")
+    assert (gone.status_code, gone.json()["error"]) == (404, "There is no example 2: this model has 2.")
+
+
 def test_what_happened_is_counted(folder: Path, photo: bytes) -> None:
     with TestClient(create_app(Service(str(folder)))) as client:
         client.post("/predict", content=photo, headers=PNG)
         client.post("/predict", content=b"x", headers=PNG)
         client.get("/there/is/no/such/path")
+        text = base64.b64encode(photo).decode()
+        rows = client.post("/invocations", json={"dataframe_records": [{"image": text}] * 2}).json()["predictions"]
         text = client.get("/metrics").text
     for line in (
         'tailorset_requests_total{path="/predict",status="200"} 1.0',
         'tailorset_requests_total{path="/predict",status="415"} 1.0',
         'tailorset_requests_total{path="other",status="404"} 1.0',
-        "tailorset_batch_images_count 1.0",
+        "tailorset_batch_images_count 2.0",
+        f'tailorset_decisions_total{{decision="{rows[0]["decision/ball"]}",label="ball"}} 3.0',
+        "tailorset_photographs_total 3.0",
+        f"tailorset_photographs_undecided_total {3.0 * ('open' in rows[0].values())}",
+        f"tailorset_photographs_unfamiliar_total {3.0 * (rows[0]['novelty'] > 1)}",
         "tailorset_requests_in_flight 0.0",
     ):
         assert line in text

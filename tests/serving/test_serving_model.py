@@ -13,13 +13,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import _parse_json_data
 
-from pipeline.register_model import lineage
-from tailorset.image_codec import encode_png
+from pipeline.register_model import lineage, write_examples
+from tailorset.image_codec import decode_image, encode_png
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import answer_columns
+from tailorset.shards import sha256, write_shard
 
 ASK = """
 import json, sys
@@ -96,6 +98,21 @@ def test_a_version_says_what_it_was_made_from(tmp_path: Path, monkeypatch: pytes
     assert changed == {"params.sha256"}
     monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
     assert lineage()["dvc.experiment"] == "sunny-dune"
+
+
+def test_examples_show_many_labels_with_few_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = {f"p{level}": encode_png(np.full((6, 9, 3), level, np.uint8)) for level in range(6)}
+    write_shard(Path("data/real/shards/test-00000.tar"), images.items())
+    rows = pd.DataFrame([(name, "test-00000.tar", sha256(png)) for name, png in images.items()])
+    rows.columns = ["image_id", "shard", "sha256"]
+    targets = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [-1, -1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]])
+    write_examples((rows, targets), tmp_path / "examples")
+    chosen = [decode_image(file.read_bytes()).getpixel((0, 0))[0] for file in sorted((tmp_path / "examples").iterdir())]
+    assert set(chosen) >= {1, 3, 4}  # these three show all four labels
+    assert len(chosen) == 4
+    write_examples((rows[:2], targets[:2]), tmp_path / "few")
+    assert len(list((tmp_path / "few").iterdir())) == 2
 
 
 def test_base64_may_be_wrapped_or_a_data_url_and_other_types_are_named_by_row(model: PyFuncModel) -> None:

@@ -1,4 +1,4 @@
-"""What every request passes first: how many are let in, how much of a body is read, and what is counted."""
+"""What every request passes first: how many are let in, how much of a body is read, and what is counted and logged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tailorset.serving.answers import Problem
 from tailorset.serving.measures import Measures
+from tailorset.serving.server_log import log_access
 from tailorset.serving.service import busy
 from tailorset.serving.uploads import MAX_BODY_BYTES, Refusal
 
@@ -49,7 +50,9 @@ class Admission:
         finally:
             path = scope["path"] if scope["path"] in PATHS else "other"
             self.measures.requests.labels(path, status).inc()
-            self.measures.seconds.labels(path).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.measures.seconds.labels(path).observe(seconds)
+            log_access(scope, status, seconds)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tailorset.serving.predictor import Looked, Predictor
+from tailorset.serving.predictor import Looked, Predictor, is_unfamiliar
 from tailorset.trust import Decision
 
 
@@ -63,6 +63,7 @@ class ModelCard(BaseModel):
     git_revision: str | None
     calibrated: bool
     labels: list[Rule]
+    num_examples: int = Field(description="photos to try, at /examples/0 and so on")
 
 
 class Models(ModelCard):
@@ -133,6 +134,7 @@ def model_card(predictor: Predictor) -> dict[str, Any]:
         "git_revision": origin.commit,
         "calibrated": predictor.thresholds is not None,
         "labels": labels,
+        "num_examples": len(predictor.examples),
     }
 
 
@@ -152,7 +154,7 @@ def model_answer(predictor: Predictor, looked: Looked, attention: Attention | No
         "model": predictor.origin.uri,
         "version": predictor.origin.version,
         "novelty": novelty,
-        "unfamiliar": None if novelty is None else novelty > 1,
+        "unfamiliar": is_unfamiliar(novelty),
         "labels": labels,
         "map": attention,
     }

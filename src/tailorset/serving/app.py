@@ -37,6 +37,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         503: "no answer now; Retry-After says when to come again",
     }.items()
 }
+NO_SUCH = {"model": Problem, "description": "no example of that number"}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 FORM = {"schema": {"type": "object", "required": ["image"], "properties": {"image": BINARY["schema"]}}}
 PHOTO = {"required": True, "content": {"multipart/form-data": FORM} | dict.fromkeys(RAW_TYPES, BINARY)}
@@ -109,6 +110,15 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         """What the models are made from, and their labels."""
         challenger = service.challenger and ModelCard(**model_card(service.challenger.predictor))
         return Models(**model_card(service.champion.predictor), challenger=challenger)
+
+    @app.head("/examples/{number}", include_in_schema=False)
+    @app.get("/examples/{number}", response_class=Response, responses={404: NO_SUCH})
+    async def example(number: int) -> Response:
+        """A photo to try, that the model was neither trained nor fitted on."""
+        examples = service.champion.predictor.examples
+        if not 0 <= number < len(examples):
+            raise Refusal(404, f"There is no example {number}: this model has {len(examples)}.")
+        return Response(examples[number], media_type="image/png")
 
     @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", response_class=Response)

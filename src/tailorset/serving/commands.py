@@ -26,6 +26,7 @@ def serve(
     import uvicorn
 
     from tailorset.serving.app import create_app
+    from tailorset.serving.server_log import log_config
     from tailorset.serving.service import DRAIN_S, Load, Service
 
     try:  # now, and not after the models were loaded
@@ -37,7 +38,7 @@ def serve(
     service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s)
     console.print(service.champion.describe(), markup=False)
     uvicorn.run(
-        create_app(service), host=host, port=port, access_log=False, log_level="info", server_header=False,
+        create_app(service), host=host, port=port, access_log=False, log_config=log_config(), server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
     )  # fmt: skip
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from tailorset.serving.answers import ModelAnswer
 from tailorset.serving.predictor import Predictor
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -36,14 +35,25 @@ class Measures:
         self.decisions = Counter(
             "tailorset_decisions", "Decisions on photographs", ["label", "decision"], registry=self.registry
         )
+        self.photographs = Counter("tailorset_photographs", "Photographs answered", registry=self.registry)
+        self.undecided = Counter(
+            "tailorset_photographs_undecided", "Of these, with a label left open", registry=self.registry
+        )
+        self.unfamiliar = Counter(
+            "tailorset_photographs_unfamiliar", "Of these, unlike those of training", registry=self.registry
+        )
         self.loads = Counter("tailorset_model_loads", "Models loaded", ["model", "version"], registry=self.registry)
 
     def loaded(self, predictor: Predictor) -> None:
         self.loads.labels(predictor.origin.uri, predictor.origin.version or "").inc()
 
-    def decided(self, answer: ModelAnswer) -> None:
-        for entry in answer.labels:
-            self.decisions.labels(entry.label, entry.decision).inc()
+    def decided(self, decisions: Mapping[str, str], unfamiliar: bool | None) -> None:
+        """Count the decisions on one photograph, by label."""
+        for label, decision in decisions.items():
+            self.decisions.labels(label, decision).inc()
+        self.photographs.inc()
+        self.undecided.inc("open" in decisions.values())
+        self.unfamiliar.inc(bool(unfamiliar))
 
     def watch_queue(self, num_waiting: Callable[[], float]) -> None:
         gauge = Gauge("tailorset_waiting_images", "Images waiting to be computed", registry=self.registry)

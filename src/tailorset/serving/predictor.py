@@ -23,6 +23,7 @@ from tailorset.novelty import Novelty
 from tailorset.trust import Decisions, Thresholds, one_threshold
 
 CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safetensors"  # side by side, everywhere
+EXAMPLES = "examples"  # the same
 REGISTRY = "models:/"
 BATCH_SIZE = 64
 NOVEL = "novelty"
@@ -32,6 +33,11 @@ ANSWER_KINDS = {"probability": float, "decision": str, "threshold": float, "scor
 def answer_columns(labels: Iterable[str]) -> dict[str, type]:
     """Columns of the table of an answer, in their order, and what they hold."""
     return {NOVEL: float} | {f"{name}/{label}": kind for label in labels for name, kind in ANSWER_KINDS.items()}
+
+
+def is_unfamiliar(novelty: float | None) -> bool | None:
+    """Whether a photo is beyond the limit of what is usual; None where that is not known."""
+    return None if novelty is None else novelty > 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Predictor:
             )
         self.classifier, self.thresholds, self.novelty = classifier, thresholds, novelty
         self.origin, self.device = origin, device
+        self.examples: tuple[bytes, ...] = ()  # PNG files of photos to try
         self.bf16 = bf16 and device.type == "cuda"
         self.labels, self.label_space = classifier.labels, classifier.label_space
         self.seen, self.unseen = self.label_space.seen, self.label_space.unseen
@@ -195,5 +202,7 @@ def open_predictor(folder: Path, origin: Origin, device: torch.device, bf16: boo
     """See `load_predictor`."""
     thresholds, novelty = folder.parent / THRESHOLDS, folder.parent / NOVELTY
     rules = Thresholds.load(thresholds) if thresholds.exists() else None
-    limit = Novelty.load(novelty) if novelty.exists() else None  # versions of before have none
-    return Predictor(load_classifier(folder, device), rules, limit, origin, device, bf16)
+    limit = Novelty.load(novelty) if novelty.exists() else None  # older versions have none, and no examples
+    predictor = Predictor(load_classifier(folder, device), rules, limit, origin, device, bf16)
+    predictor.examples = tuple(file.read_bytes() for file in sorted((folder.parent / EXAMPLES).glob("*.png")))
+    return predictor

@@ -24,7 +24,7 @@ from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answ
 from tailorset.serving.batching import Batcher, Full
 from tailorset.serving.live import LiveModel
 from tailorset.serving.measures import Measures
-from tailorset.serving.predictor import Looked, Predictor
+from tailorset.serving.predictor import NOVEL, Looked, Predictor, is_unfamiliar
 from tailorset.serving.uploads import Refusal, check_upload, damaged
 
 logger = logging.getLogger("uvicorn.error")
@@ -112,7 +112,7 @@ class Service:
         jobs = await self._decoded(predictors, [content], label)
         scored = await self._computed(jobs)
         answers = [_answer(job, result) for job, result in zip(jobs, scored, strict=True)]
-        self.measures.decided(answers[0])
+        self.measures.decided({entry.label: entry.decision for entry in answers[0].labels}, answers[0].unfamiliar)
         return Answer(**dict(answers[0]), challenger=answers[1] if compare else None)
 
     async def rows(self, contents: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -128,7 +128,11 @@ class Service:
         if not scored:
             return []
         answers = predictor.answers(_together(scored))
-        return [dict(zip(answers, values, strict=True)) for values in zip(*answers.values(), strict=True)]
+        rows = [dict(zip(answers, values, strict=True)) for values in zip(*answers.values(), strict=True)]
+        for row in rows:
+            decisions = {label: row[f"decision/{label}"] for label in predictor.labels}
+            self.measures.decided(decisions, is_unfamiliar(row[NOVEL]))
+        return rows
 
     async def _decoded(
         self, predictors: Sequence[Predictor], contents: Sequence[bytes], label: str | None = None

@@ -2,7 +2,9 @@
 
 const AT_ONCE = 2; // photos under way
 const MAX_BYTES = 10 * 2 ** 20;
-const FIRST_SHOWN = 10; // labels, before "more"
+const FIRST_SHOWN = 10; // labels of a photo, before "more"
+const FIRST_NAMES = 60; // names of labels before the first photo
+const GENERATED = "learned from generated images";
 const ORDER = ["present", "open", "absent"];
 const WORDS = { present: "present", open: "undecided", absent: "absent" };
 
@@ -24,7 +26,7 @@ class Failure extends Error {}
 
 async function post(file, query) {
   for (let attempt = 1; ; attempt++) {
-    const answer = await fetch(`/predict?${query}`, {
+    const answer = await fetch(`predict?${query}`, {
       method: "POST",
       headers: { "Content-Type": "application/octet-stream" }, // the server looks at the bytes, whatever the name says
       body: file,
@@ -41,13 +43,49 @@ async function post(file, query) {
 }
 
 async function describe() {
-  models = await (await fetch("/model")).json();
+  models = await (await fetch("model")).json(); // no address begins with /: the page may be below a proxy's sub-path
   const all = [models, models.challenger].filter(Boolean);
   get("model").textContent = title(models);
   const compare = get("compare");
   compare.hidden = !models.challenger;
   if (models.challenger) part(compare, "span").textContent = `Compare with ${title(models.challenger)}`;
   get("origin").replaceChildren(...all.flatMap((model) => facts(model)));
+  introduce();
+}
+
+// What can be asked for, before the first photo.
+function introduce() {
+  const names = models.labels.map((label) => {
+    const item = Object.assign(document.createElement("li"), { textContent: label.label });
+    item.classList.toggle("generated", !label.seen);
+    if (!label.seen) item.title = GENERATED;
+    return item;
+  });
+  names.forEach((item, index) => (item.hidden = index >= FIRST_NAMES));
+  get("known").textContent = `It knows ${count(names.length, "label")}`;
+  get("names").replaceChildren(...names);
+  part(get("start"), ".legend").hidden = models.labels.every((label) => label.seen);
+  const more = part(get("start"), ".more");
+  more.hidden = names.length <= FIRST_NAMES;
+  more.textContent = `${names.length - FIRST_NAMES} more`;
+  more.onclick = () => { names.forEach((item) => (item.hidden = false)); more.hidden = true; };
+  get("examples").hidden = !models.num_examples;
+  part(get("examples"), ".pictures").replaceChildren(...Array.from({ length: models.num_examples }, (_, index) => example(index)));
+  get("start").hidden = false;
+}
+
+function example(index) {
+  const [button, image] = [document.createElement("button"), document.createElement("img")];
+  image.src = `examples/${index}?${new URLSearchParams({ version: models.version ?? "" })}`; // another version, other photos
+  image.alt = `Example ${index + 1}`;
+  button.type = "button";
+  button.append(image);
+  button.addEventListener("click", async () => {
+    const answer = await fetch(image.src);
+    if (answer.ok) add([new File([await answer.blob()], `example ${index + 1}`)]);
+    else say("This example is no more there.");
+  });
+  return button;
 }
 
 function title(model) {
@@ -56,7 +94,7 @@ function title(model) {
 
 function facts(model) {
   const unseen = model.labels.filter((label) => !label.seen).length;
-  const words = [`${model.labels.length} labels, ${unseen} of them unseen`];
+  const words = [`${count(model.labels.length, "label")}, ${unseen} of them ${GENERATED}`];
   if (model.run_id) words.push(`run ${model.run_id}`);
   if (model.git_revision) words.push(`commit ${model.git_revision.slice(0, 12)}`);
   if (!model.calibrated) words.push("without thresholds of its own: 0.5 for all");
@@ -66,6 +104,7 @@ function facts(model) {
   return [term, text];
 }
 
+const count = (number, noun) => `${number.toLocaleString("en-GB")} ${noun}${number === 1 ? "" : "s"}`;
 const comparing = () => !get("compare").hidden && part(get("compare"), "input").checked;
 
 // ---- photos ----
@@ -139,6 +178,7 @@ class Card {
     heads.replaceChildren(...["", ...answers.map(title)].map((text) => Object.assign(document.createElement("span"), { textContent: text })));
     const rows = merged(answers);
     part(this.root, ".labels").replaceChildren(...rows.map((row) => this.row(row, answers)));
+    part(this.root, ".legend").hidden = rows.every((entries) => entries.find(Boolean).seen);
     this.fold(rows);
     this.sum(answer);
   }
@@ -150,16 +190,17 @@ class Card {
     const note = part(this.root, ".note");
     note.hidden = !open.length;
     note.textContent = `Undecided: ${list(open)}`;
-    say(`${this.name}: ${present.length ? list(present) : "nothing"} present. ${open.length ? note.textContent : ""}`);
+    const novel = part(this.root, ".novel");
+    novel.hidden = !answer.unfamiliar;
+    novel.textContent = "Unlike the photos this model was trained on: do not rely on its labels here.";
+    say(`${this.name}: ${answer.unfamiliar ? novel.textContent : ""} ${present.length ? list(present) : "nothing"} present. ${open.length ? note.textContent : ""}`);
   }
 
   row(entries, answers) {
     const first = entries.find(Boolean);
     const item = copy("label");
-    const badge = part(item, ".badge");
     part(item, ".word").textContent = first.label;
-    badge.textContent = first.seen ? "seen" : "unseen";
-    badge.classList.toggle("unseen", !first.seen);
+    part(item, ".mark-generated").hidden = first.seen;
     item.classList.toggle("minor", entries.every((entry) => !entry || entry.decision === "absent"));
     item.classList.toggle("differs", entries.length > 1 && entries[0]?.decision !== entries[1]?.decision);
     item.append(...entries.map((entry, side) => (entry ? this.bar(entry, side, answers) : document.createElement("span"))));
@@ -169,7 +210,7 @@ class Card {
 
   bar(entry, side, answers) {
     const button = copy("bar");
-    const spoken = `${entry.label}, ${entry.seen ? "seen" : "unseen"} label: ${percent(value(entry))}, ${WORDS[entry.decision]}, threshold ${percent(entry.threshold)}`;
+    const spoken = `${entry.label}${entry.seen ? "" : `, ${GENERATED}`}: ${percent(value(entry))}, ${WORDS[entry.decision]}, threshold ${percent(entry.threshold)}`;
     button.setAttribute("aria-label", answers.length > 1 ? `${spoken}, by ${title(answers[side])}` : spoken);
     button.title = `threshold ${percent(entry.threshold)}; press to see where`;
     button.classList.add(entry.decision);
