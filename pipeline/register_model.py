@@ -1,5 +1,6 @@
 """Registers the evaluated classifier as a new version of the model and points the alias `challenger` at it.
 
+A point of a sweep, which DVC runs in a copy of the project, leaves `challenger` alone: that is what is in the project.
 The alias `champion` is moved by `tailorset promote` only.
 """
 
@@ -49,6 +50,7 @@ from tailorset.stage import (
 from tailorset.storage import shards_of
 from tailorset.tracking import git_revision
 from tailorset.trust import Thresholds
+from tailorset.versions import CONTENT, content_here
 
 PACKAGE = Path(tailorset.__file__).parent
 NUM_EXAMPLES = 4
@@ -71,7 +73,7 @@ def main() -> None:
             write_examples(test, path)
         with atomic_output(MODEL_CARD) as path:
             path.write_text(model_card(card_facts(stage, {RAW_CLIP: clip, OURS: ours}, test[1])), encoding="utf-8")
-        with stage.tracker.noted([f"a version of {stage.params.register_model.model_name}"]):
+        with stage.tracker.noted([f"a version of {stage.params.model_name}"]):
             stage.tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics())
             if stage.tracker.is_up:
                 register(stage)
@@ -106,12 +108,15 @@ def write_examples(test: AnnotatedRows, folder: Path) -> None:
 
 def register(stage: Stage) -> None:
     """Log the model with the stage's run, register it, tag the version, and move the alias to it."""
-    name = stage.params.register_model.model_name
+    name = stage.params.model_name
     with mlflow.start_run(run_id=stage.tracker.run_id):
         number = log_model(name, stage.label_space)
     client = mlflow.MlflowClient()
     for key, value in lineage().items():
         client.set_model_version_tag(name, number, key, value)
+    if stage.root != Path.cwd().resolve():
+        print(f"Registered {name} version {number}: a point of a sweep, {CHALLENGER} stays what it was")
+        return
     client.set_registered_model_alias(name, CHALLENGER, number)
     print(f"Registered {name} version {number}: models:/{name}@{CHALLENGER}")
 
@@ -155,6 +160,7 @@ def lineage() -> dict[str, str]:
         "git.commit": commit,
         "git.dirty": str(dirty).lower(),
         "dvc.lock.sha256": hashlib.sha256(Path("dvc.lock").read_bytes()).hexdigest(),
+        CONTENT: content_here(),
         "params.sha256": hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest(),
     }
     experiment = os.environ.get("DVC_EXP_NAME")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -75,7 +76,7 @@ def test_results_show_every_method_and_where_to_look_next(project: Path) -> None
         assert text in output
     assert "NOT reached by 2 unseen labels" in output
     assert "900 images" in output
-    assert "no models:/tailorset@challenger; register one: dvc repro --force --single-item register_model" in output
+    assert "no models:/tailorset-toybox@challenger; register one: dvc repro --force --single-item" in output
     assert not (project / "mlflow.db").exists()  # asking makes no database
     assert "make ui" in output
 
@@ -104,6 +105,29 @@ def test_results_without_annotated_photographs_say_so(project: Path) -> None:
     assert "raw CLIP" not in output
 
 
+def test_results_of_other_labels_are_not_shown(project: Path) -> None:
+    write_results(project / "reports")
+    labels = Path("data/labels/toybox.yaml")
+    evaluated = {
+        "params": {"params.yaml": {"label_space": str(labels)}},
+        "deps": [{"path": str(labels), "md5": hashlib.md5(labels.read_bytes()).hexdigest()}],
+    }
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate": evaluated}}))
+    assert run("results")[0] == 0
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params.replace("labels/toybox.yaml", "labels/coco.yaml"))
+    code, output = run("results")
+    assert code == 1
+    assert "75.0" not in output
+    assert "results of data/labels/toybox.yaml, and params.yaml names data/labels/coco.yaml: make run" in output
+    assert "none yet of data/labels/coco.yaml" in run("status")[1]
+    Path("params.yaml").write_text(params)
+    labels.write_text(labels.read_text() + "\n# edited\n")
+    code, output = run("results")
+    assert code == 0
+    assert "Measured before data/labels/toybox.yaml was edited: make run" in output
+
+
 def test_results_before_the_first_run_name_the_command(project: Path) -> None:
     code, output = run("results")
     assert code == 1
@@ -122,7 +146,7 @@ def test_status_says_what_is_there_and_what_is_missing(project: Path) -> None:
     assert "models/foundation/toybox/judge" in missing
     assert "diffusion" not in missing
     assert "ZSL mAP 75.0 %" in output
-    assert "no models:/tailorset@challenger" in output
+    assert "no models:/tailorset-toybox@challenger" in output
 
 
 def test_use_outside_a_project_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ ANSWER = """
 import io, mlflow, pandas as pd
 from PIL import Image
 image = io.BytesIO(); Image.new("CMYK", (301, 77), (10, 200, 30, 0)).save(image, "JPEG")
-model = mlflow.pyfunc.load_model("models:/tailorset@challenger")
+model = mlflow.pyfunc.load_model("models:/tailorset-toybox@challenger")
 print(model.predict(pd.DataFrame({"image": [image.getvalue()]})).to_json())
 """
 NOISE = re.compile(r"\r|kernels|Loading weights|Downloading|push|git add|temporary directory|INFO|lock file")

@@ -14,16 +14,18 @@ from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.repro import run
 from tailorset.selection import training_notes
-from tailorset.serving.commands import export, model_name, predict, promote, rollback, serve
+from tailorset.serving.commands import export, predict, promote, rollback, serve
 from tailorset.standing import (
     REPORTS,
     acceptance_table,
+    other_label_file,
     quota_line,
     read_metrics,
     registry_line,
     results_line,
     results_table,
     stages_line,
+    was_edited,
     weights_line,
 )
 from tailorset.terminal import PARAMS, console, or_stop, stop
@@ -83,8 +85,8 @@ def status() -> None:
     console.print(f"labels      {space.name}: {counts} ({params.label_space})")
     console.print(f"weights     {weights_line(params)}")
     console.print(f"stages      {stages_line()}")
-    console.print(f"results     {or_stop(results_line)}")
-    console.print(f"registered  {registry_line(params.register_model.model_name)}")
+    console.print(f"results     {or_stop(results_line, params.label_space)}")
+    console.print(f"registered  {registry_line(params.model_name)}")
 
 
 @app.command()
@@ -144,16 +146,21 @@ def check() -> None:
 @app.command()
 def results() -> None:
     """The measured results: ours beside raw and normalised CLIP, acceptance before and after tuning, quotas."""
+    params: Params = or_stop(load_params, PARAMS)
     metrics = or_stop(read_metrics, REPORTS / "metrics.json")
     if not metrics:
         stop("Nothing was evaluated yet: make run")
+    if other := or_stop(other_label_file, params.label_space):
+        stop(f"{REPORTS}/ holds results of {other}, and params.yaml names {params.label_space}: make run")
+    if or_stop(was_edited, params.label_space):
+        console.print(f"Measured before {params.label_space} was edited: make run", markup=False)
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
     training = or_stop(read_metrics, REPORTS / "train_classifier" / "metrics.json")
     for note in training_notes(training | metrics):
         console.print(note)
     console.print(acceptance_table(metrics))
     console.print(quota_line())
-    console.print(registry_line(model_name()))
+    console.print(registry_line(params.model_name))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
 
 

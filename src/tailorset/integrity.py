@@ -14,6 +14,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def digest(*paths: Path) -> str:
+    """One sha256 of files and folders: of their names, of those of the files below them, and of all contents."""
+    total = hashlib.sha256()
+    for path in paths:
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        for file in files:
+            total.update(f"{file.relative_to(path.parent).as_posix()}:{file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
 def seal(folder: Path) -> None:
     """Write the checksums of every file in a folder and below it."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)

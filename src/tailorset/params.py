@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -35,6 +36,7 @@ def _address(storage: str) -> str:
 
 
 Wording = Annotated[str, AfterValidator(_wording)]
+PREFIX = "tailorset-"  # of registered models
 
 
 class Block(BaseModel):
@@ -201,7 +203,7 @@ class DataCard(Block):
 
 
 class RegisterModel(Block):
-    model_name: str = Field(pattern=r"^[^/:]+$")  # MLflow's rule
+    model_name: Annotated[str, Field(pattern=r"^[^/:]+$")] | None  # MLflow's rule
 
 
 class Params(Block):
@@ -228,6 +230,11 @@ class Params(Block):
     evaluate: Evaluate
     data_card: DataCard
     register_model: RegisterModel
+
+    @property
+    def model_name(self) -> str:
+        """Name in the model registry: one per label file, unless params.yaml gives another."""
+        return self.register_model.model_name or PREFIX + re.sub("[:@]", "-", self.label_space.stem)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

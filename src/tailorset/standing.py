@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from tailorset.params import Params, named_models
+from tailorset.params import Params, named_models, read_yaml
 from tailorset.running import running_stages
 
 REPORTS = Path("reports")
@@ -51,11 +53,32 @@ def quota_line() -> str:
     return f"Quota of kept images: {reached}, {int(metrics['generate/images'])} images drawn."
 
 
-def results_line() -> str:
+def results_line(label_file: Path) -> str:
+    if other := other_label_file(label_file):
+        return f"none yet of {label_file} (those in {REPORTS}/ are of {other}): make run"
     metrics = read_metrics(REPORTS / "metrics.json")
     if not metrics:
         return "none yet: make run"
     return ", ".join(f"{column} {percent(metrics.get(key))} %" for column, key in COLUMNS.items())
+
+
+def other_label_file(label_file: Path) -> str:
+    """Label file of the figures in reports/, where dvc.lock records another one than that of params.yaml."""
+    known = _evaluated().get("params", {}).get("params.yaml", {}).get("label_space", str(label_file))
+    return "" if known == str(label_file) else str(known)
+
+
+def was_edited(label_file: Path) -> bool:
+    """Whether the label file has changed since the figures in reports/ were measured."""
+    sums = {dep["path"]: dep.get("md5") for dep in _evaluated().get("deps", ())}
+    now = hashlib.md5(label_file.read_bytes(), usedforsecurity=False).hexdigest()
+    return bool(sums.get(str(label_file), now) != now)
+
+
+def _evaluated() -> dict[str, Any]:
+    """What dvc.lock records of the last evaluation."""
+    lock = Path("dvc.lock")
+    return read_yaml(lock).get("stages", {}).get("evaluate", {}) if lock.exists() else {}
 
 
 def weights_line(params: Params) -> str:
@@ -84,25 +107,29 @@ def stages_line() -> str:
 
 
 def registry_line(model: str) -> str:
+    """Which versions champion and challenger are, and whether the challenger is what is in models/."""
     from mlflow.exceptions import MlflowException
 
     from tailorset.tracking import registry
+    from tailorset.versions import REGISTER, difference_from_here, earlier_champion
 
-    remedy = f"no models:/{model}@challenger; register one: dvc repro --force --single-item register_model"
+    remedy = f"no models:/{model}@challenger; register one: {REGISTER}"
     try:
         client = registry(Path.cwd())
         aliases = client.get_registered_model(model).aliases
     except ValueError:
         return remedy
     except MlflowException as error:
-        return f"{remedy} ({error.error_code})"
+        return "; ".join(filter(None, [f"{remedy} ({error.error_code})", earlier_champion(client, model)]))
     lines = []
     for alias, number in sorted(aliases.items()):
-        tags = client.get_model_version(model, number).tags
-        made = f"made from commit {tags.get('git.commit', 'unknown')[:8]}"
-        if experiment := tags.get("dvc.experiment"):
+        version = client.get_model_version(model, number)
+        made = f"made from commit {version.tags.get('git.commit', 'unknown')[:8]}"
+        if experiment := version.tags.get("dvc.experiment"):
             made += f" by the experiment {experiment}"
         lines.append(f"models:/{model}@{alias} is version {number}, {made}")
+        if alias == "challenger" and (difference := difference_from_here(client, version)):
+            lines.append(f"NOT the challenger: {difference}")
     return "; ".join(lines) or remedy
 
 

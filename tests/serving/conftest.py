@@ -82,10 +82,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         Path("params.yaml").write_text("seed: 0\n")
         client, experiment = connect(root)
         tracker = SimpleNamespace(run_id=client.create_run(experiment).info.run_id)
-        params = SimpleNamespace(register_model=SimpleNamespace(model_name="tiny"))
+        params = SimpleNamespace(model_name="tiny")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DVC_EXP_NAME", "sunny-dune")
-            register(SimpleNamespace(params=params, label_space=label_space, tracker=tracker))
+            register(SimpleNamespace(params=params, label_space=label_space, tracker=tracker, root=root.resolve()))
         assert client.get_registered_model("tiny").aliases == {"challenger": 1}  # a sweep never promotes
     finally:
         os.chdir(before)

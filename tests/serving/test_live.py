@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import mlflow
@@ -17,7 +18,7 @@ import torch
 from pipeline.register_model import log_model
 from tailorset.records import LabelSpace
 from tailorset.serving.live import LiveModel
-from tailorset.serving.predictor import load_predictor
+from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.serving.service import Service
 from tailorset.tracking import connect
 from tests.serving.conftest import running
@@ -111,6 +112,30 @@ def test_a_version_that_cannot_be_used_does_not_take_over(
     assert live.predictor.origin.version == "1"
     assert live.refresh() is True
     assert live.predictor.origin.version == "2"
+
+
+def test_a_version_of_other_labels_does_not_take_over(
+    project_of_two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = LiveModel("models:/live@champion")
+    others = replace_labels(load_predictor("models:/live/2"), ("tea cup", "fish"))
+    point_to("2")
+    monkeypatch.setattr("tailorset.serving.live.load_predictor", lambda _: others)
+    with pytest.raises(ValueError, match=r"version 2 knows other labels.*start the server again"):
+        live.refresh()
+    assert live.predictor.labels == ("tea cup", "ball")
+    monkeypatch.setattr("tailorset.serving.service.LiveModel", lambda uri, _: replace_live(live, others, uri))
+    with pytest.raises(ValueError, match="only models of the same can be compared"):
+        Service("models:/live/1", challenger="models:/live/2")
+
+
+def replace_labels(predictor: Predictor, labels: tuple[str, ...]) -> Predictor:
+    predictor.labels = labels
+    return predictor
+
+
+def replace_live(live: LiveModel, others: Predictor, uri: str) -> SimpleNamespace:
+    return SimpleNamespace(predictor=others if uri.endswith("2") else live.predictor)
 
 
 def test_a_registry_out_of_reach_does_not_end_the_service(

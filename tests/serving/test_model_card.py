@@ -76,7 +76,7 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
     for fact in (
         "Nobody annotated 3 of them", "On 60 test photographs", "| raw CLIP | ", "| this classifier | ",
         "train 4,000, val 50, test 60", "1,800 drawn by `models/foundation/toybox/diffusion`, 840 kept",
-        "2 labels nobody annotated did not reach their quota", "macro F1 46.7 %", "models:/tailorset@champion",
+        "2 labels nobody annotated did not reach their quota", "macro F1 46.7 %", "models:/tailorset-toybox@champion",
         "| backbone, within its weights | models/foundation/toybox/backbone | Apache-2.0, part of tailorset |",
     ):  # fmt: skip
         assert fact in text

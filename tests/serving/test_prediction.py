@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.image_codec import encode_png
+from tailorset.records import LabelSpace
 from tailorset.serving import commands
 from tailorset.serving.image_sources import image_sources
 from tailorset.serving.predictor import Predictor, load_predictor
@@ -133,10 +134,10 @@ def test_without_thresholds_a_label_is_present_from_a_half_on(photos: Path, mode
 
 
 def test_the_champion_answers_unless_another_model_is_named(
-    registry: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Path, label_space: LabelSpace, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(registry)
-    monkeypatch.setattr(commands, "model_name", lambda: "tiny")
+    monkeypatch.setattr(commands, "named", lambda: ("tiny", label_space))
     try:
         code, said = run(photos, "--output", tmp_path / "out.csv")
         assert code == 1
@@ -145,6 +146,14 @@ def test_the_champion_answers_unless_another_model_is_named(
         code, said = run(photos, "--output", tmp_path / "out.csv")
         assert code == 0, said
         assert "by models:/tiny@champion, version 1: " in said
+        others = LabelSpace.model_validate(
+            {"name": "others", "labels": [{"name": name, "seen": False} for name in ("ball", "fish")]}
+        )
+        monkeypatch.setattr(commands, "named", lambda: ("tiny", others))
+        code, said = run(photos, "--output", tmp_path / "out.csv")
+        assert code == 1
+        assert "is not of the labels of others in params.yaml: it alone has tea cup and it lacks fish" in said
+        assert run(photos, "--model", "models:/tiny@champion", "--output", tmp_path / "out.csv")[0] == 0
     finally:
         mlflow.MlflowClient().delete_registered_model_alias("tiny", "champion")
 

@@ -11,18 +11,22 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from pipeline.register_model import lineage
 from tailorset import cli
 from tailorset.image_codec import encode_png
+from tailorset.records import LabelSpace
 from tailorset.serving.measurement import Measurement
 from tailorset.serving.registry import TRAINING
 from tailorset.shards import sha256, write_shard
 from tailorset.stage import write_json
+from tailorset.standing import registry_line
+from tailorset.versions import CONTENT, content_here
 from tests.serving.conftest import MEASUREMENT
 
-NAME = "tailorset"  # in params.yaml
+NAME = "tailorset-tiny"  # of data/labels/tiny.yaml
 Register = Callable[..., str]
 BETTER = replace(MEASUREMENT, maps={"zsl/map": 0.52, "gzsl/map": 0.62})
 WORSE = replace(MEASUREMENT, maps={"zsl/map": 0.4, "gzsl/map": 0.6}, average_precision={"tea cup": 0.4, "ball": 0.7})
@@ -31,6 +35,14 @@ WORSE = replace(MEASUREMENT, maps={"zsl/map": 0.4, "gzsl/map": 0.6}, average_pre
 def run(*arguments: str) -> tuple[int, str]:
     result = CliRunner().invoke(cli.app, arguments, terminal_width=200)
     return result.exit_code, result.output
+
+
+@pytest.fixture(autouse=True)
+def _tiny_labels(project: Path, label_space: LabelSpace) -> None:
+    """Labels of params.yaml are those that the registered classifier knows."""
+    params = (project / "params.yaml").read_text().replace("labels/toybox.yaml", "labels/tiny.yaml")
+    (project / "params.yaml").write_text(params)
+    (project / "data/labels/tiny.yaml").write_text(yaml.safe_dump(label_space.model_dump(mode="json")))
 
 
 @pytest.fixture
@@ -78,7 +90,7 @@ def test_there_and_back_again(register: Register, client: mlflow.MlflowClient) -
     assert f"models:/{NAME}@champion is now version 1" in output
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
-    assert "models:/tailorset/1 is the champion already" in output
+    assert "models:/tailorset-tiny/1 is the champion already" in output
 
     register(BETTER)
     code, output = run("promote", "--dry-run")
@@ -95,7 +107,7 @@ def test_there_and_back_again(register: Register, client: mlflow.MlflowClient) -
     assert "it was the champion and was rolled back: hats are cups" in output
     code, output = run("rollback", "again")
     assert (code, champion(client)) == (1, "1")
-    assert "models:/tailorset/1 replaced no version" in output
+    assert "models:/tailorset-tiny/1 replaced no version" in output
 
 
 @pytest.mark.usefixtures("answering")
@@ -143,7 +155,7 @@ def test_a_champion_that_was_never_measured_is_an_objection_that_force_overrides
     register(BETTER)
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
-    assert "Against it: models:/tailorset/1 does not say what was measured of it" in " ".join(output.split())
+    assert "Against it: models:/tailorset-tiny/1 does not say what was measured of it" in " ".join(output.split())
     assert "raw CLIP" in output  # what its figures stand beside
     assert "champion, version" not in output
     assert run("promote", "--force", "  ")[0] == 1  # no reason
@@ -171,6 +183,54 @@ def test_a_worse_one_is_refused_or_forced_with_a_reason_that_is_kept(
     tags = client.get_model_version(NAME, "2").tags
     assert tags["champion.forced"] == "the old one leaks memory"
     assert tags["champion.replaced"] == "1"
+
+
+@pytest.mark.usefixtures("answering")
+def test_a_challenger_that_is_not_what_is_in_models_is_refused_and_the_right_version_named(
+    register: Register, client: mlflow.MlflowClient, registry: Path, project: Path
+) -> None:
+    """Settings A, then B; back at A, or after `dvc exp apply`, models/ holds A again and nothing was registered."""
+    shutil.copytree(registry / "models", project / "models")
+    for content in (content_here(), "of B"):
+        client.set_model_version_tag(NAME, register(), CONTENT, content)
+    said = "version 2 is not what is in models/, which is version 1: `tailorset promote --version 1`"
+    assert f"NOT the challenger: {said}" in registry_line(NAME)
+    code, output = run("promote")
+    assert code == 1
+    assert f"Against it: {said}" in " ".join(output.split())
+    assert run("promote", "--version", "1")[0] == 0
+    assert champion(client) == "1"
+    (project / "models/thresholds.json").write_text("{}")
+    assert "which is not registered: `dvc repro --force --single-item register_model`" in registry_line(NAME)
+    client.set_model_version_tag(NAME, "2", CONTENT, content_here())
+    assert "NOT" not in registry_line(NAME)
+    assert run("promote")[0] == 0
+
+
+@pytest.mark.usefixtures("answering")
+def test_versions_of_other_labels_are_neither_promoted_nor_gone_back_to(
+    register: Register, client: mlflow.MlflowClient
+) -> None:
+    register(replace(MEASUREMENT, average_precision={"tea cup": 0.5, "fish": 0.5}), alias="champion")
+    register(BETTER)
+    assert run("promote", "--force", "other labels from now on")[0] == 0
+    code, output = run("rollback", "no")
+    assert (code, champion(client)) == (1, "2")
+    assert "has other labels than models:/tailorset-tiny/2: it alone has fish and it lacks ball" in output
+    code, output = run("promote", "--version", "1", "--force", "back")
+    assert (code, champion(client)) == (1, "2")
+    assert "models:/tailorset-tiny/1 is not of the labels of tiny: it alone has fish and it lacks ball" in output
+
+
+def test_a_champion_of_the_name_of_before_is_pointed_to(client: mlflow.MlflowClient, register: Register) -> None:
+    client.create_registered_model("tailorset")
+    client.create_model_version("tailorset", client.get_model_version(NAME, register()).source)
+    client.set_registered_model_alias("tailorset", "champion", "1")
+    code, output = run("serve", "--port", "0")
+    assert code == 1
+    assert "`--model models:/tailorset@champion` uses it" in output
+    client.delete_registered_model(NAME)
+    assert "`model_name: tailorset` in params.yaml goes on with it" in registry_line(NAME)
 
 
 def test_only_a_version_that_answers_a_real_request_becomes_champion(
@@ -228,7 +288,7 @@ def test_versions_without_a_measurement_and_empty_registries_name_the_remedy(
     register(None)
     code, output = run("promote")
     assert code == 1
-    assert "models:/tailorset/1 does not say what was measured of it" in output
+    assert "models:/tailorset-tiny/1 does not say what was measured of it" in output
     (project / "mlflow.db").unlink()
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     code, output = run("promote")

@@ -9,12 +9,13 @@ from typing import Annotated, Literal
 import typer
 
 from tailorset.params import Params, load_params
+from tailorset.records import LabelSpace
 from tailorset.terminal import PARAMS, console, or_stop, stop
 
 
 def serve(
     model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS; else the champion of params.yaml")] = "",
-    challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/tailorset@challenger")] = "",
+    challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/NAME@challenger")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 let others in")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one")] = 8000,
     max_batch: Annotated[int, typer.Option(min=1, help="Photographs computed together")] = 16,
@@ -56,7 +57,7 @@ def promote(
     from tailorset.serving.promotion import assess
     from tailorset.serving.promotion import promote as move_alias
 
-    assessment = or_stop(assess, model_name(), margin, version, measure)
+    assessment = or_stop(assess, *named(), margin, version, measure)
     console.print(assessment.table())
     for line in assessment.lines():
         console.print(line, markup=False)
@@ -73,7 +74,7 @@ def rollback(reason: Annotated[str, typer.Argument(help="Why; kept as a tag of t
     """Make the version that the champion replaced the champion again."""
     from tailorset.serving.promotion import rollback as move_alias
 
-    champion, previous = or_stop(move_alias, model_name(), reason)
+    champion, previous = or_stop(move_alias, named()[0], reason)
     console.print(f"models:/{champion.name}@champion is version {previous.version} again, no more {champion.version}.")
 
 
@@ -116,11 +117,17 @@ def export(
         console.print(line, markup=False)
 
 
-def model_name() -> str:
+def named() -> tuple[str, LabelSpace]:
+    """Name of the registered model, and the labels, of params.yaml."""
     params: Params = or_stop(load_params, PARAMS)
-    return params.register_model.model_name
+    return params.model_name, or_stop(LabelSpace.load, params.label_space)
 
 
 def champion_uri() -> str:
     """Return what answers where no model is named."""
-    return f"models:/{model_name()}@champion"
+    from tailorset.serving.promotion import check_labels
+
+    name, space = named()
+    uri = f"models:/{name}@champion"
+    or_stop(check_labels, uri, space)
+    return uri

@@ -24,6 +24,7 @@ class LiveModel:
         """
         self.uri, self._on_load = uri, on_load
         self.predictor = self._load()
+        self._on_load(self.predictor)
 
     def describe(self) -> str:
         """Which model this is, and how many labels it knows."""
@@ -39,13 +40,21 @@ class LiveModel:
         """Whether the alias has moved; the new version is loaded and has answered once before it takes over.
 
         Raises:
-            ValueError: the registry does not answer, or the new version cannot be used: the old one stays.
+            ValueError: the registry does not answer, or the new version cannot be used or knows other labels: the old
+                one stays.
         """
         from tailorset.serving.registry import find_version
 
         if str(find_version(self.uri).version) == self.predictor.origin.version:
             return False
-        self.predictor = self._load()
+        predictor = self._load()
+        if set(predictor.labels) != set(self.predictor.labels):
+            raise ValueError(
+                f"version {predictor.origin.version} knows other labels, which those who ask do not expect:"
+                " start the server again to take it over"
+            )
+        self.predictor = predictor
+        self._on_load(predictor)
         return True
 
     def follow(self, every_s: float, stop: threading.Event) -> None:
@@ -65,5 +74,4 @@ class LiveModel:
         predictor = load_predictor(self.uri)
         side = predictor.classifier.image_px
         predictor.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first answer is the slowest
-        self._on_load(predictor)
         return predictor

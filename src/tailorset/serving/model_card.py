@@ -94,7 +94,7 @@ def measure_figures(
 
 def model_card(facts: CardFacts) -> str:
     """The card in Markdown; the same facts give the same card."""
-    space, name = facts.label_space, facts.params.register_model.model_name
+    space, name = facts.label_space, facts.params.model_name
     sections = [
         f"# {name}: labels of {space.name} in photographs",
         f"A multi-label image classifier for {len(space.names)} labels. Nobody annotated {len(space.unseen)} of"

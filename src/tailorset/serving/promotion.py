@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
 from tailorset.image_set import load_image_set, real_rows
+from tailorset.photos import some
+from tailorset.records import LabelSpace
 from tailorset.serving.gate import Comparison, compare
 from tailorset.serving.measurement import Measurement, measure
 from tailorset.serving.predictor import load_predictor
@@ -25,6 +27,7 @@ from tailorset.serving.registry import (
 )
 from tailorset.stage import MEASURED, REAL
 from tailorset.tracking import registry
+from tailorset.versions import difference_from_here
 
 REPLACED, FORCED, ROLLED_BACK = "champion.replaced", "champion.forced", "champion.rolled_back"  # tags of a version
 NUM_SHOWN = 20  # labels on a line
@@ -64,19 +67,26 @@ class Assessment:
         yield from (f"Against it: {objection}" for objection in self.objections)
 
 
-def assess(name: str, margin: float, version: str = "", measure_again: bool = False) -> Assessment:
+def assess(
+    name: str, label_space: LabelSpace, margin: float, version: str = "", measure_again: bool = False
+) -> Assessment:
     """Compare a version (as a rule the challenger) with the champion, and let it answer a request.
 
     margin: points of mAP it may lose. measure_again: measure the champion on the test photographs in data/real.
 
     Raises:
-        ValueError: no registry or version, the version is the champion, or one says nothing of how it was measured.
+        ValueError: no registry or version, the version is the champion or knows other labels than the label space, or
+            one says nothing of how it was measured.
     """
     challenger = find_version(f"models:/{name}/{version}" if version else f"models:/{name}@{CHALLENGER}")
     champion = _champion(name)
     if champion and champion.version == challenger.version:
         raise ValueError(f"{uri_of(champion)} is the champion already: `make run` registers another challenger")
+    if other := label_difference(_measured(challenger).average_precision, label_space.names):
+        raise ValueError(f"{uri_of(challenger)} is not of the labels of {label_space.name}: {other}")
     theirs, others = None, []
+    if not version and (difference := difference_from_here(registry(Path.cwd()), challenger)):
+        others.append(difference)
     try:
         theirs = champion and (_measure(champion) if measure_again else _measured(champion))
     except ValueError as error:
@@ -113,15 +123,43 @@ def rollback(name: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
     A version that was rolled back itself is passed over for the one that it had replaced.
 
     Raises:
-        ValueError: there is no champion, it replaced none, that one was deleted, or the reason is blank.
+        ValueError: there is no champion, it replaced none, that one was deleted or has other labels, or the reason is
+            blank.
     """
     champion = find_version(f"models:/{name}@{CHAMPION}")
     if not reason.strip():
         raise ValueError("say why: the reason is kept with the version that is given up")
     previous, client = _before(champion), registry(Path.cwd())
+    if other := label_difference(_measured(previous).average_precision, _measured(champion).average_precision):
+        raise ValueError(f"{uri_of(previous)}, the champion before, has other labels than {uri_of(champion)}: {other}")
     client.set_model_version_tag(name, champion.version, ROLLED_BACK, reason)
     client.set_registered_model_alias(name, CHAMPION, previous.version)
     return champion, previous
+
+
+def check_labels(uri: str, label_space: LabelSpace) -> None:
+    """Compare a registered version's labels with those of params.yaml; one of before measurements is taken as it is.
+
+    Raises:
+        ValueError: no such version, or it knows other labels.
+    """
+    version = find_version(uri)
+    try:
+        labels = _measured(version).average_precision
+    except ValueError:
+        return
+    if other := label_difference(labels, label_space.names):
+        raise ValueError(
+            f"{uri}, version {version.version}, is not of the labels of {label_space.name} in params.yaml: {other}."
+            f" `--model {uri}` takes it all the same"
+        )
+
+
+def label_difference(labels: Iterable[str], others: Iterable[str]) -> str:
+    """Labels of one side only, as text; "" if there are none."""
+    mine, theirs = sorted(set(labels) - set(others)), sorted(set(others) - set(labels))
+    sides = [f"it alone has {some(mine)}" if mine else "", f"it lacks {some(theirs)}" if theirs else ""]
+    return " and ".join(filter(None, sides))
 
 
 def _before(champion: ModelVersion) -> ModelVersion:

@@ -15,8 +15,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from tailorset.tracking import registry
+from tailorset.versions import REGISTER, earlier_champion
 
-CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and the newest
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and what the project's last run made
 TRAINING = "training"  # tag of a version: where training did not help
 ANSWER_TIMEOUT_S = 300
 DECLARED_ENVIRONMENT = Path(__file__).with_name("declared_environment.py")
@@ -39,9 +40,10 @@ def find_version(uri: str) -> ModelVersion:
             return client.get_model_version_by_alias(match["name"], match["alias"])
         return client.get_model_version(match["name"], match["version"])
     except MlflowException as error:
+        hint = earlier_champion(client, match["name"])
         raise ValueError(
             f"{uri} is not in the registry ({error.error_code}): `tailorset status` shows what is,"
-            " `dvc repro --force --single-item register_model` registers a challenger, `tailorset promote` a champion"
+            f" `{REGISTER}` registers a challenger, `tailorset promote` a champion{f'; {hint}' if hint else ''}"
         ) from error
 
 

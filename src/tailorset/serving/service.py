@@ -68,11 +68,13 @@ class Service:
         """Load the models.
 
         Raises:
-            ValueError: one of them cannot be used.
+            ValueError: one of them cannot be used, or they know other labels.
         """
         self.load, self.poll_s, self.measures = load or Load(), poll_s, Measures()
         self.champion = LiveModel(model, self.measures.loaded)
         self.challenger = LiveModel(challenger, self.measures.loaded) if challenger else None
+        if self.challenger and set(self.challenger.predictor.labels) != set(self.champion.predictor.labels):
+            raise ValueError(f"{model} and {challenger} know other labels: only models of the same can be compared")
         self.batcher = Batcher(self._compute, self.load.max_batch, self.load.max_wait_s, self.load.max_waiting)
         self.measures.watch_queue(lambda: self.batcher.num_waiting)
         self.is_ready = False
@@ -104,7 +106,7 @@ class Service:
             Refusal: the photograph cannot be used, there is no such label or challenger, or too much waits.
         """
         if compare and not self.challenger:
-            raise Refusal(422, "No second model is served here: start with --challenger models:/tailorset@challenger.")
+            raise Refusal(422, "No second model is served here: start with --challenger models:/NAME@challenger.")
         predictors = [model.predictor for model in (self.models if compare else self.models[:1])]
         for predictor in predictors:
             if label is not None and label not in predictor.labels:

@@ -1,0 +1,56 @@
+"""Compare the working tree with the registry: is a version what is in models/, and which versions are there?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlflow.exceptions import MlflowException
+
+from tailorset.integrity import digest
+from tailorset.stage import CLASSIFIER, NOVELTY, THRESHOLDS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+CONTENT = "content.sha256"  # tag of a version: digest of the files that answer
+EARLIER_NAME = "tailorset"  # of all registered models, whatever their labels, before each label file had its own
+REGISTER = "dvc repro --force --single-item register_model"
+
+
+def content_here() -> str:
+    """Digest of classifier, thresholds and limit of novelty in models/; "" before there are any."""
+    paths = (CLASSIFIER, THRESHOLDS, NOVELTY)
+    return digest(*paths) if all(path.exists() for path in paths) else ""
+
+
+def difference_from_here(client: MlflowClient, version: ModelVersion) -> str:
+    """What to do where a version is not the classifier in models/; "" if it is, or if there is none here."""
+    here = content_here()
+    if not here or version.tags.get(CONTENT) == here:
+        return ""
+    same = [one for one in client.search_model_versions(f"name = '{version.name}'") if one.tags.get(CONTENT) == here]
+    if not same:
+        return f"version {version.version} is not what is in models/, which is not registered: `{REGISTER}`"
+    number = max(int(one.version) for one in same)
+    return (
+        f"version {version.version} is not what is in models/, which is version {number}:"
+        f" `tailorset promote --version {number}`, or `{REGISTER}` makes it the challenger"
+    )
+
+
+def earlier_champion(client: MlflowClient, name: str) -> str:
+    """What to do where only a model of the earlier name is registered; "" if there is none."""
+    if name == EARLIER_NAME:
+        return ""
+    try:
+        aliases = client.get_registered_model(EARLIER_NAME).aliases
+    except MlflowException:
+        return ""
+    uri = f"models:/{EARLIER_NAME}@champion"
+    if "champion" not in aliases:
+        return ""
+    return (
+        f"{uri} is there, from when one name was for all label files: `--model {uri}` uses it,"
+        f" `model_name: {EARLIER_NAME}` in params.yaml goes on with it"
+    )

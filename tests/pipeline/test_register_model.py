@@ -1,0 +1,59 @@
+"""What registering leaves behind: a version for every change of settings, also for settings that were there before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import mlflow
+import pytest
+import yaml
+
+from pipeline import register_model
+from tailorset.versions import CONTENT, content_here
+from tests.small_project import run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_going_back_to_earlier_settings_registers_again(tmp_path: Path) -> None:
+    """DVC's run cache would restore the stage's files and register nothing."""
+    outs = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["register_model"]["outs"]
+    paths = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+    command = "echo once more >> registered.txt && " + " && ".join(f"cp params.yaml {path}" for path in paths)
+    stage = {"cmd": command, "deps": ["code.txt"], "params": ["seed"], "outs": outs}
+    (tmp_path / "models").mkdir()
+    (tmp_path / "code.txt").write_text("code")
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"register_model": stage}}))
+    run(tmp_path, "git", "init", "--quiet")
+    run(tmp_path, "dvc", "init", "--quiet")
+    for seed in (1, 2, 1, 1):
+        (tmp_path / "params.yaml").write_text(f"seed: {seed}\n")
+        run(tmp_path, "dvc", "repro")
+    assert (tmp_path / "registered.txt").read_text().count("once more") == 3  # and not for the last, unchanged one
+
+
+@pytest.mark.parametrize("is_point", [False, True])
+def test_challenger_is_what_is_in_the_project_and_no_point_of_a_sweep(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_point: bool
+) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    client.create_registered_model("tiny")
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    for path in (register_model.CLASSIFIER / "config.json", register_model.THRESHOLDS, register_model.NOVELTY):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    Path("dvc.lock").touch()
+    monkeypatch.setattr(
+        register_model, "log_model", lambda name, _: str(client.create_model_version(name, str(project)).version)
+    )
+    run_id = client.create_run("0").info.run_id
+    root = project.resolve() / ("elsewhere" if is_point else "")
+    stage = SimpleNamespace(
+        params=SimpleNamespace(model_name="tiny"), label_space=None, root=root, tracker=SimpleNamespace(run_id=run_id)
+    )
+    register_model.register(stage)
+    assert client.get_registered_model("tiny").aliases == ({} if is_point else {"challenger": 1})
+    assert client.get_model_version("tiny", "1").tags[CONTENT] == content_here()
+    assert ("a point of a sweep" in capsys.readouterr().out) == is_point
+    mlflow.set_tracking_uri("")
