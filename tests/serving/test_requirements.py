@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from pipeline.register_model import REQUIREMENTS
 from tailorset.serving import declared_environment
 from tailorset.serving.declared_environment import closure
-from tailorset.serving.registry import find_version, request_problem
+from tailorset.serving.registry import _is_fair, find_version, request_problem
 
 ANSWER = """
 import json, sys
@@ -58,7 +58,7 @@ def test_every_package_that_loading_imports_is_declared(model: Path, photos: Pat
     found = answer(sys.executable, model, photos / "turned.jpg")
     ours = [*map(Path, found["ours"]), next(model.rglob("serving/model.py"))]
     assert all(file.is_relative_to(model) for file in ours), "the version must run its own code"
-    assert len(ours) <= 30, "loading a version must not import settings, tracking or storage"
+    assert {"params", "tracking", "storage", "stage", "prompts", "shards"}.isdisjoint(file.stem for file in ours)
     names = {name for file in ours for name in imported(file)} & set(found["loaded"])
     owners = metadata.packages_distributions()
     used = {name: set(map(canonicalize_name, owners[name])) for name in names - sys.stdlib_module_names - {"tailorset"}}
@@ -121,3 +121,17 @@ def test_a_fresh_environment_answers_a_photo(model: Path, photos: Path, tmp_path
         install = [python, "-m", "pip", "install", "--quiet", "--requirement", model / "requirements.txt"]
         subprocess.run(install, check=True)
         assert answer(python, model, photos / "turned.jpg")["rows"] == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "is_fair"),
+    [
+        ({"novelty": 7.0, "probability/cup": 0.3, "decision/cup": "open", "score/cup": 0.5}, True),
+        ({"cup": 0.4, "ball": 1.0}, True),  # a version of before there were decisions
+        ({"novelty": 7.0, "probability/cup": 1.3, "decision/cup": "open"}, False),
+        ({"cup": None}, False),
+        ({}, False),
+    ],
+)
+def test_an_answer_of_any_version_is_judged(row: dict[str, Any], is_fair: bool) -> None:
+    assert _is_fair(row) == is_fair
