@@ -22,6 +22,7 @@ from torch import Tensor
 
 import tailorset
 from tailorset.bootstrap import draw_resamples
+from tailorset.execution import git_revision
 from tailorset.image_codec import encode_png
 from tailorset.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
@@ -48,7 +49,6 @@ from tailorset.stage import (
     run_stage,
 )
 from tailorset.storage import shards_of
-from tailorset.tracking import git_revision
 from tailorset.trust import Thresholds
 from tailorset.versions import CONTENT, content_here
 

@@ -25,6 +25,7 @@ STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 PLUMBING = {"tailorset", "tailorset.stage", "tailorset.params", "tailorset.plugins", "tailorset.tracking"}
 PLUMBING |= {"tailorset.ray_engine", "tailorset.places"}  # the former draws the very same bytes
 PLUMBING |= {"tailorset.busy", "tailorset.failures", "tailorset.files", "tailorset.progress", "tailorset.running"}
+PLUMBING |= {"tailorset.execution", "tailorset.unlogged"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 
 
@@ -101,7 +102,7 @@ def test_a_stage_is_a_script_and_a_block_of_the_same_name(stage: str) -> None:
 
 
 def test_only_the_pipeline_and_the_command_know_stages_and_tracking() -> None:
-    knowing = "terminal versions stage running params tracking cli doctor standing studio ray_engine"
+    knowing = "terminal execution unlogged versions stage running params tracking cli doctor standing studio ray_engine"
     knowing += " contradictions starter"
     outer = {f"{name}.py" for name in knowing.split()}
     outer_folders = {"planning", "serving"}

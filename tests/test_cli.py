@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from tailorset import cli
 from tailorset.stage import write_json
 from tailorset.standing import COLUMNS
+from tailorset.unlogged import keep
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
@@ -95,6 +96,16 @@ def test_results_say_where_training_did_not_help(project: Path) -> None:
     assert "To try:" in words
     write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": 2} | trained)
     assert "did not help" not in run("results")[1]
+
+
+def test_what_is_not_in_mlflow_ends_the_table_and_is_in_status_and_doctor(project: Path) -> None:
+    write_results(project / "reports")
+    assert "NOT RECORDED" not in run("results")[1]
+    keep(project, "register_model", ["a version of tailorset-toybox"], "ConnectionError: away")
+    line = "NOT RECORDED: MLflow lacks of register_model a version of tailorset-toybox (ConnectionError: away)"
+    assert run("results")[1].splitlines()[-1].startswith(line)
+    assert f"tracking    {line}" in run("status")[1]
+    assert line in run("doctor")[1]
 
 
 def test_results_without_annotated_photographs_say_so(project: Path) -> None:

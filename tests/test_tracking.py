@@ -10,9 +10,12 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from mlflow.entities import Run
 
-from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, execution_key, git_revision
+from tailorset.execution import execution_key, execution_name, git_revision
+from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, tracking_gaps
+from tailorset.unlogged import gaps
 
 
 @pytest.fixture
@@ -21,6 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: Pat
     for variable in ("MLFLOW_TRACKING_URI", "DVC_EXP_NAME"):
         monkeypatch.delenv(variable, raising=False)
     shutil.copy(tracking_database, tmp_path)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
@@ -56,10 +60,75 @@ def test_another_execution_gets_another_parent(root: Path, monkeypatch: pytest.M
 
 
 def test_an_execution_without_an_experiment_is_known_by_its_process(root: Path) -> None:
-    ask = "from tailorset.tracking import execution_key; print(execution_key()[0])"
+    ask = "from tailorset.execution import execution_key; print(execution_key())"
     keys = {subprocess.check_output([sys.executable, "-c", ask], text=True) for _ in range(2)}
     assert len(keys) == 2
     assert execution_key() == execution_key()
+
+
+def test_the_same_experiment_with_other_settings_is_another_parent(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow refuses a second value of a param, which ended the tracking of the second run."""
+    monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
+    for threshold in (0.3, 0.7, 0.7):
+        Path("params.yaml").write_text(f"filter_images: {{threshold: {threshold}}}\n")
+        with Tracker("register_model", root, {}) as tracker:
+            tracker.summarise({"filter_images.threshold": threshold}, {"zsl/map": threshold})
+        assert tracker.is_up
+    parents = {name: run for name, run in runs(root).items() if "mlflow.parentRunId" not in run.data.tags}
+    assert sorted(run.data.params["filter_images.threshold"] for run in parents.values()) == ["0.3", "0.7"]
+    assert set(parents) == {"sunny-dune", "sunny-dune #2"}
+
+
+def test_a_deleted_experiment_is_seen_and_restored_by_the_next_run(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    track(root, "filter_images")
+    client, experiment = connect(root)
+    client.delete_experiment(experiment)
+    (gap,) = tracking_gaps(root)
+    assert gap.text == "MLflow's experiment 'tailorset' was deleted, with its runs"
+    assert f"`mlflow experiments restore --experiment-id {experiment}`" in gap.remedy
+    track(root, "evaluate")
+    assert "had been deleted: restored" in capsys.readouterr().err
+    assert {"filter_images", "evaluate"} <= set(runs(root))
+    assert list(tracking_gaps(root)) == []
+
+
+def test_what_was_not_logged_is_remembered_until_it_is(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(TrackingWarning), Tracker("register_model", root, {}) as tracker, tracker.noted(["a version"]):
+        raise ConnectionError("registry away")
+    (gap,) = gaps(root)
+    assert str(gap) == (
+        "NOT RECORDED: MLflow lacks of register_model a version (ConnectionError: registry away):"
+        " `dvc repro --force --single-item register_model` records it"
+    )
+    assert list(tracking_gaps(root)) == [gap]
+    track(root, "evaluate")
+    assert list(gaps(root)) == [gap]
+    track(root, "register_model")
+    assert list(gaps(root)) == []
+
+
+def test_runs_are_named_after_what_differs_from_the_committed_settings(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = {"seed": 0, "label_space": "data/labels/toybox.yaml", "filter_images": {"threshold": 0.5, "name": "x"}}
+    Path("params.yaml").write_text(yaml.safe_dump(committed))
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["init", "-q"], ["add", "params.yaml"], [*identity, "commit", "-qm", "all"]):
+        subprocess.run(["git", *command], check=True)
+    commit = f"run-{git_revision()[0][:8]}"
+    names = []
+    for change in ({}, {"filter_images": {"threshold": 0.7, "name": "x"}}, {"seed": 1}, {"label_space": "b/coco.yaml"}):
+        Path("params.yaml").write_text(yaml.safe_dump(committed | change))
+        names.append(execution_name())
+    assert names == [commit, f"filter_images.threshold=0.7 ({commit})", f"seed=1 ({commit})", f"labels coco ({commit})"]
+    monkeypatch.setenv("DVC_EXP_NAME", "dusty-alga")
+    Path("params.yaml").write_text(yaml.safe_dump(committed | {"seed": "it's"}))
+    track(root, "evaluate")
+    assert "seed=its (dusty-alga)" in runs(root)
 
 
 def test_the_parent_gets_all_params_and_metrics(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +189,8 @@ def test_without_a_server_the_stage_goes_on_and_says_so(
     assert not tracker.is_up
     said = capsys.readouterr().err
     assert said.count("WITHOUT tracking") == 1
-    assert "MLflow does not have all of zsl/map, missing.png" in said
+    assert "NOT RECORDED: MLflow lacks of evaluate zsl/map, missing.png (" in said
+    assert "`dvc repro --force --single-item evaluate` records it" in said
 
 
 def test_mlflow_s_own_patience_is_cut_unless_the_user_set_it(root: Path) -> None:

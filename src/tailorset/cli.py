@@ -29,6 +29,8 @@ from tailorset.standing import (
     weights_line,
 )
 from tailorset.terminal import PARAMS, console, or_stop, stop
+from tailorset.tracking import tracking_gaps
+from tailorset.unlogged import gaps
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 PRESETS = Path("presets")
@@ -87,6 +89,8 @@ def status() -> None:
     console.print(f"stages      {stages_line()}")
     console.print(f"results     {or_stop(results_line, params.label_space)}")
     console.print(f"registered  {registry_line(params.model_name)}")
+    for gap in tracking_gaps(Path.cwd()):
+        console.print(f"tracking    {gap}", markup=False)
 
 
 @app.command()
@@ -162,6 +166,8 @@ def results() -> None:
     console.print(quota_line())
     console.print(registry_line(params.model_name))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
+    for gap in gaps(Path.cwd()):
+        console.print(str(gap), style="red", markup=False)
 
 
 def _settings() -> tuple[Params, LabelSpace]:

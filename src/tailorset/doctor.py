@@ -26,6 +26,7 @@ from tailorset.findings import Finding, Status
 from tailorset.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
 from tailorset.storage import open_storage
+from tailorset.tracking import tracking_gaps
 from tailorset.tracking_store import MisplacedError, database_of, settle, tracking_uri
 
 GIB = 1 << 30
@@ -42,6 +43,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     yield from cores()
     yield from writable(root)
     yield from tracking(root)
+    yield from records(root)
     try:
         params = load_params(root / "params.yaml")
     except ValueError as error:
@@ -131,6 +133,12 @@ def tracking(root: Path) -> Iterator[Finding]:
             settle(database)
     except MisplacedError as error:
         yield Finding("error", "tracking", error.text, error.remedy)
+
+
+def records(root: Path) -> Iterator[Finding]:
+    """What keeps, or kept, runs out of MLflow."""
+    for gap in tracking_gaps(root):
+        yield Finding("warning", "tracking", gap.text, gap.remedy)
 
 
 def repository(root: Path, params: Params) -> Iterator[Finding]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import sys
 import time
 import warnings
@@ -17,10 +16,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import psutil
 from filelock import FileLock
 
-from tailorset.tracking_store import EXPERIMENT, artifacts_of, database_of, from_root, settle, tracking_uri
+from tailorset.execution import execution_key, execution_name, git_revision
+from tailorset.tracking_store import (
+    EXPERIMENT,
+    MisplacedError,
+    artifacts_of,
+    database_of,
+    from_root,
+    settle,
+    tracking_uri,
+)
+from tailorset.unlogged import Gap, clear, gaps, keep
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,7 +36,6 @@ if TYPE_CHECKING:
 EXECUTION_TAG = "tailorset.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
-MAX_NAMED = 12
 CAUSE_CHARS = 300  # at each end of a message
 
 
@@ -56,10 +63,10 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
             settle(database)
         client = mlflow.MlflowClient()  # opens the database already
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is not None:
-            return client, experiment.experiment_id
-        location = artifacts_of(database) if database else None
-        return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+        if experiment is None:
+            location = artifacts_of(database) if database else None
+            return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+        return client, experiment.experiment_id
 
 
 def registry(root: Path) -> MlflowClient:
@@ -76,6 +83,30 @@ def registry(root: Path) -> MlflowClient:
     return connect(root)[0]
 
 
+def restore(client: MlflowClient, experiment_id: str) -> None:
+    """Bring back a deleted experiment with its runs: its name stays taken, and MLflow adds no run to it."""
+    if client.get_experiment(experiment_id).lifecycle_stage == "deleted":
+        client.restore_experiment(experiment_id)
+        print(f"MLflow's experiment {EXPERIMENT!r} had been deleted: restored, with its runs", file=sys.stderr)
+
+
+def tracking_gaps(root: Path) -> Iterator[Gap]:
+    """Whatever keeps, or kept, runs out of MLflow; asking makes no database."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if _is_set_up(root):
+            client, experiment_id = connect(root)
+            if client.get_experiment(experiment_id).lifecycle_stage == "deleted":
+                remedy = f"the next run restores it, or `mlflow experiments restore --experiment-id {experiment_id}`"
+                yield Gap(f"MLflow's experiment {EXPERIMENT!r} was deleted, with its runs", remedy)
+    except MlflowException as error:
+        yield Gap(f"MLflow at {tracking_uri(root)} failed ({shorten(str(error))})", "check MLFLOW_TRACKING_URI")
+    except MisplacedError as error:
+        yield Gap(error.text, error.remedy)
+    yield from gaps(root)
+
+
 def _is_set_up(root: Path) -> bool:
     """Whether there is something to ask: `connect` would make a database where there is none."""
     return "MLFLOW_TRACKING_URI" in os.environ or (root / "mlflow.db").exists()
@@ -87,12 +118,14 @@ class Tracker:
     def __init__(self, stage: str, root: Path, params: Mapping[str, Any]) -> None:
         self.stage, self.root, self.params = stage, root, params
         self.client: MlflowClient | None = None
-        self.parent_id = self.run_id = ""
+        self.parent_id = self.run_id = self.cause = ""
         self.unlogged: dict[str, None] = {}  # metrics and files, in the order in which they should have been logged
 
     def __enter__(self) -> Self:
         with self.tolerant():
             client, experiment_id = connect(self.root)
+            with _lock(self.root):
+                restore(client, experiment_id)
             self.parent_id = _parent_run(client, experiment_id, self.root)
             tags = {"mlflow.runName": self.stage, "mlflow.parentRunId": self.parent_id, **_source_tags(self.stage)}
             self.run_id = client.create_run(experiment_id, tags=tags).info.run_id
@@ -108,10 +141,10 @@ class Tracker:
             for run_id in (self.run_id, self.parent_id):
                 if self.client:
                     self.client.set_terminated(run_id, status)
-        if self.unlogged:
-            names = list(self.unlogged)
-            others = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-            print(f"{self.stage}: MLflow does not have all of {', '.join(names[:MAX_NAMED])}{others}", file=sys.stderr)
+        if not self.is_up:
+            print(keep(self.root, self.stage, list(self.unlogged) or ["its run"], self.cause), file=sys.stderr)
+        elif kind is None:
+            clear(self.root, self.stage)
 
     @property
     def is_up(self) -> bool:
@@ -156,7 +189,8 @@ class Tracker:
             yield
         except Exception as error:  # noqa: BLE001 - whatever MLflow, SQLAlchemy or HTTP raise, the stage goes on
             self.client = None
-            warn_untracked(self.stage, self.root, error)
+            self.cause = shorten(f"{type(error).__name__}: {error}")
+            warn_untracked(self.stage, self.root, self.cause)
 
 
 def write_batches(
@@ -180,9 +214,8 @@ def mlflow_name(key: str) -> str:
     return re.sub(r"[^/\w.\- ]", lambda odd: f"_{ord(odd[0]):x}_", plain)
 
 
-def warn_untracked(stage: str, root: Path, error: Exception) -> None:
+def warn_untracked(stage: str, root: Path, cause: str) -> None:
     """Say loudly that MLflow failed and that the products of the stage are unaffected."""
-    cause = shorten(f"{type(error).__name__}: {error}")
     message = (
         f"{stage}: MLflow at {tracking_uri(root)} failed ({cause}). "
         "The stage goes on WITHOUT tracking; its products are not affected. "
@@ -198,41 +231,15 @@ def shorten(text: str) -> str:
     return line if len(line) <= 2 * CAUSE_CHARS else f"{line[:CAUSE_CHARS]} ... {line[-CAUSE_CHARS:]}"
 
 
-def git_revision() -> tuple[str, bool]:
-    """The commit that is checked out here, and whether the tree differs from it in anything but what a run writes."""
-    status = ["git", "status", "--porcelain", "--", ".", ":!dvc.lock", ":!reports"]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    changes = subprocess.run(status, capture_output=True, text=True, check=False)
-    return (commit.stdout.strip() if commit.returncode == 0 else "uncommitted"), bool(changes.stdout.strip())
-
-
-def execution_key() -> tuple[str, str]:
-    """(key, name) of the pipeline execution this process belongs to; the key is the same in all its stages.
-
-    A DVC experiment is known by its name. For a plain `dvc repro` it is the DVC process above this one (its id and
-    start time), so that the next `dvc repro` is another execution; a stage run by hand is an execution of its own.
-    """
-    if name := os.environ.get("DVC_EXP_NAME"):
-        return f"{name}@{os.environ.get('DVC_EXP_BASELINE_REV', '')}", name
-    process = _dvc_process() or psutil.Process()
-    return f"{process.pid}-{process.create_time():.2f}", f"run-{git_revision()[0][:8]}"
-
-
-def _dvc_process() -> psutil.Process | None:
-    for process in psutil.Process().parents():
-        with contextlib.suppress(psutil.Error):
-            if any(Path(word).name in ("dvc", "dvc.exe", "tailorset") for word in process.cmdline()[:4]):
-                return process
-    return None
-
-
 def _parent_run(client: MlflowClient, experiment_id: str, root: Path) -> str:
-    key, name = execution_key()
+    key, name = execution_key(), re.sub("['\"]", "", execution_name())
     revision, dirty = git_revision()
     with _lock(root):
         found = client.search_runs([experiment_id], f"tags.`{EXECUTION_TAG}` = '{key}'", max_results=1)
         if found:
             return found[0].info.run_id
+        if before := len(client.search_runs([experiment_id], f"attributes.run_name LIKE '{name}%'")):
+            name = f"{name} #{before + 1}"
         tags = {EXECUTION_TAG: key, "mlflow.runName": name, "git.commit": revision, "git.dirty": str(dirty).lower()}
         return client.create_run(experiment_id, tags=tags | _source_tags("dvc repro")).info.run_id
 
