@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -31,10 +32,18 @@ STAGES = (
 
 @pytest.fixture(scope="module", autouse=True)
 def own_tracking() -> Iterator[None]:
-    """mlflow.set_tracking_uri writes the variable; what one module chose must not reach the next one's runs."""
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    """Forget the tracking database and experiment that one module chose: the next one's runs are elsewhere."""
+    _forget_tracking()
     yield
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    _forget_tracking()
+
+
+def _forget_tracking() -> None:
+    """MLflow keeps both in variables, and the experiment in its module too."""
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        os.environ.pop(variable, None)
+    if fluent := sys.modules.get("mlflow.tracking.fluent"):
+        fluent._active_experiment_id = None
 
 
 @pytest.fixture(scope="session")

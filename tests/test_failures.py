@@ -55,7 +55,8 @@ def test_an_error_of_others_code_names_its_kind_and_our_line(tmp_path: Path, sta
 
 
 def test_ctrl_c_says_that_work_is_kept(tmp_path: Path) -> None:
-    answer = run_script(tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    unignored = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell ignores it in background jobs
+    answer = run_script(tmp_path, f"import os, signal; {unignored}; os.kill(os.getpid(), signal.SIGINT)")
     assert answer.returncode == -signal.SIGINT
     assert answer.stderr.strip().splitlines() == [
         "draw_cups was interrupted. What is finished is kept: run the same command again to go on."

@@ -21,6 +21,7 @@ image = io.BytesIO(); Image.new("CMYK", (301, 77), (10, 200, 30, 0)).save(image,
 model = mlflow.pyfunc.load_model("models:/tailorset-toybox@challenger")
 print(model.predict(pd.DataFrame({"image": [image.getvalue()]})).to_json())
 """
+DECISIONS = {"present", "absent", "open"}
 NOISE = re.compile(r"\r|kernels|Loading weights|Downloading|push|git add|temporary directory|INFO|lock file")
 
 
@@ -49,8 +50,12 @@ def test_one_command_makes_metrics_and_a_registered_model(small_project: Path) -
             small_project, sys.executable, "-c", ANSWER, MLFLOW_TRACKING_URI=f"sqlite:///{small_project}/mlflow.db"
         ).splitlines()[-1]
     )
-    assert len(answer) == 20
-    assert all(0 <= column["0"] <= 1 for column in answer.values())
+    kinds = [column.partition("/")[0] for column in answer]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "novelty": 1, "probability": 20, "decision": 20, "threshold": 20, "score": 20
+    }  # fmt: skip
+    assert all(0 <= value["0"] <= 1 for column, value in answer.items() if column.startswith(("probability", "score")))
+    assert {value["0"] for column, value in answer.items() if column.startswith("decision/")} <= DECISIONS
 
 
 @pytest.mark.timeout(600)
