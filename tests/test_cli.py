@@ -101,7 +101,7 @@ def test_results_say_where_training_did_not_help(project: Path) -> None:
 def test_what_is_not_in_mlflow_ends_the_table_and_is_in_status_and_doctor(project: Path) -> None:
     write_results(project / "reports")
     assert "NOT RECORDED" not in run("results")[1]
-    keep(project, "register_model", ["a version of tailorset-toybox"], "ConnectionError: away")
+    keep(project, "register_model", ["a version of tailorset-toybox"], "ConnectionError: away", settings="")
     line = "NOT RECORDED: MLflow lacks of register_model a version of tailorset-toybox (ConnectionError: away)"
     assert run("results")[1].splitlines()[-1].startswith(line)
     assert f"tracking    {line}" in run("status")[1]

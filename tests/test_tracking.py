@@ -66,9 +66,7 @@ def test_an_execution_without_an_experiment_is_known_by_its_process(root: Path) 
     assert execution_key() == execution_key()
 
 
-def test_the_same_experiment_with_other_settings_is_another_parent(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_experiment_with_other_settings_is_another_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow refuses a second value of a param, which ended the tracking of the second run."""
     monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
     for threshold in (0.3, 0.7, 0.7):
@@ -108,6 +106,41 @@ def test_what_was_not_logged_is_remembered_until_it_is(root: Path, monkeypatch: 
     track(root, "evaluate")
     assert list(gaps(root)) == [gap]
     track(root, "register_model")
+    assert list(gaps(root)) == []
+
+
+def test_what_a_point_of_a_sweep_lacks_outlasts_other_points_until_its_own_settings_are_recorded(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC runs points in copies of the project; the next one that MLflow took made all forget the one it did not."""
+
+    def record(folder: Path, name: str, seed: int, *, up: bool) -> None:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        Path("params.yaml").write_text(f"seed: {seed}\n")
+        for stage in ("train_classifier", "evaluate"):
+            with Tracker(stage, root, {}) as tracker, tracker.noted(["a version"]):
+                if not up:
+                    raise ConnectionError("registry away")
+
+    copies = [tmp_path_factory.mktemp("copy") for _ in range(2)]
+    for folder, name, seed in ((root, "here", 0), (copies[0], "cold-fern", 1)):
+        with pytest.warns(TrackingWarning):
+            record(folder, name, seed, up=False)
+    record(copies[1], "warm-oak", 2, up=True)
+    *own, point = map(str, gaps(root))
+    assert [line.split(" in the ")[0] for line in own] == [
+        f"NOT RECORDED: MLflow lacks of {stage}" for stage in ("evaluate", "train_classifier")
+    ]
+    assert point.startswith(
+        "NOT RECORDED: MLflow lacks parts of train_classifier, evaluate in the experiment cold-fern"
+    )
+    remedy = "dvc exp apply cold-fern && dvc repro --force --single-item train_classifier evaluate"  # as they ran
+    assert f"`{remedy}` records it, `rm -r .work/unlogged/" in point
+
+    record(root, "here", 0, up=True)
+    assert list(map(str, gaps(root))) == [point]
+    record(root, "", 1, up=True)  # as that remedy says
     assert list(gaps(root)) == []
 
 

@@ -27,11 +27,16 @@ def execution_key() -> str:
     start time), so that the next `dvc repro` is another execution; a stage run by hand is an execution of its own.
     Other settings are another execution, also under the same name: MLflow keeps one value per parameter of a run.
     """
-    settings = hashlib.sha256(json.dumps(_settings(), sort_keys=True, default=str).encode()).hexdigest()[:12]
+    settings = settings_digest()
     if name := os.environ.get("DVC_EXP_NAME"):
         return f"{name}@{os.environ.get('DVC_EXP_BASELINE_REV', '')}@{settings}"
     process = _dvc_process() or psutil.Process()
     return f"{process.pid}-{process.create_time():.2f}@{settings}"
+
+
+def settings_digest() -> str:
+    """What the settings of params.yaml are known by, wherever it lies and however it is written."""
+    return hashlib.sha256(json.dumps(_settings(), sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 
 def execution_name() -> str:

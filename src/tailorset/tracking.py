@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock
 
-from tailorset.execution import execution_key, execution_name, git_revision
+from tailorset.execution import execution_key, execution_name, git_revision, settings_digest
 from tailorset.tracking_store import (
     EXPERIMENT,
     MisplacedError,
@@ -117,6 +117,7 @@ class Tracker:
 
     def __init__(self, stage: str, root: Path, params: Mapping[str, Any]) -> None:
         self.stage, self.root, self.params = stage, root, params
+        self.settings = settings_digest()
         self.client: MlflowClient | None = None
         self.parent_id = self.run_id = self.cause = ""
         self.unlogged: dict[str, None] = {}  # metrics and files, in the order in which they should have been logged
@@ -142,9 +143,10 @@ class Tracker:
                 if self.client:
                     self.client.set_terminated(run_id, status)
         if not self.is_up:
-            print(keep(self.root, self.stage, list(self.unlogged) or ["its run"], self.cause), file=sys.stderr)
+            lacking = list(self.unlogged) or ["its run"]
+            print(keep(self.root, self.stage, lacking, self.cause, self.settings), file=sys.stderr)
         elif kind is None:
-            clear(self.root, self.stage)
+            clear(self.root, self.stage, self.settings)
 
     @property
     def is_up(self) -> bool:
@@ -219,7 +221,7 @@ def warn_untracked(stage: str, root: Path, cause: str) -> None:
     message = (
         f"{stage}: MLflow at {tracking_uri(root)} failed ({cause}). "
         "The stage goes on WITHOUT tracking; its products are not affected. "
-        f"Check MLFLOW_TRACKING_URI; `dvc repro --force --single-item {stage}` records it again."
+        "Check MLFLOW_TRACKING_URI; the stage says at its end what is missing and how to record it."
     )
     warnings.warn(message, TrackingWarning, stacklevel=3)
     print(f"\n{'!' * 80}\n{message}\n{'!' * 80}\n", file=sys.stderr)

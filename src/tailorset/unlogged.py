@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tailorset.files import write_json
 
-FOLDER = Path(".work/unlogged")
+FOLDER = Path(".work/unlogged")  # of the project's last run; of points of a sweep in a folder per settings
 MAX_NAMED = 12
 
 
@@ -24,29 +24,50 @@ class Gap(NamedTuple):
         return f"{self.text}: {self.remedy}"
 
 
-def keep(root: Path, stage: str, names: Sequence[str], cause: str) -> Gap:
-    """Remember what a stage could not log, until `clear`."""
+def keep(root: Path, stage: str, names: Sequence[str], cause: str, settings: str) -> Gap:
+    """Remember what a stage could not log, until `clear`; a point of a sweep has a record of its own.
+
+    settings: what the point's settings are known by, also once `dvc exp apply` has made them the project's.
+    """
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    experiment = os.environ.get("DVC_EXP_NAME")
-    where = f" in the experiment {experiment}" if experiment else ""
-    gap = Gap(
-        f"NOT RECORDED: MLflow lacks of {stage}{where} {', '.join(names[:MAX_NAMED])}{more} ({cause})",
-        f"`dvc repro --force --single-item {stage}` records it",
-    )
-    write_json(_path(root, stage), gap._asdict())
-    return gap
+    content = {
+        "what": f"{', '.join(names[:MAX_NAMED])}{more}",
+        "cause": cause,
+        "experiment": os.environ.get("DVC_EXP_NAME", ""),
+    }
+    path = root / FOLDER / (settings if _is_point(root) else "") / f"{stage}.json"
+    write_json(path, content)
+    return _gap(root, [path])
 
 
-def clear(root: Path, stage: str) -> None:
-    """Forget what an earlier run of a stage could not log."""
-    _path(root, stage).unlink(missing_ok=True)
+def clear(root: Path, stage: str, settings: str) -> None:
+    """Forget what a stage could not log: with these settings and, in the project itself, in its last run."""
+    for folder in {settings, settings if _is_point(root) else ""}:
+        (root / FOLDER / folder / f"{stage}.json").unlink(missing_ok=True)
 
 
 def gaps(root: Path) -> Iterator[Gap]:
-    """Return what MLflow lacks of the last run of each stage."""
+    """Return what MLflow lacks: a line per stage of the project's last runs, and a line per point of a sweep."""
     for path in sorted((root / FOLDER).glob("*.json")):
-        yield Gap(**json.loads(path.read_text(encoding="utf-8")))
+        yield _gap(root, [path])
+    for folder in sorted({path.parent for path in (root / FOLDER).glob("*/*.json")}):
+        in_order = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)  # as the stages ran
+        yield _gap(root, in_order)
 
 
-def _path(root: Path, stage: str) -> Path:
-    return root / FOLDER / f"{stage}.json"
+def _gap(root: Path, paths: Sequence[Path]) -> Gap:
+    contents = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    stage, content = next(iter(contents.items()))
+    experiment, folder = content["experiment"], paths[0].parent.relative_to(root)
+    where = f" in the experiment {experiment}" if experiment else ""
+    lacking = f"of {stage}{where} {content['what']}" if len(paths) == 1 else f"parts of {', '.join(contents)}{where}"
+    text = f"NOT RECORDED: MLflow lacks {lacking} ({content['cause']})"
+    record = f"dvc repro --force --single-item {' '.join(contents)}"
+    if folder == FOLDER:
+        return Gap(text, f"`{record}` records it")
+    return Gap(text, f"`dvc exp apply {experiment} && {record}` records it, `rm -r {folder}` forgets it")
+
+
+def _is_point(root: Path) -> bool:
+    """Whether this is a temporary copy of the project, in which DVC runs a point of a sweep."""
+    return root.resolve() != Path.cwd().resolve()
