@@ -29,7 +29,7 @@ from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.score_table import read_scores
 from tailorset.selection import training_notes
-from tailorset.serving.measurement import measure
+from tailorset.serving.measurement import Measurement, measure, val_tags, with_val
 from tailorset.serving.model import IMAGE, signature
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.serving.registry import CHALLENGER, TRAINING
@@ -67,8 +67,14 @@ def main() -> None:
         stage.save_metrics({"register/num_labels": num_labels, "register/weights_bytes": weights_bytes})
         test = real_rows(REAL, "test", stage.label_space)
         clip, ours = (test_scores(stage, method, test) for method in ("clip", "ours"))
+        measured = with_val(
+            measure(ours, clip, test, stage.label_space),
+            real_rows(REAL, "val", stage.label_space),
+            stage.label_space,
+            all_metrics(),
+        )
         with atomic_output(MEASURED) as path:
-            measure(ours, clip, test, stage.label_space).save(path)
+            measured.save(path)
         with atomic_output(EXAMPLES) as path:
             write_examples(test, path)
         with atomic_output(MODEL_CARD) as path:
@@ -76,7 +82,7 @@ def main() -> None:
         with stage.tracker.noted([f"a version of {stage.params.model_name}"]):
             stage.tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics())
             if stage.tracker.is_up:
-                register(stage)
+                register(stage, measured)
 
 
 def test_scores(stage: Stage, method: str, test: AnnotatedRows) -> Tensor:
@@ -106,13 +112,13 @@ def write_examples(test: AnnotatedRows, folder: Path) -> None:
         (folder / f"{number}.png").write_bytes(encode_png(np.asarray(image)))
 
 
-def register(stage: Stage) -> None:
+def register(stage: Stage, measured: Measurement) -> None:
     """Log the model with the stage's run, register it, tag the version, and move the alias to it."""
     name = stage.params.model_name
     with mlflow.start_run(run_id=stage.tracker.run_id):
         number = log_model(name, stage.label_space)
     client = mlflow.MlflowClient()
-    for key, value in lineage().items():
+    for key, value in (lineage() | val_tags(measured)).items():
         client.set_model_version_tag(name, number, key, value)
     if stage.root != Path.cwd().resolve():
         print(f"Registered {name} version {number}: a point of a sweep, {CHALLENGER} stays what it was")

@@ -82,6 +82,8 @@ def new(
 @app.command()
 def status() -> None:
     """What is up to date, what is missing, what was measured and registered last."""
+    from tailorset.sweep import failed_points
+
     params, space = _settings()
     counts = f"{len(space.seen)} seen, {len(space.unseen)} unseen"
     console.print(f"labels      {space.name}: {counts} ({params.label_space})")
@@ -89,6 +91,8 @@ def status() -> None:
     console.print(f"stages      {stages_line()}")
     console.print(f"results     {or_stop(results_line, params.label_space)}")
     console.print(f"registered  {registry_line(params.model_name)}")
+    for point, cause in failed_points():
+        console.print(f"failed      the point {point}: {cause}", markup=False)
     for gap in tracking_gaps(Path.cwd()):
         console.print(f"tracking    {gap}", markup=False)
 
@@ -129,10 +133,15 @@ def doctor() -> None:
 
 
 @app.command()
-def check() -> None:
+def check(
+    set_param: Annotated[
+        list[str], typer.Option("--set-param", "-S", help="KEY=VALUE,... as `dvc exp run` takes it: check each point")
+    ] = [],  # noqa: B006 - typer makes a new one each time
+) -> None:
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
     from tailorset.doctor import quick
     from tailorset.stage import REAL, stage_definition
+    from tailorset.sweep import point_problems
 
     params, space = _settings()
     for finding in quick(params, space):
@@ -145,6 +154,11 @@ def check() -> None:
         stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
     counts = f"{len(space.seen)} seen and {len(space.unseen)} unseen labels"
     console.print(f"ok: {space.name}, {counts}; settings, models and photographs can be used.", markup=False)
+    problems = or_stop(lambda: list(point_problems(set_param))) if set_param else []
+    for point, problem in problems:
+        console.print(f"{'NOT ok' if problem else 'ok'}: {point}{f': {problem}' if problem else ''}", markup=False)
+    if any(problem for _, problem in problems):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline import register_model
 from tailorset.versions import CONTENT, content_here
+from tests.serving.conftest import MEASUREMENT
 from tests.small_project import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,8 +53,10 @@ def test_challenger_is_what_is_in_the_project_and_no_point_of_a_sweep(
     stage = SimpleNamespace(
         params=SimpleNamespace(model_name="tiny"), label_space=None, root=root, tracker=SimpleNamespace(run_id=run_id)
     )
-    register_model.register(stage)
+    register_model.register(stage, MEASUREMENT)
     assert client.get_registered_model("tiny").aliases == ({} if is_point else {"challenger": 1})
-    assert client.get_model_version("tiny", "1").tags[CONTENT] == content_here()
+    tags = client.get_model_version("tiny", "1").tags
+    assert tags[CONTENT] == content_here()
+    assert {tags["val.zsl_map"], tags["val.gzsl_map"], tags["val.set"]} == {"0.510000", "0.610000", "c" * 64}
     assert ("a point of a sweep" in capsys.readouterr().out) == is_point
     mlflow.set_tracking_uri("")

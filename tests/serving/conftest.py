@@ -43,6 +43,10 @@ MEASUREMENT = Measurement(
     maps={"zsl/map": 0.5, "gzsl/map": 0.6},
     clip_maps={"zsl/map": 0.3, "gzsl/map": 0.4},
     average_precision={"tea cup": 0.5, "ball": 0.7},
+    val_set="c" * 64,
+    val_maps={"zsl/map": 0.51, "gzsl/map": 0.61},
+    val_clip_maps={"zsl/map": 0.31, "gzsl/map": 0.41},
+    unseen=["tea cup"],
 )
 
 
@@ -85,7 +89,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         params = SimpleNamespace(model_name="tiny")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DVC_EXP_NAME", "sunny-dune")
-            register(SimpleNamespace(params=params, label_space=label_space, tracker=tracker, root=root.resolve()))
+            stage = SimpleNamespace(params=params, label_space=label_space, tracker=tracker, root=root.resolve())
+            register(stage, MEASUREMENT)
         assert client.get_registered_model("tiny").aliases == {"challenger": 1}  # a sweep never promotes
     finally:
         os.chdir(before)

@@ -10,25 +10,28 @@ import torch
 
 from tailorset.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
+from tailorset.selection import MAPS
 from tailorset.serving.gate import compare
-from tailorset.serving.measurement import Measurement, measure, photographs_hash
+from tailorset.serving.measurement import Measurement, measure, photographs_hash, with_val
 from tests.serving.conftest import MEASUREMENT
 
 
 def with_maps(zsl: float, gzsl: float) -> Measurement:
-    return replace(MEASUREMENT, maps={"zsl/map": zsl, "gzsl/map": gzsl})
+    """As good on val; on test worse than any other."""
+    return replace(MEASUREMENT, val_maps={"zsl/map": zsl, "gzsl/map": gzsl}, maps={"zsl/map": 0.1, "gzsl/map": 0.1})
 
 
-@pytest.mark.parametrize(("zsl", "gzsl"), [(0.5, 0.6), (0.495, 0.595), (0.9, 0.6)])
+@pytest.mark.parametrize(("zsl", "gzsl"), [(0.51, 0.61), (0.505, 0.605), (0.9, 0.61)])
 def test_as_good_up_to_the_margin_passes(zsl: float, gzsl: float) -> None:
     comparison = compare(with_maps(zsl, gzsl), MEASUREMENT, margin=0.5)
     assert comparison.objections == ()
     assert [change.name for change in comparison.changes] == ["ZSL mAP", "GZSL mAP"]
-    assert comparison.changes[0].points == pytest.approx(100 * (zsl - 0.5))
+    assert comparison.changes[0].points == pytest.approx(100 * (zsl - 0.51))
+    assert [change.points for change in comparison.reported] == pytest.approx([-40, -50])  # and not judged
 
 
 def test_either_map_below_the_margin_is_refused_with_both_figures() -> None:
-    for worse, name in ((with_maps(0.494, 0.9), "ZSL mAP is 49.40"), (with_maps(0.9, 0.594), "GZSL mAP is 59.40")):
+    for worse, name in ((with_maps(0.504, 0.9), "ZSL mAP is 50.40"), (with_maps(0.9, 0.604), "GZSL mAP is 60.40")):
         (objection,) = compare(worse, MEASUREMENT, margin=0.5).objections
         assert objection.startswith(name)
         assert "a loss of more than 0.5 points" in objection
@@ -50,18 +53,26 @@ def test_labels_that_lost_are_listed_the_worst_first_and_refuse_nothing() -> Non
 
 def test_the_first_champion_has_to_beat_raw_clip_on_both() -> None:
     assert compare(MEASUREMENT, None, margin=0.5).objections == ()
-    (objection,) = compare(with_maps(0.3, 0.6), None, margin=0.5).objections
-    assert objection == "ZSL mAP is 30.00 instead of 30.00, which is not above raw CLIP"
+    (objection,) = compare(with_maps(0.31, 0.6), None, margin=0.5).objections
+    assert objection == "ZSL mAP is 31.00 instead of 31.00, which is not above raw CLIP"
 
 
 def test_other_photographs_labels_or_nothing_measured_are_refused_with_the_remedy() -> None:
-    (objection,) = compare(MEASUREMENT, replace(MEASUREMENT, test_set="b" * 64, num_photos=9), 0.5).objections
-    assert "another test set (9 photographs, bbbbbbbb) than the challenger (200 photographs, aaaaaaaa)" in objection
-    assert "`tailorset promote --measure`" in objection
+    for champion, words in (
+        (replace(MEASUREMENT, val_set="b" * 64), "other val photographs (bbbbbbbb) than the challenger (cccccccc)"),
+        (replace(MEASUREMENT, val_set="", val_maps={}), "the champion was not measured on val"),
+    ):
+        (objection,) = compare(MEASUREMENT, champion, 0.5).objections
+        assert words in objection
+        assert "`tailorset promote --measure`" in objection
+    (objection,) = compare(MEASUREMENT, replace(MEASUREMENT, unseen=["ball"]), 0.5).objections
+    assert "['ball', 'tea cup'] are unseen for only one of challenger and champion" in objection
+    other_test = compare(MEASUREMENT, replace(MEASUREMENT, test_set="b" * 64), 0.5)
+    assert (other_test.objections, other_test.reported, other_test.regressions) == ((), (), ())
     (objection,) = compare(MEASUREMENT, replace(MEASUREMENT, average_precision={"ball": 0.5}), 0.5).objections
     assert "only one of challenger and champion knows ['tea cup']" in objection
-    (objection,) = compare(replace(MEASUREMENT, maps={}, clip_maps={}), MEASUREMENT, 0.5).objections
-    assert "no test photograph is annotated for unseen labels" in objection
+    (objection,) = compare(replace(MEASUREMENT, val_maps={}, val_clip_maps={}), MEASUREMENT, 0.5).objections
+    assert "no val photograph is annotated for unseen labels" in objection
 
 
 def test_a_test_set_is_its_photographs_labels_and_annotations() -> None:
@@ -96,3 +107,15 @@ def test_a_measurement_holds_the_figures_of_the_evaluation() -> None:
     assert found.average_precision["key"] is not None
     nothing = measure(ours, clip, (rows, torch.full_like(targets, -1)), space)
     assert nothing.maps == nothing.clip_maps == {}
+
+
+def test_val_s_figures_are_training_s_where_val_is_annotated_for_unseen_labels() -> None:
+    labels = [{"name": "cup", "seen": False}, {"name": "hat", "seen": True}]
+    space = LabelSpace.model_validate({"name": "two", "labels": labels})
+    rows, targets = pd.DataFrame({"sha256": list("ab")}), torch.tensor([[1, 0], [0, 1]])
+    metrics = {f"val/{who}{key}": value for who, value in (("", 0.4), ("raw_clip/", 0.2)) for key in MAPS}
+    found = with_val(MEASUREMENT, (rows, targets), space, metrics)
+    assert (found.val_maps, found.val_clip_maps) == (dict.fromkeys(MAPS, 0.4), dict.fromkeys(MAPS, 0.2))
+    assert found.val_set == photographs_hash((rows, targets), space.names)
+    blank = replace(MEASUREMENT, val_set="", val_maps={}, val_clip_maps={})
+    assert with_val(blank, (rows, torch.tensor([[-1, 0], [-1, 1]])), space, metrics) == blank

@@ -18,7 +18,7 @@ from pipeline.register_model import lineage
 from tailorset import cli
 from tailorset.image_codec import encode_png
 from tailorset.records import LabelSpace
-from tailorset.serving.measurement import Measurement
+from tailorset.serving.measurement import Measurement, val_tags
 from tailorset.serving.registry import TRAINING
 from tailorset.shards import sha256, write_shard
 from tailorset.stage import write_json
@@ -28,8 +28,10 @@ from tests.serving.conftest import MEASUREMENT
 
 NAME = "tailorset-tiny"  # of data/labels/tiny.yaml
 Register = Callable[..., str]
-BETTER = replace(MEASUREMENT, maps={"zsl/map": 0.52, "gzsl/map": 0.62})
-WORSE = replace(MEASUREMENT, maps={"zsl/map": 0.4, "gzsl/map": 0.6}, average_precision={"tea cup": 0.4, "ball": 0.7})
+BETTER = replace(MEASUREMENT, val_maps={"zsl/map": 0.52, "gzsl/map": 0.63})
+WORSE = replace(
+    MEASUREMENT, val_maps={"zsl/map": 0.4, "gzsl/map": 0.6}, average_precision={"tea cup": 0.4, "ball": 0.7}
+)
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -121,13 +123,14 @@ def test_a_version_whose_training_did_not_help_says_so_and_is_no_first_champion(
     write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": -1} | trained)
     (project / "dvc.lock").write_text("schema: '2.0'\n")
     tag = lineage()[TRAINING]
-    number = register(replace(MEASUREMENT, maps={key: value + 1e-7 for key, value in MEASUREMENT.clip_maps.items()}))
+    val_maps = {key: value + 1e-7 for key, value in MEASUREMENT.val_clip_maps.items()}
+    number = register(replace(MEASUREMENT, val_maps=val_maps))
     client.set_model_version_tag(NAME, number, TRAINING, tag)
     code, output = run("promote")
     words = " ".join(output.split())
     assert code == 1
     assert "Note: training = Training did not help: no epoch is better on val, so the classifier is raw CLIP" in words
-    assert "ZSL mAP is 30.00 instead of 30.00, which is not above raw CLIP" in words
+    assert "ZSL mAP is 31.00 instead of 31.00, which is not above raw CLIP" in words
     write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": 3} | trained)
     assert TRAINING not in lineage()
 
@@ -175,9 +178,9 @@ def test_a_worse_one_is_refused_or_forced_with_a_reason_that_is_kept(
     register(WORSE)
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
-    assert "ZSL mAP is 40.00 instead of 50.00, a loss of more than 0.5 points" in output
-    assert "1 labels lost average precision, in points: tea cup -10.0" in output
-    assert run("promote", "--margin", "10", "--dry-run")[0] == 0
+    assert "ZSL mAP is 40.00 instead of 51.00, a loss of more than 0.5 points" in output
+    assert "1 labels lost precision on test, in points: tea cup -10.0" in output
+    assert run("promote", "--margin", "12", "--dry-run")[0] == 0
     code, output = run("promote", "--force", "the old one leaks memory")
     assert (code, champion(client)) == (0, "2"), output
     tags = client.get_model_version(NAME, "2").tags
@@ -205,6 +208,24 @@ def test_a_challenger_that_is_not_what_is_in_models_is_refused_and_the_right_ver
     client.set_model_version_tag(NAME, "2", CONTENT, content_here())
     assert "NOT" not in registry_line(NAME)
     assert run("promote")[0] == 0
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_best_of_a_sweep_on_val_is_promoted_whichever_was_last(
+    register: Register, client: mlflow.MlflowClient
+) -> None:
+    on_other_photos = replace(BETTER, val_set="d" * 64, val_maps={"zsl/map": 0.9, "gzsl/map": 0.9})
+    without_figures = replace(MEASUREMENT, val_set="", val_maps={})
+    for measured in (on_other_photos, without_figures, MEASUREMENT, BETTER, WORSE):
+        number = register(measured)
+        for key, value in val_tags(measured).items():
+            client.set_model_version_tag(NAME, number, key, value)
+    code, output = run("promote", "--best")
+    assert (code, champion(client)) == (0, "4"), output
+    assert "2 versions were measured on other photographs or rolled back: left out" in output
+    assert run("promote", "--best", "--version", "3")[0] == 1
+    assert run("promote", "--best")[0] == 1  # it is the champion already
+    assert champion(client) == "4"
 
 
 @pytest.mark.usefixtures("answering")
@@ -251,26 +272,29 @@ def test_only_a_version_that_answers_a_real_request_becomes_champion(
 def test_a_champion_of_other_photographs_is_measured_on_these(
     register: Register, client: mlflow.MlflowClient, project: Path
 ) -> None:
-    """Twelve test photographs in data/real, on which the challenger was measured and the champion was not."""
+    """Twelve photographs of val and test each, on which the challenger was measured and the champion was not."""
     rng = np.random.default_rng(0)
-    images = [(f"i{n}", encode_png(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))) for n in range(12)]
+    images = [(f"i{n}", encode_png(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))) for n in range(24)]
     write_shard(project / "data/real/shards/test.tar", images)
-    rows = [{"image_id": key, "split": "test", "shard": "test.tar", "sha256": sha256(png)} for key, png in images]
+    rows = [
+        {"image_id": key, "split": ("val", "test")[n % 2], "shard": "test.tar", "sha256": sha256(png)}
+        for n, (key, png) in enumerate(images)
+    ]
     pd.DataFrame(rows).to_parquet(project / "data/real/manifest.parquet")
-    shown = {"tea cup": np.arange(12, dtype=np.int8) % 2, "ball": np.arange(12, dtype=np.int8) % 3 == 0}
+    shown = {"tea cup": np.arange(24, dtype=np.int8) // 3 % 2, "ball": np.arange(24, dtype=np.int8) % 3 == 0}
     table = pd.DataFrame({"image_id": [key for key, _ in images], **shown}).astype({"ball": np.int8})
     table.to_parquet(project / "data/real/targets.parquet")
 
     from tailorset.serving.promotion import _measure
     from tailorset.serving.registry import find_version
 
-    register(replace(MEASUREMENT, test_set="b" * 64), alias="champion")
+    register(replace(MEASUREMENT, val_set="b" * 64), alias="champion")
     here = _measure(find_version(f"models:/{NAME}@champion"))
     assert here.num_photos == 12
-    register(replace(here, maps={key: value + 0.01 for key, value in here.maps.items()}))
+    register(replace(here, val_maps={key: value + 0.01 for key, value in here.val_maps.items()}))
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
-    assert "another test set (200 photographs, bbbbbbbb)" in output
+    assert "other val photographs (bbbbbbbb)" in output
     code, output = run("promote", "--measure")
     assert (code, champion(client)) == (0, "2"), output
     assert output.count("+1.00") == 2

@@ -46,18 +46,27 @@ def serve(
 
 def promote(
     version: Annotated[str, typer.Option(help="Number of a version to promote instead of the challenger")] = "",
+    best: Annotated[bool, typer.Option("--best", help="Promote the version that is best on val")] = False,
     margin: Annotated[float, typer.Option(min=0, help="Points of ZSL or GZSL mAP that it may lose")] = 0.5,
-    measure: Annotated[bool, typer.Option(help="Measure the champion on the test photographs in data/real")] = False,
+    measure: Annotated[bool, typer.Option(help="Measure the champion on the photographs in data/real")] = False,
     dry_run: Annotated[bool, typer.Option(help="Compare and try only, change nothing")] = False,
     force: Annotated[
         str, typer.Option(metavar="REASON", help="Promote whatever speaks against it; kept as a tag")
     ] = "",
 ) -> None:
-    """Make the challenger the champion, if it is not worse on the same test photographs and answers a request."""
+    """Make the challenger the champion, if it is not worse on the same val photographs and answers a request."""
+    from tailorset.serving.best import rank_versions
     from tailorset.serving.promotion import assess
     from tailorset.serving.promotion import promote as move_alias
 
-    assessment = or_stop(assess, *named(), margin, version, measure)
+    name, space = named()
+    if best:
+        if version:
+            stop("--best chooses the version itself: leave out --version")
+        ranking = or_stop(rank_versions, name)
+        console.print(ranking.table())
+        version = str(ranking.versions[0].version)
+    assessment = or_stop(assess, name, space, margin, version, measure)
     console.print(assessment.table())
     for line in assessment.lines():
         console.print(line, markup=False)

@@ -28,39 +28,61 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """changes: ZSL and GZSL mAP beside those of `other`. objections: why the challenger may not take its place.
+    """changes: ZSL and GZSL mAP on val, beside those of `other`: what it is judged by. objections: why the challenger
+    may not take its place. reported: the same on test, where both were measured on the same photographs.
 
-    regressions: labels that lost more average precision than the margin, the worst first; they refuse nothing.
+    regressions: labels that lost more average precision on test than the margin, the worst first; they refuse nothing.
     """
 
     other: str
     changes: tuple[Change, ...] = ()
+    reported: tuple[Change, ...] = ()
     regressions: tuple[Change, ...] = ()
     objections: tuple[str, ...] = ()
 
 
 def compare(challenger: Measurement, champion: Measurement | None, margin: float) -> Comparison:
-    """Without a champion both mAPs must be above raw CLIP's; else none may be more than `margin` points below its."""
-    if not challenger.maps:
+    """On val and without a champion both mAPs must be above raw CLIP's; else none more than `margin` points below its.
+
+    Test is reported and refuses nothing: who looks at it for each promotion would choose by it.
+    """
+    if not challenger.val_maps:
         return _refused(
-            champion, "no test photograph is annotated for unseen labels, so nothing was measured: annotate some"
+            champion, "no val photograph is annotated for unseen labels, so nothing was measured: annotate some"
         )
     if champion is None:
-        changes = _changes(MAPS, challenger.maps, challenger.clip_maps)
+        changes = _changes(MAPS, challenger.val_maps, challenger.val_clip_maps)
         beaten = [
             f"{_figures(change)}, which is not above raw CLIP" for change in changes if change.points < LEAST_GAIN
         ]
-        return Comparison("raw CLIP", changes, objections=tuple(beaten))
-    if set(champion.average_precision) != set(challenger.average_precision):
-        labels = sorted(set(champion.average_precision) ^ set(challenger.average_precision))
-        return _refused(champion, f"only one of challenger and champion knows {labels}: their mAPs cannot be compared")
-    if champion.test_set != challenger.test_set:
-        return _refused(champion, _other_test_set(challenger, champion))
-    changes = _changes(MAPS, challenger.maps, champion.maps)
+        reported = _changes(MAPS, challenger.maps, challenger.clip_maps)
+        return Comparison("raw CLIP", changes, reported, objections=tuple(beaten))
+    if problem := _incomparable(challenger, champion):
+        return _refused(champion, problem)
+    changes = _changes(MAPS, challenger.val_maps, champion.val_maps)
     worse = [f"{_figures(change)}, a loss of more than {margin:g} points" for change in _lost(changes, margin)]
+    if champion.test_set != challenger.test_set:
+        return Comparison("champion", changes, objections=tuple(worse))
+    reported = _changes(MAPS, challenger.maps, champion.maps)
     names = {name: name for name in challenger.average_precision}
     regressions = _lost(_changes(names, challenger.average_precision, champion.average_precision), margin)
-    return Comparison("champion", changes, regressions, tuple(worse))
+    return Comparison("champion", changes, reported, regressions, tuple(worse))
+
+
+def _incomparable(challenger: Measurement, champion: Measurement) -> str:
+    if set(champion.average_precision) != set(challenger.average_precision):
+        labels = sorted(set(champion.average_precision) ^ set(challenger.average_precision))
+        return f"only one of challenger and champion knows {labels}: their mAPs cannot be compared"
+    if champion.unseen and set(champion.unseen) != set(challenger.unseen):
+        labels = sorted(set(champion.unseen) ^ set(challenger.unseen))
+        return f"{labels} are unseen for only one of challenger and champion: their ZSL mAPs cannot be compared"
+    remedy = "`tailorset promote --measure` measures the champion on the photographs in data/real"
+    if not champion.val_maps:
+        return f"the champion was not measured on val, by which versions are compared: {remedy}"
+    if champion.val_set != challenger.val_set:
+        sets = f"{champion.val_set[:8]}) than the challenger ({challenger.val_set[:8]}"
+        return f"the champion was measured on other val photographs ({sets}): {remedy}"
+    return ""
 
 
 def _refused(champion: Measurement | None, objection: str) -> Comparison:
@@ -72,7 +94,7 @@ def _changes(
     ours: dict[str, float] | dict[str, float | None],
     other: dict[str, float] | dict[str, float | None],
 ) -> tuple[Change, ...]:
-    pairs = [(name, ours[key], other[key]) for key, name in names.items()]
+    pairs = [(name, ours.get(key), other.get(key)) for key, name in names.items()]
     return tuple(Change(name, a, b) for name, a, b in pairs if a is not None and b is not None)
 
 
@@ -83,11 +105,3 @@ def _lost(changes: Iterable[Change], margin: float) -> tuple[Change, ...]:
 
 def _figures(change: Change) -> str:
     return f"{change.name} is {100 * change.challenger:.2f} instead of {100 * change.other:.2f}"
-
-
-def _other_test_set(challenger: Measurement, champion: Measurement) -> str:
-    theirs, ours = (f"{one.num_photos} photographs, {one.test_set[:8]}" for one in (champion, challenger))
-    return (
-        f"the champion was measured on another test set ({theirs}) than the challenger ({ours}):"
-        " `tailorset promote --measure` measures the champion on the test photographs in data/real"
-    )

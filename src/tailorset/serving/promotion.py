@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
 from tailorset.image_set import load_image_set, real_rows
+from tailorset.metrics import average_precisions
 from tailorset.photos import some
 from tailorset.records import LabelSpace
 from tailorset.serving.gate import Comparison, compare
-from tailorset.serving.measurement import Measurement, measure
+from tailorset.serving.measurement import Measurement, mean_precisions, measure, photographs_hash
 from tailorset.serving.predictor import load_predictor
 from tailorset.serving.registry import (
     CHALLENGER,
@@ -47,12 +48,13 @@ class Assessment:
         other = self.comparison.other
         if self.champion and other == "champion":
             other += f", version {self.champion.version}"
-        table = Table("test split, %", title=f"models:/{self.challenger.name}")
+        table = Table("%", title=f"models:/{self.challenger.name}: judged on val, test is reported")
         for column in (f"version {self.challenger.version}", other, "points"):
             table.add_column(column, justify="right")
-        for change in self.comparison.changes:
-            figures = (f"{100 * change.challenger:.2f}", f"{100 * change.other:.2f}", f"{change.points:+.2f}")
-            table.add_row(change.name, *figures)
+        for split, changes in (("val", self.comparison.changes), ("test", self.comparison.reported)):
+            for change in changes:
+                figures = (f"{100 * change.challenger:.2f}", f"{100 * change.other:.2f}", f"{change.points:+.2f}")
+                table.add_row(f"{split}, {change.name}", *figures)
         return table
 
     def lines(self) -> Iterator[str]:
@@ -60,7 +62,7 @@ class Assessment:
         lost = self.comparison.regressions
         if lost:
             worst = ", ".join(f"{change.name} {change.points:+.1f}" for change in lost[:NUM_SHOWN])
-            yield f"{len(lost)} labels lost average precision, in points: {worst}{' ...' if lost[NUM_SHOWN:] else ''}"
+            yield f"{len(lost)} labels lost precision on test, in points: {worst}{' ...' if lost[NUM_SHOWN:] else ''}"
         for key in ("dvc.experiment", "git.dirty", TRAINING):
             if (value := self.challenger.tags.get(key, "false")) != "false":
                 yield f"Note: {key} = {value}"
@@ -72,7 +74,7 @@ def assess(
 ) -> Assessment:
     """Compare a version (as a rule the challenger) with the champion, and let it answer a request.
 
-    margin: points of mAP it may lose. measure_again: measure the champion on the test photographs in data/real.
+    margin: points of mAP it may lose. measure_again: measure the champion on the photographs in data/real.
 
     Raises:
         ValueError: no registry or version, the version is the champion or knows other labels than the label space, or
@@ -190,8 +192,11 @@ def _measured(version: ModelVersion) -> Measurement:
 
 
 def _measure(version: ModelVersion) -> Measurement:
-    """The same, of the test photographs that lie here now."""
+    """The same, of the val and test photographs that are here now."""
     predictor = load_predictor(uri_of(version))
-    test, space = real_rows(REAL, "test", predictor.label_space), predictor.label_space
-    scores = predictor.scores(load_image_set(*test, REAL, predictor.classifier.image_px).images)
-    return measure(scores, None, test, space)
+    space, image_px = predictor.label_space, predictor.classifier.image_px
+    val, test = (real_rows(REAL, split, space) for split in ("val", "test"))
+    on_val, on_test = (predictor.scores(load_image_set(*rows, REAL, image_px).images) for rows in (val, test))
+    val_maps = mean_precisions(average_precisions(on_val, val[1]), space)
+    val_set = photographs_hash(val, space.names)
+    return replace(measure(on_test, None, test, space), val_set=val_set, val_maps=val_maps)

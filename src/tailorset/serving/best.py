@@ -1,0 +1,57 @@
+"""The registered version that is best on val: of a sweep, the point to promote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import harmonic_mean
+
+from mlflow.entities.model_registry import ModelVersion
+from rich.table import Table
+
+from tailorset.selection import MAPS
+from tailorset.serving.measurement import VAL_SET, val_tag
+from tailorset.serving.promotion import ROLLED_BACK
+from tailorset.tracking import registry
+
+NUM_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Versions that were measured on the same val photographs, the best first; the others are left out."""
+
+    versions: tuple[ModelVersion, ...]
+    num_left_out: int
+
+    def table(self) -> Table:
+        """The first of them with their mAPs on val, in percent."""
+        table = Table("version", "experiment", title="Best on val, %")
+        for name in MAPS.values():
+            table.add_column(name, justify="right")
+        for version in self.versions[:NUM_SHOWN]:
+            maps = (f"{100 * value:.2f}" for value in _maps(version))
+            table.add_row(str(version.version), version.tags.get("dvc.experiment", ""), *maps)
+        if self.num_left_out:
+            table.caption = f"{self.num_left_out} versions were measured on other photographs or rolled back: left out"
+        return table
+
+
+def rank_versions(name: str) -> Ranking:
+    """Rank by the harmonic mean of ZSL and GZSL mAP on val, as training ranks its epochs; of equal ones the newest.
+
+    Raises:
+        ValueError: there is no registry, or no version was measured on val.
+    """
+    versions = registry(Path.cwd()).search_model_versions(f"name = '{name}'")
+    newest_first = sorted(versions, key=lambda version: -int(version.version))
+    measured = [one for one in newest_first if VAL_SET in one.tags and not one.tags.get(ROLLED_BACK)]
+    if not measured:
+        raise ValueError(f"no version of models:/{name} says how good it is on val: `make run` registers one that does")
+    alike = [one for one in measured if one.tags[VAL_SET] == measured[0].tags[VAL_SET]]
+    ranked = sorted(alike, key=lambda version: -harmonic_mean(_maps(version)))
+    return Ranking(tuple(ranked), len(versions) - len(ranked))
+
+
+def _maps(version: ModelVersion) -> list[float]:
+    return [float(version.tags[val_tag(key)]) for key in MAPS]

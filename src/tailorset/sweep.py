@@ -1,0 +1,76 @@
+"""Points of a sweep: checked before they are queued, since DVC has no hook for it, and what ended those that failed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tailorset.contradictions import contradictions
+from tailorset.doctor import quick
+from tailorset.params import load_params
+from tailorset.records import LabelSpace
+
+PARAMS = "params.yaml"
+FAILED = re.compile(r"^FAILED: (?P<stage>\S+)\n(?P<why>.*?)\n  where: ", re.MULTILINE | re.DOTALL)
+ENDED = re.compile(r"^ERROR: (?P<why>.+)$", re.MULTILINE)  # by DVC, before a stage could say why
+
+
+def point_problems(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each point of `dvc exp run -S KEY=VALUE,VALUE ...`, and what is wrong with its settings; "" if nothing.
+
+    Raises:
+        ValueError: DVC does not understand the settings themselves.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+    from hydra.errors import HydraException
+
+    try:
+        points = [point[PARAMS] for point in get_hydra_sweeps({PARAMS: list(settings)})]
+    except (DvcException, HydraException) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{', '.join(settings)}: write KEY=VALUE or KEY=VALUE,VALUE ({reason})") from None
+    for point in points:
+        with tempfile.TemporaryDirectory() as folder:
+            changed = shutil.copy(PARAMS, folder)
+            try:
+                apply_overrides(changed, point)
+            except DvcException as error:
+                yield ", ".join(point), f"{error}: {error.__cause__}"
+            else:
+                yield ", ".join(point), _problem(Path(changed))
+
+
+def _problem(params_file: Path) -> str:
+    try:
+        params = load_params(params_file)
+        space = LabelSpace.load(params.label_space)
+        if problem := next(contradictions(params, space), ""):
+            return problem
+        return next((f"{one.text}: {one.remedy}" for one in quick(params, space) if one.status == "error"), "")
+    except ValueError as error:
+        return str(error).replace(str(params_file), PARAMS)
+
+
+def failed_points() -> Iterator[tuple[str, str]]:
+    """Each failed experiment in DVC's queue, and why it failed; `dvc queue remove --failed` forgets them."""
+    if not Path(".dvc/tmp/exps").is_dir():
+        return
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        queue = repo.experiments.celery_queue
+        for entry, _ in queue.iter_failed():
+            name = entry.name or entry.stash_rev[:7]
+            yield name, _cause(queue.proc[entry.stash_rev].stdout if entry.stash_rev in queue.proc else "", name)
+
+
+def _cause(log: str, name: str) -> str:
+    text = Path(log).read_text(encoding="utf-8", errors="replace") if log else ""
+    if match := FAILED.search(text):
+        return f"{match['stage']}: {' '.join(match['why'].split())}"
+    ended = ENDED.findall(text)
+    return ended[-1] if ended else f"see `dvc queue logs {name}`"
