@@ -26,6 +26,7 @@ from tailorset.execution import git_revision
 from tailorset.image_codec import encode_png
 from tailorset.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
+from tailorset.parent_run import data_sets, description, headline
 from tailorset.records import LabelSpace
 from tailorset.score_table import read_scores
 from tailorset.selection import training_notes
@@ -41,6 +42,7 @@ from tailorset.stage import (
     MODEL_CARD,
     NOVELTY,
     REAL,
+    REPORTS,
     SCORES,
     THRESHOLDS,
     Stage,
@@ -54,6 +56,7 @@ from tailorset.versions import CONTENT, content_here
 
 PACKAGE = Path(tailorset.__file__).parent
 NUM_EXAMPLES = 4
+DATA_CARD = REPORTS / "card" / "index.html"
 REQUIREMENTS = (  # of loading a version and of its answers; tests/serving/test_requirements.py compares
     "huggingface-hub", "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml",
     "safetensors", "torch", "torchvision", "tqdm",
@@ -82,7 +85,7 @@ def main() -> None:
         with stage.tracker.noted([f"a version of {stage.params.model_name}"]):
             stage.tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics())
             if stage.tracker.is_up:
-                register(stage, measured)
+                present(stage, register(stage, measured))
 
 
 def test_scores(stage: Stage, method: str, test: AnnotatedRows) -> Tensor:
@@ -112,8 +115,8 @@ def write_examples(test: AnnotatedRows, folder: Path) -> None:
         (folder / f"{number}.png").write_bytes(encode_png(np.asarray(image)))
 
 
-def register(stage: Stage, measured: Measurement) -> None:
-    """Log the model with the stage's run, register it, tag the version, and move the alias to it."""
+def register(stage: Stage, measured: Measurement) -> str:
+    """Log the model with the stage's run, register it, tag the version, move the alias to it; return its address."""
     name = stage.params.model_name
     with mlflow.start_run(run_id=stage.tracker.run_id):
         number = log_model(name, stage.label_space)
@@ -122,9 +125,17 @@ def register(stage: Stage, measured: Measurement) -> None:
         client.set_model_version_tag(name, number, key, value)
     if stage.root != Path.cwd().resolve():
         print(f"Registered {name} version {number}: a point of a sweep, {CHALLENGER} stays what it was")
-        return
+        return f"models:/{name}/{number}"
     client.set_registered_model_alias(name, CHALLENGER, number)
     print(f"Registered {name} version {number}: models:/{name}@{CHALLENGER}")
+    return f"models:/{name}/{number}"
+
+
+def present(stage: Stage, model: str) -> None:
+    """Show results, data and model on the parent run of this execution."""
+    metrics = all_metrics()
+    files = [path for path in (MODEL_CARD, DATA_CARD) if path.exists()]
+    stage.tracker.present(description(metrics, model), headline(metrics), data_sets(Path("dvc.lock")), files)
 
 
 def log_model(name: str, label_space: LabelSpace) -> str:

@@ -14,7 +14,8 @@ import yaml
 from mlflow.entities import Run
 
 from tailorset.execution import execution_key, execution_name, git_revision
-from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, tracking_gaps
+from tailorset.parent_run import data_sets, description, headline
+from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, runs_page, tracking_gaps
 from tailorset.unlogged import gaps
 
 
@@ -310,3 +311,22 @@ def test_what_a_run_writes_does_not_make_its_commit_dirty(tmp_path: Path, monkey
     assert (len(commit), dirty) == (40, False)
     Path("params.yaml").write_text("2")
     assert git_revision() == (commit, True)
+
+
+def test_a_parent_run_shows_its_results_first(root: Path) -> None:
+    metrics = {"zsl/map": 0.5, "gzsl/map": 0.6, "baseline/clip/zsl/map": 0.35, "acceptance/after/judge": 0.4}
+    (root / "dvc.lock").write_text("stages: {prepare_dataset: {outs: [{path: data/real, md5: 0a1b.dir}]}}")
+    (root / "card.html").write_text("the card")
+    with Tracker("register_model", root, {}) as tracker:
+        tracker.summarise({}, metrics)
+        text = description(metrics, "models:/tailorset-toybox/3")
+        tracker.present(text, headline(metrics), data_sets(root / "dvc.lock"), [root / "card.html"])
+    client, experiment = connect(root)
+    assert runs_page(root) == f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    run = client.get_run(tracker.parent_id)
+    assert "| raw CLIP | 35.0 | - | - | - |" in run.data.tags["mlflow.note.content"]
+    assert "| ours | 50.0 | - | 60.0 | - |" in run.data.tags["mlflow.note.content"]
+    assert "models:/tailorset-toybox/3" in run.data.tags["mlflow.note.content"]
+    assert sorted(run.data.metrics)[:2] == ["_headline/gzsl/map", "_headline/zsl/map"]
+    assert [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs] == [("data/real", "0a1b")]
+    assert [file.path for file in client.list_artifacts(tracker.parent_id)] == ["card.html"]

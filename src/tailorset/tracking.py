@@ -33,6 +33,7 @@ from tailorset.unlogged import Gap, clear, gaps, keep
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+RUNS_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # otherwise MLflow opens its page of GenAI traces
 EXECUTION_TAG = "tailorset.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
@@ -67,6 +68,11 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
             location = artifacts_of(database) if database else None
             return client, client.create_experiment(EXPERIMENT, artifact_location=location)
         return client, experiment.experiment_id
+
+
+def runs_page(root: Path) -> str:
+    """Return the address of the project's runs, without the host."""
+    return RUNS_PAGE.format(connect(root)[1])
 
 
 def registry(root: Path) -> MlflowClient:
@@ -166,6 +172,21 @@ class Tracker:
     def summarise(self, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """Copy params and metrics of the whole pipeline to the parent: cached stages make no run of their own."""
         self._log(self.parent_id, metrics, params)
+
+    def present(
+        self, description: str, metrics: Mapping[str, float], data_sets: Mapping[str, str], files: Collection[Path]
+    ) -> None:
+        """Show results, data sets (path: digest) and files on the parent run, which a person opens first."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        with self.noted(["the description of the run"]):
+            if self.client:
+                self.client.set_tag(self.parent_id, "mlflow.note.content", description)
+                inputs = [DatasetInput(Dataset(path, digest, "local", path)) for path, digest in data_sets.items()]
+                self.client.log_inputs(self.parent_id, inputs)
+                for path in files:
+                    self.client.log_artifact(self.parent_id, str(path))
+        self._log(self.parent_id, metrics)
 
     def _log(
         self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None, step: int = 0
