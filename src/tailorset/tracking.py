@@ -6,6 +6,7 @@ Tracking never stops a stage: when the server is down, the stage says so once, l
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -54,6 +55,7 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
         os.environ.setdefault(variable, value)
     import mlflow  # slow to import: only stages that run pay for it
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints the traceback of what it raises
     uri = tracking_uri(root)
     mlflow.set_tracking_uri(uri)
     if registry_uri := os.environ.get("MLFLOW_REGISTRY_URI"):
