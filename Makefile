@@ -37,7 +37,7 @@ lint: setup  ## ruff, mypy, import boundaries, duplicate code
 bench: setup  ## every stage against the plain way to do the same
 	python benchmarks/bench.py
 
-soak: setup  ## does `tailorset serve` hold: mutated requests, overload, a moving alias, planted code (ten minutes)
+soak: setup  ## does `tailorset serve` hold: mutated requests, overload, a moving alias, planted code, 100,000 damaged images (25 minutes)
 	python benchmarks/soak.py
 
 faults: setup  ## kills at random moments, full disks, two runs at once, against the real stages: docs/reliability.md (half an hour)

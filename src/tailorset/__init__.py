@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", os.environ["HF_HUB_OFFLINE"])  # only downloads are worth a bar
+
+logging.getLogger("PIL").setLevel(logging.CRITICAL)  # of what is wrong with an image it also raises all that matters
 
 if Path(sys.argv[0]).parent.name == "pipeline":  # a stage: from here on, so that Ctrl-C while it imports is covered too
     explain_failures(Path(sys.argv[0]).stem)
