@@ -27,7 +27,7 @@ from tailorset.studio import open_studio
 LOGITS = ("discriminator_logits", "judge_logits")
 SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports
     "pipeline/generate_images.py", "src/tailorset/allocation.py", "src/tailorset/generation_report.py",
-    "src/tailorset/quota.py", "src/tailorset/sheets.py",
+    "src/tailorset/quota.py", "src/tailorset/images/sheets.py",
 }  # fmt: skip
 MAX_DIFFERENCE = 0.1  # of logits, between a candidate of the manifest and the same drawn again
 

@@ -12,7 +12,7 @@ from mutations import header_mutated
 from PIL import Image
 from tqdm import tqdm
 
-from tailorset.image_codec import FORMATS, decode_image
+from tailorset.images.codec import FORMATS, decode_image
 
 MAX_PIXELS = 1_000_000  # a header may promise gigabytes, which would only take long
 

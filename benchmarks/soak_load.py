@@ -16,7 +16,7 @@ import aiohttp
 import numpy as np
 from PIL import Image
 
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 
 TIMEOUT_S = 30
 TOLERANCE = 1e-4

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.register_model import log_model
 from tailorset import integrity
 from tailorset.classifiers import load_classifier
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace

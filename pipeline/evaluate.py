@@ -18,7 +18,7 @@ from tailorset.image_set import ImageSet, is_annotated, load_image_set, real_row
 from tailorset.metrics import column_indices, zero_shot_metrics
 from tailorset.out_of_memory import Batches
 from tailorset.score_table import score_table
-from tailorset.sheets import contact_sheet
+from tailorset.images.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
 from tailorset.trust import Decisions, Thresholds, one_threshold, score_logits
 from tailorset.trust_fitting import fit_platt, make_thresholds, one_sided

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 
 from tailorset.datasets import Dataset
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.inputs import remember_state, state_of
 from tailorset.plugins import load_plugin
 from tailorset.progress import Bar
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.shards import sha256, write_shard
-from tailorset.sheets import contact_sheet
+from tailorset.images.sheets import contact_sheet
 from tailorset.stage import REAL, atomic_output, run_stage, write_json
 from tailorset.storage import place_shards, whole_file
 

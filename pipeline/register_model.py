@@ -23,7 +23,7 @@ from torch import Tensor
 import tailorset
 from tailorset.bootstrap import draw_resamples
 from tailorset.execution import git_revision
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
 from tailorset.parent_run import data_sets, description, headline

@@ -32,7 +32,7 @@ from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace, Source
 from tailorset.seeding import torch_generator
 from tailorset.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
-from tailorset.sheets import contact_sheet
+from tailorset.images.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
 from tailorset.weight_average import WeightAverage
 

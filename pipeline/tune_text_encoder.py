@@ -23,7 +23,7 @@ from tailorset.plugins import load_plugin
 from tailorset.progress import Bar
 from tailorset.records import Prompt, read_prompts
 from tailorset.scorer import Scorer, acceptance
-from tailorset.sheets import contact_sheet
+from tailorset.images.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.text_encoder import (
     IMAGES_PER_PROMPT,

@@ -24,7 +24,7 @@ from tailorset.generation import (
 )
 from tailorset.generation_report import Tally
 from tailorset.generators import stable_diffusion
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.quota import QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt, prompt_id
 from tailorset.seeding import numpy_rng, sample_seed

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tailorset import image_set
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.image_set import ImageSet, Mixture, load_image_set
 from tailorset.shards import sha256, write_shard
 

@@ -12,7 +12,7 @@ import pytest
 
 from tailorset.generation import Row, Samples, manifest_row
 from tailorset.generation_report import rows_at
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.quota import Draw
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt
 from tailorset.shard_store import ShardStore, write_manifest

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.shards import CorruptShardError, load_images, read_shard, sha256, write_shard
 
 TINY_COCO = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiny_coco"

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tailorset.categories import check_categories, labels_of, similar
 from tailorset.coco_instances import read_instances
-from tailorset.image_codec import SUFFIXES
+from tailorset.images.codec import SUFFIXES
 from tailorset.inputs import Unread, UserPath, files_below
 from tailorset.names import composed, fold, plain_path
 from tailorset.photos import MAX_NAMED, some

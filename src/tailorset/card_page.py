@@ -13,7 +13,7 @@ from PIL import Image
 
 from tailorset.card import LabelCard, hardest_first
 from tailorset.hub import Origin
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.pages import render_page
 from tailorset.shards import load_images
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tailorset import processes
 from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.losses import grouped_softmax
 from tailorset.out_of_memory import Batches
 from tailorset.quota import Draw, QuotaPlanner

@@ -20,7 +20,7 @@ from matplotlib import pyplot as plt
 from tailorset.generation import Row, Shard, passes, requested_probabilities
 from tailorset.quota import QuotaPlanner
 from tailorset.shards import load_images
-from tailorset.sheets import contact_sheet
+from tailorset.images.sheets import contact_sheet
 
 AT_QUOTA = "at quota"
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128

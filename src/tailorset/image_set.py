@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset.image_codec import square_pixels
+from tailorset.images.codec import square_pixels
 from tailorset.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed

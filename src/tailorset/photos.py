@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image
 
-from tailorset.image_codec import decode_image, encode_png
+from tailorset.images.codec import decode_image, encode_png
 from tailorset.records import Example, RealSample, Rejected, Split
 from tailorset.seeding import sample_seed
 

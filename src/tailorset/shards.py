@@ -19,7 +19,7 @@ from typing import BinaryIO
 import pandas as pd
 from PIL import Image
 
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.integrity import file_digest
 from tailorset.storage import shards_of, whole_file
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tailorset.coco_instances import read_instances
 from tailorset.datasets.coco import Config, build
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.photos import PhotoSet
 from tailorset.records import LabelSpace, RealSample, Rejected
 

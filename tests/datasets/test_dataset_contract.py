@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tailorset.datasets import Dataset
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.plugins import load_plugin, plugin_names
 from tailorset.records import SPLITS, LabelSpace
 

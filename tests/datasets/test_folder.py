@@ -16,7 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tailorset.datasets.folder import Config, build
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.photos import PhotoSet
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
 from tests.unreadable import forbid

@@ -17,7 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tailorset.clip import load_clip
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.image_set import load_image_set, real_rows
 from tailorset.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace

@@ -15,7 +15,7 @@ import yaml
 
 from pipeline import filter_images, prepare_dataset, validate_data
 from tailorset.datasets import toybox
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.records import (
     FILTERED_COLUMNS,
     PROMPT_COLUMNS,

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 
 from pipeline.register_model import register
 from tailorset import integrity
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace

@@ -17,7 +17,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.serving.app import PAGE, create_app
 from tailorset.serving.predictor import Predictor, answer_columns, load_predictor
 from tailorset.serving.server_log import ACCESS, LogfmtFormatter, log_config

@@ -17,7 +17,7 @@ from tailorset.generation_report import plot_pass_rates
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor
-from tailorset.sheets import contact_sheet
+from tailorset.images.sheets import contact_sheet
 from tailorset.trust import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.serving.service import Service
 from tailorset.toybox.scenes import photo_scene, render
 from tests.serving.conftest import running

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
 from tailorset.serving import commands
 from tailorset.serving.image_sources import image_sources

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from pipeline.register_model import lineage
 from tailorset import cli
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
 from tailorset.serving.measurement import Measurement, val_tags
 from tailorset.serving.registry import TRAINING

@@ -18,7 +18,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import _parse_json_data
 
 from pipeline.register_model import lineage, write_examples
-from tailorset.image_codec import decode_image, encode_png
+from tailorset.images.codec import decode_image, encode_png
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import answer_columns
 from tailorset.shards import sha256, write_shard

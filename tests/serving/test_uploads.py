@@ -11,7 +11,7 @@ import mutations
 import pytest
 from PIL import Image
 
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.serving.uploads import MAX_PIXELS, Refusal, check_upload, file_bytes
 
 TAKEN = (

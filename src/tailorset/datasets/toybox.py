@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailorset.image_codec import encode_png
+from tailorset.images.codec import encode_png
 from tailorset.records import Example, LabelSpace, RealSample, Split
 from tailorset.seeding import numpy_rng
 from tailorset.toybox.captions import caption

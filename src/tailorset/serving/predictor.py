@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.device import resolve_device
-from tailorset.image_codec import decode_image, square_pixels
+from tailorset.images.codec import decode_image, square_pixels
 from tailorset.novelty import Novelty
 from tailorset.trust import Decisions, Thresholds, one_threshold
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tailorset.image_codec import decode_image
+from tailorset.images.codec import decode_image
 from tailorset.plugins import unknown
 from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answer
 from tailorset.serving.batching import Batcher, Full

@@ -10,7 +10,7 @@ from itertools import islice
 
 from PIL.Image import DecompressionBombError
 
-from tailorset.image_codec import HEIC, container_kind, read_size
+from tailorset.images.codec import HEIC, container_kind, read_size
 
 MAX_BODY_BYTES = 10 * 2**20
 MAX_PIXELS = 25_000_000

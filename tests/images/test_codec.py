@@ -11,9 +11,9 @@ import pytest
 from mutations import ORIENTATION, TURNED, TYPE_BYTES, exif_photo
 from PIL import Image
 
-from tailorset.image_codec import HEIC, container_kind, decode_image, encode_png, read_size
+from tailorset.images.codec import HEIC, container_kind, decode_image, encode_png, read_size
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 TINY_COCO, CASES = SHARED / "data" / "tiny_coco", SHARED / "cases"
 TAGS = (  # those that cameras, scanners, editors and GeoTIFFs write
     256, 257, 258, 259, 262, 269, 270, 271, 272, 273, 277, 278, 279, 282, 283, 284, 296, 301, 305, 306, 315, 316, 318,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tailorset.sheets import GAP_PX, contact_sheet
+from tailorset.images.sheets import GAP_PX, contact_sheet
 
 
 def tile(value: int, px: int = 32) -> np.ndarray:
