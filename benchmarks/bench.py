@@ -23,8 +23,8 @@ from timing import FOREVER, Comparison, Side, TimedModule, compared, measured_ro
 from torch import Tensor
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.device import resolve_device
-from tailorset.flops import flop_counter
+from tailorset.compute.device import resolve_device
+from tailorset.compute.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace

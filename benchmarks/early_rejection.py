@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.params import load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.scorer import Scorer

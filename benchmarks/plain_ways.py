@@ -25,7 +25,7 @@ from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.image_set import ImageSet
 from tailorset.label_prompts import TextTower
 from tailorset.metrics import average_precisions
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.painter import dialogue
 from tailorset.plugins import load_plugin
 from tailorset.quota import Draw

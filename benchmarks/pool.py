@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.params import Params
 from tailorset.places import project_root

@@ -23,8 +23,8 @@ from real_stages import Bench, amounts_of
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.device import resolve_device
-from tailorset.out_of_memory import free_memory
+from tailorset.compute.device import resolve_device
+from tailorset.compute.memory import free_memory
 from tailorset.params import load_params
 
 PRESET, FAST = Path("presets/coco.yaml"), Path("presets/coco_fast.yaml")

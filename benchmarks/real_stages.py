@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.clip import Clip
-from tailorset.flops import flop_counter
+from tailorset.compute.flops import flop_counter
 from tailorset.generation import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.image_set import ImageSet
-from tailorset.out_of_memory import enforce_budget, free_memory
+from tailorset.compute.memory import enforce_budget, free_memory
 from tailorset.painter import dialogue
 from tailorset.params import Params
 from tailorset.plugins import load_plugin

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.generation import LocalEngine, Shelf, Studio, generate_shards
 from tailorset.generation_report import Tally
 from tailorset.params import Params, load_params

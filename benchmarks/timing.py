@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tailorset.flops import flop_counter
+from tailorset.compute.flops import flop_counter
 
 FOREVER = 10**6  # updates of a tuner: as many as are asked for
 ROOF_MATMUL = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}

@@ -25,9 +25,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.generators.stable_diffusion import StableDiffusion, build
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.scorer import Scorer, acceptance

@@ -16,7 +16,7 @@ from tailorset.clip import MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.metrics import column_indices, zero_shot_metrics
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.score_table import score_table
 from tailorset.images.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json

@@ -12,7 +12,7 @@ from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.metrics import column_indices
 from tailorset.novelty import Novelty, fit_novelty
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.records import NOT_ANNOTATED
 from tailorset.seeding import sample_seed
 from tailorset.stage import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, Stage, atomic_output, run_stage

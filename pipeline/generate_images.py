@@ -12,7 +12,7 @@ from tailorset.allocation import build
 from tailorset.generation import Engine, LocalEngine, Shelf, generate_shards
 from tailorset.generation_report import Tally, outcome_table, plot_pass_rates, save_sheet
 from tailorset.params import load_params
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.quota import QuotaPlanner
 from tailorset.records import read_prompts
 from tailorset.shard_store import ShardStore

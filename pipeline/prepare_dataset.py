@@ -16,7 +16,7 @@ from tailorset.datasets import Dataset
 from tailorset.images.codec import decode_image
 from tailorset.inputs import remember_state, state_of
 from tailorset.plugins import load_plugin
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.shards import sha256, write_shard
 from tailorset.images.sheets import contact_sheet

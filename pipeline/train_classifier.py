@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset import processes
+from tailorset.compute import processes
 from tailorset.augment import AugmentConfig
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, augmented, predict, train_epochs

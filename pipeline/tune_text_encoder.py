@@ -14,13 +14,14 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from tailorset import integrity, processes
+from tailorset import integrity
+from tailorset.compute import processes
 from tailorset.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.plugins import load_plugin
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.records import Prompt, read_prompts
 from tailorset.scorer import Scorer, acceptance
 from tailorset.images.sheets import contact_sheet

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from tailorset.plugins import load_plugin
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.prompts import ORIGINS, Ledger, Recipe, metrics, write_prompts
 from tailorset.records import PROMPT_COLUMNS, Prompt
 from tailorset.replies import main_cause, refused_replies

@@ -24,7 +24,7 @@ STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 # They serve the scripts and shape no product: a new log line must not repeat a training.
 PLUMBING = {"tailorset", "tailorset.stage", "tailorset.params", "tailorset.plugins", "tailorset.tracking"}
 PLUMBING |= {"tailorset.ray_engine", "tailorset.places"}  # the former draws the very same bytes
-PLUMBING |= {"tailorset.busy", "tailorset.failures", "tailorset.files", "tailorset.progress", "tailorset.running"}
+PLUMBING |= {"tailorset.compute.busy", "tailorset.failures", "tailorset.files", "tailorset.compute.progress", "tailorset.running"}
 PLUMBING |= {"tailorset.execution", "tailorset.unlogged"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 

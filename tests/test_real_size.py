@@ -20,7 +20,7 @@ from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, Models, check_sha
 from real_size_page import page
 from real_stages import FULL_GRADIENT, PUBLISHED_LOOP, STOCK, TEXTS_AGAIN, unknown_flops
 
-from tailorset.flops import flop_counter
+from tailorset.compute.flops import flop_counter
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY_DIFFUSION = Diffusion(

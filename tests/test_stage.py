@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.stage import all_metrics, atomic_output, fingerprint, run_stage, stage_definition, write_json
 
 

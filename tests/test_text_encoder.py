@@ -19,7 +19,7 @@ from tailorset.clip import load_clip
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.lora import WEIGHTS
 from tailorset.losses import asymmetric_loss
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.params import TuneTextEncoder
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
 from tailorset.scorer import Scorer, acceptance

@@ -23,7 +23,7 @@ from workspace import STAGES, Workspace, working_in
 from tailorset.image_set import load_image_set, synthetic_rows
 from tailorset.params import flatten, load_params, read_yaml
 from tailorset.places import project_root
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.records import LabelSpace
 from tailorset.stage import FILTERED, SYNTHETIC, all_metrics, write_json
 from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle

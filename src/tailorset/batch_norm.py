@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
-from tailorset import processes
+from tailorset.compute import processes
 
 
 class BatchNorm(nn.BatchNorm1d):

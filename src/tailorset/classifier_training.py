@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tailorset import processes
+from tailorset.compute import processes
 from tailorset.augment import AugmentConfig, augment
 from tailorset.losses import asymmetric_loss
-from tailorset.out_of_memory import Batches, explained
-from tailorset.progress import Bar
+from tailorset.compute.memory import Batches, explained
+from tailorset.compute.progress import Bar
 from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from tailorset.annotations import find_photos, read_truths
 from tailorset.availability import model_finding
-from tailorset.busy import MANY, busiest, cores_used_by_others
+from tailorset.compute.busy import MANY, busiest, cores_used_by_others
 from tailorset.checkout import checkout, foreign_queue
 from tailorset.contradictions import contradictions
 from tailorset.datasets import folder

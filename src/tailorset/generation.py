@@ -15,11 +15,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tailorset import processes
+from tailorset.compute import processes
 from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.images.codec import encode_png
 from tailorset.losses import grouped_softmax
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.quota import Draw, QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS
 from tailorset.seeding import sample_seed

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.images.codec import square_pixels
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
 from tailorset.shards import load_images

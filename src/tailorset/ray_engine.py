@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.doctor import dial, no_cluster
 from tailorset.generation import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.hub import cached_commit
-from tailorset.out_of_memory import enforce_budget
+from tailorset.compute.memory import enforce_budget
 from tailorset.params import Params, named_models
 from tailorset.records import LabelSpace
 from tailorset.stage import fingerprint

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from tailorset.busy import choose_wait_policy
+from tailorset.compute.busy import choose_wait_policy
 from tailorset.running import running_stages
 from tailorset.terminal import stop
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import psutil
 
-from tailorset.busy import Others
+from tailorset.compute.busy import Others
 from tailorset.files import write_json
 from tailorset.params import read_yaml
-from tailorset.progress import Position, Report, reporting
+from tailorset.compute.progress import Position, Report, reporting
 
 PROGRESS = "progress.json"
 DURATIONS = Path(".work/durations")

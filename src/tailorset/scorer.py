@@ -13,7 +13,7 @@ from torch import Tensor
 from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.clip import Clip
 from tailorset.losses import grouped_softmax
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.records import Prompt
 
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"

@@ -19,15 +19,15 @@ from typing import Any
 
 import torch
 
-from tailorset import processes
-from tailorset.busy import yield_to_others
+from tailorset.compute import processes
+from tailorset.compute.busy import yield_to_others
 from tailorset.contradictions import contradictions
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.files import atomic_output as atomic_output  # for the scripts
 from tailorset.files import write_json
 from tailorset.guards import alone, room, within
 from tailorset.integrity import file_digest
-from tailorset.out_of_memory import GB, enforce_budget, explained
+from tailorset.compute.memory import GB, enforce_budget, explained
 from tailorset.params import Params, flatten, load_params, read_yaml
 from tailorset.places import project_root
 from tailorset.plugins import unknown

@@ -17,9 +17,9 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from tailorset import processes
+from tailorset.compute import processes
 from tailorset.losses import asymmetric_loss
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.records import LabelSpace, Prompt
 from tailorset.scorer import ACCEPTED_ABOVE, Scorer, weakest_requested
 from tailorset.seeding import numpy_rng, sample_seed

@@ -27,7 +27,7 @@ from tailorset.clip import Clip, OpenClip
 from tailorset.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.fusion import fuse
 from tailorset.label_prompts import LabelPrompts
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.records import LabelSpace
 
 FORMER_SETTINGS = ("cutout", "rand_augment", "low_resolution", "zoom_out")  # of training, in older folders

@@ -18,7 +18,7 @@ from tailorset.categories import check_categories
 from tailorset.inputs import Unread, UserPath, files_below
 from tailorset.names import plain_path
 from tailorset.photos import PhotoSet, some
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
 

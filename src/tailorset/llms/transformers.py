@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tailorset import integrity
 from tailorset.hub import NamedModel
-from tailorset.out_of_memory import Batches
+from tailorset.compute.memory import Batches
 from tailorset.painter import Dialogue
 
 MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"

@@ -17,7 +17,7 @@ import torch
 
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.datasets import Dataset
-from tailorset.flops import flop_counter
+from tailorset.compute.flops import flop_counter
 from tailorset.generation import PlannedShard, passes
 from tailorset.image_set import ImageSet, load_image_set
 from tailorset.params import Params

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.params import Params
 from tailorset.planning.device_rates import Bench
 from tailorset.planning.workload import (
@@ -24,7 +24,7 @@ from tailorset.planning.workload import (
     workload,
 )
 from tailorset.plugins import load_plugin
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.records import LabelSpace, Split
 
 CHEAPER: Mapping[str, Callable[[int], int]] = {  # key of params.yaml -> a value that takes less

@@ -101,7 +101,7 @@ def predict(
 
     Exit status 0 if any could be read: a broken file among many does not undo the others.
     """
-    from tailorset.device import resolve_device
+    from tailorset.compute.device import resolve_device
     from tailorset.serving.prediction import predict_file
     from tailorset.serving.predictor import load_predictor
 

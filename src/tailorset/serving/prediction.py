@@ -17,7 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tailorset.progress import Bar
+from tailorset.compute.progress import Bar
 from tailorset.serving.image_sources import Source, image_sources
 from tailorset.serving.prediction_file import prediction_file
 from tailorset.serving.predictor import Predictor, answer_columns

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.classifiers import Classifier, load_classifier
-from tailorset.device import resolve_device
+from tailorset.compute.device import resolve_device
 from tailorset.images.codec import decode_image, square_pixels
 from tailorset.novelty import Novelty
 from tailorset.trust import Decisions, Thresholds, one_threshold

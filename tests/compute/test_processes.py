@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tailorset import processes
+from tailorset.compute import processes
 from tailorset.fusion import GlobalBranch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch(script: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_process_alone_waits_for_nobody_and_changes_nothing() -> None:
 BRANCH = """
 import torch
 from safetensors.torch import load_file, save_file
-from tailorset import processes
+from tailorset.compute import processes
 from tests.test_processes import pull
 processes.join(torch.device("cpu"))
 data = load_file("data.safetensors")

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from tailorset.out_of_memory import Batches, budget_fraction, enforce_budget, explained, is_out_of_memory
+from tailorset.compute.memory import Batches, budget_fraction, enforce_budget, explained, is_out_of_memory
 
 
 class Memory:
