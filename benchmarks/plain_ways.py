@@ -22,7 +22,7 @@ from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
 from tailorset.clip import Clip
 from tailorset.generation import PlannedShard, Studio
 from tailorset.generators.stable_diffusion import StableDiffusion, build
-from tailorset.image_set import ImageSet
+from tailorset.storage.image_set import ImageSet
 from tailorset.label_prompts import TextTower
 from tailorset.metrics import average_precisions
 from tailorset.compute.memory import Batches
@@ -32,7 +32,7 @@ from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tailorset.scorer import Scorer, acceptance
 from tailorset.seeding import sample_seed
-from tailorset.shards import write_shard
+from tailorset.storage.shards import write_shard
 from tailorset.text_encoder import REMEDY, draw
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tailorset.compute.device import resolve_device
 from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.params import Params
-from tailorset.places import project_root
+from tailorset.storage.paths import project_root
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tailorset.shard_store import ShardStore

@@ -25,7 +25,7 @@ from tailorset.clip import Clip
 from tailorset.compute.flops import flop_counter
 from tailorset.generation import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion
-from tailorset.image_set import ImageSet
+from tailorset.storage.image_set import ImageSet
 from tailorset.compute.memory import enforce_budget, free_memory
 from tailorset.painter import dialogue
 from tailorset.params import Params

@@ -21,14 +21,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.register_model import log_model
-from tailorset import integrity
+from tailorset.storage.location import checksums
 from tailorset.classifiers import load_classifier
 from tailorset.images.codec import encode_png
 from tailorset.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor
-from tailorset.shards import write_shard
+from tailorset.storage.shards import write_shard
 from tailorset.tracking import connect
 from tailorset.trust import one_threshold
 from tests.classifiers.conftest import write_backbone
@@ -126,7 +126,7 @@ def _register(root: Path, space: LabelSpace) -> None:
     tensors = load_file(weights)
     tensors["text_features"] = tensors["text_features"].flip(1)  # what one label meant, another one means now
     save_file(tensors, weights)
-    integrity.seal(weights.parent)
+    checksums.seal(weights.parent)
     with mlflow.start_run():
         log_model(NAME, space)
 

@@ -15,8 +15,8 @@ from tailorset.card_page import data_uris, render
 from tailorset.confusions import Photos
 from tailorset.filters import Filter
 from tailorset.generation_report import AT_QUOTA
-from tailorset.hub import origin
-from tailorset.image_set import real_rows
+from tailorset.storage.hub import origin
+from tailorset.storage.image_set import real_rows
 from tailorset.names import safe_file_name
 from tailorset.params import flatten, named_models, read_yaml
 from tailorset.plugins import load_plugin

@@ -14,7 +14,7 @@ from tailorset.classifier_training import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip import MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
-from tailorset.image_set import ImageSet, is_annotated, load_image_set, real_rows
+from tailorset.storage.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.metrics import column_indices, zero_shot_metrics
 from tailorset.compute.memory import Batches
 from tailorset.score_table import score_table

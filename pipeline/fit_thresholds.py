@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tailorset.classifier_training import REMEDY, predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
-from tailorset.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
+from tailorset.storage.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.metrics import column_indices
 from tailorset.novelty import Novelty, fit_novelty
 from tailorset.compute.memory import Batches

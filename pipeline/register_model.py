@@ -24,7 +24,7 @@ import tailorset
 from tailorset.bootstrap import draw_resamples
 from tailorset.execution import git_revision
 from tailorset.images.codec import encode_png
-from tailorset.image_set import AnnotatedRows, real_rows
+from tailorset.storage.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
 from tailorset.parent_run import data_sets, description, headline
 from tailorset.records import LabelSpace
@@ -34,7 +34,7 @@ from tailorset.serving.measurement import Measurement, measure, val_tags, with_v
 from tailorset.serving.model import IMAGE, signature
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.serving.registry import CHALLENGER, TRAINING
-from tailorset.shards import load_images, read_shard
+from tailorset.storage.shards import load_images, read_shard
 from tailorset.stage import (
     CLASSIFIER,
     EXAMPLES,
@@ -50,7 +50,7 @@ from tailorset.stage import (
     atomic_output,
     run_stage,
 )
-from tailorset.storage import shards_of
+from tailorset.storage.location import shards_of
 from tailorset.trust import Thresholds
 from tailorset.versions import CONTENT, content_here
 

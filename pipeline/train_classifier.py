@@ -14,10 +14,10 @@ from torch import Tensor
 
 from tailorset.compute import processes
 from tailorset.augment import AugmentConfig
-from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.classifier_training import TrainingConfig, augmented, predict, train_epochs
 from tailorset.classifiers import Classifier
-from tailorset.image_set import (
+from tailorset.storage.image_set import (
     AnnotatedRows,
     ImageSet,
     Mixture,

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from tailorset import integrity
+from tailorset.storage.location import checksums
 from tailorset.compute import processes
-from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
 from tailorset.compute.memory import Batches
@@ -79,7 +79,7 @@ def main() -> None:
             if kept:
                 generator.save_adapter(folder)
             write_json(folder / "tuning.json", {"num_updates": kept})
-            integrity.seal(folder)
+            checksums.seal(folder)
         report(stage, scorers, progress, HeldOut(shown, before, after))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tailorset.integrity import file_digest
+from tailorset.storage.checksums import file_digest
 from tailorset.params import ValidateData
 from tailorset.records import LabelSpace
 from tailorset.replies import refused_replies

@@ -23,8 +23,8 @@ SRC = ROOT / "src"
 STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 # They serve the scripts and shape no product: a new log line must not repeat a training.
 PLUMBING = {"tailorset", "tailorset.stage", "tailorset.params", "tailorset.plugins", "tailorset.tracking"}
-PLUMBING |= {"tailorset.ray_engine", "tailorset.places"}  # the former draws the very same bytes
-PLUMBING |= {"tailorset.compute.busy", "tailorset.failures", "tailorset.files", "tailorset.compute.progress", "tailorset.running"}
+PLUMBING |= {"tailorset.ray_engine", "tailorset.storage.paths"}  # the former draws the very same bytes
+PLUMBING |= {"tailorset.compute.busy", "tailorset.failures", "tailorset.storage.files", "tailorset.compute.progress", "tailorset.running"}
 PLUMBING |= {"tailorset.execution", "tailorset.unlogged"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 

@@ -18,7 +18,7 @@ from tailorset.candidates import Candidates, join_candidates, stored_probabiliti
 from tailorset.card import LabelCard, Options, label_card, photo_sheet, shown_ids
 from tailorset.card_page import MAX_PX, data_uri, render
 from tailorset.confusions import Photos, confusions
-from tailorset.hub import Origin
+from tailorset.storage.hub import Origin
 from tailorset.near_duplicates import signature
 from tailorset.records import LabelSpace
 from tailorset.verdicts import Precision, verdict
@@ -266,7 +266,7 @@ def test_streamed_scores_are_those_of_the_stored_pixels(tmp_path: Any, tiny_clip
     from tailorset.candidates import look_at_images
     from tailorset.clip import load_clip
     from tailorset.images.codec import encode_png
-    from tailorset.shards import sha256, write_shard
+    from tailorset.storage.shards import sha256, write_shard
 
     contents = [(f"i{row}", encode_png(np.asarray(picture(row)))) for row in range(3)]
     write_shard(tmp_path / "shards" / "0.tar", contents)

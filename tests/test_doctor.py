@@ -13,10 +13,11 @@ import yaml
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from tailorset import availability, cli, doctor, integrity
+from tailorset import availability, cli, doctor
+from tailorset.storage.location import checksums
 from tailorset.findings import Finding
 from tailorset.generators.stable_diffusion import Config
-from tailorset.hub import NamedModel
+from tailorset.storage.hub import NamedModel
 from tailorset.params import load_params
 from tests.fake_hub import USUAL_FILES, FakeHub
 from tests.test_hub import cached_repository
@@ -59,7 +60,7 @@ def test_a_sound_project_passes_and_other_versions_are_only_a_warning() -> None:
 
 
 def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) -> None:
-    integrity.seal(weights / "judge")
+    checksums.seal(weights / "judge")
     file = weights / "judge" / "model.safetensors"
     save_file({"x": torch.zeros(100)}, file)
     code, output = examine()

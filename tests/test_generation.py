@@ -28,7 +28,7 @@ from tailorset.images.codec import decode_image
 from tailorset.quota import QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt, prompt_id
 from tailorset.seeding import numpy_rng, sample_seed
-from tailorset.shards import sha256
+from tailorset.storage.shards import sha256
 
 UNSEEN = ("boat", "clock", "fish")
 PX = 8

@@ -19,11 +19,11 @@ import torch
 from starlette.testclient import TestClient
 from torch import nn
 
-from tailorset import integrity
-from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.location import checksums
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.clip import load_clip
 from tailorset.generators import stable_diffusion
-from tailorset.image_set import real_rows
+from tailorset.storage.image_set import real_rows
 from tailorset.lora import WEIGHTS as LORA_WEIGHTS
 from tailorset.lora import load_lora
 from tailorset.params import load_params
@@ -32,7 +32,7 @@ from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
 from tailorset.serving.predictor import load_predictor
 from tailorset.serving.service import Service
-from tailorset.shards import CorruptShardError, read_shard
+from tailorset.storage.shards import CorruptShardError, read_shard
 from tailorset.trust import Thresholds
 from tests.classifiers.conftest import write_backbone
 
@@ -86,7 +86,7 @@ def test_a_classifier(models: Path, tmp_path: Path, planted: bytes, canary: Path
     copy = tmp_path / "models" / "classifier"
     shutil.copytree(models, copy.parent)
     (copy / name).write_bytes(planted)
-    (copy / integrity.SUMS).unlink()  # whoever plants can seal as well
+    (copy / checksums.SUMS).unlink()  # whoever plants can seal as well
     with pytest.raises(ValueError, match=str(copy) if name == "classifier.safetensors" else Path(name).name):
         load_predictor(copy)
     assert not canary.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tailorset.files import write_json
+from tailorset.storage.files import write_json
 from tailorset.running import PROGRESS, announced, last_durations, place, running_stages
 from tailorset.standing import stages_line
 

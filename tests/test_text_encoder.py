@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.clip import load_clip
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.lora import WEIGHTS

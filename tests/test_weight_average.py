@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.weight_average import WeightAverage
 
 

@@ -10,7 +10,7 @@ from settings import WORK
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 
 WARMUP_STEPS = 200
 CHECKPOINT_EVERY = 200

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from settings import load_settings
 
-from tailorset.integrity import seal
+from tailorset.storage.checksums import seal
 
 MODELS = ("diffusion", "discriminator", "judge", "backbone", "llm", "oracle")
 LIMIT_MIB = 32

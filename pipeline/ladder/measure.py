@@ -20,9 +20,9 @@ from filelock import FileLock
 from points import RESULTS, Point, load_ladder
 from workspace import STAGES, Workspace, working_in
 
-from tailorset.image_set import load_image_set, synthetic_rows
+from tailorset.storage.image_set import load_image_set, synthetic_rows
 from tailorset.params import flatten, load_params, read_yaml
-from tailorset.places import project_root
+from tailorset.storage.paths import project_root
 from tailorset.compute.progress import Bar
 from tailorset.records import LabelSpace
 from tailorset.stage import FILTERED, SYNTHETIC, all_metrics, write_json

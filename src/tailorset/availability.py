@@ -8,10 +8,10 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from tailorset import integrity
+from tailorset.storage.location import checksums
 from tailorset.clip import OpenClip
 from tailorset.findings import Finding
-from tailorset.hub import NamedModel, cache_of, cached_commit, departure, lacking
+from tailorset.storage.hub import NamedModel, cache_of, cached_commit, departure, lacking
 
 MIB, GIB = 1 << 20, 1 << 30
 ANSWER_SECONDS = 10
@@ -36,10 +36,10 @@ def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
                 opened.keys()
         if not whole:
             return Finding("ok", "weights", f"{key}: {folder}")
-        integrity.check(folder)
+        checksums.check(folder)
     except (OSError, SafetensorError, ValueError) as error:
         return Finding("error", "weights", f"{key}: {folder} is damaged ({error})", remedy)
-    total = hashlib.sha256("".join(map(integrity.file_digest, files)).encode())
+    total = hashlib.sha256("".join(map(checksums.file_digest, files)).encode())
     size = sum(file.stat().st_size for file in files) / MIB
     return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total.hexdigest()[:12]}")
 
@@ -56,7 +56,7 @@ def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
     blobs = cache_of(repository).joinpath("blobs").glob("*")
     files = [file for file in blobs if re.fullmatch(r"[0-9a-f]{64}", file.name)]
     for file in files if whole else ():
-        if integrity.file_digest(file) != file.name:
+        if checksums.file_digest(file) != file.name:
             return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")
     size = sum(file.stat().st_size for file in files) / GIB
     text = f"{key}: {wanted} (commit {str(commit)[:12]}), {size:.1f} GiB{', whole' * whole}"

@@ -21,7 +21,7 @@ from tailorset.clip import Clip
 from tailorset.generation import requested_probabilities
 from tailorset.near_duplicates import signature
 from tailorset.records import LabelSpace
-from tailorset.shards import load_images
+from tailorset.storage.shards import load_images
 
 SCORERS = ("discriminator", "judge")
 BATCH_SIZE = 128

@@ -12,10 +12,10 @@ import pandas as pd
 from PIL import Image
 
 from tailorset.card import LabelCard, hardest_first
-from tailorset.hub import Origin
+from tailorset.storage.hub import Origin
 from tailorset.images.codec import encode_png
 from tailorset.pages import render_page
-from tailorset.shards import load_images
+from tailorset.storage.shards import load_images
 
 TEMPLATE = "card_page.html"
 MAX_PX = 128  # larger images are shown as thumbnails of this size

@@ -23,7 +23,7 @@ from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
 
 if TYPE_CHECKING:  # who only loads a classifier reads no shards
-    from tailorset.image_set import ImageSet, Mixture
+    from tailorset.storage.image_set import ImageSet, Mixture
 
 REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tailorset.clip_weights import REMEDY, check_positions, first_line, hub_file, name_problem, source
-from tailorset.hub import HUB, LOCAL, NamedModel
+from tailorset.storage.hub import HUB, LOCAL, NamedModel
 
 TEXT_BATCH = 256
 MEMORY_REMEDY = "name a smaller model under clip"

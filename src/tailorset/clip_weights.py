@@ -10,8 +10,8 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from tailorset import integrity
-from tailorset.hub import HUB, LOCAL
+from tailorset.storage.location import checksums
+from tailorset.storage.hub import HUB, LOCAL
 
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
 TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model")
@@ -41,7 +41,7 @@ def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Pa
 
     path = _weights_file(model, pretrained, revision)
     if model.startswith(LOCAL):
-        integrity.check(path.parent, REMEDY)
+        checksums.check(path.parent, REMEDY)
     if not path.is_file():
         raise ValueError(f"CLIP weights: {path} is missing; {REMEDY}")
     if path.suffix != ".safetensors":

@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tailorset import integrity
-from tailorset.hub import NamedModel
+from tailorset.storage.location import checksums
+from tailorset.storage.hub import NamedModel
 
 REMEDY = (
     "restore the folder (`git checkout -- models/foundation`, `dvc checkout`), or give generator.model another folder"
@@ -135,7 +135,7 @@ def _check_files(folder: Path) -> None:
     """A local folder is checked completely before the first part is loaded."""
     from safetensors import SafetensorError, safe_open
 
-    integrity.check(folder, REMEDY)
+    checksums.check(folder, REMEDY)
     for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
         files = sorted(folder.joinpath(part).glob("*.safetensors"))
         if not files:

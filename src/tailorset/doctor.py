@@ -25,7 +25,7 @@ from tailorset.datasets import folder
 from tailorset.findings import Finding, Status
 from tailorset.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
-from tailorset.storage import open_storage
+from tailorset.storage.location import open_storage
 from tailorset.tracking import tracking_gaps
 from tailorset.tracking_store import MisplacedError, database_of, settle, tracking_uri
 

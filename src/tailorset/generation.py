@@ -23,7 +23,7 @@ from tailorset.compute.memory import Batches
 from tailorset.quota import Draw, QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS
 from tailorset.seeding import sample_seed
-from tailorset.shards import sha256
+from tailorset.storage.shards import sha256
 
 Row = dict[str, Any]  # one row of the synthetic manifest
 Samples = list[tuple[str, bytes]]  # (image_id, PNG) of a shard's images

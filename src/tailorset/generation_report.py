@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 
 from tailorset.generation import Row, Shard, passes, requested_probabilities
 from tailorset.quota import QuotaPlanner
-from tailorset.shards import load_images
+from tailorset.storage.shards import load_images
 from tailorset.images.sheets import contact_sheet
 
 AT_QUOTA = "at quota"

@@ -15,8 +15,8 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from pydantic import AfterValidator, BaseModel
 
-from tailorset.integrity import file_digest
-from tailorset.places import in_project
+from tailorset.storage.checksums import file_digest
+from tailorset.storage.paths import in_project
 
 UserPath: TypeAlias = Annotated[Path, AfterValidator(in_project)]
 RECORDS = Path(".work/inputs")  # of this machine: times of files mean nothing on another

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tailorset import integrity
+from tailorset.storage.location import checksums
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # suffixes: transformers moved CLIP's layers between versions
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -70,7 +70,7 @@ def load_lora(text_encoder: nn.Module, folder: Path) -> None:
         ValueError: no adapter, a damaged file, or matrices that do not fit, the first of them named.
     """
     _refuse_second(text_encoder)
-    integrity.check(folder, REMEDY)
+    checksums.check(folder, REMEDY)
     path = folder / WEIGHTS
     if not path.is_file() and _says_zero_updates(folder / NOTE):
         return

@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from tailorset.clip import OpenClip
-from tailorset.hub import NamedModel
+from tailorset.storage.hub import NamedModel
 from tailorset.plugins import check_keys, faults, plugin_config
 from tailorset.prompts import num_prompts
 from tailorset.records import LabelSpace

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from tailorset.compute.busy import Others
-from tailorset.files import write_json
+from tailorset.storage.files import write_json
 from tailorset.params import read_yaml
 from tailorset.compute.progress import Position, Report, reporting
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tailorset.generation import MANIFEST_SCHEMA, Row, Samples
-from tailorset.integrity import file_digest
-from tailorset.shards import sha256, write_shard
-from tailorset.storage import place_shards, whole_file
+from tailorset.storage.checksums import file_digest
+from tailorset.storage.shards import sha256, write_shard
+from tailorset.storage.location import place_shards, whole_file
 
 log = logging.getLogger(__name__)
 

@@ -23,18 +23,18 @@ from tailorset.compute import processes
 from tailorset.compute.busy import yield_to_others
 from tailorset.contradictions import contradictions
 from tailorset.compute.device import resolve_device
-from tailorset.files import atomic_output as atomic_output  # for the scripts
-from tailorset.files import write_json
+from tailorset.storage.files import atomic_output as atomic_output  # for the scripts
+from tailorset.storage.files import write_json
 from tailorset.guards import alone, room, within
-from tailorset.integrity import file_digest
+from tailorset.storage.checksums import file_digest
 from tailorset.compute.memory import GB, enforce_budget, explained
 from tailorset.params import Params, flatten, load_params, read_yaml
-from tailorset.places import project_root
+from tailorset.storage.paths import project_root
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.running import announced
 from tailorset.seeding import sample_seed
-from tailorset.storage import open_storage
+from tailorset.storage.location import open_storage
 from tailorset.tracking import Tracker
 
 REAL = Path("data/real")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tailorset.files import write_json
+from tailorset.storage.files import write_json
 
 FOLDER = Path(".work/unlogged")  # of the project's last run; of points of a sweep in a folder per settings
 MAX_NAMED = 12

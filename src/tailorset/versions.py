@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
-from tailorset.integrity import digest
+from tailorset.storage.checksums import digest
 from tailorset.stage import CLASSIFIER, NOVELTY, THRESHOLDS
 
 if TYPE_CHECKING:

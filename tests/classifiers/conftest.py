@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
-from tailorset.image_set import ImageSet
+from tailorset.storage.image_set import ImageSet
 from tailorset.records import LabelSpace
 
 IMAGE_PX = 64

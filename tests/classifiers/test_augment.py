@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from tailorset.augment import OPERATIONS, Augmentation, AugmentConfig, augment
 from tailorset.classifier_training import TrainingConfig
-from tailorset.image_set import ImageSet
+from tailorset.storage.image_set import ImageSet
 from tailorset.params import load_params
 from tailorset.seeding import numpy_rng
 from tailorset.toybox.objects import DRAWINGS

@@ -13,12 +13,13 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset import integrity, label_prompts
+from tailorset import label_prompts
+from tailorset.storage.location import checksums
 from tailorset.classifier_training import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.clip import load_clip
-from tailorset.image_set import ImageSet, Mixture
+from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.label_prompts import TextTower
 from tailorset.records import LabelSpace
 
@@ -202,7 +203,7 @@ def test_saved_classifier_answers_alike_without_its_backbone(
     classifier.eval().save(tmp_path / "classifier")
     path = tmp_path / "classifier" / "config.json"
     path.write_text(path.read_text().replace(backbones[kind], "local-dir:gone"))
-    integrity.seal(path.parent)
+    checksums.seal(path.parent)
     loaded = load_classifier(tmp_path / "classifier")
     assert loaded.labels == label_space.names
     images = torch.rand(2, 3, 50, 70)
@@ -220,7 +221,7 @@ def test_a_folder_saved_with_the_former_augmentation_is_read(
     del description["config"]["augment"]
     description["config"] |= {"cutout": 0.5, "rand_augment": True, "low_resolution": 0.5, "zoom_out": 0.5}
     path.write_text(json.dumps(description))
-    integrity.seal(tmp_path)
+    checksums.seal(tmp_path)
     assert load_classifier(tmp_path).labels == label_space.names
 
 
@@ -232,7 +233,7 @@ def test_damaged_folder_is_refused(backbones: dict[str, str], label_space: Label
     (tmp_path / "classifier.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ValueError, match=r"no usable classifier .*differs from its checksum"):
         load_classifier(tmp_path)
-    (tmp_path / integrity.SUMS).unlink()
+    (tmp_path / checksums.SUMS).unlink()
     with pytest.raises(ValueError, match="no usable classifier"):
         load_classifier(tmp_path)
     description = json.loads((tmp_path / "config.json").read_text()) | {"name": "dual_promt"}

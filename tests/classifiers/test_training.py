@@ -25,7 +25,7 @@ from tailorset.classifier_training import (
 )
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
-from tailorset.image_set import ImageSet, Mixture
+from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.records import LabelSpace
 from tailorset.selection import RAW_CLIP, START, History
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from tailorset.integrity import file_digest
+from tailorset.storage.checksums import file_digest
 from tests.small_project import environment, make_small_project, run
 
 LARGER = {

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from tailorset.clip import load_clip
 from tailorset.images.codec import encode_png
-from tailorset.image_set import load_image_set, real_rows
+from tailorset.storage.image_set import load_image_set, real_rows
 from tailorset.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
-from tailorset.shards import sha256, write_shard
+from tailorset.storage.shards import sha256, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = {"key": False, "cup": False, "fish": False, "tree": True, "ball": True}
@@ -184,7 +184,7 @@ def test_training_on_one_kind_of_images(small_project: Path, train_on: str) -> N
 
 
 def test_targets_follow_images_and_labels_by_name(small_project: Path) -> None:
-    from tailorset.image_set import load_image_set, real_rows, synthetic_rows
+    from tailorset.storage.image_set import load_image_set, real_rows, synthetic_rows
 
     space = LabelSpace.load("data/labels/small.yaml")
     rows, targets = real_rows(Path("data/real"), "val", space)
@@ -273,7 +273,7 @@ def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew()
     from pipeline.train_classifier import epoch_images
     from tailorset.augment import Augmentation, AugmentConfig
     from tailorset.classifier_training import augmented
-    from tailorset.image_set import ImageSet
+    from tailorset.storage.image_set import ImageSet
 
     pixels = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     photo = ImageSet(("p",), pixels, torch.tensor([[1, -1]], dtype=torch.int8))
@@ -288,7 +288,7 @@ def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew()
 
 
 def test_a_rare_label_is_held_out_as_well_if_it_can_be() -> None:
-    from tailorset.image_set import split_held_out
+    from tailorset.storage.image_set import split_held_out
 
     rows = pd.DataFrame({"image_id": [f"i{k}" for k in range(40)], "prompt_id": [f"p{k // 2}" for k in range(40)]})
     targets = torch.zeros(40, 3, dtype=torch.int8)
@@ -303,7 +303,7 @@ def test_a_rare_label_is_held_out_as_well_if_it_can_be() -> None:
 
 
 def test_what_is_held_out_shares_no_prompt_with_what_is_trained_on(small_project: Path) -> None:
-    from tailorset.image_set import split_held_out, synthetic_rows
+    from tailorset.storage.image_set import split_held_out, synthetic_rows
 
     rows, targets = synthetic_rows(Path("data/filtered/manifest.parquet"), LabelSpace.load("data/labels/small.yaml"))
     (kept, kept_targets), (held_out, held_out_targets) = split_held_out(rows, targets, 0.25)

@@ -27,7 +27,7 @@ from tailorset.records import (
     Split,
 )
 from tailorset.replies import REASONS
-from tailorset.shards import load_images
+from tailorset.storage.shards import load_images
 from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::tailorset.tracking.TrackingWarning")

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from starlette.types import Receive, Scope, Send
 
 from pipeline.register_model import register
-from tailorset import integrity
+from tailorset.storage.location import checksums
 from tailorset.images.codec import encode_png
 from tailorset.novelty import fit_novelty
 from tailorset.plugins import load_plugin
@@ -29,7 +29,7 @@ from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
 from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
-from tailorset.shards import write_shard
+from tailorset.storage.shards import write_shard
 from tailorset.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.tracking import connect
 from tailorset.trust import LabelRule, Thresholds
@@ -139,7 +139,7 @@ def other_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     tensors = load_file(weights)
     tensors["text_features"] = tensors["text_features"].flip(0)
     save_file(tensors, weights)
-    integrity.seal(weights.parent)
+    checksums.seal(weights.parent)
     return root / "classifier"
 
 

@@ -20,7 +20,7 @@ from tailorset.records import LabelSpace
 from tailorset.serving import commands
 from tailorset.serving.image_sources import image_sources
 from tailorset.serving.predictor import Predictor, load_predictor
-from tailorset.shards import write_shard
+from tailorset.storage.shards import write_shard
 from tailorset.trust import LabelRule, Thresholds
 
 

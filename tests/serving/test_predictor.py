@@ -14,10 +14,10 @@ from PIL import Image
 
 from tailorset.classifier_training import predict
 from tailorset.classifiers import load_classifier
-from tailorset.image_set import load_image_set
+from tailorset.storage.image_set import load_image_set
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import Predictor, load_predictor
-from tailorset.shards import sha256, write_shard
+from tailorset.storage.shards import sha256, write_shard
 from tailorset.standing import registry_line
 from tailorset.trust import Thresholds, one_threshold
 

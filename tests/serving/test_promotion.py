@@ -20,7 +20,7 @@ from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
 from tailorset.serving.measurement import Measurement, val_tags
 from tailorset.serving.registry import TRAINING
-from tailorset.shards import sha256, write_shard
+from tailorset.storage.shards import sha256, write_shard
 from tailorset.stage import write_json
 from tailorset.standing import registry_line
 from tailorset.versions import CONTENT, content_here

@@ -21,7 +21,7 @@ from pipeline.register_model import lineage, write_examples
 from tailorset.images.codec import decode_image, encode_png
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import answer_columns
-from tailorset.shards import sha256, write_shard
+from tailorset.storage.shards import sha256, write_shard
 
 ASK = """
 import json, sys

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
-from tailorset import integrity
+from tailorset.storage.location import checksums
 from tailorset.calibration import Calibration
 from tailorset.classifier_training import REMEDY, TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
@@ -207,7 +207,7 @@ class DualPrompt(nn.Module):
         (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
         save_file(tensors, folder / WEIGHTS_FILE)
-        integrity.seal(folder)
+        checksums.seal(folder)
 
     def _text(self, label_indices: Sequence[int] | None) -> Tensor:
         columns = range(len(self.labels)) if label_indices is None else label_indices
@@ -260,7 +260,7 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
         ValueError: config and weights are missing, damaged or of different models.
     """
     try:
-        integrity.check(folder)
+        checksums.check(folder)
         description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS_FILE)
         vision = Vision.model_validate(description["vision"])

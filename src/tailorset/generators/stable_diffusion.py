@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from tailorset.diffusion_parts import Components, FewStep, fuse_few_step, load_components, load_tokenizers
 from tailorset.feature_cache import FeatureCache
-from tailorset.hub import NamedModel
+from tailorset.storage.hub import NamedModel
 from tailorset.lora import add_lora, load_lora, save_lora
 from tailorset.schedulers import build_scheduler, clean_latents
 

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tailorset import integrity
-from tailorset.hub import NamedModel
+from tailorset.storage.location import checksums
+from tailorset.storage.hub import NamedModel
 from tailorset.compute.memory import Batches
 from tailorset.painter import Dialogue
 
@@ -119,7 +119,7 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
     from safetensors import SafetensorError
 
     try:
-        integrity.check(Path(config.model))
+        checksums.check(Path(config.model))
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             config.model, revision=config.revision, padding_side="left"
         )

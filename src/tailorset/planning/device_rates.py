@@ -19,7 +19,7 @@ from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.datasets import Dataset
 from tailorset.compute.flops import flop_counter
 from tailorset.generation import PlannedShard, passes
-from tailorset.image_set import ImageSet, load_image_set
+from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.params import Params
 from tailorset.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.plugins import load_plugin
@@ -27,7 +27,7 @@ from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.scorer import Scorer
-from tailorset.shards import sha256, write_shard
+from tailorset.storage.shards import sha256, write_shard
 from tailorset.studio import open_studio
 from tailorset.text_encoder import new_tuner
 

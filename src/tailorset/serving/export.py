@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset.files import atomic_output
+from tailorset.storage.files import atomic_output
 from tailorset.seeding import torch_generator
 from tailorset.serving.predictor import Predictor, model_files, open_predictor
 from tailorset.stage import MODEL_CARD

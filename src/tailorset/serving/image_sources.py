@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tailorset.shards import CorruptShardError, read_shard
+from tailorset.storage.shards import CorruptShardError, read_shard
 
 MAX_FILE_BYTES = 256 << 20  # a video among the photographs must not fill the memory
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tailorset.image_set import AnnotatedRows
+from tailorset.storage.image_set import AnnotatedRows
 from tailorset.metrics import average_precisions, column_indices
 from tailorset.records import LabelSpace
 from tailorset.selection import MAPS

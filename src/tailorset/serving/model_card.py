@@ -22,8 +22,8 @@ from tailorset.bootstrap import (
     percentile_interval,
     whole_set,
 )
-from tailorset.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
-from tailorset.image_set import is_annotated
+from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
+from tailorset.storage.image_set import is_annotated
 from tailorset.metrics import column_indices
 from tailorset.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace

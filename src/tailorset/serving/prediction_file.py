@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from tailorset.files import atomic_output
+from tailorset.storage.files import atomic_output
 from tailorset.plugins import unknown
 
 ROW_GROUP = 10_000

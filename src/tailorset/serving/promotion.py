@@ -10,7 +10,7 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
-from tailorset.image_set import load_image_set, real_rows
+from tailorset.storage.image_set import load_image_set, real_rows
 from tailorset.metrics import average_precisions
 from tailorset.photos import some
 from tailorset.records import LabelSpace

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset import integrity
+from tailorset.storage.location import checksums
 
 IMAGE_PX = 32
 WEIGHTS = "oracle.safetensors"
@@ -66,7 +66,7 @@ def load_oracle(folder: Path) -> Oracle:
         ValueError: the file is missing or damaged.
     """
     path = folder / WEIGHTS
-    integrity.check(folder, REMEDY)
+    checksums.check(folder, REMEDY)
     try:
         with safe_open(path, framework="pt") as file:
             oracle = Oracle(**json.loads(file.metadata()["oracle"]))

@@ -23,7 +23,7 @@ from tailorset.images.codec import square_pixels
 from tailorset.compute.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
-from tailorset.shards import load_images
+from tailorset.storage.shards import load_images
 
 GIB = 1 << 30
 IN_MEMORY_BYTES = GIB  # 1,700 images of 448 px; the system keeps of a mapped file what fits its memory

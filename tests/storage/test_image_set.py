@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tailorset import image_set
+from tailorset.storage.location import image_set
 from tailorset.images.codec import encode_png
-from tailorset.image_set import ImageSet, Mixture, load_image_set
-from tailorset.shards import sha256, write_shard
+from tailorset.storage.image_set import ImageSet, Mixture, load_image_set
+from tailorset.storage.shards import sha256, write_shard
 
 
 def images_of(name: str, count: int) -> ImageSet:

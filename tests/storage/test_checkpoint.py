@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from tailorset.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 
 
 def trained() -> tuple[nn.Module, AdamW]:

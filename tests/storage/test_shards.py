@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from tailorset.images.codec import encode_png
-from tailorset.shards import CorruptShardError, load_images, read_shard, sha256, write_shard
+from tailorset.storage.shards import CorruptShardError, load_images, read_shard, sha256, write_shard
 
-TINY_COCO = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiny_coco"
+TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"
 
 
 def pictures(num: int = 4, size_px: int = 8) -> list[tuple[str, bytes]]:

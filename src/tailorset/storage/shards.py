@@ -20,8 +20,8 @@ import pandas as pd
 from PIL import Image
 
 from tailorset.images.codec import decode_image
-from tailorset.integrity import file_digest
-from tailorset.storage import shards_of, whole_file
+from tailorset.storage.checksums import file_digest
+from tailorset.storage.location import shards_of, whole_file
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,90}")  # no dot: WebDataset ends a key at the first one
 _TRAILER = bytes(2 * tarfile.BLOCKSIZE)  # what every complete tar ends with

@@ -12,7 +12,7 @@ import yaml
 
 from tailorset.clip import OpenClip, load_clip
 from tailorset.generators.stable_diffusion import Config, build
-from tailorset.hub import (
+from tailorset.storage.hub import (
     HUB_ID,
     NOT_STATED,
     NamedModel,
@@ -25,7 +25,7 @@ from tailorset.hub import (
 )
 from tailorset.params import load_params, named_models
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = "a" * 40, "b" * 40
 README = "---\nlicense: {}\n---\n# A model\n"
 

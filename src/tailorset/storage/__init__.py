@@ -1,0 +1,1 @@
+"""Files: shards of images, checkpoints, checksums, model hub, remote folders."""
