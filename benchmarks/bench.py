@@ -28,7 +28,7 @@ from tailorset.compute.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace
-from tailorset.scorer import Scorer
+from tailorset.clip.scorer import Scorer
 from tailorset.seeding import sample_seed
 from tailorset.text_encoder import Tuner, new_tuner
 

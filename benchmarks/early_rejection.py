@@ -25,7 +25,7 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.compute.device import resolve_device
 from tailorset.params import load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
-from tailorset.scorer import Scorer
+from tailorset.clip.scorer import Scorer
 from tailorset.seeding import numpy_rng, sample_seed
 from tailorset.stage import LORA, PROMPTS
 from tailorset.studio import open_studio

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
-from tailorset.clip import Clip
+from tailorset.clip.model import Clip
 from tailorset.generation import PlannedShard, Studio
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.storage.image_set import ImageSet
@@ -30,7 +30,7 @@ from tailorset.painter import dialogue
 from tailorset.plugins import load_plugin
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt
-from tailorset.scorer import Scorer, acceptance
+from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.seeding import sample_seed
 from tailorset.storage.shards import write_shard
 from tailorset.text_encoder import REMEDY, draw

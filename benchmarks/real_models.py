@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tailorset.clip import Clip
+from tailorset.clip.model import Clip
 from tailorset.generators.stable_diffusion import Components
 from tailorset.llms.transformers import Config as LlmConfig
 from tailorset.llms.transformers import TransformersLLM, _precision

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
-from tailorset.clip import Clip
+from tailorset.clip.model import Clip
 from tailorset.compute.flops import flop_counter
 from tailorset.generation import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion
@@ -32,7 +32,7 @@ from tailorset.params import Params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace, Prompt
 from tailorset.schedulers import build_scheduler
-from tailorset.scorer import Scorer
+from tailorset.clip.scorer import Scorer
 from tailorset.seeding import sample_seed
 from tailorset.text_encoder import Tuner, new_tuner
 

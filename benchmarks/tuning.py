@@ -30,7 +30,7 @@ from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.compute.memory import Batches
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
-from tailorset.scorer import Scorer, acceptance
+from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.stage import PROMPTS
 from tailorset.text_encoder import REMEDY, Tuner, draw, new_tuner, split_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle

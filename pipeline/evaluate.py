@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tailorset.classifier_training import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
-from tailorset.clip import MEMORY_REMEDY, Clip, normalise_scores
+from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.storage.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.metrics import column_indices, zero_shot_metrics

@@ -23,7 +23,7 @@ from tailorset.compute.memory import Batches
 from tailorset.plugins import load_plugin
 from tailorset.compute.progress import Bar
 from tailorset.records import Prompt, read_prompts
-from tailorset.scorer import Scorer, acceptance
+from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.images.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.text_encoder import (

@@ -264,7 +264,7 @@ def test_small_images_are_embedded_exactly_and_large_ones_as_thumbnails() -> Non
 
 def test_streamed_scores_are_those_of_the_stored_pixels(tmp_path: Any, tiny_clip_folder: Any) -> None:
     from tailorset.candidates import look_at_images
-    from tailorset.clip import load_clip
+    from tailorset.clip.model import load_clip
     from tailorset.images.codec import encode_png
     from tailorset.storage.shards import sha256, write_shard
 

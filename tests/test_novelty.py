@@ -12,7 +12,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 from tailorset.dense_features import dense_encoder
 from tailorset.novelty import Novelty, fit_novelty
 from tailorset.records import LabelSpace

@@ -21,7 +21,7 @@ from torch import nn
 
 from tailorset.storage.location import checksums
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 from tailorset.generators import stable_diffusion
 from tailorset.storage.image_set import real_rows
 from tailorset.lora import WEIGHTS as LORA_WEIGHTS

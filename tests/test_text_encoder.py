@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.lora import WEIGHTS
-from tailorset.losses import asymmetric_loss
+from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute.memory import Batches
 from tailorset.params import TuneTextEncoder
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
-from tailorset.scorer import Scorer, acceptance
+from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.text_encoder import Settings, Tuner, Update, draw, split_prompts
 from tailorset.text_encoder import new_tuner as tuner_of_params
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from train_oracle import through_vae
 from train_vae import published_vae
 
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 from tailorset.generators import Generator
 from tailorset.generators.stable_diffusion import Config, build
 from tailorset.records import LabelSpace

@@ -29,7 +29,7 @@ from tailorset.bootstrap import (
     paired_difference,
     whole_set,
 )
-from tailorset.clip import normalise_scores
+from tailorset.clip.model import normalise_scores
 from tailorset.execution import git_revision
 from tailorset.metrics import column_indices
 from tailorset.params import flatten, read_yaml

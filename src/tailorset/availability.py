@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from tailorset.storage.location import checksums
-from tailorset.clip import OpenClip
+from tailorset.clip.model import OpenClip
 from tailorset.findings import Finding
 from tailorset.storage.hub import NamedModel, cache_of, cached_commit, departure, lacking
 

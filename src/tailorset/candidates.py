@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset.clip import Clip
+from tailorset.clip.model import Clip
 from tailorset.generation import requested_probabilities
 from tailorset.near_duplicates import signature
 from tailorset.records import LabelSpace

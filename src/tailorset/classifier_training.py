@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from tailorset.compute import processes
 from tailorset.augment import AugmentConfig, augment
-from tailorset.losses import asymmetric_loss
+from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute.memory import Batches, explained
 from tailorset.compute.progress import Bar
 from tailorset.records import Source

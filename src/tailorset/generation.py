@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from tailorset.compute import processes
-from tailorset.clip import MEMORY_REMEDY as CLIP_REMEDY
+from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.images.codec import encode_png
-from tailorset.losses import grouped_softmax
+from tailorset.clip.losses import grouped_softmax
 from tailorset.compute.memory import Batches
 from tailorset.quota import Draw, QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from tailorset.clip import OpenClip
+from tailorset.clip.model import OpenClip
 from tailorset.storage.hub import NamedModel
 from tailorset.plugins import check_keys, faults, plugin_config
 from tailorset.prompts import num_prompts

@@ -18,7 +18,7 @@ from tailorset.storage.location import checksums
 from tailorset.classifier_training import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.label_prompts import TextTower
 from tailorset.records import LabelSpace

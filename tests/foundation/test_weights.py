@@ -13,7 +13,7 @@ from safetensors import safe_open
 from sklearn.metrics import average_precision_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng
 from tailorset.toybox.scenes import render, web_scene

@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 from tailorset.images.codec import encode_png
 from tailorset.storage.image_set import load_image_set, real_rows
 from tailorset.metrics import zero_shot_metrics

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tailorset.storage.location import checksums
-from tailorset.clip import load_clip
+from tailorset.clip.model import load_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUNDATION = ROOT / "models" / "foundation" / "toybox"

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from tailorset.clip import OpenClip, load_clip
+from tailorset.clip.model import OpenClip, load_clip
 from tailorset.generators.stable_diffusion import Config, build
 from tailorset.storage.hub import (
     HUB_ID,
@@ -69,7 +69,7 @@ def test_a_pinned_clip_is_the_one_of_that_commit(cache: Path, tiny_clip_folder: 
 
 
 def test_a_pinned_tag_is_read_from_that_commit(cache: Path, tmp_path: Path) -> None:
-    from tailorset.clip_weights import source
+    from tailorset.clip.weights import source
 
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "open_clip_model.safetensors").write_bytes(b"of this commit")

@@ -23,7 +23,7 @@ from tailorset.storage.location import checksums
 from tailorset.calibration import Calibration
 from tailorset.classifier_training import REMEDY, TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
-from tailorset.clip import Clip, OpenClip
+from tailorset.clip.model import Clip, OpenClip
 from tailorset.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.fusion import fuse
 from tailorset.label_prompts import LabelPrompts

@@ -26,7 +26,7 @@ from tailorset.plugins import load_plugin
 from tailorset.prompts import Recipe, write_prompts
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
-from tailorset.scorer import Scorer
+from tailorset.clip.scorer import Scorer
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.studio import open_studio
 from tailorset.text_encoder import new_tuner

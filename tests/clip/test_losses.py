@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.loss import AsymmetricLossMultiLabel
 
-from tailorset.losses import asymmetric_loss, grouped_softmax
+from tailorset.clip.losses import asymmetric_loss, grouped_softmax
 
 
 def random_case(seed: int = 0, batch: int = 5, labels: int = 6) -> tuple[torch.Tensor, torch.Tensor]:

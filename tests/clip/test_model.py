@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tailorset.clip import Clip, load_clip, normalise_scores
-from tailorset.clip_weights import name_problem
+from tailorset.clip.model import Clip, load_clip, normalise_scores
+from tailorset.clip.weights import name_problem
 
 NAMES, TEMPLATE = ("kite", "boat", "clock"), "a photo of a {}"
 

@@ -1,0 +1,1 @@
+"""CLIP: load, score images against labels, losses on its scores."""
