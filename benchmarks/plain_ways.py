@@ -26,7 +26,7 @@ from tailorset.storage.image_set import ImageSet
 from tailorset.label_prompts import TextTower
 from tailorset.metrics import average_precisions
 from tailorset.compute.memory import Batches
-from tailorset.painter import dialogue
+from tailorset.prompts.wording import dialogue
 from tailorset.plugins import load_plugin
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt

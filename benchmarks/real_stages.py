@@ -27,7 +27,7 @@ from tailorset.generation import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.storage.image_set import ImageSet
 from tailorset.compute.memory import enforce_budget, free_memory
-from tailorset.painter import dialogue
+from tailorset.prompts.wording import dialogue
 from tailorset.params import Params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace, Prompt

@@ -28,7 +28,7 @@ from tailorset.compute.device import resolve_device
 from tailorset.generation import LocalEngine, Shelf, Studio, generate_shards
 from tailorset.generation_report import Tally
 from tailorset.params import Params, load_params
-from tailorset.prompts import Recipe, write_prompts
+from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace
 from tailorset.shard_store import ShardStore

@@ -14,7 +14,7 @@ import pandas as pd
 from tailorset.storage.checksums import file_digest
 from tailorset.params import ValidateData
 from tailorset.records import LabelSpace
-from tailorset.replies import refused_replies
+from tailorset.prompts.contract import refused_replies
 from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
 from tailorset.suites import Products, content_tables, layout_tables
 from tailorset.validation import Finding, Gate, report

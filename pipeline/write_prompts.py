@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from tailorset.plugins import load_plugin
 from tailorset.compute.progress import Bar
-from tailorset.prompts import ORIGINS, Ledger, Recipe, metrics, write_prompts
+from tailorset.prompts.writer import ORIGINS, Ledger, Recipe, metrics, write_prompts
 from tailorset.records import PROMPT_COLUMNS, Prompt
-from tailorset.replies import main_cause, refused_replies
+from tailorset.prompts.contract import main_cause, refused_replies
 from tailorset.stage import PROMPTS, Stage, atomic_output, run_stage
-from tailorset.token_limit import TokenLimit
+from tailorset.prompts.token_limit import TokenLimit
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from tailorset.records import (
     Label,
     LabelSpace,
 )
-from tailorset.replies import REASONS
+from tailorset.prompts.contract import REASONS
 from tailorset.suites import Products, content_tables, layout_tables
 from tailorset.validation import Finding, Gate, report
 from tailorset.validation_page import render

@@ -8,7 +8,7 @@ import torch
 from settings import load_settings
 
 from tailorset.llms.transformers import Config, build
-from tailorset.prompts import Recipe, metrics, write_prompts
+from tailorset.prompts.writer import Recipe, metrics, write_prompts
 from tailorset.records import LabelSpace
 
 QUANTIZATIONS = ("none", "8bit", "4bit")

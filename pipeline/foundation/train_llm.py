@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from tailorset.painter import dialogue
+from tailorset.prompts.wording import dialogue
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng
 from tailorset.toybox.captions import MIN_PAINTER_WORDS, caption, painter_phrase

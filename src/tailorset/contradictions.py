@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from tailorset.params import Params
 from tailorset.plugins import unknown
-from tailorset.prompts import unwritable
+from tailorset.prompts.writer import unwritable
 from tailorset.records import MIN_UNSEEN, LabelSpace
-from tailorset.replies import Contract
+from tailorset.prompts.contract import Contract
 
 
 def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAn
 from tailorset.clip.model import OpenClip
 from tailorset.storage.hub import NamedModel
 from tailorset.plugins import check_keys, faults, plugin_config
-from tailorset.prompts import num_prompts
+from tailorset.prompts.writer import num_prompts
 from tailorset.records import LabelSpace
 
 

@@ -22,7 +22,7 @@ from tailorset.records import (
     SYNTHETIC_COLUMNS,
     LabelSpace,
 )
-from tailorset.replies import main_cause
+from tailorset.prompts.contract import main_cause
 from tailorset.rules import Rule, Table, between, blank, listed, named, one_of, some_rows, unique, where
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tailorset.llms import LLM
-from tailorset.painter import dialogue
+from tailorset.prompts.wording import dialogue
 from tailorset.plugins import load_plugin, plugin_names
 
 OPTIONS: dict[str, dict[str, object]] = {"template": {}, "transformers": {"max_new_tokens": 8, "batch_size": 2}}

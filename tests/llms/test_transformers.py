@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tailorset.llms.transformers import Config, TransformersLLM, build, sample_nucleus, uniform_streams
-from tailorset.painter import dialogue
+from tailorset.prompts.wording import dialogue
 
 CPU = torch.device("cpu")
 DIALOGUES = [dialogue(keywords, 10) for keywords in [("cup",), ("computer keyboard", "wall clock"), ("key", "fish")]]

@@ -26,7 +26,7 @@ from tailorset.records import (
     Rejected,
     Split,
 )
-from tailorset.replies import REASONS
+from tailorset.prompts.contract import REASONS
 from tailorset.storage.shards import load_images
 from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
 

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import write_prompts as stage_script
 from tailorset.llms.template import Config, TemplateLLM
-from tailorset.painter import Dialogue, keywords_of
+from tailorset.prompts.wording import Dialogue, keywords_of
 from tailorset.plugins import load_plugin
 from tailorset.records import PROMPT_COLUMNS, LabelSpace
 from tailorset.seeding import numpy_rng

@@ -1,14 +1,14 @@
 """Plug-ins that answer dialogues: the language models which write prompts.
 
 An LLM is one file here with a `Config` and `build(config, device) -> LLM`. Its replies are untrusted text; the
-contract of tailorset.replies decides what becomes a prompt.
+contract of tailorset.prompts.contract decides what becomes a prompt.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from tailorset.painter import Dialogue
+from tailorset.prompts.wording import Dialogue
 
 
 class LLM(Protocol):

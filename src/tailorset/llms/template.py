@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailorset.painter import Dialogue, keywords_of, template_phrase
+from tailorset.prompts.wording import Dialogue, keywords_of, template_phrase
 
 
 class Config(BaseModel):

@@ -23,7 +23,7 @@ from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.params import Params
 from tailorset.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.plugins import load_plugin
-from tailorset.prompts import Recipe, write_prompts
+from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.clip.scorer import Scorer

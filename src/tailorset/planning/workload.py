@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tailorset.allocation import build
 from tailorset.params import Params, TuneTextEncoder
-from tailorset.prompts import Recipe, write_prompts
+from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng

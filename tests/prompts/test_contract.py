@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tailorset.records import LabelSpace
-from tailorset.replies import (
+from tailorset.prompts.contract import (
     ADVICE,
     MAX_REPLY_CHARS,
     REASONS,

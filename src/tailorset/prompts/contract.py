@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tailorset.records import LabelSpace
-from tailorset.token_limit import TokenLimit
+from tailorset.prompts.token_limit import TokenLimit
 
 Reason = Literal[
     "thinking", "empty", "control_characters", "preamble", "too_short", "about_the_task", "too_long", "missing_label",

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tailorset.painter import Dialogue, keywords_of, template_phrase
-from tailorset.prompts import Ledger, Recipe, distinct, metrics, write_prompts
+from tailorset.prompts.wording import Dialogue, keywords_of, template_phrase
+from tailorset.prompts.writer import Ledger, Recipe, distinct, metrics, write_prompts
 from tailorset.records import Label, LabelSpace
 from tailorset.seeding import numpy_rng
 

@@ -11,10 +11,10 @@ import pytest
 
 from tailorset.generators.stable_diffusion import Config, build_tokenizers
 from tailorset.records import LabelSpace
-from tailorset.replies import Contract
-from tailorset.token_limit import TokenLimit
+from tailorset.prompts.contract import Contract
+from tailorset.prompts.token_limit import TokenLimit
 
-TOYBOX = Path(__file__).resolve().parents[1] / "models" / "foundation" / "toybox" / "diffusion"
+TOYBOX = Path(__file__).resolve().parents[2] / "models" / "foundation" / "toybox" / "diffusion"
 
 
 @pytest.fixture(scope="module")
