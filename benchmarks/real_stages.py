@@ -31,7 +31,7 @@ from tailorset.prompts.wording import dialogue
 from tailorset.params import Params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace, Prompt
-from tailorset.schedulers import build_scheduler
+from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.clip.scorer import Scorer
 from tailorset.seeding import sample_seed
 from tailorset.text_encoder import Tuner, new_tuner

@@ -24,8 +24,8 @@ from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.clip.model import load_clip
 from tailorset.generators import stable_diffusion
 from tailorset.storage.image_set import real_rows
-from tailorset.lora import WEIGHTS as LORA_WEIGHTS
-from tailorset.lora import load_lora
+from tailorset.generators.parts.lora import WEIGHTS as LORA_WEIGHTS
+from tailorset.generators.parts.lora import load_lora
 from tailorset.params import load_params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace

@@ -17,7 +17,7 @@ from torch import nn
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.clip.model import load_clip
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
-from tailorset.lora import WEIGHTS
+from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute.memory import Batches
 from tailorset.params import TuneTextEncoder

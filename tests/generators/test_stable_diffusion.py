@@ -22,7 +22,7 @@ from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, ran
 from timing import peak_bytes
 
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
-from tailorset.schedulers import build_scheduler, clean_latents
+from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
 
 PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
 SEEDS = [5, 6, 7]

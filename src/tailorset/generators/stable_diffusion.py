@@ -16,11 +16,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tailorset.diffusion_parts import Components, FewStep, fuse_few_step, load_components, load_tokenizers
-from tailorset.feature_cache import FeatureCache
+from tailorset.generators.parts.components import Components, FewStep, fuse_few_step, load_components, load_tokenizers
+from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.storage.hub import NamedModel
-from tailorset.lora import add_lora, load_lora, save_lora
-from tailorset.schedulers import build_scheduler, clean_latents
+from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
+from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
 
 
 class Config(NamedModel):
@@ -36,7 +36,7 @@ class Config(NamedModel):
     LoRA that makes a few-step model of it, fused into the UNet. compile: fuse the UNet's and the decoder's
     operations by torch.compile, where there is no gradient; it takes a minute or two at the start, and images
     differ by rounding. cache_interval: only each so many steps run the whole UNet, the others its outermost blocks
-    (`tailorset.feature_cache`); 1 = all do.
+    (`tailorset.generators.parts.feature_cache`); 1 = all do.
     """
 
     image_px: int = Field(gt=0)
