@@ -30,7 +30,7 @@ from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.clip.scorer import Scorer
 from tailorset.seeding import sample_seed
-from tailorset.text_encoder import Tuner, new_tuner
+from tailorset.tuning.tuner import Tuner, new_tuner
 
 STOCK_IMAGES = 4  # images a turn of the one-at-a-time sides; times are per image
 COCO, NUS_WIDE = Path("data/labels/coco.yaml"), Path("data/labels/nus_wide.yaml")  # 17 and 81 unseen labels

@@ -33,7 +33,7 @@ from tailorset.records import LabelSpace, Prompt
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.seeding import sample_seed
 from tailorset.storage.shards import write_shard
-from tailorset.text_encoder import REMEDY, draw
+from tailorset.tuning.tuner import REMEDY, draw
 
 if TYPE_CHECKING:
     from bench import Bench

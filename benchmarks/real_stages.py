@@ -34,7 +34,7 @@ from tailorset.records import LabelSpace, Prompt
 from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.clip.scorer import Scorer
 from tailorset.seeding import sample_seed
-from tailorset.text_encoder import Tuner, new_tuner
+from tailorset.tuning.tuner import Tuner, new_tuner
 
 STOCK, STOCK_BATCHED = "the stock pipeline one by one", "the stock pipeline in batches"
 PUBLISHED_LOOP, FULL_GRADIENT = "the published loop", "full back-propagation"

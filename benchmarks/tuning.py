@@ -32,7 +32,7 @@ from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.stage import PROMPTS
-from tailorset.text_encoder import REMEDY, Tuner, draw, new_tuner, split_prompts
+from tailorset.tuning.tuner import REMEDY, Tuner, draw, new_tuner, split_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
 
 ORACLE = Path("models/foundation/toybox/oracle")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from tailorset.storage.location import checksums
 from tailorset.compute import processes
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
+from tailorset.tuning.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.generators import Generator
 from tailorset.compute.memory import Batches
 from tailorset.plugins import load_plugin
@@ -26,7 +26,7 @@ from tailorset.records import Prompt, read_prompts
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.images.sheets import contact_sheet
 from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
-from tailorset.text_encoder import (
+from tailorset.tuning.tuner import (
     IMAGES_PER_PROMPT,
     REMEDY,
     Tuner,

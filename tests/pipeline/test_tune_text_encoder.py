@@ -129,7 +129,7 @@ def test_the_best_adapter_survives_an_interruption(tuning_project: Path, monkeyp
         brightness.append(float(images.mean()))
         return -1000 * abs(brightness[-1] - brightness[0])
 
-    monkeypatch.setattr("tailorset.text_encoder.Tuner.held_out_loss", unlike_untuned)
+    monkeypatch.setattr("tailorset.tuning.tuner.Tuner.held_out_loss", unlike_untuned)
     change_params(learning_rate=0.05, stop_after=None, compare_with="unseen")
     with pytest.raises(KeyboardInterrupt):
         run_stage_script()
@@ -168,7 +168,7 @@ def test_the_products_of_the_stage(tuning_project: Path) -> None:
 def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
     """Let the evaluations find these losses, one after the other."""
     remaining = iter(losses)
-    monkeypatch.setattr("tailorset.text_encoder.Tuner.held_out_loss", lambda *_: next(remaining))
+    monkeypatch.setattr("tailorset.tuning.tuner.Tuner.held_out_loss", lambda *_: next(remaining))
 
 
 def test_the_best_adapter_is_kept_and_tuning_ends_when_patience_does(

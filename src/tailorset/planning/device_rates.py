@@ -29,7 +29,7 @@ from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.clip.scorer import Scorer
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.studio import open_studio
-from tailorset.text_encoder import new_tuner
+from tailorset.tuning.tuner import new_tuner
 
 NUM_PHOTOS = 64
 NUM_SCORED = 128

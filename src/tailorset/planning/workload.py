@@ -12,7 +12,7 @@ from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
-from tailorset.text_encoder import IMAGES_PER_PROMPT
+from tailorset.tuning.tuner import IMAGES_PER_PROMPT
 
 BACKWARD = 2.0  # a step with gradient takes its forward pass and about two more
 

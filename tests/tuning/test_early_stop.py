@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tailorset.early_stop import Evaluation, best, is_over, reward_hacking
+from tailorset.tuning.early_stop import Evaluation, best, is_over, reward_hacking
 
 FALL_AND_RISE = [
     Evaluation(0, 3.0, 0.40, 0.50), Evaluation(10, 2.8, 0.65, 0.52), Evaluation(20, 2.5, 0.60, 0.55),

@@ -23,10 +23,10 @@ from tailorset.compute.memory import Batches
 from tailorset.params import TuneTextEncoder
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
 from tailorset.clip.scorer import Scorer, acceptance
-from tailorset.text_encoder import Settings, Tuner, Update, draw, split_prompts
-from tailorset.text_encoder import new_tuner as tuner_of_params
+from tailorset.tuning.tuner import Settings, Tuner, Update, draw, split_prompts
+from tailorset.tuning.tuner import new_tuner as tuner_of_params
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 UNSEEN = ("kite", "boat", "clock")
 LABELS: list[tuple[str, ...]] = [("kite",), ("boat",), ("clock",), ("kite", "boat"), ("boat", "clock")]
