@@ -22,10 +22,10 @@ from scipy.optimize import linprog
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.allocation import Allocation, Ledger, Thompson, build
-from tailorset.generation import passes
+from tailorset.generation.allocation import Allocation, Ledger, Thompson, build
+from tailorset.generation.engine import passes
 from tailorset.params import Params, load_params
-from tailorset.quota import Draw, QuotaPlanner
+from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.seeding import numpy_rng
 from tailorset.stage import PROMPTS

@@ -20,7 +20,7 @@ from torch import Tensor
 from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
 from tailorset.clip.model import Clip
-from tailorset.generation import PlannedShard, Studio
+from tailorset.generation.engine import PlannedShard, Studio
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.storage.image_set import ImageSet
 from tailorset.label_prompts import TextTower
@@ -28,7 +28,7 @@ from tailorset.metrics import average_precisions
 from tailorset.compute.memory import Batches
 from tailorset.prompts.wording import dialogue
 from tailorset.plugins import load_plugin
-from tailorset.quota import Draw
+from tailorset.generation.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.seeding import sample_seed

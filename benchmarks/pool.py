@@ -15,19 +15,19 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from tailorset.compute.device import resolve_device
-from tailorset.generation import MANIFEST_SCHEMA, PlannedShard, Row, Studio
+from tailorset.generation.engine import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.params import Params
 from tailorset.storage.paths import project_root
-from tailorset.quota import Draw
+from tailorset.generation.quota import Draw
 from tailorset.records import LabelSpace, Prompt
-from tailorset.shard_store import ShardStore
+from tailorset.generation.shard_store import ShardStore
 from tailorset.stage import LORA, SYNTHETIC, fingerprint, stage_definition
 from tailorset.studio import open_studio
 
 LOGITS = ("discriminator_logits", "judge_logits")
 SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports
-    "pipeline/generate_images.py", "src/tailorset/allocation.py", "src/tailorset/generation_report.py",
-    "src/tailorset/quota.py", "src/tailorset/images/sheets.py",
+    "pipeline/generate_images.py", "src/tailorset/generation/allocation.py", "src/tailorset/generation/report.py",
+    "src/tailorset/generation/quota.py", "src/tailorset/images/sheets.py",
 }  # fmt: skip
 MAX_DIFFERENCE = 0.1  # of logits, between a candidate of the manifest and the same drawn again
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from ray_cluster import local_cluster
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.generation import PlannedShard, Shelf
+from tailorset.generation.engine import PlannedShard, Shelf
 from tailorset.params import Params, load_params
-from tailorset.quota import Draw
+from tailorset.generation.quota import Draw
 from tailorset.ray_engine import RayEngine
 from tailorset.records import LabelSpace, read_prompts
 from tailorset.stage import LORA, PROMPTS

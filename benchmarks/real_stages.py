@@ -23,7 +23,7 @@ from tailorset.classifier_training import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.clip.model import Clip
 from tailorset.compute.flops import flop_counter
-from tailorset.generation import Studio
+from tailorset.generation.engine import Studio
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.storage.image_set import ImageSet
 from tailorset.compute.memory import enforce_budget, free_memory

@@ -14,7 +14,7 @@ from tailorset.card import LabelCard, Options, label_card, shown_ids
 from tailorset.card_page import data_uris, render
 from tailorset.confusions import Photos
 from tailorset.filters import Filter
-from tailorset.generation_report import AT_QUOTA
+from tailorset.generation.report import AT_QUOTA
 from tailorset.storage.hub import origin
 from tailorset.storage.image_set import real_rows
 from tailorset.names import safe_file_name

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tailorset.allocation import build
-from tailorset.generation import Engine, LocalEngine, Shelf, generate_shards
-from tailorset.generation_report import Tally, outcome_table, plot_pass_rates, save_sheet
+from tailorset.generation.allocation import build
+from tailorset.generation.engine import Engine, LocalEngine, Shelf, generate_shards
+from tailorset.generation.report import Tally, outcome_table, plot_pass_rates, save_sheet
 from tailorset.params import load_params
 from tailorset.compute.progress import Bar
-from tailorset.quota import QuotaPlanner
+from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import read_prompts
-from tailorset.shard_store import ShardStore
+from tailorset.generation.shard_store import ShardStore
 from tailorset.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
 from tailorset.studio import open_studio
 

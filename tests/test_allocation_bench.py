@@ -12,12 +12,12 @@ import pytest
 import torch
 import yaml
 
-from tailorset.allocation import Turns
-from tailorset.generation import Studio
+from tailorset.generation.allocation import Turns
+from tailorset.generation.engine import Studio
 from tailorset.params import load_params
-from tailorset.quota import Draw, QuotaPlanner
+from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, prompt_id
-from tailorset.shard_store import write_manifest
+from tailorset.generation.shard_store import write_manifest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 

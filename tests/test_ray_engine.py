@@ -11,9 +11,9 @@ import pytest
 from ray_cluster import Cluster, local_cluster
 
 from tailorset import doctor
-from tailorset.generation import PlannedShard, Row, Shelf
+from tailorset.generation.engine import PlannedShard, Row, Shelf
 from tailorset.params import load_params
-from tailorset.quota import Draw
+from tailorset.generation.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tests.generation_project import (
     change_params,

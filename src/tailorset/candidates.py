@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.clip.model import Clip
-from tailorset.generation import requested_probabilities
+from tailorset.generation.engine import requested_probabilities
 from tailorset.near_duplicates import signature
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import load_images

@@ -21,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from tailorset.compute.device import resolve_device
 from tailorset.doctor import dial, no_cluster
-from tailorset.generation import PlannedShard, Row, Samples, Shard, Shelf
+from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.storage.hub import cached_commit
 from tailorset.compute.memory import enforce_budget
 from tailorset.params import Params, named_models

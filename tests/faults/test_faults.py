@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tailorset.shard_store import ShardStore
+from tailorset.generation.shard_store import ShardStore
 from tests.faults.conftest import StageRuns, digests, intact, measured, outputs
 from tests.small_project import environment, make_small_project, run
 

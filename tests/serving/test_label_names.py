@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.generation_report import plot_pass_rates
+from tailorset.generation.report import plot_pass_rates
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor

@@ -20,7 +20,7 @@ from upath import UPath
 from pipeline.register_model import example_image
 from tailorset.doctor import place
 from tailorset.params import load_params
-from tailorset.shard_store import ShardStore
+from tailorset.generation.shard_store import ShardStore
 from tailorset.storage.shards import CorruptShardError, load_images, write_shard
 from tailorset.stage import REAL, run_stage
 from tailorset.storage.location import open_storage, shards_of

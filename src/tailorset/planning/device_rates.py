@@ -18,13 +18,13 @@ import torch
 from tailorset.classifier_training import TrainingConfig, predict, train_epochs
 from tailorset.datasets import Dataset
 from tailorset.compute.flops import flop_counter
-from tailorset.generation import PlannedShard, passes
+from tailorset.generation.engine import PlannedShard, passes
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.params import Params
 from tailorset.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.plugins import load_plugin
 from tailorset.prompts.writer import Recipe, write_prompts
-from tailorset.quota import Draw
+from tailorset.generation.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.clip.scorer import Scorer
 from tailorset.storage.shards import sha256, write_shard

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tailorset.allocation import build
+from tailorset.generation.allocation import build
 from tailorset.params import Params, TuneTextEncoder
 from tailorset.prompts.writer import Recipe, write_prompts
-from tailorset.quota import QuotaPlanner
+from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
 from tailorset.tuning.tuner import IMAGES_PER_PROMPT

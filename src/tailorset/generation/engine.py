@@ -20,7 +20,7 @@ from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.images.codec import encode_png
 from tailorset.clip.losses import grouped_softmax
 from tailorset.compute.memory import Batches
-from tailorset.quota import Draw, QuotaPlanner
+from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS
 from tailorset.seeding import sample_seed
 from tailorset.storage.shards import sha256

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tailorset.generation import Row, Samples, manifest_row
-from tailorset.generation_report import rows_at
+from tailorset.generation.engine import Row, Samples, manifest_row
+from tailorset.generation.report import rows_at
 from tailorset.images.codec import encode_png
-from tailorset.quota import Draw
+from tailorset.generation.quota import Draw
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt
-from tailorset.shard_store import ShardStore, write_manifest
+from tailorset.generation.shard_store import ShardStore, write_manifest
 
 NAME = "synthetic-00000.tar"
 

@@ -9,7 +9,7 @@ from itertools import combinations_with_replacement
 
 import pytest
 
-from tailorset.quota import Draw, QuotaPlanner
+from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.records import Prompt
 from tailorset.seeding import numpy_rng
 

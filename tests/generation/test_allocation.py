@@ -10,8 +10,8 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pytest
 
-from tailorset.allocation import Allocation, Ledger, Thompson, Turns, Uniform, build, most_kept, posterior
-from tailorset.quota import Draw, QuotaPlanner
+from tailorset.generation.allocation import Allocation, Ledger, Thompson, Turns, Uniform, build, most_kept, posterior
+from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.records import Prompt, prompt_id
 from tailorset.seeding import numpy_rng
 

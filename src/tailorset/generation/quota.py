@@ -3,7 +3,7 @@
 A round is planned from the outcome of the rounds before it and from nothing else, so a restart plans the same again.
 Each candidate is charged to the label it was chosen for. A label may spend an equal share of the budget; with no
 image kept by then it is given up. What labels at quota leave unspent goes to those which are still short of it.
-Which prompt is drawn within these rules is for `tailorset.allocation` to say.
+Which prompt is drawn within these rules is for `tailorset.generation.allocation` to say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tailorset.allocation import Allocation, Ledger, Plan, Turns
+from tailorset.generation.allocation import Allocation, Ledger, Plan, Turns
 from tailorset.records import Prompt
 
 EQUAL: Mapping[str, float] = MappingProxyType({})

@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from matplotlib import pyplot as plt
 
-from tailorset.generation import Row, Shard, passes, requested_probabilities
-from tailorset.quota import QuotaPlanner
+from tailorset.generation.engine import Row, Shard, passes, requested_probabilities
+from tailorset.generation.quota import QuotaPlanner
 from tailorset.storage.shards import load_images
 from tailorset.images.sheets import contact_sheet
 

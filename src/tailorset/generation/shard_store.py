@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tailorset.generation import MANIFEST_SCHEMA, Row, Samples
+from tailorset.generation.engine import MANIFEST_SCHEMA, Row, Samples
 from tailorset.storage.checksums import file_digest
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.storage.location import place_shards, whole_file
