@@ -16,9 +16,9 @@ from tailorset.params import ValidateData
 from tailorset.records import LabelSpace
 from tailorset.prompts.contract import refused_replies
 from tailorset.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
-from tailorset.suites import Products, content_tables, layout_tables
-from tailorset.validation import Finding, Gate, report
-from tailorset.validation_page import render
+from tailorset.validation.suites import Products, content_tables, layout_tables
+from tailorset.validation.gate import Finding, Gate, report
+from tailorset.validation.page import render
 
 MANIFESTS = {
     "prompts": PROMPTS,

@@ -14,7 +14,7 @@ from great_expectations import expectations as gxe
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from tailorset.rules import Rule, Severity, Table
+from tailorset.validation.rules import Rule, Severity, Table
 
 _NUM_EXAMPLES = 5
 

@@ -21,9 +21,9 @@ from tailorset.records import (
     LabelSpace,
 )
 from tailorset.prompts.contract import REASONS
-from tailorset.suites import Products, content_tables, layout_tables
-from tailorset.validation import Finding, Gate, report
-from tailorset.validation_page import render
+from tailorset.validation.suites import Products, content_tables, layout_tables
+from tailorset.validation.gate import Finding, Gate, report
+from tailorset.validation.page import render
 
 SPACE = LabelSpace(
     name="test",

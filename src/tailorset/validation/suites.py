@@ -23,7 +23,7 @@ from tailorset.records import (
     LabelSpace,
 )
 from tailorset.prompts.contract import main_cause
-from tailorset.rules import Rule, Table, between, blank, listed, named, one_of, some_rows, unique, where
+from tailorset.validation.rules import Rule, Table, between, blank, listed, named, one_of, some_rows, unique, where
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from tailorset.pages import render_page
-from tailorset.validation import Finding
+from tailorset.validation.gate import Finding
 
 TEMPLATE = "validation_page.html"
 

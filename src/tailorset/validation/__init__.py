@@ -1,0 +1,1 @@
+"""Stage validate_data: expectations on every table between the stages."""
