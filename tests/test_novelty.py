@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from tailorset.clip.model import load_clip
-from tailorset.dense_features import dense_encoder
+from tailorset.classifiers.parts.dense_features import dense_encoder
 from tailorset.novelty import Novelty, fit_novelty
 from tailorset.records import LabelSpace
 from tailorset.toybox.scenes import photo_scene, render, web_scene

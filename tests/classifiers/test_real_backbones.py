@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from real_models import random_clip
 
 from tailorset.classifiers.dual_prompt import on_clip
-from tailorset.label_prompts import TextTower, label_token_ids
+from tailorset.classifiers.parts.label_prompts import TextTower, label_token_ids
 from tailorset.params import load_params
 from tailorset.records import LabelSpace
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tailorset.compute import processes
-from tailorset.fusion import GlobalBranch
+from tailorset.classifiers.parts.fusion import GlobalBranch
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
 from tailorset.storage.location import checksums
-from tailorset.calibration import Calibration
+from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifier_training import REMEDY, TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.clip.model import Clip, OpenClip
-from tailorset.dense_features import dense_encoder, grid_of, weighted_similarity
-from tailorset.fusion import fuse
-from tailorset.label_prompts import LabelPrompts
+from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity
+from tailorset.classifiers.parts.fusion import fuse
+from tailorset.classifiers.parts.label_prompts import LabelPrompts
 from tailorset.compute.memory import Batches
 from tailorset.records import LabelSpace
 

@@ -8,7 +8,7 @@ from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from tailorset.fusion import GlobalBranch, fuse
+from tailorset.classifiers.parts.fusion import GlobalBranch, fuse
 
 
 def tower(kind: str) -> nn.Module:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-from tailorset.calibration import Calibration
+from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifier_training import TrainingConfig, annotated_loss
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tailorset.batch_norm import BatchNorm
+from tailorset.classifiers.parts.batch_norm import BatchNorm
 
 if TYPE_CHECKING:
     from open_clip.modified_resnet import ModifiedResNet
