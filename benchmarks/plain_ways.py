@@ -17,7 +17,7 @@ from stock import bench_prompts, stock_pipeline
 from timing import Comparison, Side
 from torch import Tensor
 
-from tailorset.classifier_training import train_epochs
+from tailorset.training.loop import train_epochs
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
 from tailorset.clip.model import Clip
 from tailorset.generation.engine import PlannedShard, Studio

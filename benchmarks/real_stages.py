@@ -19,7 +19,7 @@ from stock import bench_prompts
 from timing import FOREVER, Side, matmul_roofs, measured_roofs, peak_bytes, seconds_per_sample, timed_call
 from torch import Tensor, nn
 
-from tailorset.classifier_training import train_epochs
+from tailorset.training.loop import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.clip.model import Clip
 from tailorset.compute.flops import flop_counter

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tailorset.classifier_training import predict
+from tailorset.training.loop import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tailorset.classifier_training import REMEDY, predict
+from tailorset.training.loop import REMEDY, predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.storage.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.metrics import column_indices

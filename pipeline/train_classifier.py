@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.compute import processes
-from tailorset.augment import AugmentConfig
+from tailorset.training.augment import AugmentConfig
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.classifier_training import TrainingConfig, augmented, predict, train_epochs
+from tailorset.training.loop import TrainingConfig, augmented, predict, train_epochs
 from tailorset.classifiers import Classifier
 from tailorset.storage.image_set import (
     AnnotatedRows,
@@ -34,7 +34,7 @@ from tailorset.seeding import torch_generator
 from tailorset.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
 from tailorset.images.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
-from tailorset.weight_average import WeightAverage
+from tailorset.training.weight_average import WeightAverage
 
 SOURCES: tuple[Source, ...] = ("real", "synthetic")
 NUM_CALIBRATION_IMAGES = 1000

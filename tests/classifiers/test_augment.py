@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-from tailorset.augment import OPERATIONS, Augmentation, AugmentConfig, augment
-from tailorset.classifier_training import TrainingConfig
+from tailorset.training.augment import OPERATIONS, Augmentation, AugmentConfig, augment
+from tailorset.training.loop import TrainingConfig
 from tailorset.storage.image_set import ImageSet
 from tailorset.params import load_params
 from tailorset.seeding import numpy_rng

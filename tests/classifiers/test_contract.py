@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tailorset.classifier_training import TrainingConfig
+from tailorset.training.loop import TrainingConfig
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.plugins import load_plugin, plugin_config, plugin_names
 from tailorset.records import LabelSpace

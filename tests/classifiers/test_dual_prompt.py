@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from tailorset.classifiers.parts import label_prompts
 from tailorset.storage.location import checksums
-from tailorset.classifier_training import annotated_loss, train_epochs
+from tailorset.training.loop import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.clip.model import load_clip

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from tailorset.classifier_training import (
+from tailorset.training.loop import (
     TrainingConfig,
     batch_indices,
     label_columns,

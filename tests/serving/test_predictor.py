@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tailorset.classifier_training import predict
+from tailorset.training.loop import predict
 from tailorset.classifiers import load_classifier
 from tailorset.storage.image_set import load_image_set
 from tailorset.records import LabelSpace

@@ -21,7 +21,7 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from tailorset.storage.location import checksums
 from tailorset.classifiers.parts.calibration import Calibration
-from tailorset.classifier_training import REMEDY, TrainingConfig, annotated_loss
+from tailorset.training.loop import REMEDY, TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.clip.model import Clip, OpenClip
 from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity

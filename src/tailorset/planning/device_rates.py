@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
-from tailorset.classifier_training import TrainingConfig, predict, train_epochs
+from tailorset.training.loop import TrainingConfig, predict, train_epochs
 from tailorset.datasets import Dataset
 from tailorset.compute.flops import flop_counter
 from tailorset.generation.engine import PlannedShard, passes

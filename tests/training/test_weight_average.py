@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.weight_average import WeightAverage
+from tailorset.training.weight_average import WeightAverage
 
 
 def one_weight(value: float) -> nn.Module:

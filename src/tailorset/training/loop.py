@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tailorset.compute import processes
-from tailorset.augment import AugmentConfig, augment
+from tailorset.training.augment import AugmentConfig, augment
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute.memory import Batches, explained
 from tailorset.compute.progress import Bar

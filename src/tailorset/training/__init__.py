@@ -1,0 +1,1 @@
+"""Stage train_classifier: the loop, augmentation and averaging of weights."""
