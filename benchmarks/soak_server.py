@@ -24,13 +24,13 @@ from pipeline.register_model import log_model
 from tailorset.storage.location import checksums
 from tailorset.classifiers import load_classifier
 from tailorset.images.codec import encode_png
-from tailorset.novelty import fit_novelty
+from tailorset.thresholds.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor
 from tailorset.storage.shards import write_shard
 from tailorset.tracking import connect
-from tailorset.trust import one_threshold
+from tailorset.thresholds.rules import one_threshold
 from tests.classifiers.conftest import write_backbone
 
 NAME, ALIAS = "soaked", "champion"

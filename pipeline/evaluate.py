@@ -20,9 +20,9 @@ from tailorset.compute.memory import Batches
 from tailorset.score_table import score_table
 from tailorset.images.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
-from tailorset.trust import Decisions, Thresholds, one_threshold, score_logits
-from tailorset.trust_fitting import fit_platt, make_thresholds, one_sided
-from tailorset.trust_measures import trust_figure, trust_metrics
+from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold, score_logits
+from tailorset.thresholds.fitting import fit_platt, make_thresholds, one_sided
+from tailorset.thresholds.measures import trust_figure, trust_metrics
 
 ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
 NUM_SHOWN, SHEET = 24, "test_images.png"  # test images on the sheet

@@ -11,13 +11,13 @@ from tailorset.training.loop import REMEDY, predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.storage.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.metrics import column_indices
-from tailorset.novelty import Novelty, fit_novelty
+from tailorset.thresholds.novelty import Novelty, fit_novelty
 from tailorset.compute.memory import Batches
 from tailorset.records import NOT_ANNOTATED
 from tailorset.seeding import sample_seed
 from tailorset.stage import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, Stage, atomic_output, run_stage
-from tailorset.trust import Thresholds, score_logits
-from tailorset.trust_fitting import Affine, fit_mixture, fit_platt, fit_seen, make_thresholds, transfer
+from tailorset.thresholds.rules import Thresholds, score_logits
+from tailorset.thresholds.fitting import Affine, fit_mixture, fit_platt, fit_seen, make_thresholds, transfer
 
 NUM_FAMILIAR = 4000  # photos of a split whose features say what is usual
 

@@ -51,7 +51,7 @@ from tailorset.stage import (
     run_stage,
 )
 from tailorset.storage.location import shards_of
-from tailorset.trust import Thresholds
+from tailorset.thresholds.rules import Thresholds
 from tailorset.versions import CONTENT, content_here
 
 PACKAGE = Path(tailorset.__file__).parent

@@ -33,7 +33,7 @@ from tailorset.serving.app import create_app
 from tailorset.serving.predictor import load_predictor
 from tailorset.serving.service import Service
 from tailorset.storage.shards import CorruptShardError, read_shard
-from tailorset.trust import Thresholds
+from tailorset.thresholds.rules import Thresholds
 from tests.classifiers.conftest import write_backbone
 
 

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from pipeline.register_model import register
 from tailorset.storage.location import checksums
 from tailorset.images.codec import encode_png
-from tailorset.novelty import fit_novelty
+from tailorset.thresholds.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
@@ -32,7 +32,7 @@ from tailorset.serving.service import Service
 from tailorset.storage.shards import write_shard
 from tailorset.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.tracking import connect
-from tailorset.trust import LabelRule, Thresholds
+from tailorset.thresholds.rules import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
 
 TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"

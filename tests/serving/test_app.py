@@ -23,7 +23,7 @@ from tailorset.serving.predictor import Predictor, answer_columns, load_predicto
 from tailorset.serving.server_log import ACCESS, LogfmtFormatter, log_config
 from tailorset.serving.service import Load, Service
 from tailorset.serving.uploads import MAX_BODY_BYTES
-from tailorset.trust import Thresholds
+from tailorset.thresholds.rules import Thresholds
 
 PNG = {"content-type": "image/png"}
 

@@ -18,7 +18,7 @@ from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.export import export_onnx
 from tailorset.serving.predictor import load_predictor
-from tailorset.trust import Thresholds
+from tailorset.thresholds.rules import Thresholds
 
 
 def run(*arguments: object) -> tuple[int, str]:

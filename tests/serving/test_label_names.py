@@ -18,7 +18,7 @@ from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor
 from tailorset.images.sheets import contact_sheet
-from tailorset.trust import LabelRule, Thresholds
+from tailorset.thresholds.rules import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
 
 NAMES = ("Mum's T-shirt", "茶碗", "Стол", "7-Eleven", "कुत्ता")

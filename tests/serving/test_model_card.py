@@ -12,7 +12,7 @@ from tailorset.metrics import zero_shot_metrics
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
-from tailorset.trust import LabelRule, Thresholds
+from tailorset.thresholds.rules import LabelRule, Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEN = {"cup": False, "key": False, "fish": False, "hat": True, "ball": True}

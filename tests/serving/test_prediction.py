@@ -21,7 +21,7 @@ from tailorset.serving import commands
 from tailorset.serving.image_sources import image_sources
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.storage.shards import write_shard
-from tailorset.trust import LabelRule, Thresholds
+from tailorset.thresholds.rules import LabelRule, Thresholds
 
 
 def run(*arguments: object) -> tuple[int, str]:

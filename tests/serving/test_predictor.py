@@ -19,7 +19,7 @@ from tailorset.records import LabelSpace
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.standing import registry_line
-from tailorset.trust import Thresholds, one_threshold
+from tailorset.thresholds.rules import Thresholds, one_threshold
 
 
 @pytest.fixture

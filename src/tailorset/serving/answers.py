@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from tailorset.serving.predictor import Looked, Predictor, is_unfamiliar
-from tailorset.trust import Decision
+from tailorset.thresholds.rules import Decision
 
 
 class Problem(BaseModel):

@@ -28,7 +28,7 @@ from tailorset.metrics import column_indices
 from tailorset.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
 from tailorset.selection import is_untrained, training_notes
-from tailorset.trust import Thresholds
+from tailorset.thresholds.rules import Thresholds
 
 TOYBOX = Path("models/foundation/toybox")
 DATA_SETS = {  # as their publishers state them

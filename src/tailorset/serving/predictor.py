@@ -19,8 +19,8 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.compute.device import resolve_device
 from tailorset.images.codec import decode_image, square_pixels
-from tailorset.novelty import Novelty
-from tailorset.trust import Decisions, Thresholds, one_threshold
+from tailorset.thresholds.novelty import Novelty
+from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
 
 CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safetensors"  # side by side, everywhere
 EXAMPLES = "examples"  # the same

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from tailorset.clip.model import load_clip
 from tailorset.classifiers.parts.dense_features import dense_encoder
-from tailorset.novelty import Novelty, fit_novelty
+from tailorset.thresholds.novelty import Novelty, fit_novelty
 from tailorset.records import LabelSpace
 from tailorset.toybox.scenes import photo_scene, render, web_scene
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def features(count: int, seed: int, shift: float = 0.0) -> Tensor:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error, multilabel_f1_score
 
-from tailorset.trust import Decisions
+from tailorset.thresholds.rules import Decisions
 
 NUM_BINS = 15
 

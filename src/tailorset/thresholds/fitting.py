@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset.trust import LabelRule, Thresholds, abstain_band
+from tailorset.thresholds.rules import LabelRule, Thresholds, abstain_band
 
 SCALE_SPREAD = 0.3  # prior standard deviation of a label's log scale around the shared one
 MIN_SHARE = 1e-3  # of photos that show a label: 0 has no logit

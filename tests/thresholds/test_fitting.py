@@ -7,8 +7,8 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor
 
-from tailorset import trust_fitting
-from tailorset.trust_fitting import Affine
+from tailorset.thresholds import fitting
+from tailorset.thresholds.fitting import Affine
 
 SCALE, BIAS = torch.tensor([3.0, 2.5, 3.5]).double(), torch.tensor([-1.0, 0.5, -2.0]).double()
 NAMES = ("a", "b", "c")
@@ -31,7 +31,7 @@ def gaussian(shares: Tensor, num_images: int, seed: int) -> tuple[Tensor, Tensor
 
 
 def test_platt_recovers_a_known_transform() -> None:
-    fitted = trust_fitting.fit_platt(*simulated(20_000), NAMES)
+    fitted = fitting.fit_platt(*simulated(20_000), NAMES)
     assert fitted.scale.tolist() == pytest.approx(SCALE.tolist(), rel=0.06)
     assert fitted.bias.tolist() == pytest.approx(BIAS.tolist(), abs=0.1)
 
@@ -39,8 +39,8 @@ def test_platt_recovers_a_known_transform() -> None:
 def test_unannotated_entries_do_not_count() -> None:
     logits, targets = simulated(2_000)
     padded = torch.cat([targets, torch.full((500, 3), -1, dtype=torch.int8)])
-    fitted = trust_fitting.fit_platt(torch.cat([logits, torch.full((500, 3), 9.0)]), padded, NAMES)
-    expected = trust_fitting.fit_platt(logits, targets, NAMES)
+    fitted = fitting.fit_platt(torch.cat([logits, torch.full((500, 3), 9.0)]), padded, NAMES)
+    expected = fitting.fit_platt(logits, targets, NAMES)
     torch.testing.assert_close(fitted.scale, expected.scale, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(fitted.bias, expected.bias, rtol=1e-4, atol=1e-4)
 
@@ -49,7 +49,7 @@ def test_few_images_borrow_the_scale_of_the_others() -> None:
     logits, targets = simulated(4_000)
     targets[40:, 2] = -1
     targets[:40, 2] = (logits[:40, 2] > 0.6).to(torch.int8)  # separable: alone its scale would go to infinity
-    fitted = trust_fitting.fit_platt(logits, targets, NAMES)
+    fitted = fitting.fit_platt(logits, targets, NAMES)
     assert 2 < float(fitted.scale[2]) < 9
 
 
@@ -57,7 +57,7 @@ def test_a_known_shift_of_the_shares_is_recovered() -> None:
     source, target = torch.tensor([0.5, 0.3]).double(), torch.tensor([0.1, 0.4]).double()
     truth = Affine(torch.full((2,), 4.0).double(), source.logit())
     photos, _ = gaussian(target, 20_000, seed=1)
-    shifted = trust_fitting.shift_priors(truth, source, photos)
+    shifted = fitting.shift_priors(truth, source, photos)
     assert shifted(photos).mean(0).tolist() == pytest.approx(target.tolist(), abs=0.01)
     assert (shifted.bias - target.logit()).abs().max() < 0.1
 
@@ -65,7 +65,7 @@ def test_a_known_shift_of_the_shares_is_recovered() -> None:
 def test_seen_labels_get_the_calibration_of_the_photos() -> None:
     annotated = gaussian(torch.tensor([0.5, 0.3]), 8_000, seed=2)
     photos, _ = gaussian(torch.tensor([0.1, 0.4]), 20_000, seed=3)
-    fitted = trust_fitting.fit_seen(*annotated, photos, ("a", "b"))
+    fitted = fitting.fit_seen(*annotated, photos, ("a", "b"))
     assert fitted.scale.tolist() == pytest.approx([4.0, 4.0], rel=0.08)
     assert fitted(photos).mean(0).tolist() == pytest.approx([0.1, 0.4], abs=0.02)
 
@@ -74,14 +74,14 @@ def test_the_mixture_finds_scores_that_moved_and_shrank() -> None:
     logits, _ = gaussian(torch.tensor([0.2, 0.4]), 20_000, seed=4)
     photos = 0.6 * logits - 0.3  # truly sigmoid(4 / 0.6 * photos + 2 + logit(share))
     start = Affine(torch.full((2,), 4.0).double(), torch.tensor([0.3, 0.3]).double())
-    fitted = trust_fitting.fit_mixture(start, photos)
+    fitted = fitting.fit_mixture(start, photos)
     assert fitted.scale.tolist() == pytest.approx([4 / 0.6] * 2, rel=0.1)
     assert fitted(photos).mean(0).tolist() == pytest.approx([0.2, 0.4], abs=0.02)
 
 
 def test_the_bias_makes_the_mean_probability_the_share() -> None:
     scores, share = simulated(300)[0] * 5, torch.tensor([0.001, 0.5, 0.93]).double()
-    bias = trust_fitting.bias_for_share(scores, share)
+    bias = fitting.bias_for_share(scores, share)
     torch.testing.assert_close((scores + bias).sigmoid().mean(0), share)
 
 
@@ -91,10 +91,10 @@ def test_transfer_between_each_labels_own_share_and_the_common_one() -> None:
     own = (4 * photos - 1.5).sigmoid().mean(0)
     expected = {0.0: own, 1.0: own.mean().expand(3)}
     for pooling, share in expected.items():
-        fitted = trust_fitting.transfer(seen, photos, pooling)
+        fitted = fitting.transfer(seen, photos, pooling)
         assert fitted.scale.tolist() == pytest.approx([4.0] * 3)
         torch.testing.assert_close(fitted(photos).mean(0), share)
-    torch.testing.assert_close(trust_fitting.transfer(seen, photos, 0.0).bias, torch.full((3,), -1.5).double())
+    torch.testing.assert_close(fitting.transfer(seen, photos, 0.0).bias, torch.full((3,), -1.5).double())
 
 
 @pytest.mark.parametrize("annotated", [True, False])
@@ -106,7 +106,7 @@ def test_the_threshold_is_the_best_of_all(annotated: bool) -> None:
     for threshold in probabilities.unique().tolist():
         present = probabilities >= threshold
         expected_f1[threshold] = float(2 * shown[present].sum() / (present.sum() + shown.sum()))
-    chosen = trust_fitting.best_threshold(probabilities, shown)
+    chosen = fitting.best_threshold(probabilities, shown)
     assert expected_f1[chosen] == max(expected_f1.values())
     if annotated:
         assert expected_f1[chosen] == pytest.approx(f1_score(targets[:, 0], probabilities >= chosen))
@@ -115,11 +115,11 @@ def test_the_threshold_is_the_best_of_all(annotated: bool) -> None:
 def test_rules_carry_the_calibration_and_the_threshold() -> None:
     logits, targets = simulated(500)
     targets[:50, 0] = -1
-    thresholds = trust_fitting.make_thresholds(NAMES, Affine(SCALE, BIAS), logits, targets, max_risk=0.3)
+    thresholds = fitting.make_thresholds(NAMES, Affine(SCALE, BIAS), logits, targets, max_risk=0.3)
     rule = thresholds.rules["a"]
     assert (rule.scale, rule.bias) == (3.0, -1.0)
     probabilities = Affine(SCALE, BIAS)(logits)[50:, 0]
-    assert rule.threshold == trust_fitting.best_threshold(probabilities, targets[50:, 0])
+    assert rule.threshold == fitting.best_threshold(probabilities, targets[50:, 0])
     torch.testing.assert_close(thresholds.apply(logits.sigmoid()).probabilities, Affine(SCALE, BIAS)(logits))
 
 
@@ -127,8 +127,8 @@ def test_a_label_without_examples_is_named() -> None:
     logits, targets = simulated(50)
     targets[:, 1] = 0
     with pytest.raises(ValueError, match=r"one kind for \['b'\].*held_out_share"):
-        trust_fitting.fit_platt(logits, targets, NAMES)
+        fitting.fit_platt(logits, targets, NAMES)
     targets[:, 2] = 1
     targets[0, 1] = 1
     with pytest.raises(ValueError, match=r"one kind for \['c'\]"):
-        trust_fitting.fit_platt(logits, targets, NAMES)
+        fitting.fit_platt(logits, targets, NAMES)

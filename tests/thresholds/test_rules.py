@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tailorset.trust import LabelRule, Thresholds, abstain_band, one_threshold
+from tailorset.thresholds.rules import LabelRule, Thresholds, abstain_band, one_threshold
 
 RULES = Thresholds({"cup": LabelRule(2.0, 0.5, 0.4, 0.3, 0.7), "key": LabelRule(1.0, -1.0, 0.2, 0.2, 0.7)})
 

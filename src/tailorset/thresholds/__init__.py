@@ -1,0 +1,1 @@
+"""Stage fit_thresholds: calibrated probabilities, decisions with bounded risk, novelty."""
