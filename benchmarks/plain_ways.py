@@ -24,7 +24,7 @@ from tailorset.generation.engine import PlannedShard, Studio
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.storage.image_set import ImageSet
 from tailorset.classifiers.parts.label_prompts import TextTower
-from tailorset.metrics import average_precisions
+from tailorset.evaluation.metrics import average_precisions
 from tailorset.compute.memory import Batches
 from tailorset.prompts.wording import dialogue
 from tailorset.plugins import load_plugin

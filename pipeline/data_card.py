@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tailorset.bootstrap import Interval
+from tailorset.evaluation.bootstrap import Interval
 from tailorset.candidates import SCORERS, Candidates, join_candidates, look_at_images, stored_probabilities
 from tailorset.card import LabelCard, Options, label_card, shown_ids
 from tailorset.card_page import data_uris, render
@@ -20,8 +20,8 @@ from tailorset.storage.image_set import real_rows
 from tailorset.names import safe_file_name
 from tailorset.params import flatten, named_models, read_yaml
 from tailorset.plugins import load_plugin
-from tailorset.score_table import read_scores
-from tailorset.selection import training_notes
+from tailorset.evaluation.score_table import read_scores
+from tailorset.evaluation.selection import training_notes
 from tailorset.stage import (
     FILTERED,
     PROMPTS,

@@ -13,11 +13,11 @@ from torch import Tensor
 from tailorset.training.loop import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
-from tailorset.evaluation import Method, per_label_table, precision_recall_figure, prediction_captions
+from tailorset.evaluation.report import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.storage.image_set import ImageSet, is_annotated, load_image_set, real_rows
-from tailorset.metrics import column_indices, zero_shot_metrics
+from tailorset.evaluation.metrics import column_indices, zero_shot_metrics
 from tailorset.compute.memory import Batches
-from tailorset.score_table import score_table
+from tailorset.evaluation.score_table import score_table
 from tailorset.images.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold, score_logits

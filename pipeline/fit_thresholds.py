@@ -10,7 +10,7 @@ from torch import Tensor
 from tailorset.training.loop import REMEDY, predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.storage.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
-from tailorset.metrics import column_indices
+from tailorset.evaluation.metrics import column_indices
 from tailorset.thresholds.novelty import Novelty, fit_novelty
 from tailorset.compute.memory import Batches
 from tailorset.records import NOT_ANNOTATED

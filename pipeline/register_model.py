@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 
 import tailorset
-from tailorset.bootstrap import draw_resamples
+from tailorset.evaluation.bootstrap import draw_resamples
 from tailorset.execution import git_revision
 from tailorset.images.codec import encode_png
 from tailorset.storage.image_set import AnnotatedRows, real_rows
 from tailorset.params import flatten, read_yaml
 from tailorset.parent_run import data_sets, description, headline
 from tailorset.records import LabelSpace
-from tailorset.score_table import read_scores
-from tailorset.selection import training_notes
+from tailorset.evaluation.score_table import read_scores
+from tailorset.evaluation.selection import training_notes
 from tailorset.serving.measurement import Measurement, measure, val_tags, with_val
 from tailorset.serving.model import IMAGE, signature
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card

@@ -27,11 +27,11 @@ from tailorset.storage.image_set import (
     split_held_out,
     synthetic_rows,
 )
-from tailorset.metrics import harmonic_map, zero_shot_metrics
+from tailorset.evaluation.metrics import harmonic_map, zero_shot_metrics
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace, Source
 from tailorset.seeding import torch_generator
-from tailorset.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
+from tailorset.evaluation.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
 from tailorset.images.sheets import contact_sheet
 from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
 from tailorset.training.weight_average import WeightAverage

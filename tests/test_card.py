@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tailorset.bootstrap import Interval
+from tailorset.evaluation.bootstrap import Interval
 from tailorset.candidates import Candidates, join_candidates, stored_probabilities
 from tailorset.card import LabelCard, Options, label_card, photo_sheet, shown_ids
 from tailorset.card_page import MAX_PX, data_uri, render

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tailorset.bootstrap import Interval
+from tailorset.evaluation.bootstrap import Interval
 from tailorset.verdicts import ladder_gains, ladder_says, precisions, verdict
 
 HEADER = "label,difference,low,high\n"

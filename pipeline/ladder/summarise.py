@@ -16,7 +16,7 @@ from measure import is_measured, read_metrics
 from points import ASIDE, CURVES, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
 from torch import Tensor
 
-from tailorset.bootstrap import (
+from tailorset.evaluation.bootstrap import (
     Estimate,
     Interval,
     Resamples,
@@ -31,7 +31,7 @@ from tailorset.bootstrap import (
 )
 from tailorset.clip.model import normalise_scores
 from tailorset.execution import git_revision
-from tailorset.metrics import column_indices
+from tailorset.evaluation.metrics import column_indices
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.stage import atomic_output

@@ -13,7 +13,7 @@ from tailorset.params import Params, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.repro import run
-from tailorset.selection import training_notes
+from tailorset.evaluation.selection import training_notes
 from tailorset.serving.commands import export, predict, promote, rollback, serve
 from tailorset.standing import (
     REPORTS,

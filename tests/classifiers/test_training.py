@@ -27,7 +27,7 @@ from tailorset.classifiers import Classifier, load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.records import LabelSpace
-from tailorset.selection import RAW_CLIP, START, History
+from tailorset.evaluation.selection import RAW_CLIP, START, History
 
 PIPELINE = Path(__file__).resolve().parents[2] / "pipeline"
 

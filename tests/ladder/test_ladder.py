@@ -23,7 +23,7 @@ import workspace as workspace_module
 from points import Point, load_ladder
 from workspace import Workspace, merged
 
-from tailorset.metrics import multilabel_metrics
+from tailorset.evaluation.metrics import multilabel_metrics
 from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]

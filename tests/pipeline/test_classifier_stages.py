@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tailorset.clip.model import load_clip
 from tailorset.images.codec import encode_png
 from tailorset.storage.image_set import load_image_set, real_rows
-from tailorset.metrics import zero_shot_metrics
+from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import sha256, write_shard
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from tailorset.metrics import zero_shot_metrics
+from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
-from tailorset.selection import MAPS
+from tailorset.evaluation.selection import MAPS
 from tailorset.serving.gate import compare
 from tailorset.serving.measurement import Measurement, measure, photographs_hash, with_val
 from tests.serving.conftest import MEASUREMENT

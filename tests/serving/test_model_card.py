@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tailorset.bootstrap import draw_resamples
-from tailorset.metrics import zero_shot_metrics
+from tailorset.evaluation.bootstrap import draw_resamples
+from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card

@@ -9,7 +9,7 @@ from statistics import harmonic_mean
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
-from tailorset.selection import MAPS
+from tailorset.evaluation.selection import MAPS
 from tailorset.serving.measurement import VAL_SET, val_tag
 from tailorset.serving.promotion import ROLLED_BACK
 from tailorset.tracking import registry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tailorset.selection import MAPS
+from tailorset.evaluation.selection import MAPS
 from tailorset.serving.measurement import Measurement
 
 ROUNDING = 1e-9  # a loss of the margin itself passes

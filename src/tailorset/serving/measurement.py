@@ -15,9 +15,9 @@ from pathlib import Path
 from torch import Tensor
 
 from tailorset.storage.image_set import AnnotatedRows
-from tailorset.metrics import average_precisions, column_indices
+from tailorset.evaluation.metrics import average_precisions, column_indices
 from tailorset.records import LabelSpace
-from tailorset.selection import MAPS
+from tailorset.evaluation.selection import MAPS
 
 VAL_SET = "val.set"  # tag of a version: its val photographs
 

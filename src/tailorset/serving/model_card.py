@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tailorset.bootstrap import (
+from tailorset.evaluation.bootstrap import (
     Interval,
     Resamples,
     average_precision_replicates,
@@ -24,10 +24,10 @@ from tailorset.bootstrap import (
 )
 from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
 from tailorset.storage.image_set import is_annotated
-from tailorset.metrics import column_indices
+from tailorset.evaluation.metrics import column_indices
 from tailorset.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
-from tailorset.selection import is_untrained, training_notes
+from tailorset.evaluation.selection import is_untrained, training_notes
 from tailorset.thresholds.rules import Thresholds
 
 TOYBOX = Path("models/foundation/toybox")

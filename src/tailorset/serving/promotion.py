@@ -11,7 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
 from tailorset.storage.image_set import load_image_set, real_rows
-from tailorset.metrics import average_precisions
+from tailorset.evaluation.metrics import average_precisions
 from tailorset.photos import some
 from tailorset.records import LabelSpace
 from tailorset.serving.gate import Comparison, compare

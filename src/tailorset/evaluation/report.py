@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
-from tailorset.metrics import Normalise, as_is, average_precisions, column_indices
+from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, column_indices
 from tailorset.records import LabelSpace
 
 CURVE_POINTS = 1000

@@ -8,9 +8,9 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tailorset import bootstrap
-from tailorset.bootstrap import Estimate, Resamples
-from tailorset.metrics import average_precisions, multilabel_metrics
+from tailorset.evaluation.report import bootstrap
+from tailorset.evaluation.bootstrap import Estimate, Resamples
+from tailorset.evaluation.metrics import average_precisions, multilabel_metrics
 
 NUM_SEEDS, NUM_IMAGES, NUM_LABELS = 3, 60, 5
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tailorset.metrics import top_k_predictions
+from tailorset.evaluation.metrics import top_k_predictions
 from tailorset.seeding import numpy_rng
 
 ELEMENTS_AT_ONCE = 4_000_000  # of a (resamples, images) matrix in memory

@@ -1,0 +1,1 @@
+"""Stage evaluate: metrics, intervals, tables of scores."""
