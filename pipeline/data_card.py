@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 
 from tailorset.evaluation.bootstrap import Interval
-from tailorset.candidates import SCORERS, Candidates, join_candidates, look_at_images, stored_probabilities
-from tailorset.card import LabelCard, Options, label_card, shown_ids
-from tailorset.card_page import data_uris, render
-from tailorset.confusions import Photos
+from tailorset.card.candidates import SCORERS, Candidates, join_candidates, look_at_images, stored_probabilities
+from tailorset.card.facts import LabelCard, Options, label_card, shown_ids
+from tailorset.card.page import data_uris, render
+from tailorset.card.confusions import Photos
 from tailorset.filters import Filter
 from tailorset.generation.report import AT_QUOTA
 from tailorset.storage.hub import origin
@@ -34,7 +34,7 @@ from tailorset.stage import (
     atomic_output,
     run_stage,
 )
-from tailorset.verdicts import Precision, ladder_says, precisions, verdict
+from tailorset.card.verdicts import Precision, ladder_says, precisions, verdict
 
 PAGE = REPORTS / "card" / "index.html"
 OUTCOME = REPORTS / "generate_images" / "plots" / "pass_rate.csv"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tailorset.params import flatten, read_yaml
-from tailorset.verdicts import COMPARE, MEASURED_DATA_SET
+from tailorset.card.verdicts import COMPARE, MEASURED_DATA_SET
 
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/

@@ -11,7 +11,7 @@ from points import CURVES, REPORT, Ladder, load_ladder
 
 from tailorset.params import flatten, read_yaml
 from tailorset.stage import write_json
-from tailorset.verdicts import changed_since
+from tailorset.card.verdicts import changed_since
 
 PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
 

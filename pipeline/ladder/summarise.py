@@ -35,7 +35,7 @@ from tailorset.evaluation.metrics import column_indices
 from tailorset.params import flatten, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.stage import atomic_output
-from tailorset.verdicts import deciding
+from tailorset.card.verdicts import deciding
 
 FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
 BOUNDS = ("supervised", SUPERVISED)  # the stronger one counts

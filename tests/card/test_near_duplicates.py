@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from tailorset.near_duplicates import closest_pairs, signature
+from tailorset.card.near_duplicates import closest_pairs, signature
 
 
 def picture(seed: int) -> np.ndarray:

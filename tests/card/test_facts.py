@@ -14,14 +14,14 @@ import torch
 from PIL import Image
 
 from tailorset.evaluation.bootstrap import Interval
-from tailorset.candidates import Candidates, join_candidates, stored_probabilities
-from tailorset.card import LabelCard, Options, label_card, photo_sheet, shown_ids
-from tailorset.card_page import MAX_PX, data_uri, render
-from tailorset.confusions import Photos, confusions
+from tailorset.card.candidates import Candidates, join_candidates, stored_probabilities
+from tailorset.card.facts import LabelCard, Options, label_card, photo_sheet, shown_ids
+from tailorset.card.page import MAX_PX, data_uri, render
+from tailorset.card.confusions import Photos, confusions
 from tailorset.storage.hub import Origin
-from tailorset.near_duplicates import signature
+from tailorset.card.near_duplicates import signature
 from tailorset.records import LabelSpace
-from tailorset.verdicts import Precision, verdict
+from tailorset.card.verdicts import Precision, verdict
 
 SPACE = LabelSpace.model_validate(
     {
@@ -263,7 +263,7 @@ def test_small_images_are_embedded_exactly_and_large_ones_as_thumbnails() -> Non
 
 
 def test_streamed_scores_are_those_of_the_stored_pixels(tmp_path: Any, tiny_clip_folder: Any) -> None:
-    from tailorset.candidates import look_at_images
+    from tailorset.card.candidates import look_at_images
     from tailorset.clip.model import load_clip
     from tailorset.images.codec import encode_png
     from tailorset.storage.shards import sha256, write_shard

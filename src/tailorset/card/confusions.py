@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tailorset.candidates import Candidates
+from tailorset.card.candidates import Candidates
 from tailorset.records import LabelSpace
 
 NUM_SHOWN = 3  # of the highest shares of each kind; look-alikes of the label file are always shown

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tailorset.clip.model import Clip
 from tailorset.generation.engine import requested_probabilities
-from tailorset.near_duplicates import signature
+from tailorset.card.near_duplicates import signature
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import load_images
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tailorset.card import LabelCard, hardest_first
+from tailorset.card.facts import LabelCard, hardest_first
 from tailorset.storage.hub import Origin
 from tailorset.images.codec import encode_png
 from tailorset.pages import render_page

@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from tailorset.evaluation.bootstrap import Interval
-from tailorset.verdicts import ladder_gains, ladder_says, precisions, verdict
+from tailorset.card.verdicts import ladder_gains, ladder_says, precisions, verdict
 
 HEADER = "label,difference,low,high\n"
 

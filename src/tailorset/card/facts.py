@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tailorset.candidates import SCORERS, Candidates
-from tailorset.confusions import Confusion, Photos, confusions
-from tailorset.near_duplicates import closest_pairs
-from tailorset.verdicts import Precision, Verdict
+from tailorset.card.candidates import SCORERS, Candidates
+from tailorset.card.confusions import Confusion, Photos, confusions
+from tailorset.card.near_duplicates import closest_pairs
+from tailorset.card.verdicts import Precision, Verdict
 
 
 @dataclass(frozen=True)

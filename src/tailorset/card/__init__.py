@@ -1,0 +1,1 @@
+"""Stage data_card: a page on what the classifier learned from."""
