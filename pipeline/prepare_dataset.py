@@ -14,7 +14,7 @@ import pandas as pd
 
 from tailorset.datasets import Dataset
 from tailorset.images.codec import decode_image
-from tailorset.inputs import remember_state, state_of
+from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.plugins import load_plugin
 from tailorset.compute.progress import Bar
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split

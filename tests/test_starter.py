@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.inputs import remember_state, state_of
+from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.stage import REAL, stage_definition

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tailorset.contradictions import contradictions
-from tailorset.inputs import has_changed
+from tailorset.datasets.reading.changes import has_changed
 from tailorset.params import Params, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel
 
-from tailorset.annotations import find_photos, read_truths
+from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.availability import model_finding
 from tailorset.compute.busy import MANY, busiest, cores_used_by_others
 from tailorset.checkout import checkout, foreign_queue

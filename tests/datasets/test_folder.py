@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tailorset.datasets.folder import Config, build
 from tailorset.images.codec import decode_image
-from tailorset.photos import PhotoSet
+from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
 from tests.unreadable import forbid
 

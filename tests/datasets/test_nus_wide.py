@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tailorset.datasets.nus_wide import Config, build
-from tailorset.photos import PhotoSet
+from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.records import LabelSpace, RealSample
 from tests.unreadable import forbid
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tailorset.categories import check_categories, labels_of
-from tailorset.coco_instances import read_instances
-from tailorset.inputs import UserPath
+from tailorset.datasets.reading.categories import check_categories, labels_of
+from tailorset.datasets.reading.coco_instances import read_instances
+from tailorset.datasets.reading.changes import UserPath
 from tailorset.names import plain_path
-from tailorset.photos import PhotoSet
-from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
+from tailorset.datasets.reading.photo_set import PhotoSet
+from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
 
 OFFICIAL_COUNTS = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}

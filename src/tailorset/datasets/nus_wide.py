@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tailorset.categories import check_categories
-from tailorset.inputs import Unread, UserPath, files_below
+from tailorset.datasets.reading.categories import check_categories
+from tailorset.datasets.reading.changes import Unread, UserPath, files_below
 from tailorset.names import plain_path
-from tailorset.photos import PhotoSet, some
+from tailorset.datasets.reading.photo_set import PhotoSet, some
 from tailorset.compute.progress import Bar
-from tailorset.protocol import Listed, ProtocolConfig, Published, zero_shot_set
+from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.records import LabelSpace
 
 CONCEPTS, TAGS, TAG_MATRIX = "Concepts81.txt", "TagList1k.txt", "AllTags1k.txt"

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tailorset.storage.image_set import load_image_set, real_rows
 from tailorset.evaluation.metrics import average_precisions
-from tailorset.photos import some
+from tailorset.datasets.reading.photo_set import some
 from tailorset.records import LabelSpace
 from tailorset.serving.gate import Comparison, compare
 from tailorset.serving.measurement import Measurement, mean_precisions, measure, photographs_hash

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from tailorset.photos import some
+from tailorset.datasets.reading.photo_set import some
 
 
 class Image(NamedTuple):

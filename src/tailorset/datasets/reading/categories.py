@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from tailorset.names import composed, fold
-from tailorset.photos import some
+from tailorset.datasets.reading.photo_set import some
 from tailorset.records import LabelSpace
 
 

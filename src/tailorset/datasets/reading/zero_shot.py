@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailorset.photos import Photo, PhotoSet, drawn, some
+from tailorset.datasets.reading.photo_set import Photo, PhotoSet, drawn, some
 from tailorset.records import LabelSpace, Split
 
 
