@@ -44,7 +44,7 @@ faults: setup  ## kills at random moments, full disks, two runs at once, against
 	pytest -m faults tests/faults
 
 ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
-	@python -c 'from pathlib import Path; from tailorset.tracking import runs_page; print("Runs: http://127.0.0.1:5000/" + runs_page(Path.cwd()))'
+	@python -c 'from pathlib import Path; from tailorset.project.tracking import runs_page; print("Runs: http://127.0.0.1:5000/" + runs_page(Path.cwd()))'
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 ladder: setup  ## what each part of the method brings on the toybox: docs/results.md (hours on two cores; goes on where it was)

@@ -26,7 +26,7 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.compute.device import resolve_device
 from tailorset.compute.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
-from tailorset.params import Params, load_params
+from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.clip.scorer import Scorer
 from tailorset.seeding import sample_seed

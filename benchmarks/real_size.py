@@ -25,7 +25,7 @@ from tqdm import tqdm
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import free_memory
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 
 PRESET, FAST = Path("presets/coco.yaml"), Path("presets/coco_fast.yaml")
 CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier": 12, "llm": 10}  # memory a part takes

@@ -28,7 +28,7 @@ from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.storage.image_set import ImageSet
 from tailorset.compute.memory import enforce_budget, free_memory
 from tailorset.prompts.wording import dialogue
-from tailorset.params import Params
+from tailorset.project.params import Params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace, Prompt
 from tailorset.generators.parts.schedulers import build_scheduler

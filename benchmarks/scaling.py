@@ -27,7 +27,7 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.compute.device import resolve_device
 from tailorset.generation.engine import LocalEngine, Shelf, Studio, generate_shards
 from tailorset.generation.report import Tally
-from tailorset.params import Params, load_params
+from tailorset.project.params import Params, load_params
 from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import LabelSpace

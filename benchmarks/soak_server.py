@@ -29,7 +29,7 @@ from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import load_predictor
 from tailorset.storage.shards import write_shard
-from tailorset.tracking import connect
+from tailorset.project.tracking import connect
 from tailorset.thresholds.rules import one_threshold
 from tests.classifiers.conftest import write_backbone
 

@@ -28,10 +28,10 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.compute.device import resolve_device
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.compute.memory import Batches
-from tailorset.params import Params, load_params
+from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.clip.scorer import Scorer, acceptance
-from tailorset.stage import PROMPTS
+from tailorset.project.stage import PROMPTS
 from tailorset.tuning.tuner import REMEDY, Tuner, draw, new_tuner, split_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
 

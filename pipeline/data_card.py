@@ -18,11 +18,11 @@ from tailorset.generation.report import AT_QUOTA
 from tailorset.storage.hub import origin
 from tailorset.storage.image_set import real_rows
 from tailorset.names import safe_file_name
-from tailorset.params import flatten, named_models, read_yaml
+from tailorset.project.params import flatten, named_models, read_yaml
 from tailorset.plugins import load_plugin
 from tailorset.evaluation.score_table import read_scores
 from tailorset.evaluation.selection import training_notes
-from tailorset.stage import (
+from tailorset.project.stage import (
     FILTERED,
     PROMPTS,
     REAL,

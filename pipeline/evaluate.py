@@ -19,7 +19,7 @@ from tailorset.evaluation.metrics import column_indices, zero_shot_metrics
 from tailorset.compute.memory import Batches
 from tailorset.evaluation.score_table import score_table
 from tailorset.images.sheets import contact_sheet
-from tailorset.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
+from tailorset.project.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold, score_logits
 from tailorset.thresholds.fitting import fit_platt, make_thresholds, one_sided
 from tailorset.thresholds.measures import trust_figure, trust_metrics

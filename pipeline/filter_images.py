@@ -11,7 +11,7 @@ import torch
 from tailorset.filters import Decision, Filter
 from tailorset.plugins import load_plugin
 from tailorset.records import FILTERED_COLUMNS
-from tailorset.stage import FILTERED, SYNTHETIC, atomic_output, run_stage
+from tailorset.project.stage import FILTERED, SYNTHETIC, atomic_output, run_stage
 
 
 def main() -> None:

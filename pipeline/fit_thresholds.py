@@ -15,7 +15,7 @@ from tailorset.thresholds.novelty import Novelty, fit_novelty
 from tailorset.compute.memory import Batches
 from tailorset.records import NOT_ANNOTATED
 from tailorset.seeding import sample_seed
-from tailorset.stage import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, Stage, atomic_output, run_stage
+from tailorset.project.stage import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, Stage, atomic_output, run_stage
 from tailorset.thresholds.rules import Thresholds, score_logits
 from tailorset.thresholds.fitting import Affine, fit_mixture, fit_platt, fit_seen, make_thresholds, transfer
 

@@ -11,13 +11,13 @@ import numpy as np
 from tailorset.generation.allocation import build
 from tailorset.generation.engine import Engine, LocalEngine, Shelf, generate_shards
 from tailorset.generation.report import Tally, outcome_table, plot_pass_rates, save_sheet
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.compute.progress import Bar
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import read_prompts
 from tailorset.generation.shard_store import ShardStore
-from tailorset.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
-from tailorset.studio import open_studio
+from tailorset.project.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
+from tailorset.project.assembly import open_studio
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def open_engine(stage: Stage, on_batch: Callable[[int], object]) -> Engine:
     params = stage.params
     if params.engine.name == "local":
         return LocalEngine(open_studio(params, stage.label_space, stage.device, LORA), on_batch)
-    from tailorset.ray_engine import RayEngine  # an optional dependency
+    from tailorset.project.ray_engine import RayEngine  # an optional dependency
 
     files = [dep for dep in stage_definition(stage.name)["deps"] if Path(dep) not in (PROMPTS, LORA)]
     return RayEngine(params.engine.address, params, stage.label_space, LORA, files, on_batch)

@@ -20,7 +20,7 @@ from tailorset.compute.progress import Bar
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.images.sheets import contact_sheet
-from tailorset.stage import REAL, atomic_output, run_stage, write_json
+from tailorset.project.stage import REAL, atomic_output, run_stage, write_json
 from tailorset.storage.location import place_shards, whole_file
 
 PREPARED = Path("data/prepared.json")  # the same whatever was read: stages that take hours wait for it, none goes stale

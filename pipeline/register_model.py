@@ -22,10 +22,10 @@ from torch import Tensor
 
 import tailorset
 from tailorset.evaluation.bootstrap import draw_resamples
-from tailorset.execution import git_revision
+from tailorset.project.execution import git_revision
 from tailorset.images.codec import encode_png
 from tailorset.storage.image_set import AnnotatedRows, real_rows
-from tailorset.params import flatten, read_yaml
+from tailorset.project.params import flatten, read_yaml
 from tailorset.parent_run import data_sets, description, headline
 from tailorset.records import LabelSpace
 from tailorset.evaluation.score_table import read_scores
@@ -35,7 +35,7 @@ from tailorset.serving.model import IMAGE, signature
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.serving.registry import CHALLENGER, TRAINING
 from tailorset.storage.shards import load_images, read_shard
-from tailorset.stage import (
+from tailorset.project.stage import (
     CLASSIFIER,
     EXAMPLES,
     MEASURED,
@@ -52,7 +52,7 @@ from tailorset.stage import (
 )
 from tailorset.storage.location import shards_of
 from tailorset.thresholds.rules import Thresholds
-from tailorset.versions import CONTENT, content_here
+from tailorset.project.versions import CONTENT, content_here
 
 PACKAGE = Path(tailorset.__file__).parent
 NUM_EXAMPLES = 4

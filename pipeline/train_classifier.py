@@ -33,7 +33,7 @@ from tailorset.records import LabelSpace, Source
 from tailorset.seeding import torch_generator
 from tailorset.evaluation.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
 from tailorset.images.sheets import contact_sheet
-from tailorset.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.project.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
 from tailorset.training.weight_average import WeightAverage
 
 SOURCES: tuple[Source, ...] = ("real", "synthetic")

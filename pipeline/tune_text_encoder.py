@@ -25,7 +25,7 @@ from tailorset.compute.progress import Bar
 from tailorset.records import Prompt, read_prompts
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.images.sheets import contact_sheet
-from tailorset.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
+from tailorset.project.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.tuning.tuner import (
     IMAGES_PER_PROMPT,
     REMEDY,

@@ -17,7 +17,7 @@ from tailorset.compute.progress import Bar
 from tailorset.prompts.writer import ORIGINS, Ledger, Recipe, metrics, write_prompts
 from tailorset.records import PROMPT_COLUMNS, Prompt
 from tailorset.prompts.contract import main_cause, refused_replies
-from tailorset.stage import PROMPTS, Stage, atomic_output, run_stage
+from tailorset.project.stage import PROMPTS, Stage, atomic_output, run_stage
 from tailorset.prompts.token_limit import TokenLimit
 
 log = logging.getLogger(__name__)

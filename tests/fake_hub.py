@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 
-from tailorset.params import Params, named_models
+from tailorset.project.params import Params, named_models
 
 USUAL_FILES = (
     "model_index.json", "model.safetensors", "text_encoder/model.safetensors", "unet/model.safetensors",

@@ -14,7 +14,7 @@ import yaml
 
 from tailorset.generation.allocation import Turns
 from tailorset.generation.engine import Studio
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, prompt_id
 from tailorset.generation.shard_store import write_manifest

@@ -16,16 +16,16 @@ import yaml
 
 from tailorset import cli
 from tailorset.plugins import KINDS
-from tailorset.stage import stage_definition
+from tailorset.project.stage import stage_definition
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
 STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 # They serve the scripts and shape no product: a new log line must not repeat a training.
-PLUMBING = {"tailorset", "tailorset.stage", "tailorset.params", "tailorset.plugins", "tailorset.tracking"}
-PLUMBING |= {"tailorset.ray_engine", "tailorset.storage.paths"}  # the former draws the very same bytes
-PLUMBING |= {"tailorset.compute.busy", "tailorset.failures", "tailorset.storage.files", "tailorset.compute.progress", "tailorset.running"}
-PLUMBING |= {"tailorset.execution", "tailorset.unlogged"}
+PLUMBING = {"tailorset", "tailorset.project.stage", "tailorset.project.params", "tailorset.plugins", "tailorset.project.tracking"}
+PLUMBING |= {"tailorset.project.ray_engine", "tailorset.storage.paths"}  # the former draws the very same bytes
+PLUMBING |= {"tailorset.compute.busy", "tailorset.failures", "tailorset.storage.files", "tailorset.compute.progress", "tailorset.project.running"}
+PLUMBING |= {"tailorset.project.execution", "tailorset.project.unlogged"}
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 
 
@@ -107,7 +107,7 @@ def test_only_the_pipeline_and_the_command_know_stages_and_tracking() -> None:
     outer = {f"{name}.py" for name in knowing.split()}
     outer_folders = {"planning", "serving"}
     inner = [path for path in SRC.rglob("*.py") if path.name not in outer and not outer_folders & set(path.parts)]
-    forbidden = {"tailorset.stage", "tailorset.params", "tailorset.tracking", "tailorset.cli", "mlflow", "dvc"}
+    forbidden = {"tailorset.project.stage", "tailorset.project.params", "tailorset.project.tracking", "tailorset.cli", "mlflow", "dvc"}
     wrong = {path.name: used for path in inner if (used := forbidden & set(imported_modules(path)))}
     assert not wrong
 
@@ -117,7 +117,7 @@ def test_settings_are_read_without_loading_a_framework() -> None:
     heavy = ("diffusers", "transformers", "open_clip", "peft", "mlflow", "great_expectations")
     code = f"""
 import sys
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 load_params()
 print([name for name in {heavy} if name in sys.modules])"""
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -12,9 +12,9 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.stage import write_json
+from tailorset.project.stage import write_json
 from tailorset.standing import COLUMNS
-from tailorset.unlogged import keep
+from tailorset.project.unlogged import keep
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()

@@ -18,7 +18,7 @@ from tailorset.storage.location import checksums
 from tailorset.findings import Finding
 from tailorset.generators.stable_diffusion import Config
 from tailorset.storage.hub import NamedModel
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tests.fake_hub import USUAL_FILES, FakeHub
 from tests.test_hub import cached_repository
 

@@ -26,7 +26,7 @@ from tailorset.generators import stable_diffusion
 from tailorset.storage.image_set import real_rows
 from tailorset.generators.parts.lora import WEIGHTS as LORA_WEIGHTS
 from tailorset.generators.parts.lora import load_lora
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.datasets.reading.changes import remember_state, state_of
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
-from tailorset.stage import REAL, stage_definition
+from tailorset.project.stage import REAL, stage_definition
 from tailorset.starter import SHIPPED, with_settings
 from tests.fake_hub import FakeHub
 

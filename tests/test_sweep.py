@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tests.small_project import IDENTITY, ROOT, run
 
 QUEUED = re.compile(r"dvc exp run --queue .*")

@@ -43,7 +43,7 @@ def test_each_point_is_checked_as_a_run_would(project: Path, monkeypatch: pytest
 def test_a_failed_point_names_its_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stage.py").write_text(
         "from tailorset.failures import explain_failures\n"
-        "from tailorset.params import load_params\n"
+        "from tailorset.project.params import load_params\n"
         "explain_failures('filter_images'); load_params()\n"
     )
     shutil.copy(ROOT / "params.yaml", tmp_path)

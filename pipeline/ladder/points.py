@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tailorset.params import flatten, read_yaml
+from tailorset.project.params import flatten, read_yaml
 from tailorset.card.verdicts import COMPARE, MEASURED_DATA_SET
 
 PARAMS = Path("pipeline/ladder/params.yaml")

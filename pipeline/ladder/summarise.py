@@ -30,11 +30,11 @@ from tailorset.evaluation.bootstrap import (
     whole_set,
 )
 from tailorset.clip.model import normalise_scores
-from tailorset.execution import git_revision
+from tailorset.project.execution import git_revision
 from tailorset.evaluation.metrics import column_indices
-from tailorset.params import flatten, read_yaml
+from tailorset.project.params import flatten, read_yaml
 from tailorset.records import LabelSpace
-from tailorset.stage import atomic_output
+from tailorset.project.stage import atomic_output
 from tailorset.card.verdicts import deciding
 
 FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other

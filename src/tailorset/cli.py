@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from tailorset.contradictions import contradictions
+from tailorset.project.checks import contradictions
 from tailorset.datasets.reading.changes import has_changed
-from tailorset.params import Params, load_params, read_yaml
+from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 from tailorset.repro import run
@@ -29,8 +29,8 @@ from tailorset.standing import (
     weights_line,
 )
 from tailorset.terminal import PARAMS, console, or_stop, stop
-from tailorset.tracking import tracking_gaps
-from tailorset.unlogged import gaps
+from tailorset.project.tracking import tracking_gaps
+from tailorset.project.unlogged import gaps
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 PRESETS = Path("presets")
@@ -102,7 +102,7 @@ def plan() -> None:
     """What a run of params.yaml will take on this device, stage by stage, measured by a short sample of each."""
     from tailorset.planning.page import notes, over_cap, plan_table
     from tailorset.planning.plan import make_plan
-    from tailorset.running import last_durations
+    from tailorset.project.running import last_durations
 
     _, space = _settings()
     try:
@@ -140,7 +140,7 @@ def check(
 ) -> None:
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
     from tailorset.doctor import quick
-    from tailorset.stage import REAL, stage_definition
+    from tailorset.project.stage import REAL, stage_definition
     from tailorset.sweep import point_problems
 
     params, space = _settings()

@@ -20,14 +20,14 @@ from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.availability import model_finding
 from tailorset.compute.busy import MANY, busiest, cores_used_by_others
 from tailorset.checkout import checkout, foreign_queue
-from tailorset.contradictions import contradictions
+from tailorset.project.checks import contradictions
 from tailorset.datasets import folder
 from tailorset.findings import Finding, Status
-from tailorset.params import Params, load_params, named_models
+from tailorset.project.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
 from tailorset.storage.location import open_storage
-from tailorset.tracking import tracking_gaps
-from tailorset.tracking_store import MisplacedError, database_of, settle, tracking_uri
+from tailorset.project.tracking import tracking_gaps
+from tailorset.project.tracking_store import MisplacedError, database_of, settle, tracking_uri
 
 GIB = 1 << 30
 CONNECT_SECONDS = 10

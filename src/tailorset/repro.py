@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from tailorset.compute.busy import choose_wait_policy
-from tailorset.running import running_stages
+from tailorset.project.running import running_stages
 from tailorset.terminal import stop
 
 INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the same command again to go on."

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from tailorset.params import Params, named_models, read_yaml
-from tailorset.running import running_stages
+from tailorset.project.params import Params, named_models, read_yaml
+from tailorset.project.running import running_stages
 
 REPORTS = Path("reports")
 ROWS = {"raw CLIP": "baseline/clip/", "normalised CLIP": "baseline/clip_normalised/", "ours": ""}
@@ -110,8 +110,8 @@ def registry_line(model: str) -> str:
     """Which versions champion and challenger are, and whether the challenger is what is in models/."""
     from mlflow.exceptions import MlflowException
 
-    from tailorset.tracking import registry
-    from tailorset.versions import REGISTER, difference_from_here, earlier_champion
+    from tailorset.project.tracking import registry
+    from tailorset.project.versions import REGISTER, difference_from_here, earlier_champion
 
     remedy = f"no models:/{model}@challenger; register one: {REGISTER}"
     try:

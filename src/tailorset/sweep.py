@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tailorset.contradictions import contradictions
+from tailorset.project.checks import contradictions
 from tailorset.doctor import quick
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 
 PARAMS = "params.yaml"

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as tvf
 from tailorset.training.augment import OPERATIONS, Augmentation, AugmentConfig, augment
 from tailorset.training.loop import TrainingConfig
 from tailorset.storage.image_set import ImageSet
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.seeding import numpy_rng
 from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.oracle import load_oracle

@@ -14,7 +14,7 @@ from real_models import random_clip
 
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.classifiers.parts.label_prompts import TextTower, label_token_ids
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -28,9 +28,9 @@ from tailorset.records import (
 )
 from tailorset.prompts.contract import REASONS
 from tailorset.storage.shards import load_images
-from tailorset.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
+from tailorset.project.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
 
-pytestmark = pytest.mark.filterwarnings("ignore::tailorset.tracking.TrackingWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::tailorset.project.tracking.TrackingWarning")
 SIZES = {"train": 20, "val": 9, "test": 12}
 REPORT = Path("reports/validation/report.json")
 
@@ -41,7 +41,7 @@ def small_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sizes = {f"num_{split}": size for split, size in SIZES.items()}
     change_params("prepare_dataset", **sizes, image_px=16, shard_size=8)
     change_params("validate_data", min_images_per_label=3)
-    monkeypatch.setattr("tailorset.tracking.connect", refuse)
+    monkeypatch.setattr("tailorset.project.tracking.connect", refuse)
     monkeypatch.setattr(prepare_dataset, "NUM_EXAMPLES", 2)
     return project
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline import register_model
-from tailorset.versions import CONTENT, content_here
+from tailorset.project.versions import CONTENT, content_here
 from tests.serving.conftest import MEASUREMENT
 from tests.small_project import run
 

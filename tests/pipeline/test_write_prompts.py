@@ -16,8 +16,8 @@ from tailorset.prompts.wording import Dialogue, keywords_of
 from tailorset.plugins import load_plugin
 from tailorset.records import PROMPT_COLUMNS, LabelSpace
 from tailorset.seeding import numpy_rng
-from tailorset.stage import PROMPTS
-from tailorset.tracking import TrackingWarning
+from tailorset.project.stage import PROMPTS
+from tailorset.project.tracking import TrackingWarning
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = Path("reports/write_prompts/metrics.json")
@@ -30,7 +30,7 @@ def template_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     params["generator"]["model"] = str(ROOT / params["generator"]["model"])
     params["write_prompts"] |= {"llm": {"name": "template", "batch_size": 20}, "prompts_per_pair": 5}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    monkeypatch.setattr("tailorset.tracking.connect", refuse)
+    monkeypatch.setattr("tailorset.project.tracking.connect", refuse)
     return project
 
 

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.params import Params, load_params, read_yaml
+from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.planning.page import notes, over_cap, plan_table
 from tailorset.planning.plan import Plan
 from tailorset.planning.workload import (
@@ -165,7 +165,7 @@ def test_plan_measures_tiny_models_and_leaves_nothing_behind(
 
 
 def test_a_stage_that_runs_longer_than_the_cap_stops() -> None:
-    code = "import time\nfrom tailorset.guards import within\nwith within('x', 0.3 / 3600):\n    time.sleep(60)"
+    code = "import time\nfrom tailorset.project.limits import within\nwith within('x', 0.3 / 3600):\n    time.sleep(60)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
     assert answer.returncode == 1
     assert "x has run for max_hours" in answer.stderr

@@ -30,8 +30,8 @@ from tailorset.serving.app import create_app
 from tailorset.serving.measurement import Measurement
 from tailorset.serving.service import Service
 from tailorset.storage.shards import write_shard
-from tailorset.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
-from tailorset.tracking import connect
+from tailorset.project.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
+from tailorset.project.tracking import connect
 from tailorset.thresholds.rules import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone
 

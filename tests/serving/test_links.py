@@ -13,7 +13,7 @@ import pytest
 from pipeline.register_model import log_model
 from tailorset.records import LabelSpace
 from tailorset.serving.registry import download, find_version
-from tailorset.tracking import connect
+from tailorset.project.tracking import connect
 
 LINKS = {"copy": shutil.copyfile, "hardlink": os.link, "symlink": os.symlink}
 

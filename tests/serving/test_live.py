@@ -20,7 +20,7 @@ from tailorset.records import LabelSpace
 from tailorset.serving.live import LiveModel
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.serving.service import Service
-from tailorset.tracking import connect
+from tailorset.project.tracking import connect
 from tests.serving.conftest import running
 
 PNG = {"content-type": "image/png"}

@@ -9,7 +9,7 @@ import torch
 
 from tailorset.evaluation.bootstrap import draw_resamples
 from tailorset.evaluation.metrics import zero_shot_metrics
-from tailorset.params import Params, load_params
+from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.thresholds.rules import LabelRule, Thresholds

@@ -21,9 +21,9 @@ from tailorset.records import LabelSpace
 from tailorset.serving.measurement import Measurement, val_tags
 from tailorset.serving.registry import TRAINING
 from tailorset.storage.shards import sha256, write_shard
-from tailorset.stage import write_json
+from tailorset.project.stage import write_json
 from tailorset.standing import registry_line
-from tailorset.versions import CONTENT, content_here
+from tailorset.project.versions import CONTENT, content_here
 from tests.serving.conftest import MEASUREMENT
 
 NAME = "tailorset-tiny"  # of data/labels/tiny.yaml

@@ -23,7 +23,7 @@ from tailorset.storage.hub import (
     licence,
     origin,
 )
-from tailorset.params import load_params, named_models
+from tailorset.project.params import load_params, named_models
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = "a" * 40, "b" * 40

@@ -19,10 +19,10 @@ from upath import UPath
 
 from pipeline.register_model import example_image
 from tailorset.doctor import place
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.generation.shard_store import ShardStore
 from tailorset.storage.shards import CorruptShardError, load_images, write_shard
-from tailorset.stage import REAL, run_stage
+from tailorset.project.stage import REAL, run_stage
 from tailorset.storage.location import open_storage, shards_of
 from tests.generation_project import (
     ROOT,

@@ -20,7 +20,7 @@ from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute.memory import Batches
-from tailorset.params import TuneTextEncoder
+from tailorset.project.params import TuneTextEncoder
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.tuning.tuner import Settings, Tuner, Update, draw, split_prompts

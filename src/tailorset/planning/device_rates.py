@@ -20,7 +20,7 @@ from tailorset.datasets import Dataset
 from tailorset.compute.flops import flop_counter
 from tailorset.generation.engine import PlannedShard, passes
 from tailorset.storage.image_set import ImageSet, load_image_set
-from tailorset.params import Params
+from tailorset.project.params import Params
 from tailorset.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.plugins import load_plugin
 from tailorset.prompts.writer import Recipe, write_prompts
@@ -28,13 +28,13 @@ from tailorset.generation.quota import Draw
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.clip.scorer import Scorer
 from tailorset.storage.shards import sha256, write_shard
-from tailorset.studio import open_studio
+from tailorset.project.assembly import open_studio
 from tailorset.tuning.tuner import new_tuner
 
 NUM_PHOTOS = 64
 NUM_SCORED = 128
 T = TypeVar("T")
-IMPORTS = "import mlflow, open_clip, diffusers, tailorset.stage"  # what a stage waits for before it begins
+IMPORTS = "import mlflow, open_clip, diffusers, tailorset.project.stage"  # what a stage waits for before it begins
 
 
 class Bench:

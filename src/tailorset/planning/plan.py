@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tailorset.compute.device import resolve_device
-from tailorset.params import Params
+from tailorset.project.params import Params
 from tailorset.planning.device_rates import Bench
 from tailorset.planning.workload import (
     Cost,

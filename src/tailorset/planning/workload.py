@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tailorset.generation.allocation import build
-from tailorset.params import Params, TuneTextEncoder
+from tailorset.project.params import Params, TuneTextEncoder
 from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split

@@ -12,7 +12,7 @@ from rich.table import Table
 from tailorset.evaluation.selection import MAPS
 from tailorset.serving.measurement import VAL_SET, val_tag
 from tailorset.serving.promotion import ROLLED_BACK
-from tailorset.tracking import registry
+from tailorset.project.tracking import registry
 
 NUM_SHOWN = 10
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tailorset.params import Params, load_params
+from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.terminal import PARAMS, console, or_stop, stop
 

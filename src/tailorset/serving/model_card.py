@@ -25,7 +25,7 @@ from tailorset.evaluation.bootstrap import (
 from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
 from tailorset.storage.image_set import is_annotated
 from tailorset.evaluation.metrics import column_indices
-from tailorset.params import Params, named_models
+from tailorset.project.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
 from tailorset.evaluation.selection import is_untrained, training_notes
 from tailorset.thresholds.rules import Thresholds

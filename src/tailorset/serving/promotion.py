@@ -26,9 +26,9 @@ from tailorset.serving.registry import (
     request_problem,
     uri_of,
 )
-from tailorset.stage import MEASURED, REAL
-from tailorset.tracking import registry
-from tailorset.versions import difference_from_here
+from tailorset.project.stage import MEASURED, REAL
+from tailorset.project.tracking import registry
+from tailorset.project.versions import difference_from_here
 
 REPLACED, FORCED, ROLLED_BACK = "champion.replaced", "champion.forced", "champion.rolled_back"  # tags of a version
 NUM_SHOWN = 20  # labels on a line

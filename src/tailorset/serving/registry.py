@@ -14,8 +14,8 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from tailorset.tracking import registry
-from tailorset.versions import REGISTER, earlier_champion
+from tailorset.project.tracking import registry
+from tailorset.project.versions import REGISTER, earlier_champion
 
 CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and what the project's last run made
 TRAINING = "training"  # tag of a version: where training did not help

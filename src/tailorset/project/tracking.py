@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock
 
-from tailorset.execution import execution_key, execution_name, git_revision, settings_digest
-from tailorset.tracking_store import (
+from tailorset.project.execution import execution_key, execution_name, git_revision, settings_digest
+from tailorset.project.tracking_store import (
     EXPERIMENT,
     MisplacedError,
     artifacts_of,
@@ -29,13 +29,13 @@ from tailorset.tracking_store import (
     settle,
     tracking_uri,
 )
-from tailorset.unlogged import Gap, clear, gaps, keep
+from tailorset.project.unlogged import Gap, clear, gaps, keep
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUNS_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # otherwise MLflow opens its page of GenAI traces
-EXECUTION_TAG = "tailorset.execution"
+EXECUTION_TAG = "tailorset.project.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
 CAUSE_CHARS = 300  # at each end of a message

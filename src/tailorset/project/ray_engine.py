@@ -24,10 +24,10 @@ from tailorset.doctor import dial, no_cluster
 from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.storage.hub import cached_commit
 from tailorset.compute.memory import enforce_budget
-from tailorset.params import Params, named_models
+from tailorset.project.params import Params, named_models
 from tailorset.records import LabelSpace
-from tailorset.stage import fingerprint
-from tailorset.studio import open_studio
+from tailorset.project.stage import fingerprint
+from tailorset.project.assembly import open_studio
 
 MAX_LOSSES = 3  # of one shard, or in a row of each worker before it is ready: the next one would be lost as well
 LEAD = 4  # shards a worker by which drawing may be ahead of the first that is missing

@@ -14,7 +14,7 @@ import psutil
 
 from tailorset.compute.busy import Others
 from tailorset.storage.files import write_json
-from tailorset.params import read_yaml
+from tailorset.project.params import read_yaml
 from tailorset.compute.progress import Position, Report, reporting
 
 PROGRESS = "progress.json"

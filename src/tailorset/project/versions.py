@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mlflow.exceptions import MlflowException
 
 from tailorset.storage.checksums import digest
-from tailorset.stage import CLASSIFIER, NOVELTY, THRESHOLDS
+from tailorset.project.stage import CLASSIFIER, NOVELTY, THRESHOLDS
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

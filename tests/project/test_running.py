@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tailorset.storage.files import write_json
-from tailorset.running import PROGRESS, announced, last_durations, place, running_stages
+from tailorset.project.running import PROGRESS, announced, last_durations, place, running_stages
 from tailorset.standing import stages_line
 
 STAGES = ("prepare", "draw", "train")

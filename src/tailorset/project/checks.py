@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tailorset.params import Params
+from tailorset.project.params import Params
 from tailorset.plugins import unknown
 from tailorset.prompts.writer import unwritable
 from tailorset.records import MIN_UNSEEN, LabelSpace

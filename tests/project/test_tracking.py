@@ -13,10 +13,10 @@ import pytest
 import yaml
 from mlflow.entities import Run
 
-from tailorset.execution import execution_key, execution_name, git_revision
+from tailorset.project.execution import execution_key, execution_name, git_revision
 from tailorset.parent_run import data_sets, description, headline
-from tailorset.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, runs_page, tracking_gaps
-from tailorset.unlogged import gaps
+from tailorset.project.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, runs_page, tracking_gaps
+from tailorset.project.unlogged import gaps
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_another_execution_gets_another_parent(root: Path, monkeypatch: pytest.M
 
 
 def test_an_execution_without_an_experiment_is_known_by_its_process(root: Path) -> None:
-    ask = "from tailorset.execution import execution_key; print(execution_key())"
+    ask = "from tailorset.project.execution import execution_key; print(execution_key())"
     keys = {subprocess.check_output([sys.executable, "-c", ask], text=True) for _ in range(2)}
     assert len(keys) == 2
     assert execution_key() == execution_key()
@@ -229,7 +229,7 @@ def test_without_a_server_the_stage_goes_on_and_says_so(
 
 def test_mlflow_s_own_patience_is_cut_unless_the_user_set_it(root: Path) -> None:
     script = (
-        "import os, pathlib; from tailorset.tracking import connect; connect(pathlib.Path.cwd());"
+        "import os, pathlib; from tailorset.project.tracking import connect; connect(pathlib.Path.cwd());"
         "print(os.environ['MLFLOW_HTTP_REQUEST_TIMEOUT'], os.environ['MLFLOW_HTTP_REQUEST_MAX_RETRIES'])"
     )
     variables = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_HTTP")}
@@ -281,7 +281,7 @@ def test_the_tracking_uri_is_honoured(root: Path, monkeypatch: pytest.MonkeyPatc
 def test_several_first_stages_can_open_the_database_at_once(root: Path) -> None:
     (root / "mlflow.db").unlink()
     script = (
-        "from pathlib import Path; from tailorset.tracking import Tracker\n"
+        "from pathlib import Path; from tailorset.project.tracking import Tracker\n"
         f"with Tracker('evaluate', Path({str(root)!r}), {{}}) as tracker: assert tracker.is_up"
     )
     started = [subprocess.Popen([sys.executable, "-W", "error::UserWarning", "-c", script]) for _ in range(2)]

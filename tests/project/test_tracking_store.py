@@ -10,8 +10,8 @@ import mlflow
 import pytest
 
 from tailorset import doctor
-from tailorset.tracking import Tracker, connect
-from tailorset.tracking_store import MisplacedError, database_of, from_root, settle, tracking_uri
+from tailorset.project.tracking import Tracker, connect
+from tailorset.project.tracking_store import MisplacedError, database_of, from_root, settle, tracking_uri
 
 COLUMNS = {
     "experiments": ["artifact_location"], "runs": ["artifact_uri"], "logged_models": ["artifact_location"],

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
-from tailorset.params import flatten
+from tailorset.project.params import flatten
 
 PARAMS = Path("params.yaml")
 MAX_CHANGED, MAX_VALUE_CHARS = 3, 40  # settings in a name

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from tailorset.params import flatten, load_params
+from tailorset.project.params import flatten, load_params
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 Edit = Callable[[dict[str, Any]], Any]
 
 

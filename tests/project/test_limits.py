@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tailorset.guards import alone, room
+from tailorset.project.limits import alone, room
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tailorset.guards import alone
+from tailorset.project.limits import alone
 with alone("it", Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(300)

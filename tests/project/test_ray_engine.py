@@ -12,7 +12,7 @@ from ray_cluster import Cluster, local_cluster
 
 from tailorset import doctor
 from tailorset.generation.engine import PlannedShard, Row, Shelf
-from tailorset.params import load_params
+from tailorset.project.params import load_params
 from tailorset.generation.quota import Draw
 from tailorset.records import LabelSpace, Prompt
 from tests.generation_project import (
@@ -25,7 +25,7 @@ from tests.generation_project import (
     wait_for_shards,
 )
 
-ray_engine = pytest.importorskip("tailorset.ray_engine", reason="Ray is not installed")
+ray_engine = pytest.importorskip("tailorset.project.ray_engine", reason="Ray is not installed")
 RayEngine, LEAD = ray_engine.RayEngine, ray_engine.LEAD
 
 

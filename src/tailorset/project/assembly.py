@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from tailorset.generation.engine import Studio
-from tailorset.params import Params
+from tailorset.project.params import Params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from tailorset.compute.device import resolve_device
-from tailorset.stage import all_metrics, atomic_output, fingerprint, run_stage, stage_definition, write_json
+from tailorset.project.stage import all_metrics, atomic_output, fingerprint, run_stage, stage_definition, write_json
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""The project around the library: params.yaml, dvc.yaml, MLflow, resume folders."""
