@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.project.stage import write_json
-from tailorset.standing import COLUMNS
+from tailorset.commands.status import COLUMNS
 from tailorset.project.unlogged import keep
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.sweep import failed_points, point_problems
+from tailorset.commands.sweep import failed_points, point_problems
 from tests.small_project import run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,10 +12,10 @@ from tailorset.datasets.reading.changes import has_changed
 from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
-from tailorset.repro import run
+from tailorset.commands.run import run
 from tailorset.evaluation.selection import training_notes
 from tailorset.serving.commands import export, predict, promote, rollback, serve
-from tailorset.standing import (
+from tailorset.commands.status import (
     REPORTS,
     acceptance_table,
     other_label_file,
@@ -28,7 +28,7 @@ from tailorset.standing import (
     was_edited,
     weights_line,
 )
-from tailorset.terminal import PARAMS, console, or_stop, stop
+from tailorset.commands.terminal import PARAMS, console, or_stop, stop
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.unlogged import gaps
 
@@ -68,7 +68,7 @@ def new(
     force: Annotated[bool, typer.Option(help="Overwrite files of that name")] = False,
 ) -> None:
     """Write the files for labels and photographs of your own, and say what is found and what is missing."""
-    from tailorset.starter import split_names, start
+    from tailorset.commands.new import split_names, start
 
     if not PRESETS.is_dir():
         stop(f"There is no {PRESETS}/ here: go to the folder of a tailorset project.")
@@ -82,7 +82,7 @@ def new(
 @app.command()
 def status() -> None:
     """What is up to date, what is missing, what was measured and registered last."""
-    from tailorset.sweep import failed_points
+    from tailorset.commands.sweep import failed_points
 
     params, space = _settings()
     counts = f"{len(space.seen)} seen, {len(space.unseen)} unseen"
@@ -100,8 +100,8 @@ def status() -> None:
 @app.command()
 def plan() -> None:
     """What a run of params.yaml will take on this device, stage by stage, measured by a short sample of each."""
-    from tailorset.planning.page import notes, over_cap, plan_table
-    from tailorset.planning.plan import make_plan
+    from tailorset.commands.planning.page import notes, over_cap, plan_table
+    from tailorset.commands.planning.plan import make_plan
     from tailorset.project.running import last_durations
 
     _, space = _settings()
@@ -118,7 +118,7 @@ def plan() -> None:
 @app.command()
 def doctor() -> None:
     """Examine machine, packages, settings, data and weights: each finding with its remedy; fails where a run would."""
-    from tailorset.doctor import examine
+    from tailorset.commands.doctor import examine
 
     failed = False
     for finding in examine():
@@ -139,9 +139,9 @@ def check(
     ] = [],  # noqa: B006 - typer makes a new one each time
 ) -> None:
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
-    from tailorset.doctor import quick
+    from tailorset.commands.doctor import quick
     from tailorset.project.stage import REAL, stage_definition
-    from tailorset.sweep import point_problems
+    from tailorset.commands.sweep import point_problems
 
     params, space = _settings()
     for finding in quick(params, space):

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tailorset.standing import COLUMNS, ROWS, percent
+from tailorset.commands.status import COLUMNS, ROWS, percent
 
 HEADLINE = "_headline/"  # MLflow sorts metrics by name: these come first
 DATA_SETS = ("data/real", "data/filtered")

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.project.params import Params, load_params, read_yaml
-from tailorset.planning.page import notes, over_cap, plan_table
-from tailorset.planning.plan import Plan
-from tailorset.planning.workload import (
+from tailorset.commands.planning.page import notes, over_cap, plan_table
+from tailorset.commands.planning.plan import Plan
+from tailorset.commands.planning.workload import (
     Cost,
     Drawing,
     expected_drawing,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray_cluster import Cluster, local_cluster
 
-from tailorset import doctor
+from tailorset.commands import doctor
 from tailorset.generation.engine import PlannedShard, Row, Shelf
 from tailorset.project.params import load_params
 from tailorset.generation.quota import Draw

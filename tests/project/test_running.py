@@ -10,7 +10,7 @@ import yaml
 
 from tailorset.storage.files import write_json
 from tailorset.project.running import PROGRESS, announced, last_durations, place, running_stages
-from tailorset.standing import stages_line
+from tailorset.commands.status import stages_line
 
 STAGES = ("prepare", "draw", "train")
 

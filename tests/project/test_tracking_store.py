@@ -9,7 +9,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from tailorset import doctor
+from tailorset.commands import doctor
 from tailorset.project.tracking import Tracker, connect
 from tailorset.project.tracking_store import MisplacedError, database_of, from_root, settle, tracking_uri
 

@@ -18,7 +18,7 @@ from tailorset.storage.image_set import load_image_set
 from tailorset.records import LabelSpace
 from tailorset.serving.predictor import Predictor, load_predictor
 from tailorset.storage.shards import sha256, write_shard
-from tailorset.standing import registry_line
+from tailorset.commands.status import registry_line
 from tailorset.thresholds.rules import Thresholds, one_threshold
 
 

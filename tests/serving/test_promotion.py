@@ -22,7 +22,7 @@ from tailorset.serving.measurement import Measurement, val_tags
 from tailorset.serving.registry import TRAINING
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.project.stage import write_json
-from tailorset.standing import registry_line
+from tailorset.commands.status import registry_line
 from tailorset.project.versions import CONTENT, content_here
 from tests.serving.conftest import MEASUREMENT
 

@@ -18,7 +18,7 @@ import yaml
 from upath import UPath
 
 from pipeline.register_model import example_image
-from tailorset.doctor import place
+from tailorset.commands.doctor import place
 from tailorset.project.params import load_params
 from tailorset.generation.shard_store import ShardStore
 from tailorset.storage.shards import CorruptShardError, load_images, write_shard

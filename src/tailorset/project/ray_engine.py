@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from tailorset.compute.device import resolve_device
-from tailorset.doctor import dial, no_cluster
+from tailorset.commands.doctor import dial, no_cluster
 from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.storage.hub import cached_commit
 from tailorset.compute.memory import enforce_budget

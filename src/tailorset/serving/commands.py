@@ -10,7 +10,7 @@ import typer
 
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
-from tailorset.terminal import PARAMS, console, or_stop, stop
+from tailorset.commands.terminal import PARAMS, console, or_stop, stop
 
 
 def serve(

@@ -11,7 +11,7 @@ import typer
 
 from tailorset.compute.busy import choose_wait_policy
 from tailorset.project.running import running_stages
-from tailorset.terminal import stop
+from tailorset.commands.terminal import stop
 
 INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the same command again to go on."
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tailorset.project.checks import contradictions
-from tailorset.doctor import quick
+from tailorset.commands.doctor import quick
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 

@@ -13,9 +13,11 @@ import yaml
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from tailorset import availability, cli, doctor
+from tailorset import cli
+from tailorset.commands import availability
+from tailorset.commands import doctor
 from tailorset.storage.location import checksums
-from tailorset.findings import Finding
+from tailorset.commands.findings import Finding
 from tailorset.generators.stable_diffusion import Config
 from tailorset.storage.hub import NamedModel
 from tailorset.project.params import load_params

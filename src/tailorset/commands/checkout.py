@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tailorset.findings import Finding
+from tailorset.commands.findings import Finding
 
 QUEUE = Path(".dvc/tmp/exps/celery/broker/in")
 COPIES = "`dvc exp run --queue` and `--temp`"

@@ -21,7 +21,7 @@ from tailorset.compute.flops import flop_counter
 from tailorset.generation.engine import PlannedShard, passes
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.project.params import Params
-from tailorset.planning.workload import Cost, steps_taken, tuning_passes
+from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.plugins import load_plugin
 from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.generation.quota import Draw

@@ -17,12 +17,12 @@ import psutil
 from pydantic import BaseModel
 
 from tailorset.datasets.reading.annotations import find_photos, read_truths
-from tailorset.availability import model_finding
+from tailorset.commands.availability import model_finding
 from tailorset.compute.busy import MANY, busiest, cores_used_by_others
-from tailorset.checkout import checkout, foreign_queue
+from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.project.checks import contradictions
 from tailorset.datasets import folder
-from tailorset.findings import Finding, Status
+from tailorset.commands.findings import Finding, Status
 from tailorset.project.params import Params, load_params, named_models
 from tailorset.records import LabelSpace
 from tailorset.storage.location import open_storage

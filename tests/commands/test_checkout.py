@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tailorset.checkout import QUEUE, checkout, foreign_queue
+from tailorset.commands.checkout import QUEUE, checkout, foreign_queue
 from tests.small_project import IDENTITY
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from rich.table import Table
 
-from tailorset.planning.plan import Plan
-from tailorset.planning.workload import Cost
+from tailorset.commands.planning.plan import Plan
+from tailorset.commands.planning.workload import Cost
 
 GIB = 1 << 30
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from tailorset.compute.device import resolve_device
 from tailorset.project.params import Params
-from tailorset.planning.device_rates import Bench
-from tailorset.planning.workload import (
+from tailorset.commands.planning.device_rates import Bench
+from tailorset.commands.planning.workload import (
     Cost,
     Drawing,
     Work,

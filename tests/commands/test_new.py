@@ -15,10 +15,10 @@ from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.project.stage import REAL, stage_definition
-from tailorset.starter import SHIPPED, with_settings
+from tailorset.commands.new import SHIPPED, with_settings
 from tests.fake_hub import FakeHub
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("--labels", "Mug, lamp,sofa", "--images", "photos")
 
 

@@ -1,0 +1,1 @@
+"""What the commands of `tailorset` do, except for serving and the registry."""
