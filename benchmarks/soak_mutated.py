@@ -16,7 +16,7 @@ from mutations import MUTATIONS, floods, mutated, scan_bomb, size_bombs, text_bo
 from tqdm import tqdm
 
 from tailorset.seeding import numpy_rng
-from tailorset.serving.uploads import MAX_BODY_BYTES
+from tailorset.inference.uploads import MAX_BODY_BYTES
 
 CLIENTS = 8
 TIMEOUT_S = 60

@@ -27,7 +27,7 @@ from tailorset.images.codec import encode_png
 from tailorset.thresholds.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
-from tailorset.serving.predictor import load_predictor
+from tailorset.inference.predictor import load_predictor
 from tailorset.storage.shards import write_shard
 from tailorset.project.tracking import connect
 from tailorset.thresholds.rules import one_threshold

@@ -26,14 +26,14 @@ from tailorset.project.execution import git_revision
 from tailorset.images.codec import encode_png
 from tailorset.storage.image_set import AnnotatedRows, real_rows
 from tailorset.project.params import flatten, read_yaml
-from tailorset.parent_run import data_sets, description, headline
+from tailorset.registry.parent_run import data_sets, description, headline
 from tailorset.records import LabelSpace
 from tailorset.evaluation.score_table import read_scores
 from tailorset.evaluation.selection import training_notes
-from tailorset.serving.measurement import Measurement, measure, val_tags, with_val
-from tailorset.serving.model import IMAGE, signature
-from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
-from tailorset.serving.registry import CHALLENGER, TRAINING
+from tailorset.registry.measurement import Measurement, measure, val_tags, with_val
+from tailorset.inference.mlflow_model import IMAGE, signature
+from tailorset.registry.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
+from tailorset.inference.versions import CHALLENGER, TRAINING
 from tailorset.storage.shards import load_images, read_shard
 from tailorset.project.stage import (
     CLASSIFIER,

@@ -30,7 +30,7 @@ from tailorset.project.params import load_params
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
-from tailorset.serving.predictor import load_predictor
+from tailorset.inference.predictor import load_predictor
 from tailorset.serving.service import Service
 from tailorset.storage.shards import CorruptShardError, read_shard
 from tailorset.thresholds.rules import Thresholds

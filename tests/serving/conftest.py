@@ -27,7 +27,7 @@ from tailorset.thresholds.novelty import fit_novelty
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
-from tailorset.serving.measurement import Measurement
+from tailorset.registry.measurement import Measurement
 from tailorset.serving.service import Service
 from tailorset.storage.shards import write_shard
 from tailorset.project.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS

@@ -16,7 +16,7 @@ from tailorset import cli
 from tailorset.generation.report import plot_pass_rates
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
-from tailorset.serving.predictor import load_predictor
+from tailorset.inference.predictor import load_predictor
 from tailorset.images.sheets import contact_sheet
 from tailorset.thresholds.rules import LabelRule, Thresholds
 from tests.classifiers.conftest import write_backbone

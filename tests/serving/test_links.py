@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.register_model import log_model
 from tailorset.records import LabelSpace
-from tailorset.serving.registry import download, find_version
+from tailorset.inference.versions import download, find_version
 from tailorset.project.tracking import connect
 
 LINKS = {"copy": shutil.copyfile, "hardlink": os.link, "symlink": os.symlink}

@@ -18,7 +18,7 @@ import torch
 from pipeline.register_model import log_model
 from tailorset.records import LabelSpace
 from tailorset.serving.live import LiveModel
-from tailorset.serving.predictor import Predictor, load_predictor
+from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.serving.service import Service
 from tailorset.project.tracking import connect
 from tests.serving.conftest import running

@@ -18,9 +18,9 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from pipeline.register_model import REQUIREMENTS
-from tailorset.serving import declared_environment
-from tailorset.serving.declared_environment import closure
-from tailorset.serving.registry import _is_fair, find_version, request_problem
+from tailorset.inference import declared_environment
+from tailorset.inference.declared_environment import closure
+from tailorset.inference.versions import _is_fair, find_version, request_problem
 
 ANSWER = """
 import json, sys

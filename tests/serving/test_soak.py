@@ -14,7 +14,7 @@ from soak_load import Expected, Reply, after, closed_loop, open_loop, p99_ms, so
 from soak_mutated import Findings, send_generated, send_mutated
 from soak_server import build_project, expected_scores
 
-from tailorset.serving.predictor import load_predictor
+from tailorset.inference.predictor import load_predictor
 from tailorset.serving.service import Load, Service
 from tests.serving.conftest import running
 

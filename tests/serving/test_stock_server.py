@@ -18,7 +18,7 @@ import mlflow
 import numpy as np
 import pytest
 
-from tailorset.serving.predictor import load_predictor
+from tailorset.inference.predictor import load_predictor
 
 START_TIMEOUT_S = 120
 

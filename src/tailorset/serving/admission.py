@@ -13,7 +13,7 @@ from tailorset.serving.answers import Problem
 from tailorset.serving.measures import Measures
 from tailorset.serving.server_log import log_access
 from tailorset.serving.service import busy
-from tailorset.serving.uploads import MAX_BODY_BYTES, Refusal
+from tailorset.inference.uploads import MAX_BODY_BYTES, Refusal
 
 BODY_S, IDLE_S = 30.0, 5.0  # for a body to arrive, and between two parts of it: who stalls keeps others out
 BASE64 = 4 / 3  # bytes of text a byte

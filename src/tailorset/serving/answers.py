@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from tailorset.serving.predictor import Looked, Predictor, is_unfamiliar
+from tailorset.inference.predictor import Looked, Predictor, is_unfamiliar
 from tailorset.thresholds.rules import Decision
 
 

@@ -22,7 +22,7 @@ import tailorset
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.answers import Answer, Invocation, ModelCard, Models, Predictions, Problem, Status, model_card
 from tailorset.serving.service import Service
-from tailorset.serving.uploads import MEDIA_TYPES, Refusal, file_bytes
+from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes
 
 PAGE = Path(__file__).parent / "page"
 RAW_TYPES = (*MEDIA_TYPES, "application/octet-stream")

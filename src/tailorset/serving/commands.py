@@ -55,9 +55,9 @@ def promote(
     ] = "",
 ) -> None:
     """Make the challenger the champion, if it is not worse on the same val photographs and answers a request."""
-    from tailorset.serving.best import rank_versions
-    from tailorset.serving.promotion import assess
-    from tailorset.serving.promotion import promote as move_alias
+    from tailorset.registry.best import rank_versions
+    from tailorset.registry.promotion import assess
+    from tailorset.registry.promotion import promote as move_alias
 
     name, space = named()
     if best:
@@ -81,7 +81,7 @@ def promote(
 
 def rollback(reason: Annotated[str, typer.Argument(help="Why; kept as a tag of the version that is given up")]) -> None:
     """Make the version that the champion replaced the champion again."""
-    from tailorset.serving.promotion import rollback as move_alias
+    from tailorset.registry.promotion import rollback as move_alias
 
     champion, previous = or_stop(move_alias, named()[0], reason)
     console.print(f"models:/{champion.name}@champion is version {previous.version} again, no more {champion.version}.")
@@ -102,8 +102,8 @@ def predict(
     Exit status 0 if any could be read: a broken file among many does not undo the others.
     """
     from tailorset.compute.device import resolve_device
-    from tailorset.serving.prediction import predict_file
-    from tailorset.serving.predictor import load_predictor
+    from tailorset.inference.batch import predict_file
+    from tailorset.inference.predictor import load_predictor
 
     predictor = or_stop(load_predictor, model or champion_uri(), or_stop(resolve_device, device), bf16)
     summary = or_stop(predict_file, predictor, paths, output, batch_size)
@@ -118,7 +118,7 @@ def export(
     model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry; the champion")] = "",
 ) -> None:
     """Write the classifier as ONNX, compared with torch first, and its model card."""
-    from tailorset.serving.export import export as write
+    from tailorset.inference.onnx import export as write
 
     if output.exists() and not output.is_dir():
         stop(f"{output} is a file: name a folder to write to")
@@ -134,7 +134,7 @@ def named() -> tuple[str, LabelSpace]:
 
 def champion_uri() -> str:
     """Return what answers where no model is named."""
-    from tailorset.serving.promotion import check_labels
+    from tailorset.registry.promotion import check_labels
 
     name, space = named()
     uri = f"models:/{name}@champion"

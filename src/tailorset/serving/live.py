@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from tailorset.serving.predictor import REGISTRY, Predictor, load_predictor
+from tailorset.inference.predictor import REGISTRY, Predictor, load_predictor
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -43,7 +43,7 @@ class LiveModel:
             ValueError: the registry does not answer, or the new version cannot be used or knows other labels: the old
                 one stays.
         """
-        from tailorset.serving.registry import find_version
+        from tailorset.inference.versions import find_version
 
         if str(find_version(self.uri).version) == self.predictor.origin.version:
             return False

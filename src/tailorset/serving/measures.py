@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from tailorset.serving.predictor import Predictor
+from tailorset.inference.predictor import Predictor
 
 SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 IMAGES = (1, 2, 4, 8, 16, 32, 64)

@@ -24,8 +24,8 @@ from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answ
 from tailorset.serving.batching import Batcher, Full
 from tailorset.serving.live import LiveModel
 from tailorset.serving.measures import Measures
-from tailorset.serving.predictor import NOVEL, Looked, Predictor, is_unfamiliar
-from tailorset.serving.uploads import Refusal, check_upload, damaged
+from tailorset.inference.predictor import NOVEL, Looked, Predictor, is_unfamiliar
+from tailorset.inference.uploads import Refusal, check_upload, damaged
 
 logger = logging.getLogger("uvicorn.error")
 

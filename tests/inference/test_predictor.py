@@ -16,7 +16,7 @@ from tailorset.training.loop import predict
 from tailorset.classifiers import load_classifier
 from tailorset.storage.image_set import load_image_set
 from tailorset.records import LabelSpace
-from tailorset.serving.predictor import Predictor, load_predictor
+from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.commands.status import registry_line
 from tailorset.thresholds.rules import Thresholds, one_threshold

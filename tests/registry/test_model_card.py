@@ -11,7 +11,7 @@ from tailorset.evaluation.bootstrap import draw_resamples
 from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
-from tailorset.serving.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
+from tailorset.registry.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.thresholds.rules import LabelRule, Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]

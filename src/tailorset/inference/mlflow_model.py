@@ -17,8 +17,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
 from torch import Tensor
 
-from tailorset.serving.predictor import CLASSIFIER, answer_columns, load_predictor
-from tailorset.serving.uploads import file_bytes
+from tailorset.inference.predictor import CLASSIFIER, answer_columns, load_predictor
+from tailorset.inference.uploads import file_bytes
 
 IMAGE = "image"
 TYPES = {float: DataType.double, str: DataType.string}

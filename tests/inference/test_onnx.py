@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from tailorset import cli
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
-from tailorset.serving.export import export_onnx
-from tailorset.serving.predictor import load_predictor
+from tailorset.inference.onnx import export_onnx
+from tailorset.inference.predictor import load_predictor
 from tailorset.thresholds.rules import Thresholds
 
 

@@ -11,8 +11,8 @@ import torch
 from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.records import LabelSpace
 from tailorset.evaluation.selection import MAPS
-from tailorset.serving.gate import compare
-from tailorset.serving.measurement import Measurement, measure, photographs_hash, with_val
+from tailorset.registry.gate import compare
+from tailorset.registry.measurement import Measurement, measure, photographs_hash, with_val
 from tests.serving.conftest import MEASUREMENT
 
 

@@ -18,8 +18,8 @@ from tailorset import cli
 from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
 from tailorset.serving import commands
-from tailorset.serving.image_sources import image_sources
-from tailorset.serving.predictor import Predictor, load_predictor
+from tailorset.inference.sources import image_sources
+from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.storage.shards import write_shard
 from tailorset.thresholds.rules import LabelRule, Thresholds
 

@@ -14,10 +14,10 @@ from tailorset.storage.image_set import load_image_set, real_rows
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.datasets.reading.photo_set import some
 from tailorset.records import LabelSpace
-from tailorset.serving.gate import Comparison, compare
-from tailorset.serving.measurement import Measurement, mean_precisions, measure, photographs_hash
-from tailorset.serving.predictor import load_predictor
-from tailorset.serving.registry import (
+from tailorset.registry.gate import Comparison, compare
+from tailorset.registry.measurement import Measurement, mean_precisions, measure, photographs_hash
+from tailorset.inference.predictor import load_predictor
+from tailorset.inference.versions import (
     CHALLENGER,
     CHAMPION,
     TRAINING,

@@ -190,7 +190,7 @@ def model_files(model: str | Path) -> Iterator[tuple[Path, Origin]]:
             )
         yield Path(model), Origin(str(model))
         return
-    from tailorset.serving.registry import download, find_version
+    from tailorset.inference.versions import download, find_version
 
     version = find_version(str(model))
     origin = Origin(str(model), str(version.version), version.run_id, version.tags.get("git.commit"))

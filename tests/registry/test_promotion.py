@@ -18,8 +18,8 @@ from pipeline.register_model import lineage
 from tailorset import cli
 from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
-from tailorset.serving.measurement import Measurement, val_tags
-from tailorset.serving.registry import TRAINING
+from tailorset.registry.measurement import Measurement, val_tags
+from tailorset.inference.versions import TRAINING
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.project.stage import write_json
 from tailorset.commands.status import registry_line
@@ -75,7 +75,7 @@ def register(project: Path, registry: Path, client: mlflow.MlflowClient) -> Regi
 @pytest.fixture
 def answering(monkeypatch: pytest.MonkeyPatch) -> None:
     """Versions are taken to answer: asking one in a process of its own takes ten seconds."""
-    monkeypatch.setattr("tailorset.serving.promotion.request_problem", lambda version: "")
+    monkeypatch.setattr("tailorset.registry.promotion.request_problem", lambda version: "")
 
 
 def champion(client: mlflow.MlflowClient) -> str:
@@ -285,8 +285,8 @@ def test_a_champion_of_other_photographs_is_measured_on_these(
     table = pd.DataFrame({"image_id": [key for key, _ in images], **shown}).astype({"ball": np.int8})
     table.to_parquet(project / "data/real/targets.parquet")
 
-    from tailorset.serving.promotion import _measure
-    from tailorset.serving.registry import find_version
+    from tailorset.registry.promotion import _measure
+    from tailorset.inference.versions import find_version
 
     register(replace(MEASUREMENT, val_set="b" * 64), alias="champion")
     here = _measure(find_version(f"models:/{NAME}@champion"))

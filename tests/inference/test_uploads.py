@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tailorset.images.codec import decode_image
-from tailorset.serving.uploads import MAX_PIXELS, Refusal, check_upload, file_bytes
+from tailorset.inference.uploads import MAX_PIXELS, Refusal, check_upload, file_bytes
 
 TAKEN = (
     "jpeg", "progressive", "cmyk", "grey", "png", "16 bit", "16 bit colour", "palette", "transparent", "animated png",

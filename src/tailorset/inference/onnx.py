@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tailorset.storage.files import atomic_output
 from tailorset.seeding import torch_generator
-from tailorset.serving.predictor import Predictor, model_files, open_predictor
+from tailorset.inference.predictor import Predictor, model_files, open_predictor
 from tailorset.project.stage import MODEL_CARD
 
 ONNX_FILE = "classifier.onnx"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tailorset.evaluation.selection import MAPS
-from tailorset.serving.measurement import Measurement
+from tailorset.registry.measurement import Measurement
 
 ROUNDING = 1e-9  # a loss of the margin itself passes
 LEAST_GAIN = 0.005  # points over raw CLIP: less does not show in the figures, and ties of raw CLIP itself can bring it

@@ -1,0 +1,1 @@
+"""Stage register_model and promotion: measure, compare, promote, roll back."""
