@@ -24,11 +24,11 @@ from tqdm import tqdm
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.generation.allocation import Allocation, Ledger, Thompson, build
 from tailorset.generation.engine import passes
-from tailorset.project.params import Params, load_params
 from tailorset.generation.quota import Draw, QuotaPlanner
+from tailorset.project.params import Params, load_params
+from tailorset.project.stage import PROMPTS
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.seeding import numpy_rng
-from tailorset.project.stage import PROMPTS
 
 BASELINE = "uniform"
 

@@ -23,12 +23,12 @@ from timing import FOREVER, Comparison, Side, TimedModule, compared, measured_ro
 from torch import Tensor
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.clip.scorer import Scorer
 from tailorset.compute.device import resolve_device
 from tailorset.compute.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
-from tailorset.clip.scorer import Scorer
 from tailorset.seeding import sample_seed
 from tailorset.tuning.tuner import Tuner, new_tuner
 

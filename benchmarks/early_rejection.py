@@ -22,13 +22,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.compute.device import resolve_device
-from tailorset.project.params import load_params
-from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.clip.scorer import Scorer
-from tailorset.seeding import numpy_rng, sample_seed
-from tailorset.project.stage import LORA, PROMPTS
+from tailorset.compute.device import resolve_device
 from tailorset.project.assembly import open_studio
+from tailorset.project.params import load_params
+from tailorset.project.stage import LORA, PROMPTS
+from tailorset.records import LabelSpace, Prompt, read_prompts
+from tailorset.seeding import numpy_rng, sample_seed
 
 
 @dataclass(frozen=True)

@@ -17,22 +17,22 @@ from stock import bench_prompts, stock_pipeline
 from timing import Comparison, Side
 from torch import Tensor
 
-from tailorset.training.loop import train_epochs
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
-from tailorset.clip.model import Clip
-from tailorset.generation.engine import PlannedShard, Studio
-from tailorset.generators.stable_diffusion import StableDiffusion, build
-from tailorset.storage.image_set import ImageSet
 from tailorset.classifiers.parts.label_prompts import TextTower
-from tailorset.evaluation.metrics import average_precisions
-from tailorset.compute.memory import Batches
-from tailorset.prompts.wording import dialogue
-from tailorset.plugins import load_plugin
-from tailorset.generation.quota import Draw
-from tailorset.records import LabelSpace, Prompt
+from tailorset.clip.model import Clip
 from tailorset.clip.scorer import Scorer, acceptance
+from tailorset.compute.memory import Batches
+from tailorset.evaluation.metrics import average_precisions
+from tailorset.generation.engine import PlannedShard, Studio
+from tailorset.generation.quota import Draw
+from tailorset.generators.stable_diffusion import StableDiffusion, build
+from tailorset.plugins import load_plugin
+from tailorset.prompts.wording import dialogue
+from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import sample_seed
+from tailorset.storage.image_set import ImageSet
 from tailorset.storage.shards import write_shard
+from tailorset.training.loop import train_epochs
 from tailorset.tuning.tuner import REMEDY, draw
 
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from tailorset.compute.device import resolve_device
 from tailorset.generation.engine import MANIFEST_SCHEMA, PlannedShard, Row, Studio
-from tailorset.project.params import Params
-from tailorset.storage.paths import project_root
 from tailorset.generation.quota import Draw
-from tailorset.records import LabelSpace, Prompt
 from tailorset.generation.shard_store import ShardStore
-from tailorset.project.stage import LORA, SYNTHETIC, fingerprint, stage_definition
 from tailorset.project.assembly import open_studio
+from tailorset.project.params import Params
+from tailorset.project.stage import LORA, SYNTHETIC, fingerprint, stage_definition
+from tailorset.records import LabelSpace, Prompt
+from tailorset.storage.paths import project_root
 
 LOGITS = ("discriminator_logits", "judge_logits")
 SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports

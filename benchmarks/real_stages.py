@@ -19,21 +19,21 @@ from stock import bench_prompts
 from timing import FOREVER, Side, matmul_roofs, measured_roofs, peak_bytes, seconds_per_sample, timed_call
 from torch import Tensor, nn
 
-from tailorset.training.loop import train_epochs
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.clip.model import Clip
-from tailorset.compute.flops import flop_counter
-from tailorset.generation.engine import Studio
-from tailorset.generators.stable_diffusion import StableDiffusion
-from tailorset.storage.image_set import ImageSet
-from tailorset.compute.memory import enforce_budget, free_memory
-from tailorset.prompts.wording import dialogue
-from tailorset.project.params import Params
-from tailorset.plugins import load_plugin
-from tailorset.records import LabelSpace, Prompt
-from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.clip.scorer import Scorer
+from tailorset.compute.flops import flop_counter
+from tailorset.compute.memory import enforce_budget, free_memory
+from tailorset.generation.engine import Studio
+from tailorset.generators.parts.schedulers import build_scheduler
+from tailorset.generators.stable_diffusion import StableDiffusion
+from tailorset.plugins import load_plugin
+from tailorset.project.params import Params
+from tailorset.prompts.wording import dialogue
+from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import sample_seed
+from tailorset.storage.image_set import ImageSet
+from tailorset.training.loop import train_epochs
 from tailorset.tuning.tuner import Tuner, new_tuner
 
 STOCK, STOCK_BATCHED = "the stock pipeline one by one", "the stock pipeline in batches"

@@ -26,12 +26,12 @@ from tqdm import tqdm
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.compute.device import resolve_device
 from tailorset.generation.engine import LocalEngine, Shelf, Studio, generate_shards
+from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
+from tailorset.generation.shard_store import ShardStore
 from tailorset.project.params import Params, load_params
 from tailorset.prompts.writer import Recipe, write_prompts
-from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import LabelSpace
-from tailorset.generation.shard_store import ShardStore
 
 LABELS = (6, 20, 81, 300, 1006)
 IMAGES_PER_LABEL = (10, 20)

@@ -15,8 +15,8 @@ import requests
 from mutations import MUTATIONS, floods, mutated, scan_bomb, size_bombs, text_bomb
 from tqdm import tqdm
 
-from tailorset.seeding import numpy_rng
 from tailorset.inference.uploads import MAX_BODY_BYTES
+from tailorset.seeding import numpy_rng
 
 CLIENTS = 8
 TIMEOUT_S = 60

@@ -21,17 +21,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.register_model import log_model
-from tailorset.storage.location import checksums
 from tailorset.classifiers import load_classifier
 from tailorset.images.codec import encode_png
-from tailorset.thresholds.novelty import fit_novelty
-from tailorset.plugins import load_plugin
-from tailorset.records import LabelSpace
 from tailorset.inference.predictor import load_predictor
-from tailorset.storage.shards import write_shard
+from tailorset.plugins import load_plugin
 from tailorset.project.tracking import connect
+from tailorset.records import LabelSpace
+from tailorset.storage import checksums
+from tailorset.storage.shards import write_shard
+from tailorset.thresholds.novelty import fit_novelty
 from tailorset.thresholds.rules import one_threshold
-from tests.classifiers.conftest import write_backbone
+from tests.tiny_classifier import write_backbone
 
 NAME, ALIAS = "soaked", "champion"
 URI = f"models:/{NAME}@{ALIAS}"

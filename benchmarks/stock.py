@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.records import LabelSpace, Prompt, prompt_id
-from tailorset.generators.parts.schedulers import build_scheduler
 
 
 def bench_prompts(label_space: LabelSpace, num_prompts: int) -> list[Prompt]:

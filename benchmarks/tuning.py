@@ -25,15 +25,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.compute.device import resolve_device
-from tailorset.generators.stable_diffusion import StableDiffusion, build
-from tailorset.compute.memory import Batches
-from tailorset.project.params import Params, load_params
-from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.clip.scorer import Scorer, acceptance
+from tailorset.compute.device import resolve_device
+from tailorset.compute.memory import Batches
+from tailorset.generators.stable_diffusion import StableDiffusion, build
+from tailorset.project.params import Params, load_params
 from tailorset.project.stage import PROMPTS
-from tailorset.tuning.tuner import REMEDY, Tuner, draw, new_tuner, split_prompts
+from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
+from tailorset.tuning.tuner import REMEDY, Tuner, draw, new_tuner, split_prompts
 
 ORACLE = Path("models/foundation/toybox/oracle")
 GOALS = {"seconds per sample": 3.0, "seconds to equal oracle precision": 5.0}

@@ -8,20 +8,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tailorset.evaluation.bootstrap import Interval
 from tailorset.card.candidates import SCORERS, Candidates, join_candidates, look_at_images, stored_probabilities
+from tailorset.card.confusions import Photos
 from tailorset.card.facts import LabelCard, Options, label_card, shown_ids
 from tailorset.card.page import data_uris, render
-from tailorset.card.confusions import Photos
-from tailorset.filters import Filter
-from tailorset.generation.report import AT_QUOTA
-from tailorset.storage.hub import origin
-from tailorset.storage.image_set import real_rows
-from tailorset.names import safe_file_name
-from tailorset.project.params import flatten, named_models, read_yaml
-from tailorset.plugins import load_plugin
+from tailorset.card.verdicts import Precision, ladder_says, precisions, verdict
+from tailorset.evaluation.bootstrap import Interval
 from tailorset.evaluation.score_table import read_scores
 from tailorset.evaluation.selection import training_notes
+from tailorset.filters import Filter
+from tailorset.generation.report import AT_QUOTA
+from tailorset.names import safe_file_name
+from tailorset.plugins import load_plugin
+from tailorset.project.params import flatten, named_models, read_yaml
 from tailorset.project.stage import (
     FILTERED,
     PROMPTS,
@@ -34,7 +33,8 @@ from tailorset.project.stage import (
     atomic_output,
     run_stage,
 )
-from tailorset.card.verdicts import Precision, ladder_says, precisions, verdict
+from tailorset.storage.hub import origin
+from tailorset.storage.image_set import real_rows
 
 PAGE = REPORTS / "card" / "index.html"
 OUTCOME = REPORTS / "generate_images" / "plots" / "pass_rate.csv"

@@ -10,19 +10,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tailorset.training.loop import predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
-from tailorset.evaluation.report import Method, per_label_table, precision_recall_figure, prediction_captions
-from tailorset.storage.image_set import ImageSet, is_annotated, load_image_set, real_rows
-from tailorset.evaluation.metrics import column_indices, zero_shot_metrics
 from tailorset.compute.memory import Batches
+from tailorset.evaluation.metrics import column_indices, zero_shot_metrics
+from tailorset.evaluation.report import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.evaluation.score_table import score_table
 from tailorset.images.sheets import contact_sheet
 from tailorset.project.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
-from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold, score_logits
+from tailorset.storage.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.thresholds.fitting import fit_platt, make_thresholds, one_sided
 from tailorset.thresholds.measures import trust_figure, trust_metrics
+from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold, score_logits
+from tailorset.training.loop import predict
 
 ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
 NUM_SHOWN, SHEET = 24, "test_images.png"  # test images on the sheet

@@ -10,8 +10,8 @@ import torch
 
 from tailorset.filters import Decision, Filter
 from tailorset.plugins import load_plugin
-from tailorset.records import FILTERED_COLUMNS
 from tailorset.project.stage import FILTERED, SYNTHETIC, atomic_output, run_stage
+from tailorset.records import FILTERED_COLUMNS
 
 
 def main() -> None:

@@ -7,17 +7,27 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tailorset.training.loop import REMEDY, predict
 from tailorset.classifiers import Classifier, check_labels, load_classifier
-from tailorset.storage.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
-from tailorset.evaluation.metrics import column_indices
-from tailorset.thresholds.novelty import Novelty, fit_novelty
 from tailorset.compute.memory import Batches
+from tailorset.evaluation.metrics import column_indices
+from tailorset.project.stage import (
+    CLASSIFIER,
+    FILTERED,
+    NOVELTY,
+    REAL,
+    SYNTHETIC,
+    THRESHOLDS,
+    Stage,
+    atomic_output,
+    run_stage,
+)
 from tailorset.records import NOT_ANNOTATED
 from tailorset.seeding import sample_seed
-from tailorset.project.stage import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, Stage, atomic_output, run_stage
-from tailorset.thresholds.rules import Thresholds, score_logits
+from tailorset.storage.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.thresholds.fitting import Affine, fit_mixture, fit_platt, fit_seen, make_thresholds, transfer
+from tailorset.thresholds.novelty import Novelty, fit_novelty
+from tailorset.thresholds.rules import Thresholds, score_logits
+from tailorset.training.loop import REMEDY, predict
 
 NUM_FAMILIAR = 4000  # photos of a split whose features say what is usual
 

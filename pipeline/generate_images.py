@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from tailorset.compute.progress import Bar
 from tailorset.generation.allocation import build
 from tailorset.generation.engine import Engine, LocalEngine, Shelf, generate_shards
-from tailorset.generation.report import Tally, outcome_table, plot_pass_rates, save_sheet
-from tailorset.project.params import load_params
-from tailorset.compute.progress import Bar
 from tailorset.generation.quota import QuotaPlanner
-from tailorset.records import read_prompts
+from tailorset.generation.report import Tally, outcome_table, plot_pass_rates, save_sheet
 from tailorset.generation.shard_store import ShardStore
-from tailorset.project.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
 from tailorset.project.assembly import open_studio
+from tailorset.project.params import load_params
+from tailorset.project.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
+from tailorset.records import read_prompts
 
 log = logging.getLogger(__name__)
 

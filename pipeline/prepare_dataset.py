@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tailorset.datasets import Dataset
-from tailorset.images.codec import decode_image
-from tailorset.datasets.reading.changes import remember_state, state_of
-from tailorset.plugins import load_plugin
 from tailorset.compute.progress import Bar
-from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
-from tailorset.storage.shards import sha256, write_shard
+from tailorset.datasets import Dataset
+from tailorset.datasets.reading.changes import remember_state, state_of
+from tailorset.images.codec import decode_image
 from tailorset.images.sheets import contact_sheet
+from tailorset.plugins import load_plugin
 from tailorset.project.stage import REAL, atomic_output, run_stage, write_json
+from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
 from tailorset.storage.location import place_shards, whole_file
+from tailorset.storage.shards import sha256, write_shard
 
 PREPARED = Path("data/prepared.json")  # the same whatever was read: stages that take hours wait for it, none goes stale
 NUM_EXAMPLES = 24  # on each sheet

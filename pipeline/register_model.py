@@ -22,19 +22,13 @@ from torch import Tensor
 
 import tailorset
 from tailorset.evaluation.bootstrap import draw_resamples
-from tailorset.project.execution import git_revision
-from tailorset.images.codec import encode_png
-from tailorset.storage.image_set import AnnotatedRows, real_rows
-from tailorset.project.params import flatten, read_yaml
-from tailorset.registry.parent_run import data_sets, description, headline
-from tailorset.records import LabelSpace
 from tailorset.evaluation.score_table import read_scores
 from tailorset.evaluation.selection import training_notes
-from tailorset.registry.measurement import Measurement, measure, val_tags, with_val
+from tailorset.images.codec import encode_png
 from tailorset.inference.mlflow_model import IMAGE, signature
-from tailorset.registry.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.inference.versions import CHALLENGER, TRAINING
-from tailorset.storage.shards import load_images, read_shard
+from tailorset.project.execution import git_revision
+from tailorset.project.params import flatten, read_yaml
 from tailorset.project.stage import (
     CLASSIFIER,
     EXAMPLES,
@@ -50,9 +44,15 @@ from tailorset.project.stage import (
     atomic_output,
     run_stage,
 )
-from tailorset.storage.location import shards_of
-from tailorset.thresholds.rules import Thresholds
 from tailorset.project.versions import CONTENT, content_here
+from tailorset.records import LabelSpace
+from tailorset.registry.measurement import Measurement, measure, val_tags, with_val
+from tailorset.registry.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
+from tailorset.registry.parent_run import data_sets, description, headline
+from tailorset.storage.image_set import AnnotatedRows, real_rows
+from tailorset.storage.location import shards_of
+from tailorset.storage.shards import load_images, read_shard
+from tailorset.thresholds.rules import Thresholds
 
 PACKAGE = Path(tailorset.__file__).parent
 NUM_EXAMPLES = 4

@@ -12,11 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset.compute import processes
-from tailorset.training.augment import AugmentConfig
-from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.training.loop import TrainingConfig, augmented, predict, train_epochs
 from tailorset.classifiers import Classifier
+from tailorset.compute import processes
+from tailorset.evaluation.metrics import harmonic_map, zero_shot_metrics
+from tailorset.evaluation.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
+from tailorset.images.sheets import contact_sheet
+from tailorset.plugins import load_plugin
+from tailorset.project.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.records import LabelSpace, Source
+from tailorset.seeding import torch_generator
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.storage.image_set import (
     AnnotatedRows,
     ImageSet,
@@ -27,13 +32,8 @@ from tailorset.storage.image_set import (
     split_held_out,
     synthetic_rows,
 )
-from tailorset.evaluation.metrics import harmonic_map, zero_shot_metrics
-from tailorset.plugins import load_plugin
-from tailorset.records import LabelSpace, Source
-from tailorset.seeding import torch_generator
-from tailorset.evaluation.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
-from tailorset.images.sheets import contact_sheet
-from tailorset.project.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.training.augment import AugmentConfig
+from tailorset.training.loop import TrainingConfig, augmented, predict, train_epochs
 from tailorset.training.weight_average import WeightAverage
 
 SOURCES: tuple[Source, ...] = ("real", "synthetic")

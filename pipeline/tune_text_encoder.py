@@ -14,18 +14,18 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from tailorset.storage.location import checksums
+from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.compute import processes
+from tailorset.compute.memory import Batches
+from tailorset.compute.progress import Bar
+from tailorset.generators import Generator
+from tailorset.images.sheets import contact_sheet
+from tailorset.plugins import load_plugin
+from tailorset.project.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
+from tailorset.records import Prompt, read_prompts
+from tailorset.storage import checksums
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.tuning.early_stop import Evaluation, best, is_over, reward_hacking
-from tailorset.generators import Generator
-from tailorset.compute.memory import Batches
-from tailorset.plugins import load_plugin
-from tailorset.compute.progress import Bar
-from tailorset.records import Prompt, read_prompts
-from tailorset.clip.scorer import Scorer, acceptance
-from tailorset.images.sheets import contact_sheet
-from tailorset.project.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
 from tailorset.tuning.tuner import (
     IMAGES_PER_PROMPT,
     REMEDY,

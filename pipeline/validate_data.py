@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from tailorset.storage.checksums import file_digest
 from tailorset.project.params import ValidateData
-from tailorset.records import LabelSpace
-from tailorset.prompts.contract import refused_replies
 from tailorset.project.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
-from tailorset.validation.suites import Products, content_tables, layout_tables
+from tailorset.prompts.contract import refused_replies
+from tailorset.records import LabelSpace
+from tailorset.storage.checksums import file_digest
 from tailorset.validation.gate import Finding, Gate, report
 from tailorset.validation.page import render
+from tailorset.validation.suites import Products, content_tables, layout_tables
 
 MANIFESTS = {
     "prompts": PROMPTS,

@@ -12,8 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.project.stage import write_json
 from tailorset.commands.status import COLUMNS
+from tailorset.project.stage import write_json
 from tailorset.project.unlogged import keep
 
 ROOT = Path(__file__).resolve().parents[1]

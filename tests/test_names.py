@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from tailorset.names import fold, name_problem, safe_file_name, wording_problem
+from tailorset.prompts.contract import Contract
 from tailorset.prompts.writer import unwritable
 from tailorset.records import LabelSpace
-from tailorset.prompts.contract import Contract
 
 LABELS = Path(__file__).resolve().parents[1] / "data" / "labels"
 

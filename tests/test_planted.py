@@ -19,22 +19,22 @@ import torch
 from starlette.testclient import TestClient
 from torch import nn
 
-from tailorset.storage.location import checksums
-from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.clip.model import load_clip
 from tailorset.generators import stable_diffusion
-from tailorset.storage.image_set import real_rows
 from tailorset.generators.parts.lora import WEIGHTS as LORA_WEIGHTS
 from tailorset.generators.parts.lora import load_lora
-from tailorset.project.params import load_params
+from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
+from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.serving.app import create_app
-from tailorset.inference.predictor import load_predictor
 from tailorset.serving.service import Service
+from tailorset.storage import checksums
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.image_set import real_rows
 from tailorset.storage.shards import CorruptShardError, read_shard
 from tailorset.thresholds.rules import Thresholds
-from tests.classifiers.conftest import write_backbone
+from tests.tiny_classifier import write_backbone
 
 
 class Bomb:

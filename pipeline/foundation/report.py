@@ -22,9 +22,9 @@ from train_vae import published_vae
 from tailorset.clip.model import load_clip
 from tailorset.generators import Generator
 from tailorset.generators.stable_diffusion import Config, build
+from tailorset.images.sheets import contact_sheet
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng, sample_seed
-from tailorset.images.sheets import contact_sheet
 from tailorset.toybox.objects import COLOURS
 from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
 from tailorset.toybox.scenes import photo_scene, render, web_scene

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tailorset.project.params import flatten, read_yaml
 from tailorset.card.verdicts import COMPARE, MEASURED_DATA_SET
+from tailorset.project.params import flatten, read_yaml
 
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/

@@ -9,9 +9,9 @@ import pandas as pd
 from pages import MEASURES, Tables, change_sentence, curves_figure, ladder_figure, results_page, with_summary
 from points import CURVES, REPORT, Ladder, load_ladder
 
+from tailorset.card.verdicts import changed_since
 from tailorset.project.params import flatten, read_yaml
 from tailorset.project.stage import write_json
-from tailorset.card.verdicts import changed_since
 
 PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
 

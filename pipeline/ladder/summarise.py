@@ -16,6 +16,8 @@ from measure import is_measured, read_metrics
 from points import ASIDE, CURVES, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
 from torch import Tensor
 
+from tailorset.card.verdicts import deciding
+from tailorset.clip.model import normalise_scores
 from tailorset.evaluation.bootstrap import (
     Estimate,
     Interval,
@@ -29,13 +31,11 @@ from tailorset.evaluation.bootstrap import (
     paired_difference,
     whole_set,
 )
-from tailorset.clip.model import normalise_scores
-from tailorset.project.execution import git_revision
 from tailorset.evaluation.metrics import column_indices
+from tailorset.project.execution import git_revision
 from tailorset.project.params import flatten, read_yaml
-from tailorset.records import LabelSpace
 from tailorset.project.stage import atomic_output
-from tailorset.card.verdicts import deciding
+from tailorset.records import LabelSpace
 
 FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
 BOUNDS = ("supervised", SUPERVISED)  # the stronger one counts

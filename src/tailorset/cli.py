@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tailorset.project.checks import contradictions
-from tailorset.datasets.reading.changes import has_changed
-from tailorset.project.params import Params, load_params, read_yaml
-from tailorset.plugins import unknown
-from tailorset.records import LabelSpace
 from tailorset.commands.run import run
-from tailorset.evaluation.selection import training_notes
-from tailorset.serving.commands import export, predict, promote, rollback, serve
 from tailorset.commands.status import (
     REPORTS,
     acceptance_table,
@@ -29,8 +22,15 @@ from tailorset.commands.status import (
     weights_line,
 )
 from tailorset.commands.terminal import PARAMS, console, or_stop, stop
+from tailorset.datasets.reading.changes import has_changed
+from tailorset.evaluation.selection import training_notes
+from tailorset.plugins import unknown
+from tailorset.project.checks import contradictions
+from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.unlogged import gaps
+from tailorset.records import LabelSpace
+from tailorset.serving.commands import export, predict, promote, rollback, serve
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 PRESETS = Path("presets")
@@ -140,8 +140,8 @@ def check(
 ) -> None:
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
     from tailorset.commands.doctor import quick
-    from tailorset.project.stage import REAL, stage_definition
     from tailorset.commands.sweep import point_problems
+    from tailorset.project.stage import REAL, stage_definition
 
     params, space = _settings()
     for finding in quick(params, space):

@@ -17,11 +17,11 @@ MAX_SHOWN = 60  # characters of a faulty value
 
 
 def plugin_names(kind: str) -> tuple[str, ...]:
-    """The variants of a plug-in folder: its modules, in alphabetical order; a leading underscore hides one."""
+    """Return the variants of a plug-in folder in alphabetical order: its modules, not its packages."""
     if kind not in KINDS:
         raise ValueError(unknown("plug-in folder", kind, KINDS))
     folder = importlib.import_module(f"tailorset.{kind}")
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if module.name[0] != "_"))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.ispkg))
 
 
 def load_plugin(kind: str, name: str) -> ModuleType:

@@ -13,15 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tailorset.evaluation.bootstrap import Interval
 from tailorset.card.candidates import Candidates, join_candidates, stored_probabilities
-from tailorset.card.facts import LabelCard, Options, label_card, photo_sheet, shown_ids
-from tailorset.card.page import MAX_PX, data_uri, render
 from tailorset.card.confusions import Photos, confusions
-from tailorset.storage.hub import Origin
+from tailorset.card.facts import LabelCard, Options, label_card, photo_sheet, shown_ids
 from tailorset.card.near_duplicates import signature
-from tailorset.records import LabelSpace
+from tailorset.card.page import MAX_PX, data_uri, render
 from tailorset.card.verdicts import Precision, verdict
+from tailorset.evaluation.bootstrap import Interval
+from tailorset.records import LabelSpace
+from tailorset.storage.hub import Origin
 
 SPACE = LabelSpace.model_validate(
     {

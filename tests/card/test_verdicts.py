@@ -11,8 +11,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tailorset.evaluation.bootstrap import Interval
 from tailorset.card.verdicts import ladder_gains, ladder_says, precisions, verdict
+from tailorset.evaluation.bootstrap import Interval
 
 HEADER = "label,difference,low,high\n"
 

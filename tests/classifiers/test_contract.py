@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from tailorset.training.loop import TrainingConfig
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.plugins import load_plugin, plugin_config, plugin_names
 from tailorset.records import LabelSpace
+from tailorset.training.loop import TrainingConfig
 
 
 @pytest.mark.parametrize("name", plugin_names("classifiers"))

@@ -13,15 +13,15 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset.classifiers.parts import label_prompts
-from tailorset.storage.location import checksums
-from tailorset.training.loop import annotated_loss, train_epochs
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
-from tailorset.clip.model import load_clip
-from tailorset.storage.image_set import ImageSet, Mixture
+from tailorset.classifiers.parts import label_prompts
 from tailorset.classifiers.parts.label_prompts import TextTower
+from tailorset.clip.model import load_clip
 from tailorset.records import LabelSpace
+from tailorset.storage import checksums
+from tailorset.storage.image_set import ImageSet, Mixture
+from tailorset.training.loop import annotated_loss, train_epochs
 
 KINDS = ("resnet", "vit", "custom_text")
 

@@ -11,18 +11,17 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from tests.storage.test_hub import cached_repository
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.commands import availability
-from tailorset.commands import doctor
-from tailorset.storage.location import checksums
+from tailorset.commands import availability, doctor
 from tailorset.commands.findings import Finding
 from tailorset.generators.stable_diffusion import Config
-from tailorset.storage.hub import NamedModel
 from tailorset.project.params import load_params
+from tailorset.storage import checksums
+from tailorset.storage.hub import NamedModel
 from tests.fake_hub import USUAL_FILES, FakeHub
-from tests.test_hub import cached_repository
 
 
 def examine() -> tuple[int, str]:

@@ -11,11 +11,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.commands.new import SHIPPED, with_settings
 from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.project.params import load_params
-from tailorset.records import LabelSpace
 from tailorset.project.stage import REAL, stage_definition
-from tailorset.commands.new import SHIPPED, with_settings
+from tailorset.records import LabelSpace
 from tests.fake_hub import FakeHub
 
 ROOT = Path(__file__).resolve().parents[2]

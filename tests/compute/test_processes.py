@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tailorset.compute import processes
 from tailorset.classifiers.parts.fusion import GlobalBranch
+from tailorset.compute import processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,7 +51,7 @@ BRANCH = """
 import torch
 from safetensors.torch import load_file, save_file
 from tailorset.compute import processes
-from tests.test_processes import pull
+from tests.compute.test_processes import pull
 processes.join(torch.device("cpu"))
 data = load_file("data.safetensors")
 own = processes.share(len(data["x"])).own

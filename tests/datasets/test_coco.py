@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.datasets.coco import Config, build
-from tailorset.images.codec import decode_image
+from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.datasets.reading.photo_set import PhotoSet
+from tailorset.images.codec import decode_image
 from tailorset.records import LabelSpace, RealSample, Rejected
 
 ROOT = Path(__file__).resolve().parents[2]

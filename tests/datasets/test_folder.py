@@ -16,8 +16,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tailorset.datasets.folder import Config, build
-from tailorset.images.codec import decode_image
 from tailorset.datasets.reading.photo_set import PhotoSet
+from tailorset.images.codec import decode_image
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
 from tests.unreadable import forbid
 

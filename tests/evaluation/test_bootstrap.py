@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tailorset.evaluation.report import bootstrap
+from tailorset.evaluation import bootstrap
 from tailorset.evaluation.bootstrap import Estimate, Resamples
 from tailorset.evaluation.metrics import average_precisions, multilabel_metrics
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score, precision_score, recall_score
 
-from tailorset.evaluation.metrics import average_precisions, harmonic_map, multilabel_metrics, top_k_metrics, zero_shot_metrics
+from tailorset.evaluation.metrics import (
+    average_precisions,
+    harmonic_map,
+    multilabel_metrics,
+    top_k_metrics,
+    zero_shot_metrics,
+)
 from tailorset.records import LabelSpace
 
 

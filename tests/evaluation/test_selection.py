@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tailorset.evaluation.selection import RAW_CLIP, START, TO_TRY, best, is_untrained, selection_metrics, training_notes
+from tailorset.evaluation.selection import (
+    RAW_CLIP,
+    START,
+    TO_TRY,
+    best,
+    is_untrained,
+    selection_metrics,
+    training_notes,
+)
 
 
 def row(epoch: int, zsl: float, gzsl: float) -> dict[str, float]:

@@ -22,10 +22,10 @@ from tailorset.generation.engine import (
     passes,
     requested_probabilities,
 )
+from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
 from tailorset.generators import stable_diffusion
 from tailorset.images.codec import decode_image
-from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt, prompt_id
 from tailorset.seeding import numpy_rng, sample_seed
 from tailorset.storage.shards import sha256

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tailorset.generation.engine import Row, Samples, manifest_row
-from tailorset.generation.report import rows_at
-from tailorset.images.codec import encode_png
 from tailorset.generation.quota import Draw
-from tailorset.records import SYNTHETIC_COLUMNS, Prompt
+from tailorset.generation.report import rows_at
 from tailorset.generation.shard_store import ShardStore, write_manifest
+from tailorset.images.codec import encode_png
+from tailorset.records import SYNTHETIC_COLUMNS, Prompt
 
 NAME = "synthetic-00000.tar"
 

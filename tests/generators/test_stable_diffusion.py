@@ -21,8 +21,8 @@ from plain_ways import checkpointed_plainly
 from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, random_unet, random_vae
 from timing import peak_bytes
 
-from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
+from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 
 PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
 SEEDS = [5, 6, 7]

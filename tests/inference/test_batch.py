@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.images.codec import encode_png
+from tailorset.inference.predictor import Predictor, load_predictor
+from tailorset.inference.sources import image_sources
 from tailorset.records import LabelSpace
 from tailorset.serving import commands
-from tailorset.inference.sources import image_sources
-from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.storage.shards import write_shard
 from tailorset.thresholds.rules import LabelRule, Thresholds
 

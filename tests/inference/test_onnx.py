@@ -14,10 +14,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.plugins import load_plugin
-from tailorset.records import LabelSpace
 from tailorset.inference.onnx import export_onnx
 from tailorset.inference.predictor import load_predictor
+from tailorset.plugins import load_plugin
+from tailorset.records import LabelSpace
 from tailorset.thresholds.rules import Thresholds
 
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tailorset.training.loop import predict
 from tailorset.classifiers import load_classifier
-from tailorset.storage.image_set import load_image_set
-from tailorset.records import LabelSpace
-from tailorset.inference.predictor import Predictor, load_predictor
-from tailorset.storage.shards import sha256, write_shard
 from tailorset.commands.status import registry_line
+from tailorset.inference.predictor import Predictor, load_predictor
+from tailorset.records import LabelSpace
+from tailorset.storage.image_set import load_image_set
+from tailorset.storage.shards import sha256, write_shard
 from tailorset.thresholds.rules import Thresholds, one_threshold
+from tailorset.training.loop import predict
 
 
 @pytest.fixture

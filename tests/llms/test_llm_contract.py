@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tailorset.llms import LLM
-from tailorset.prompts.wording import dialogue
 from tailorset.plugins import load_plugin, plugin_names
+from tailorset.prompts.wording import dialogue
 
 OPTIONS: dict[str, dict[str, object]] = {"template": {}, "transformers": {"max_new_tokens": 8, "batch_size": 2}}
 DIALOGUES = [dialogue(keywords, 10) for keywords in [("cup",), ("computer keyboard", "clock"), ("key", "fish")]]

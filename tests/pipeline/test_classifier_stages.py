@@ -17,10 +17,10 @@ import yaml
 from safetensors.torch import load_file
 
 from tailorset.clip.model import load_clip
-from tailorset.images.codec import encode_png
-from tailorset.storage.image_set import load_image_set, real_rows
 from tailorset.evaluation.metrics import zero_shot_metrics
+from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
+from tailorset.storage.image_set import load_image_set, real_rows
 from tailorset.storage.shards import sha256, write_shard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,9 +271,9 @@ def test_val_that_lacks_a_label_costs_the_bound_only(small_project: Path, caplog
 
 def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew() -> None:
     from pipeline.train_classifier import epoch_images
+    from tailorset.storage.image_set import ImageSet
     from tailorset.training.augment import Augmentation, AugmentConfig
     from tailorset.training.loop import augmented
-    from tailorset.storage.image_set import ImageSet
 
     pixels = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     photo = ImageSet(("p",), pixels, torch.tensor([[1, -1]], dtype=torch.int8))

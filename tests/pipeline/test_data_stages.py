@@ -16,6 +16,8 @@ import yaml
 from pipeline import filter_images, prepare_dataset, validate_data
 from tailorset.datasets import toybox
 from tailorset.images.codec import encode_png
+from tailorset.project.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
+from tailorset.prompts.contract import REASONS
 from tailorset.records import (
     FILTERED_COLUMNS,
     PROMPT_COLUMNS,
@@ -26,9 +28,7 @@ from tailorset.records import (
     Rejected,
     Split,
 )
-from tailorset.prompts.contract import REASONS
 from tailorset.storage.shards import load_images
-from tailorset.project.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
 
 pytestmark = pytest.mark.filterwarnings("ignore::tailorset.project.tracking.TrackingWarning")
 SIZES = {"train": 20, "val": 9, "test": 12}

@@ -11,7 +11,7 @@ import yaml
 
 from pipeline import register_model
 from tailorset.project.versions import CONTENT, content_here
-from tests.serving.conftest import MEASUREMENT
+from tests.registered import MEASUREMENT
 from tests.small_project import run
 
 ROOT = Path(__file__).resolve().parents[2]

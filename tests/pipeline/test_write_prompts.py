@@ -12,12 +12,12 @@ import yaml
 
 from pipeline import write_prompts as stage_script
 from tailorset.llms.template import Config, TemplateLLM
-from tailorset.prompts.wording import Dialogue, keywords_of
 from tailorset.plugins import load_plugin
-from tailorset.records import PROMPT_COLUMNS, LabelSpace
-from tailorset.seeding import numpy_rng
 from tailorset.project.stage import PROMPTS
 from tailorset.project.tracking import TrackingWarning
+from tailorset.prompts.wording import Dialogue, keywords_of
+from tailorset.records import PROMPT_COLUMNS, LabelSpace
+from tailorset.seeding import numpy_rng
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = Path("reports/write_prompts/metrics.json")

@@ -12,8 +12,8 @@ from ray_cluster import Cluster, local_cluster
 
 from tailorset.commands import doctor
 from tailorset.generation.engine import PlannedShard, Row, Shelf
-from tailorset.project.params import load_params
 from tailorset.generation.quota import Draw
+from tailorset.project.params import load_params
 from tailorset.records import LabelSpace, Prompt
 from tests.generation_project import (
     change_params,

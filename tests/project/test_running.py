@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tailorset.storage.files import write_json
-from tailorset.project.running import PROGRESS, announced, last_durations, place, running_stages
 from tailorset.commands.status import stages_line
+from tailorset.project.running import PROGRESS, announced, last_durations, place, running_stages
+from tailorset.storage.files import write_json
 
 STAGES = ("prepare", "draw", "train")
 

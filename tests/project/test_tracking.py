@@ -14,9 +14,9 @@ import yaml
 from mlflow.entities import Run
 
 from tailorset.project.execution import execution_key, execution_name, git_revision
-from tailorset.registry.parent_run import data_sets, description, headline
 from tailorset.project.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, runs_page, tracking_gaps
 from tailorset.project.unlogged import gaps
+from tailorset.registry.parent_run import data_sets, description, headline
 
 
 @pytest.fixture

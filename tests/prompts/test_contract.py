@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tailorset.records import LabelSpace
 from tailorset.prompts.contract import (
     ADVICE,
     MAX_REPLY_CHARS,
@@ -15,6 +14,7 @@ from tailorset.prompts.contract import (
     parse_reply,
     words_of,
 )
+from tailorset.records import LabelSpace
 
 PHRASE = "a small red cup next to a big blue clock on a wooden table"
 

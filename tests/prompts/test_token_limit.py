@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tailorset.generators.stable_diffusion import Config, build_tokenizers
-from tailorset.records import LabelSpace
 from tailorset.prompts.contract import Contract
 from tailorset.prompts.token_limit import TokenLimit
+from tailorset.records import LabelSpace
 
 TOYBOX = Path(__file__).resolve().parents[2] / "models" / "foundation" / "toybox" / "diffusion"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tailorset.prompts.contract import Contract
 from tailorset.prompts.wording import dialogue, keywords_of, template_phrase
 from tailorset.records import LabelSpace
-from tailorset.prompts.contract import Contract
 
 
 def test_a_pair_is_asked_for_as_published() -> None:

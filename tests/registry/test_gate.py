@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tailorset.evaluation.metrics import zero_shot_metrics
-from tailorset.records import LabelSpace
 from tailorset.evaluation.selection import MAPS
+from tailorset.records import LabelSpace
 from tailorset.registry.gate import compare
 from tailorset.registry.measurement import Measurement, measure, photographs_hash, with_val
-from tests.serving.conftest import MEASUREMENT
+from tests.registered import MEASUREMENT
 
 
 def with_maps(zsl: float, gzsl: float) -> Measurement:

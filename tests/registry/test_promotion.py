@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 
 from pipeline.register_model import lineage
 from tailorset import cli
+from tailorset.commands.status import registry_line
 from tailorset.images.codec import encode_png
+from tailorset.inference.versions import TRAINING
+from tailorset.project.stage import write_json
+from tailorset.project.versions import CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, val_tags
-from tailorset.inference.versions import TRAINING
 from tailorset.storage.shards import sha256, write_shard
-from tailorset.project.stage import write_json
-from tailorset.commands.status import registry_line
-from tailorset.project.versions import CONTENT, content_here
-from tests.serving.conftest import MEASUREMENT
+from tests.registered import MEASUREMENT
 
 NAME = "tailorset-tiny"  # of data/labels/tiny.yaml
 Register = Callable[..., str]
@@ -285,8 +285,8 @@ def test_a_champion_of_other_photographs_is_measured_on_these(
     table = pd.DataFrame({"image_id": [key for key, _ in images], **shown}).astype({"ball": np.int8})
     table.to_parquet(project / "data/real/targets.parquet")
 
-    from tailorset.registry.promotion import _measure
     from tailorset.inference.versions import find_version
+    from tailorset.registry.promotion import _measure
 
     register(replace(MEASUREMENT, val_set="b" * 64), alias="champion")
     here = _measure(find_version(f"models:/{NAME}@champion"))

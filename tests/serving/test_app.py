@@ -18,11 +18,11 @@ import torch
 from starlette.testclient import TestClient
 
 from tailorset.images.codec import decode_image
-from tailorset.serving.app import PAGE, create_app
 from tailorset.inference.predictor import Predictor, answer_columns, load_predictor
+from tailorset.inference.uploads import MAX_BODY_BYTES
+from tailorset.serving.app import PAGE, create_app
 from tailorset.serving.server_log import ACCESS, LogfmtFormatter, log_config
 from tailorset.serving.service import Load, Service
-from tailorset.inference.uploads import MAX_BODY_BYTES
 from tailorset.thresholds.rules import Thresholds
 
 PNG = {"content-type": "image/png"}

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.generation.report import plot_pass_rates
+from tailorset.images.sheets import contact_sheet
+from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
-from tailorset.inference.predictor import load_predictor
-from tailorset.images.sheets import contact_sheet
 from tailorset.thresholds.rules import LabelRule, Thresholds
-from tests.classifiers.conftest import write_backbone
+from tests.tiny_classifier import write_backbone
 
 NAMES = ("Mum's T-shirt", "茶碗", "Стол", "7-Eleven", "कुत्ता")
 

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from pipeline.register_model import log_model
+from tailorset.inference.predictor import Predictor, load_predictor
+from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
 from tailorset.serving.live import LiveModel
-from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.serving.service import Service
-from tailorset.project.tracking import connect
-from tests.serving.conftest import running
+from tests.registered import running
 
 PNG = {"content-type": "image/png"}
 

@@ -19,7 +19,7 @@ from PIL import Image
 from tailorset.images.codec import encode_png
 from tailorset.serving.service import Service
 from tailorset.toybox.scenes import photo_scene, render
-from tests.serving.conftest import running
+from tests.registered import running
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: it is one of the dev extras")
 CHROMIUM = shutil.which("chromium")

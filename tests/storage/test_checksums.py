@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tailorset.storage.location import checksums
 from tailorset.clip.model import load_clip
+from tailorset.storage import checksums
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUNDATION = ROOT / "models" / "foundation" / "toybox"

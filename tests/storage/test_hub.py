@@ -12,6 +12,7 @@ import yaml
 
 from tailorset.clip.model import OpenClip, load_clip
 from tailorset.generators.stable_diffusion import Config, build
+from tailorset.project.params import load_params, named_models
 from tailorset.storage.hub import (
     HUB_ID,
     NOT_STATED,
@@ -23,7 +24,6 @@ from tailorset.storage.hub import (
     licence,
     origin,
 )
-from tailorset.project.params import load_params, named_models
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = "a" * 40, "b" * 40

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from tailorset.storage.location import image_set
 from tailorset.images.codec import encode_png
+from tailorset.storage import image_set
 from tailorset.storage.image_set import ImageSet, Mixture, load_image_set
 from tailorset.storage.shards import sha256, write_shard
 

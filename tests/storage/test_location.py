@@ -15,15 +15,16 @@ import pandas as pd
 import pytest
 import requests
 import yaml
+from tests.generation.test_shard_store import NAME, shard
 from upath import UPath
 
 from pipeline.register_model import example_image
 from tailorset.commands.doctor import place
-from tailorset.project.params import load_params
 from tailorset.generation.shard_store import ShardStore
-from tailorset.storage.shards import CorruptShardError, load_images, write_shard
+from tailorset.project.params import load_params
 from tailorset.project.stage import REAL, run_stage
 from tailorset.storage.location import open_storage, shards_of
+from tailorset.storage.shards import CorruptShardError, load_images, write_shard
 from tests.generation_project import (
     ROOT,
     change_params,
@@ -32,7 +33,6 @@ from tests.generation_project import (
     run_and_kill,
     run_stage_script,
 )
-from tests.test_shard_store import NAME, shard
 
 pytest.importorskip("s3fs", reason="s3fs is not installed")
 pytest.importorskip("moto", reason="moto is not installed")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from tailorset.thresholds.rules import Decisions, one_threshold
 from tailorset.thresholds.measures import calibration_error, f1_metrics, risk_coverage, trust_figure, trust_metrics
+from tailorset.thresholds.rules import Decisions, one_threshold
 
 
 def random_case(num_images: int = 400) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,10 +12,10 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tailorset.clip.model import load_clip
 from tailorset.classifiers.parts.dense_features import dense_encoder
-from tailorset.thresholds.novelty import Novelty, fit_novelty
+from tailorset.clip.model import load_clip
 from tailorset.records import LabelSpace
+from tailorset.thresholds.novelty import Novelty, fit_novelty
 from tailorset.toybox.scenes import photo_scene, render, web_scene
 
 ROOT = Path(__file__).resolve().parents[2]

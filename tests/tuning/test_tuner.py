@@ -14,15 +14,15 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.clip.model import load_clip
-from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
-from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.clip.losses import asymmetric_loss
+from tailorset.clip.model import load_clip
+from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.compute.memory import Batches
+from tailorset.generators.parts.lora import WEIGHTS
+from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.project.params import TuneTextEncoder
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
-from tailorset.clip.scorer import Scorer, acceptance
+from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.tuning.tuner import Settings, Tuner, Update, draw, split_prompts
 from tailorset.tuning.tuner import new_tuner as tuner_of_params
 

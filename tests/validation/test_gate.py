@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tailorset.prompts.contract import REASONS
 from tailorset.records import (
     FILTERED_COLUMNS,
     PROMPT_COLUMNS,
@@ -20,10 +21,9 @@ from tailorset.records import (
     Label,
     LabelSpace,
 )
-from tailorset.prompts.contract import REASONS
-from tailorset.validation.suites import Products, content_tables, layout_tables
 from tailorset.validation.gate import Finding, Gate, report
 from tailorset.validation.page import render
+from tailorset.validation.suites import Products, content_tables, layout_tables
 
 SPACE = LabelSpace(
     name="test",

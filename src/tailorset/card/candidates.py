@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tailorset.card.near_duplicates import signature
 from tailorset.clip.model import Clip
 from tailorset.generation.engine import requested_probabilities
-from tailorset.card.near_duplicates import signature
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import load_images
 

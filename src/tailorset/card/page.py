@@ -12,12 +12,12 @@ import pandas as pd
 from PIL import Image
 
 from tailorset.card.facts import LabelCard, hardest_first
-from tailorset.storage.hub import Origin
 from tailorset.images.codec import encode_png
 from tailorset.pages import render_page
+from tailorset.storage.hub import Origin
 from tailorset.storage.shards import load_images
 
-TEMPLATE = "card_page.html"
+TEMPLATE = "card/page.html"
 MAX_PX = 128  # larger images are shown as thumbnails of this size
 
 

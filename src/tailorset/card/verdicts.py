@@ -15,7 +15,13 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from tailorset.evaluation.bootstrap import Interval, average_precision_replicates, draw_resamples, percentile_interval, whole_set
+from tailorset.evaluation.bootstrap import (
+    Interval,
+    average_precision_replicates,
+    draw_resamples,
+    percentile_interval,
+    whole_set,
+)
 
 LADDER_COLUMNS = ("label", "difference", "low", "high")
 DECIDING = (  # blocks of params.yaml that decide what the images and the classifier are

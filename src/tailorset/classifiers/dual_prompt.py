@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
-from tailorset.storage.location import checksums
-from tailorset.classifiers.parts.calibration import Calibration
-from tailorset.training.loop import REMEDY, TrainingConfig, annotated_loss
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
-from tailorset.clip.model import Clip, OpenClip
+from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.classifiers.parts.fusion import fuse
 from tailorset.classifiers.parts.label_prompts import LabelPrompts
+from tailorset.clip.model import Clip, OpenClip
 from tailorset.compute.memory import Batches
 from tailorset.records import LabelSpace
+from tailorset.storage import checksums
+from tailorset.training.loop import REMEDY, TrainingConfig, annotated_loss
 
 FORMER_SETTINGS = ("cutout", "rand_augment", "low_resolution", "zoom_out")  # of training, in older folders
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tailorset.clip.losses import grouped_softmax
 from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.clip.model import Clip
-from tailorset.clip.losses import grouped_softmax
 from tailorset.compute.memory import Batches
 from tailorset.records import Prompt
 

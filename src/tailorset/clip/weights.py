@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
-from tailorset.storage.location import checksums
+from tailorset.storage import checksums
 from tailorset.storage.hub import HUB, LOCAL
 
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from tailorset.storage.location import checksums
 from tailorset.clip.model import OpenClip
 from tailorset.commands.findings import Finding
+from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel, cache_of, cached_commit, departure, lacking
 
 MIB, GIB = 1 << 20, 1 << 30

@@ -16,18 +16,18 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel
 
-from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.commands.availability import model_finding
-from tailorset.compute.busy import MANY, busiest, cores_used_by_others
 from tailorset.commands.checkout import checkout, foreign_queue
-from tailorset.project.checks import contradictions
-from tailorset.datasets import folder
 from tailorset.commands.findings import Finding, Status
+from tailorset.compute.busy import MANY, busiest, cores_used_by_others
+from tailorset.datasets import folder
+from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.project.checks import contradictions
 from tailorset.project.params import Params, load_params, named_models
-from tailorset.records import LabelSpace
-from tailorset.storage.location import open_storage
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.tracking_store import MisplacedError, database_of, settle, tracking_uri
+from tailorset.records import LabelSpace
+from tailorset.storage.location import open_storage
 
 GIB = 1 << 30
 CONNECT_SECONDS = 10

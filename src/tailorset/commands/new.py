@@ -11,11 +11,11 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from tailorset.datasets.reading.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
 from tailorset.datasets.folder import Config, build
+from tailorset.datasets.reading.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
+from tailorset.datasets.reading.photo_set import drawn, some
 from tailorset.names import safe_file_name
 from tailorset.project.params import load_params
-from tailorset.datasets.reading.photo_set import drawn, some
 from tailorset.records import MIN_UNSEEN, LabelSpace, problems
 
 TEMPLATE = Path("presets/folder.yaml")

@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tailorset.project.checks import contradictions
 from tailorset.commands.doctor import quick
+from tailorset.project.checks import contradictions
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from tailorset.datasets.reading.categories import check_categories, labels_of
-from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.datasets.reading.changes import UserPath
-from tailorset.names import plain_path
+from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, Published, zero_shot_set
+from tailorset.names import plain_path
 from tailorset.records import LabelSpace
 
 OFFICIAL_COUNTS = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}

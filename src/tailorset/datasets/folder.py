@@ -10,10 +10,19 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tailorset.datasets.reading.annotations import FOLDERS, Annotations, Found, Truth, find_photos, folder_labels, folder_of, read_truths
+from tailorset.compute.progress import Bar
+from tailorset.datasets.reading.annotations import (
+    FOLDERS,
+    Annotations,
+    Found,
+    Truth,
+    find_photos,
+    folder_labels,
+    folder_of,
+    read_truths,
+)
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import Photo, PhotoSet, some
-from tailorset.compute.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 

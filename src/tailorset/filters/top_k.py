@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailorset.filters import Decision, checked_scores, requested_mask
 from tailorset.clip.losses import grouped_softmax
+from tailorset.filters import Decision, checked_scores, requested_mask
 from tailorset.records import LabelSpace
 
 

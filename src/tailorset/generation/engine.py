@@ -15,12 +15,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tailorset.compute import processes
-from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
-from tailorset.images.codec import encode_png
 from tailorset.clip.losses import grouped_softmax
+from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
+from tailorset.compute import processes
 from tailorset.compute.memory import Batches
 from tailorset.generation.quota import Draw, QuotaPlanner
+from tailorset.images.codec import encode_png
 from tailorset.records import SYNTHETIC_COLUMNS
 from tailorset.seeding import sample_seed
 from tailorset.storage.shards import sha256

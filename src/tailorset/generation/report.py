@@ -19,8 +19,8 @@ from matplotlib import pyplot as plt
 
 from tailorset.generation.engine import Row, Shard, passes, requested_probabilities
 from tailorset.generation.quota import QuotaPlanner
-from tailorset.storage.shards import load_images
 from tailorset.images.sheets import contact_sheet
+from tailorset.storage.shards import load_images
 
 AT_QUOTA = "at quota"
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128

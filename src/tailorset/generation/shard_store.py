@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from tailorset.generation.engine import MANIFEST_SCHEMA, Row, Samples
 from tailorset.storage.checksums import file_digest
-from tailorset.storage.shards import sha256, write_shard
 from tailorset.storage.location import place_shards, whole_file
+from tailorset.storage.shards import sha256, write_shard
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tailorset.generators.parts.components import Components, FewStep, fuse_few_step, load_components, load_tokenizers
 from tailorset.generators.parts.feature_cache import FeatureCache
-from tailorset.storage.hub import NamedModel
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
 from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
+from tailorset.storage.hub import NamedModel
 
 
 class Config(NamedModel):

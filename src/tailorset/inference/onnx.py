@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset.storage.files import atomic_output
-from tailorset.seeding import torch_generator
 from tailorset.inference.predictor import Predictor, model_files, open_predictor
 from tailorset.project.stage import MODEL_CARD
+from tailorset.seeding import torch_generator
+from tailorset.storage.files import atomic_output
 
 ONNX_FILE = "classifier.onnx"
 INPUT, OUTPUT = "images", "scores"

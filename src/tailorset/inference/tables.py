@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from tailorset.storage.files import atomic_output
 from tailorset.plugins import unknown
+from tailorset.storage.files import atomic_output
 
 ROW_GROUP = 10_000
 SEPARATOR = ";"  # of the labels in a CSV cell; no label's name holds one

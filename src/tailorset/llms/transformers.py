@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tailorset.storage.location import checksums
-from tailorset.storage.hub import NamedModel
 from tailorset.compute.memory import Batches
 from tailorset.prompts.wording import Dialogue
+from tailorset.storage import checksums
+from tailorset.storage.hub import NamedModel
 
 MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
 NO_THINKING = {"enable_thinking": False, "thinking": False}  # what chat templates call it; others do not look

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from tailorset.generation.engine import Studio
-from tailorset.project.params import Params
 from tailorset.plugins import load_plugin
+from tailorset.project.params import Params
 from tailorset.records import LabelSpace
 
 

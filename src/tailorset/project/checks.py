@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tailorset.project.params import Params
 from tailorset.plugins import unknown
+from tailorset.project.params import Params
+from tailorset.prompts.contract import Contract
 from tailorset.prompts.writer import unwritable
 from tailorset.records import MIN_UNSEEN, LabelSpace
-from tailorset.prompts.contract import Contract
 
 
 def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:

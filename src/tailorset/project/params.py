@@ -11,10 +11,10 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from tailorset.clip.model import OpenClip
-from tailorset.storage.hub import NamedModel
 from tailorset.plugins import check_keys, faults, plugin_config
 from tailorset.prompts.writer import num_prompts
 from tailorset.records import LabelSpace
+from tailorset.storage.hub import NamedModel
 
 
 def _wording(template: str) -> str:

@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from tailorset.compute.device import resolve_device
 from tailorset.commands.doctor import dial, no_cluster
-from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
-from tailorset.storage.hub import cached_commit
+from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import enforce_budget
-from tailorset.project.params import Params, named_models
-from tailorset.records import LabelSpace
-from tailorset.project.stage import fingerprint
+from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.project.assembly import open_studio
+from tailorset.project.params import Params, named_models
+from tailorset.project.stage import fingerprint
+from tailorset.records import LabelSpace
+from tailorset.storage.hub import cached_commit
 
 MAX_LOSSES = 3  # of one shard, or in a row of each worker before it is ready: the next one would be lost as well
 LEAD = 4  # shards a worker by which drawing may be ahead of the first that is missing

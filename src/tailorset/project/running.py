@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 
 from tailorset.compute.busy import Others
-from tailorset.storage.files import write_json
-from tailorset.project.params import read_yaml
 from tailorset.compute.progress import Position, Report, reporting
+from tailorset.project.params import read_yaml
+from tailorset.storage.files import write_json
 
 PROGRESS = "progress.json"
 DURATIONS = Path(".work/durations")

@@ -21,21 +21,21 @@ import torch
 
 from tailorset.compute import processes
 from tailorset.compute.busy import yield_to_others
-from tailorset.project.checks import contradictions
 from tailorset.compute.device import resolve_device
+from tailorset.compute.memory import GB, enforce_budget, explained
+from tailorset.plugins import unknown
+from tailorset.project.checks import contradictions
+from tailorset.project.limits import alone, room, within
+from tailorset.project.params import Params, flatten, load_params, read_yaml
+from tailorset.project.running import announced
+from tailorset.project.tracking import Tracker
+from tailorset.records import LabelSpace
+from tailorset.seeding import sample_seed
+from tailorset.storage.checksums import file_digest
 from tailorset.storage.files import atomic_output as atomic_output  # for the scripts
 from tailorset.storage.files import write_json
-from tailorset.project.limits import alone, room, within
-from tailorset.storage.checksums import file_digest
-from tailorset.compute.memory import GB, enforce_budget, explained
-from tailorset.project.params import Params, flatten, load_params, read_yaml
-from tailorset.storage.paths import project_root
-from tailorset.plugins import unknown
-from tailorset.records import LabelSpace
-from tailorset.project.running import announced
-from tailorset.seeding import sample_seed
 from tailorset.storage.location import open_storage
-from tailorset.project.tracking import Tracker
+from tailorset.storage.paths import project_root
 
 REAL = Path("data/real")
 PROMPTS = Path("data/prompts/prompts.parquet")

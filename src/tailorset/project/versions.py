@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
-from tailorset.storage.checksums import digest
 from tailorset.project.stage import CLASSIFIER, NOVELTY, THRESHOLDS
+from tailorset.storage.checksums import digest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from tailorset.records import LabelSpace
 from tailorset.prompts.token_limit import TokenLimit
+from tailorset.records import LabelSpace
 
 Reason = Literal[
     "thinking", "empty", "control_characters", "preamble", "too_short", "about_the_task", "too_long", "missing_label",

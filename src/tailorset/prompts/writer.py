@@ -14,11 +14,11 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from tailorset.prompts.contract import ADVICE, REASONS, Contract, Reason, ends_in_thoughts, parse_reply, words_of
+from tailorset.prompts.token_limit import TokenLimit
 from tailorset.prompts.wording import Dialogue, dialogue, template_phrase
 from tailorset.records import LabelSpace, Prompt, Record, prompt_id
-from tailorset.prompts.contract import ADVICE, REASONS, Contract, Reason, ends_in_thoughts, parse_reply, words_of
 from tailorset.seeding import numpy_rng, sample_seed
-from tailorset.prompts.token_limit import TokenLimit
 
 Ask = Callable[[list[Dialogue], list[int]], list[str]]  # dialogues and their seeds -> one reply each
 

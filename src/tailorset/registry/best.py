@@ -10,9 +10,9 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
 from tailorset.evaluation.selection import MAPS
+from tailorset.project.tracking import registry
 from tailorset.registry.measurement import VAL_SET, val_tag
 from tailorset.registry.promotion import ROLLED_BACK
-from tailorset.project.tracking import registry
 
 NUM_SHOWN = 10
 

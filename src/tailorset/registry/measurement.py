@@ -14,10 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tailorset.storage.image_set import AnnotatedRows
 from tailorset.evaluation.metrics import average_precisions, column_indices
-from tailorset.records import LabelSpace
 from tailorset.evaluation.selection import MAPS
+from tailorset.records import LabelSpace
+from tailorset.storage.image_set import AnnotatedRows
 
 VAL_SET = "val.set"  # tag of a version: its val photographs
 

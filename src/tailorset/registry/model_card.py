@@ -22,12 +22,12 @@ from tailorset.evaluation.bootstrap import (
     percentile_interval,
     whole_set,
 )
-from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
-from tailorset.storage.image_set import is_annotated
 from tailorset.evaluation.metrics import column_indices
+from tailorset.evaluation.selection import is_untrained, training_notes
 from tailorset.project.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
-from tailorset.evaluation.selection import is_untrained, training_notes
+from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
+from tailorset.storage.image_set import is_annotated
 from tailorset.thresholds.rules import Thresholds
 
 TOYBOX = Path("models/foundation/toybox")

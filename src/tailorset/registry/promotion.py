@@ -10,12 +10,8 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
-from tailorset.storage.image_set import load_image_set, real_rows
-from tailorset.evaluation.metrics import average_precisions
 from tailorset.datasets.reading.photo_set import some
-from tailorset.records import LabelSpace
-from tailorset.registry.gate import Comparison, compare
-from tailorset.registry.measurement import Measurement, mean_precisions, measure, photographs_hash
+from tailorset.evaluation.metrics import average_precisions
 from tailorset.inference.predictor import load_predictor
 from tailorset.inference.versions import (
     CHALLENGER,
@@ -29,6 +25,10 @@ from tailorset.inference.versions import (
 from tailorset.project.stage import MEASURED, REAL
 from tailorset.project.tracking import registry
 from tailorset.project.versions import difference_from_here
+from tailorset.records import LabelSpace
+from tailorset.registry.gate import Comparison, compare
+from tailorset.registry.measurement import Measurement, mean_precisions, measure, photographs_hash
+from tailorset.storage.image_set import load_image_set, real_rows
 
 REPLACED, FORCED, ROLLED_BACK = "champion.replaced", "champion.forced", "champion.rolled_back"  # tags of a version
 NUM_SHOWN = 20  # labels on a line

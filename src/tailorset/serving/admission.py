@@ -9,11 +9,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tailorset.inference.uploads import MAX_BODY_BYTES, Refusal
 from tailorset.serving.answers import Problem
 from tailorset.serving.measures import Measures
 from tailorset.serving.server_log import log_access
 from tailorset.serving.service import busy
-from tailorset.inference.uploads import MAX_BODY_BYTES, Refusal
 
 BODY_S, IDLE_S = 30.0, 5.0  # for a body to arrive, and between two parts of it: who stalls keeps others out
 BASE64 = 4 / 3  # bytes of text a byte

@@ -19,10 +19,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import tailorset
+from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.answers import Answer, Invocation, ModelCard, Models, Predictions, Problem, Status, model_card
 from tailorset.serving.service import Service
-from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes
 
 PAGE = Path(__file__).parent / "page"
 RAW_TYPES = (*MEDIA_TYPES, "application/octet-stream")

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from tailorset.commands.terminal import PARAMS, console, or_stop, stop
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
-from tailorset.commands.terminal import PARAMS, console, or_stop, stop
 
 
 def serve(

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset.storage.location import checksums
+from tailorset.storage import checksums
 
 IMAGE_PX = 32
 WEIGHTS = "oracle.safetensors"

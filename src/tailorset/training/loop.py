@@ -14,13 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tailorset.compute import processes
-from tailorset.training.augment import AugmentConfig, augment
 from tailorset.clip.losses import asymmetric_loss
+from tailorset.compute import processes
 from tailorset.compute.memory import Batches, explained
 from tailorset.compute.progress import Bar
 from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
+from tailorset.training.augment import AugmentConfig, augment
 
 if TYPE_CHECKING:  # who only loads a classifier reads no shards
     from tailorset.storage.image_set import ImageSet, Mixture

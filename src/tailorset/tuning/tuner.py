@@ -17,11 +17,11 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from tailorset.compute import processes
 from tailorset.clip.losses import asymmetric_loss
+from tailorset.clip.scorer import ACCEPTED_ABOVE, Scorer, weakest_requested
+from tailorset.compute import processes
 from tailorset.compute.memory import Batches
 from tailorset.records import LabelSpace, Prompt
-from tailorset.clip.scorer import ACCEPTED_ABOVE, Scorer, weakest_requested
 from tailorset.seeding import numpy_rng, sample_seed
 
 MAX_SKIPPED_IN_A_ROW = 10

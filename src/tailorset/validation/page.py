@@ -8,7 +8,7 @@ from itertools import groupby
 from tailorset.pages import render_page
 from tailorset.validation.gate import Finding
 
-TEMPLATE = "validation_page.html"
+TEMPLATE = "validation/page.html"
 
 
 def render(findings: Sequence[Finding]) -> str:

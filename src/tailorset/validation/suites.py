@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tailorset.prompts.contract import main_cause
 from tailorset.records import (
     FILTERED_COLUMNS,
     MIN_PIXEL_STD,
@@ -22,7 +23,6 @@ from tailorset.records import (
     SYNTHETIC_COLUMNS,
     LabelSpace,
 )
-from tailorset.prompts.contract import main_cause
 from tailorset.validation.rules import Rule, Table, between, blank, listed, named, one_of, some_rows, unique, where
 
 

@@ -15,20 +15,20 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
-from tailorset.training.loop import TrainingConfig, predict, train_epochs
-from tailorset.datasets import Dataset
-from tailorset.compute.flops import flop_counter
-from tailorset.generation.engine import PlannedShard, passes
-from tailorset.storage.image_set import ImageSet, load_image_set
-from tailorset.project.params import Params
-from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
-from tailorset.plugins import load_plugin
-from tailorset.prompts.writer import Recipe, write_prompts
-from tailorset.generation.quota import Draw
-from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.clip.scorer import Scorer
-from tailorset.storage.shards import sha256, write_shard
+from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
+from tailorset.compute.flops import flop_counter
+from tailorset.datasets import Dataset
+from tailorset.generation.engine import PlannedShard, passes
+from tailorset.generation.quota import Draw
+from tailorset.plugins import load_plugin
 from tailorset.project.assembly import open_studio
+from tailorset.project.params import Params
+from tailorset.prompts.writer import Recipe, write_prompts
+from tailorset.records import LabelSpace, Prompt, RealSample
+from tailorset.storage.image_set import ImageSet, load_image_set
+from tailorset.storage.shards import sha256, write_shard
+from tailorset.training.loop import TrainingConfig, predict, train_epochs
 from tailorset.tuning.tuner import new_tuner
 
 NUM_PHOTOS = 64

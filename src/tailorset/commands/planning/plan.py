@@ -10,8 +10,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tailorset.compute.device import resolve_device
-from tailorset.project.params import Params
 from tailorset.commands.planning.device_rates import Bench
 from tailorset.commands.planning.workload import (
     Cost,
@@ -23,8 +21,10 @@ from tailorset.commands.planning.workload import (
     total,
     workload,
 )
-from tailorset.plugins import load_plugin
+from tailorset.compute.device import resolve_device
 from tailorset.compute.progress import Bar
+from tailorset.plugins import load_plugin
+from tailorset.project.params import Params
 from tailorset.records import LabelSpace, Split
 
 CHEAPER: Mapping[str, Callable[[int], int]] = {  # key of params.yaml -> a value that takes less

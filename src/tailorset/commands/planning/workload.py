@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tailorset.generation.allocation import build
+from tailorset.generation.quota import QuotaPlanner
 from tailorset.project.params import Params, TuneTextEncoder
 from tailorset.prompts.writer import Recipe, write_prompts
-from tailorset.generation.quota import QuotaPlanner
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
 from tailorset.tuning.tuner import IMAGES_PER_PROMPT

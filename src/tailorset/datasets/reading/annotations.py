@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tailorset.datasets.reading.categories import check_categories, labels_of, similar
-from tailorset.datasets.reading.coco_instances import read_instances
-from tailorset.images.codec import SUFFIXES
 from tailorset.datasets.reading.changes import Unread, UserPath, files_below
-from tailorset.names import composed, fold, plain_path
+from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.datasets.reading.photo_set import MAX_NAMED, some
+from tailorset.images.codec import SUFFIXES
+from tailorset.names import composed, fold, plain_path
 from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 

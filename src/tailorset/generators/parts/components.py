@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tailorset.storage.location import checksums
+from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 
 REMEDY = (

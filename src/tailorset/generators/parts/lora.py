@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tailorset.storage.location import checksums
+from tailorset.storage import checksums
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # suffixes: transformers moved CLIP's layers between versions
 WEIGHTS = "pytorch_lora_weights.safetensors"

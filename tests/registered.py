@@ -21,21 +21,21 @@ from safetensors.torch import load_file, save_file
 from starlette.types import Receive, Scope, Send
 
 from pipeline.register_model import register
-from tailorset.storage.location import checksums
 from tailorset.images.codec import encode_png
-from tailorset.thresholds.novelty import fit_novelty
 from tailorset.plugins import load_plugin
-from tailorset.records import LabelSpace
-from tailorset.serving.app import create_app
-from tailorset.registry.measurement import Measurement
-from tailorset.serving.service import Service
-from tailorset.storage.shards import write_shard
 from tailorset.project.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.project.tracking import connect
+from tailorset.records import LabelSpace
+from tailorset.registry.measurement import Measurement
+from tailorset.serving.app import create_app
+from tailorset.serving.service import Service
+from tailorset.storage import checksums
+from tailorset.storage.shards import write_shard
+from tailorset.thresholds.novelty import fit_novelty
 from tailorset.thresholds.rules import LabelRule, Thresholds
-from tests.classifiers.conftest import write_backbone
+from tests.tiny_classifier import write_backbone
 
-TINY_COCO = Path(__file__).resolve().parents[3] / "shared" / "data" / "tiny_coco"
+TINY_COCO = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiny_coco"
 
 MEASUREMENT = Measurement(
     test_set="a" * 64,

@@ -12,7 +12,6 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.commands.planning.page import notes, over_cap, plan_table
 from tailorset.commands.planning.plan import Plan
 from tailorset.commands.planning.workload import (
@@ -24,6 +23,7 @@ from tailorset.commands.planning.workload import (
     total,
     workload,
 )
+from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]

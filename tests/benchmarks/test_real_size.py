@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import real_size
 import timing
 from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, Models, check_shapes, clip_tokenizer
@@ -22,7 +22,7 @@ from real_stages import FULL_GRADIENT, PUBLISHED_LOOP, STOCK, TEXTS_AGAIN, unkno
 
 from tailorset.compute.flops import flop_counter
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY_DIFFUSION = Diffusion(
     unet=SD_2_1.unet | {
         "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "cross_attention_dim": 16, "layers_per_block": 1,

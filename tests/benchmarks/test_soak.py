@@ -16,7 +16,7 @@ from soak_server import build_project, expected_scores
 
 from tailorset.inference.predictor import load_predictor
 from tailorset.serving.service import Load, Service
-from tests.serving.conftest import running
+from tests.registered import running
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import mlflow
 import pytest
 
 from pipeline.register_model import log_model
-from tailorset.records import LabelSpace
 from tailorset.inference.versions import download, find_version
 from tailorset.project.tracking import connect
+from tailorset.records import LabelSpace
 
 LINKS = {"copy": shutil.copyfile, "hardlink": os.link, "symlink": os.symlink}
 

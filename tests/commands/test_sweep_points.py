@@ -12,7 +12,7 @@ from tailorset import cli
 from tailorset.commands.sweep import failed_points, point_problems
 from tests.small_project import run
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_each_point_is_checked_as_a_run_would(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

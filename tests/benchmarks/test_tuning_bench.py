@@ -15,13 +15,13 @@ import pytest
 import torch
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from timing import peak_bytes
 from tuning import Cost, ratios, seconds_to_equal
 
 from tailorset.records import LabelSpace, Prompt, prompt_id
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ONE, ALL = "K=1", "K=10"
 
 

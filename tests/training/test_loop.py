@@ -15,6 +15,11 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
+from tailorset.classifiers import Classifier, load_classifier
+from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
+from tailorset.evaluation.selection import RAW_CLIP, START, History
+from tailorset.records import LabelSpace
+from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.loop import (
     TrainingConfig,
     batch_indices,
@@ -23,11 +28,6 @@ from tailorset.training.loop import (
     predict,
     train_epochs,
 )
-from tailorset.classifiers import Classifier, load_classifier
-from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
-from tailorset.storage.image_set import ImageSet, Mixture
-from tailorset.records import LabelSpace
-from tailorset.evaluation.selection import RAW_CLIP, START, History
 
 PIPELINE = Path(__file__).resolve().parents[2] / "pipeline"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import scaling
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_it_measures_every_size(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

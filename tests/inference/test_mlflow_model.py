@@ -19,8 +19,8 @@ from mlflow.pyfunc.scoring_server import _parse_json_data
 
 from pipeline.register_model import lineage, write_examples
 from tailorset.images.codec import decode_image, encode_png
-from tailorset.records import LabelSpace
 from tailorset.inference.predictor import answer_columns
+from tailorset.records import LabelSpace
 from tailorset.storage.shards import sha256, write_shard
 
 ASK = """

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from bench_page import table
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-from tailorset.training.augment import OPERATIONS, Augmentation, AugmentConfig, augment
-from tailorset.training.loop import TrainingConfig
-from tailorset.storage.image_set import ImageSet
 from tailorset.project.params import load_params
 from tailorset.seeding import numpy_rng
+from tailorset.storage.image_set import ImageSet
 from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.oracle import load_oracle
 from tailorset.toybox.scenes import Scene, photo_scene, render, web_scene
+from tailorset.training.augment import OPERATIONS, Augmentation, AugmentConfig, augment
+from tailorset.training.loop import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = Augmentation(cutout=0.5, rand_augment=True)

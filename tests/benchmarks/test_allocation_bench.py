@@ -14,12 +14,12 @@ import yaml
 
 from tailorset.generation.allocation import Turns
 from tailorset.generation.engine import Studio
-from tailorset.project.params import load_params
 from tailorset.generation.quota import Draw, QuotaPlanner
-from tailorset.records import LabelSpace, Prompt, prompt_id
 from tailorset.generation.shard_store import write_manifest
+from tailorset.project.params import load_params
+from tailorset.records import LabelSpace, Prompt, prompt_id
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
