@@ -22,11 +22,11 @@ from scipy.optimize import linprog
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.clip.scorer import passes
 from tailorset.generation.allocation import Allocation, Ledger, Thompson, build
-from tailorset.generation.engine import passes
 from tailorset.generation.quota import Draw, QuotaPlanner
+from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
-from tailorset.project.stage import PROMPTS
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.seeding import numpy_rng
 

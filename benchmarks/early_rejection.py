@@ -25,8 +25,8 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.clip.scorer import Scorer
 from tailorset.compute.device import resolve_device
 from tailorset.project.assembly import open_studio
+from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.params import load_params
-from tailorset.project.stage import LORA, PROMPTS
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.seeding import numpy_rng, sample_seed
 

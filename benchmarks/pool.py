@@ -19,8 +19,9 @@ from tailorset.generation.engine import MANIFEST_SCHEMA, PlannedShard, Row, Stud
 from tailorset.generation.quota import Draw
 from tailorset.generation.shard_store import ShardStore
 from tailorset.project.assembly import open_studio
+from tailorset.project.definition import fingerprint, stage_definition
+from tailorset.project.layout import LORA, SYNTHETIC
 from tailorset.project.params import Params
-from tailorset.project.stage import LORA, SYNTHETIC, fingerprint, stage_definition
 from tailorset.records import LabelSpace, Prompt
 from tailorset.storage.paths import project_root
 

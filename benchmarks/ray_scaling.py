@@ -12,9 +12,9 @@ from ray_cluster import local_cluster
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.generation.engine import PlannedShard, Shelf
 from tailorset.generation.quota import Draw
+from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.params import Params, load_params
 from tailorset.project.ray_engine import RayEngine
-from tailorset.project.stage import LORA, PROMPTS
 from tailorset.records import LabelSpace, read_prompts
 
 

@@ -29,8 +29,8 @@ from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import Batches
 from tailorset.generators.stable_diffusion import StableDiffusion, build
+from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
-from tailorset.project.stage import PROMPTS
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
 from tailorset.tuning.tuner import REMEDY, Tuner, draw, new_tuner, split_prompts

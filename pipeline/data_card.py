@@ -20,19 +20,10 @@ from tailorset.filters import Filter
 from tailorset.generation.report import AT_QUOTA
 from tailorset.names import safe_file_name
 from tailorset.plugins import load_plugin
+from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC
 from tailorset.project.params import flatten, named_models, read_yaml
-from tailorset.project.stage import (
-    FILTERED,
-    PROMPTS,
-    REAL,
-    REPORTS,
-    SCORES,
-    SYNTHETIC,
-    Stage,
-    all_metrics,
-    atomic_output,
-    run_stage,
-)
+from tailorset.project.stage import Stage, all_metrics, run_stage
+from tailorset.storage.files import atomic_output
 from tailorset.storage.hub import origin
 from tailorset.storage.image_set import real_rows
 

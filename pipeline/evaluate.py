@@ -17,7 +17,9 @@ from tailorset.evaluation.metrics import column_indices, zero_shot_metrics
 from tailorset.evaluation.report import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.evaluation.score_table import score_table
 from tailorset.images.sheets import contact_sheet
-from tailorset.project.stage import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS, Stage, run_stage, write_json
+from tailorset.project.layout import CLASSIFIER, REAL, REPORTS, SCORES, THRESHOLDS
+from tailorset.project.stage import Stage, run_stage
+from tailorset.storage.files import write_json
 from tailorset.storage.image_set import ImageSet, is_annotated, load_image_set, real_rows
 from tailorset.thresholds.fitting import fit_platt, make_thresholds, one_sided
 from tailorset.thresholds.measures import trust_figure, trust_metrics

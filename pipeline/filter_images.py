@@ -10,8 +10,10 @@ import torch
 
 from tailorset.filters import Decision, Filter
 from tailorset.plugins import load_plugin
-from tailorset.project.stage import FILTERED, SYNTHETIC, atomic_output, run_stage
+from tailorset.project.layout import FILTERED, SYNTHETIC
+from tailorset.project.stage import run_stage
 from tailorset.records import FILTERED_COLUMNS
+from tailorset.storage.files import atomic_output
 
 
 def main() -> None:

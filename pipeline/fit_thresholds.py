@@ -10,19 +10,11 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.compute.memory import Batches
 from tailorset.evaluation.metrics import column_indices
-from tailorset.project.stage import (
-    CLASSIFIER,
-    FILTERED,
-    NOVELTY,
-    REAL,
-    SYNTHETIC,
-    THRESHOLDS,
-    Stage,
-    atomic_output,
-    run_stage,
-)
+from tailorset.project.layout import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
+from tailorset.project.stage import Stage, run_stage
 from tailorset.records import NOT_ANNOTATED
 from tailorset.seeding import sample_seed
+from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import AnnotatedRows, load_image_set, real_rows, split_held_out, synthetic_rows
 from tailorset.thresholds.fitting import Affine, fit_mixture, fit_platt, fit_seen, make_thresholds, transfer
 from tailorset.thresholds.novelty import Novelty, fit_novelty

@@ -15,9 +15,12 @@ from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally, outcome_table, plot_pass_rates, save_sheet
 from tailorset.generation.shard_store import ShardStore
 from tailorset.project.assembly import open_studio
+from tailorset.project.definition import stage_definition
+from tailorset.project.layout import LORA, PROMPTS, SYNTHETIC
 from tailorset.project.params import load_params
-from tailorset.project.stage import LORA, PROMPTS, SYNTHETIC, Stage, atomic_output, run_stage, stage_definition
+from tailorset.project.stage import Stage, run_stage
 from tailorset.records import read_prompts
+from tailorset.storage.files import atomic_output
 
 log = logging.getLogger(__name__)
 

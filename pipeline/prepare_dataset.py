@@ -18,8 +18,10 @@ from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.images.codec import decode_image
 from tailorset.images.sheets import contact_sheet
 from tailorset.plugins import load_plugin
-from tailorset.project.stage import REAL, atomic_output, run_stage, write_json
+from tailorset.project.layout import REAL
+from tailorset.project.stage import run_stage
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split
+from tailorset.storage.files import atomic_output, write_json
 from tailorset.storage.location import place_shards, whole_file
 from tailorset.storage.shards import sha256, write_shard
 

@@ -28,8 +28,7 @@ from tailorset.images.codec import encode_png
 from tailorset.inference.mlflow_model import IMAGE, signature
 from tailorset.inference.versions import CHALLENGER, TRAINING
 from tailorset.project.execution import git_revision
-from tailorset.project.params import flatten, read_yaml
-from tailorset.project.stage import (
+from tailorset.project.layout import (
     CLASSIFIER,
     EXAMPLES,
     MEASURED,
@@ -39,16 +38,15 @@ from tailorset.project.stage import (
     REPORTS,
     SCORES,
     THRESHOLDS,
-    Stage,
-    all_metrics,
-    atomic_output,
-    run_stage,
 )
+from tailorset.project.params import flatten, read_yaml
+from tailorset.project.stage import Stage, all_metrics, run_stage
 from tailorset.project.versions import CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, measure, val_tags, with_val
 from tailorset.registry.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.registry.parent_run import data_sets, description, headline
+from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import AnnotatedRows, real_rows
 from tailorset.storage.location import shards_of
 from tailorset.storage.shards import load_images, read_shard

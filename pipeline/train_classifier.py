@@ -18,10 +18,12 @@ from tailorset.evaluation.metrics import harmonic_map, zero_shot_metrics
 from tailorset.evaluation.selection import RAW_CLIP, START, History, best, selection_metrics, training_notes
 from tailorset.images.sheets import contact_sheet
 from tailorset.plugins import load_plugin
-from tailorset.project.stage import CLASSIFIER, FILTERED, REAL, SYNTHETIC, Stage, atomic_output, run_stage
+from tailorset.project.layout import CLASSIFIER, FILTERED, REAL, SYNTHETIC
+from tailorset.project.stage import Stage, run_stage
 from tailorset.records import LabelSpace, Source
 from tailorset.seeding import torch_generator
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import (
     AnnotatedRows,
     ImageSet,

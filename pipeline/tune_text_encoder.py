@@ -21,10 +21,12 @@ from tailorset.compute.progress import Bar
 from tailorset.generators import Generator
 from tailorset.images.sheets import contact_sheet
 from tailorset.plugins import load_plugin
-from tailorset.project.stage import LORA, PROMPTS, Stage, atomic_output, run_stage, write_json
+from tailorset.project.layout import LORA, PROMPTS
+from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts
 from tailorset.storage import checksums
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.files import atomic_output, write_json
 from tailorset.tuning.early_stop import Evaluation, best, is_over, reward_hacking
 from tailorset.tuning.tuner import (
     IMAGES_PER_PROMPT,

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from tailorset.project.params import ValidateData
-from tailorset.project.stage import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC, run_stage, write_json
+from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC
+from tailorset.project.stage import run_stage
 from tailorset.prompts.contract import refused_replies
 from tailorset.records import LabelSpace
 from tailorset.storage.checksums import file_digest
+from tailorset.storage.files import write_json
 from tailorset.validation.gate import Finding, Gate, report
 from tailorset.validation.page import render
+from tailorset.validation.settings import ValidateData
 from tailorset.validation.suites import Products, content_tables, layout_tables
 
 MANIFESTS = {

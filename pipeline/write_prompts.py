@@ -14,11 +14,13 @@ from pydantic import ValidationError
 
 from tailorset.compute.progress import Bar
 from tailorset.plugins import load_plugin
-from tailorset.project.stage import PROMPTS, Stage, atomic_output, run_stage
+from tailorset.project.layout import PROMPTS
+from tailorset.project.stage import Stage, run_stage
 from tailorset.prompts.contract import main_cause, refused_replies
 from tailorset.prompts.token_limit import TokenLimit
 from tailorset.prompts.writer import ORIGINS, Ledger, Recipe, metrics, write_prompts
 from tailorset.records import PROMPT_COLUMNS, Prompt
+from tailorset.storage.files import atomic_output
 
 log = logging.getLogger(__name__)
 

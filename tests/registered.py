@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from pipeline.register_model import register
 from tailorset.images.codec import encode_png
 from tailorset.plugins import load_plugin
-from tailorset.project.stage import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement

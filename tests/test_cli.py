@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.commands.status import COLUMNS
-from tailorset.project.stage import write_json
 from tailorset.project.unlogged import keep
+from tailorset.storage.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()

@@ -21,10 +21,12 @@ from points import RESULTS, Point, load_ladder
 from workspace import STAGES, Workspace, working_in
 
 from tailorset.compute.progress import Bar
+from tailorset.project.layout import FILTERED, SYNTHETIC
 from tailorset.project.params import flatten, load_params, read_yaml
-from tailorset.project.stage import FILTERED, SYNTHETIC, all_metrics, write_json
+from tailorset.project.stage import all_metrics
 from tailorset.project.tracking import Tracker
 from tailorset.records import LabelSpace
+from tailorset.storage.files import write_json
 from tailorset.storage.image_set import load_image_set, synthetic_rows
 from tailorset.storage.paths import project_root
 from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle

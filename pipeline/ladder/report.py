@@ -11,7 +11,7 @@ from points import CURVES, REPORT, Ladder, load_ladder
 
 from tailorset.card.verdicts import changed_since
 from tailorset.project.params import flatten, read_yaml
-from tailorset.project.stage import write_json
+from tailorset.storage.files import write_json
 
 PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
 

@@ -34,8 +34,8 @@ from tailorset.evaluation.bootstrap import (
 from tailorset.evaluation.metrics import column_indices
 from tailorset.project.execution import git_revision
 from tailorset.project.params import flatten, read_yaml
-from tailorset.project.stage import atomic_output
 from tailorset.records import LabelSpace
+from tailorset.storage.files import atomic_output
 
 FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
 BOUNDS = ("supervised", SUPERVISED)  # the stronger one counts

@@ -18,8 +18,9 @@ from typing import Any
 import yaml
 from filelock import FileLock
 
+from tailorset.project.definition import fingerprint, stage_definition
 from tailorset.project.params import read_yaml
-from tailorset.project.stage import atomic_output, fingerprint, stage_definition
+from tailorset.storage.files import atomic_output
 
 STAGES = (
     "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -11,9 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-KINDS = ("datasets", "llms", "generators", "filters", "classifiers")
+from tailorset.messages import check_keys, faults, unknown
 
-MAX_SHOWN = 60  # characters of a faulty value
+KINDS = ("datasets", "llms", "generators", "filters", "classifiers")
 
 
 def plugin_names(kind: str) -> tuple[str, ...]:
@@ -56,35 +55,3 @@ def plugin_config(kind: str, block: Mapping[str, Any], also_known: Iterable[str]
         return config(**values)
     except ValidationError as error:
         raise ValueError(f"{where} is not valid:\n{faults(error)}") from None
-
-
-def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Call an unknown key a typo.
-
-    Raises:
-        ValueError: names the key, the nearest known one and all choices.
-    """
-    choices = tuple(known)
-    for key in given:
-        if key not in choices:
-            raise ValueError(unknown(f"key of {where}", key, choices))
-
-
-def unknown(what: str, name: object, choices: Iterable[str]) -> str:
-    """The sentence for a name that does not exist: nearest name first, then every choice."""
-    choices = tuple(choices)
-    nearest = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"Unknown {what}: {name!r}.{hint} Choices: {', '.join(choices) or 'none yet'}."
-
-
-def faults(error: ValidationError) -> str:
-    """Pydantic's complaints, one a line: where, what is wrong, and the value, if it is a short one."""
-    lines = []
-    for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "top level"
-        given = fault["input"]
-        is_told = isinstance(given, Mapping) or fault["type"] in ("missing", "value_error")
-        value = "" if is_told or len(repr(given)) > MAX_SHOWN else f", not {given!r}"
-        lines.append(f"  {where}: {fault['msg'].removeprefix('Value error, ')}{value}")
-    return "\n".join(lines)

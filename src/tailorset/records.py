@@ -12,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
+from tailorset.messages import problems
 from tailorset.names import NameFinder, composed, fold, name_problem, wording_problem
 
 # columns of data/prompts/prompts.parquet
@@ -244,13 +245,3 @@ def prompt_id(labels: Sequence[str], index: int) -> str:
 
 def _repeated(names: Sequence[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
-
-
-def problems(error: ValidationError) -> Iterator[str]:
-    """Each fault of a record on a line: where, what, and the value."""
-    for detail in error.errors():
-        where = ".".join(str(part) for part in detail["loc"])
-        value: Any = detail["input"]
-        got = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
-        hint = "; quote names that YAML reads as numbers or booleans" if detail["type"] == "string_type" else ""
-        yield f"{where + ': ' if where else ''}{detail['msg'].removeprefix('Value error, ')}{got}{hint}"

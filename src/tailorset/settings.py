@@ -1,0 +1,57 @@
+"""What every block of params.yaml is made of: frozen fields, and an unknown key is an error that names the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, model_validator
+
+from tailorset.messages import check_keys
+from tailorset.plugins import plugin_config
+
+
+def _wording(template: str) -> str:
+    """A template that takes a label's name and nothing else."""
+    try:
+        filled = template.format("a label")
+    except (IndexError, KeyError, ValueError):
+        filled = ""
+    if "{}" not in template or "a label" not in filled:
+        raise ValueError(f"{template!r} is no wording for a label: write its place as {{}}, once, and no other braces")
+    return template
+
+
+Wording = Annotated[str, AfterValidator(_wording)]
+
+
+class Block(BaseModel):
+    """One block of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            check_keys(values, cls.model_fields, where=cls.__name__)
+        return values
+
+
+class PluginBlock(Block):
+    """A block that names a plug-in: the keys declared here belong to the stage, all others to the plug-in's Config."""
+
+    kind: ClassVar[str]
+    name: str
+    config: SerializeAsAny[BaseModel]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        """Split {"name": ..., keys} into this block's own fields and the plug-in's validated Config."""
+        if not isinstance(values, Mapping) or isinstance(values.get("config"), BaseModel):
+            return values
+        own = set(cls.model_fields) - {"name", "config"}
+        theirs = {key: value for key, value in values.items() if key not in own}
+        config = plugin_config(cls.kind, theirs, also_known=own)
+        return {"name": values["name"], "config": config} | {key: values[key] for key in own & set(values)}

@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
-from tests.storage.test_hub import cached_repository
 from typer.testing import CliRunner
 
 from tailorset import cli
@@ -22,6 +21,7 @@ from tailorset.project.params import load_params
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 from tests.fake_hub import USUAL_FILES, FakeHub
+from tests.storage.test_hub import cached_repository
 
 
 def examine() -> tuple[int, str]:

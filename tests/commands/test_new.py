@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from tailorset import cli
 from tailorset.commands.new import SHIPPED, with_settings
 from tailorset.datasets.reading.changes import remember_state, state_of
+from tailorset.project.definition import stage_definition
+from tailorset.project.layout import REAL
 from tailorset.project.params import load_params
-from tailorset.project.stage import REAL, stage_definition
 from tailorset.records import LabelSpace
 from tests.fake_hub import FakeHub
 

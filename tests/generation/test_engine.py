@@ -12,16 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tailorset.generation.engine import (
-    LocalEngine,
-    Sampler,
-    Shard,
-    Shelf,
-    Studio,
-    generate_shards,
-    passes,
-    requested_probabilities,
-)
+from tailorset.clip.scorer import passes, requested_probabilities
+from tailorset.generation.engine import LocalEngine, Sampler, Shard, Shelf, Studio, generate_shards
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
 from tailorset.generators import stable_diffusion

@@ -16,7 +16,7 @@ import yaml
 from pipeline import filter_images, prepare_dataset, validate_data
 from tailorset.datasets import toybox
 from tailorset.images.codec import encode_png
-from tailorset.project.stage import FILTERED, PROMPTS, REAL, SYNTHETIC, write_json
+from tailorset.project.layout import FILTERED, PROMPTS, REAL, SYNTHETIC
 from tailorset.prompts.contract import REASONS
 from tailorset.records import (
     FILTERED_COLUMNS,
@@ -28,6 +28,7 @@ from tailorset.records import (
     Rejected,
     Split,
 )
+from tailorset.storage.files import write_json
 from tailorset.storage.shards import load_images
 
 pytestmark = pytest.mark.filterwarnings("ignore::tailorset.project.tracking.TrackingWarning")

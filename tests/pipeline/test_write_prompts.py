@@ -13,7 +13,7 @@ import yaml
 from pipeline import write_prompts as stage_script
 from tailorset.llms.template import Config, TemplateLLM
 from tailorset.plugins import load_plugin
-from tailorset.project.stage import PROMPTS
+from tailorset.project.layout import PROMPTS
 from tailorset.project.tracking import TrackingWarning
 from tailorset.prompts.wording import Dialogue, keywords_of
 from tailorset.records import PROMPT_COLUMNS, LabelSpace

@@ -8,7 +8,9 @@ import torch
 import yaml
 
 from tailorset.compute.device import resolve_device
-from tailorset.project.stage import all_metrics, atomic_output, fingerprint, run_stage, stage_definition, write_json
+from tailorset.project.definition import fingerprint, stage_definition
+from tailorset.project.stage import all_metrics, run_stage
+from tailorset.storage.files import atomic_output, write_json
 
 
 @pytest.fixture

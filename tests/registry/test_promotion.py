@@ -19,10 +19,10 @@ from tailorset import cli
 from tailorset.commands.status import registry_line
 from tailorset.images.codec import encode_png
 from tailorset.inference.versions import TRAINING
-from tailorset.project.stage import write_json
 from tailorset.project.versions import CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, val_tags
+from tailorset.storage.files import write_json
 from tailorset.storage.shards import sha256, write_shard
 from tests.registered import MEASUREMENT
 

@@ -15,16 +15,17 @@ import pandas as pd
 import pytest
 import requests
 import yaml
-from tests.generation.test_shard_store import NAME, shard
 from upath import UPath
 
 from pipeline.register_model import example_image
 from tailorset.commands.doctor import place
 from tailorset.generation.shard_store import ShardStore
+from tailorset.project.layout import REAL
 from tailorset.project.params import load_params
-from tailorset.project.stage import REAL, run_stage
+from tailorset.project.stage import run_stage
 from tailorset.storage.location import open_storage, shards_of
 from tailorset.storage.shards import CorruptShardError, load_images, write_shard
+from tests.generation.test_shard_store import NAME, shard
 from tests.generation_project import (
     ROOT,
     change_params,

@@ -20,9 +20,9 @@ from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.compute.memory import Batches
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
-from tailorset.project.params import TuneTextEncoder
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.tuning.settings import TuneTextEncoder
 from tailorset.tuning.tuner import Settings, Tuner, Update, draw, split_prompts
 from tailorset.tuning.tuner import new_tuner as tuner_of_params
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tailorset.card.near_duplicates import signature
 from tailorset.clip.model import Clip
-from tailorset.generation.engine import requested_probabilities
+from tailorset.clip.scorer import requested_probabilities
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import load_images
 

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset.clip.weights import REMEDY, check_positions, first_line, hub_file, name_problem, source
+from tailorset.clip.weights import REMEDY, check_positions, hub_file, name_problem, source
+from tailorset.messages import first_line
 from tailorset.storage.hub import HUB, LOCAL, NamedModel
 
 TEXT_BATCH = 256

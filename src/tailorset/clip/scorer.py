@@ -5,8 +5,10 @@ Letters: B images of a batch, N images, L labels that are compared, D width of C
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +18,7 @@ from tailorset.clip.model import Clip
 from tailorset.compute.memory import Batches
 from tailorset.records import Prompt
 
+Row = Mapping[str, Any]  # one row of the synthetic manifest
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
 
 
@@ -56,3 +59,15 @@ def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_
     parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
     weakest = torch.cat([part for _, part in parts])
     return float((weakest > ACCEPTED_ABOVE).double().mean())
+
+
+def requested_probabilities(rows: Sequence[Row], unseen: Sequence[str], scorer: str = "discriminator") -> np.ndarray:
+    """(N, U) grouped softmax probabilities of requested labels, NaN for others; scorer: discriminator or judge."""
+    mask = torch.tensor([[label in row["labels"] for label in unseen] for row in rows])  # (N, U)
+    logits = torch.tensor(np.array([row[f"{scorer}_logits"] for row in rows]), dtype=torch.float64)
+    return grouped_softmax(logits, mask).masked_fill(~mask, torch.nan).numpy()
+
+
+def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, scorer: str = "discriminator") -> np.ndarray:
+    """(N,) bool: every requested label's grouped probability exceeds `threshold`."""
+    return np.nanmin(requested_probabilities(rows, unseen, scorer), axis=1) > threshold

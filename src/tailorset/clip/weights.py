@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from torch import nn
 
+from tailorset.messages import first_line
 from tailorset.storage import checksums
 from tailorset.storage.hub import HUB, LOCAL
 
@@ -160,7 +161,3 @@ def _fetched(model: str, download: Callable[[], str]) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         reason = first_line(error)
         raise ValueError(f"CLIP {model!r} cannot be fetched ({reason}); a download needs HF_HUB_OFFLINE=0") from error
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]

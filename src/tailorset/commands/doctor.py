@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from tailorset.compute.busy import MANY, busiest, cores_used_by_others
 from tailorset.datasets import folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.project.checks import contradictions
+from tailorset.project.cluster import dial, no_cluster
 from tailorset.project.params import Params, load_params, named_models
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.tracking_store import MisplacedError, database_of, settle, tracking_uri
@@ -30,7 +30,6 @@ from tailorset.records import LabelSpace
 from tailorset.storage.location import open_storage
 
 GIB = 1 << 30
-CONNECT_SECONDS = 10
 MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
 WRITTEN = (".", "data", "models", "reports", ".dvc", ".work")
 PINS = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
@@ -245,26 +244,8 @@ def cluster(address: str) -> Finding:
     try:
         dial(address)
     except (OSError, ValueError) as error:
-        return no_cluster(address, str(error))
+        return Finding("error", "engine", *no_cluster(address, str(error)))
     return Finding("ok", "engine", f"ray, {address}")
-
-
-def no_cluster(address: str, reason: str) -> Finding:
-    """What to say where no cluster answers."""
-    remedy = "start its head by `ray start --head`, give HOST:PORT as it says, or set engine.name to local"
-    return Finding("error", "engine", f"engine.address {address!r}: no Ray cluster answers there ({reason})", remedy)
-
-
-def dial(address: str) -> None:
-    """Connect to HOST:PORT and hang up, which Ray itself would try for minutes; `auto` is left to it.
-
-    Raises:
-        OSError: nobody listens there.
-        ValueError: this is no HOST:PORT.
-    """
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
 def weights(params: Params, whole: bool = True) -> Iterator[Finding]:

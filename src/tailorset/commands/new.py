@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from tailorset.datasets.folder import Config, build
 from tailorset.datasets.reading.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
-from tailorset.datasets.reading.photo_set import drawn, some
+from tailorset.datasets.reading.photo_set import drawn
+from tailorset.messages import problems, some
 from tailorset.names import safe_file_name
 from tailorset.project.params import load_params
-from tailorset.records import MIN_UNSEEN, LabelSpace, problems
+from tailorset.records import MIN_UNSEEN, LabelSpace
 
 TEMPLATE = Path("presets/folder.yaml")
 SHIPPED = ("coco", "coco_fast", "folder", "nus_wide", "toybox", "toybox_b")

@@ -22,7 +22,8 @@ from tailorset.datasets.reading.annotations import (
     read_truths,
 )
 from tailorset.datasets.reading.changes import UserPath
-from tailorset.datasets.reading.photo_set import Photo, PhotoSet, some
+from tailorset.datasets.reading.photo_set import Photo, PhotoSet
+from tailorset.messages import some
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tailorset.clip.losses import grouped_softmax
 from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
+from tailorset.clip.scorer import passes
 from tailorset.compute import processes
 from tailorset.compute.memory import Batches
 from tailorset.generation.quota import Draw, QuotaPlanner
@@ -166,18 +166,6 @@ def manifest_row(
         "pixel_mean": float(pixels.mean() / 255), "pixel_std": float(pixels.std() / 255),
         "discriminator_logits": discriminator.tolist(), "judge_logits": judge.tolist(),
     }  # fmt: skip
-
-
-def requested_probabilities(rows: Sequence[Row], unseen: Sequence[str], scorer: str = "discriminator") -> np.ndarray:
-    """(N, U) grouped softmax probabilities of requested labels, NaN for others; scorer: discriminator or judge."""
-    mask = torch.tensor([[label in row["labels"] for label in unseen] for row in rows])  # (N, U)
-    logits = torch.tensor(np.array([row[f"{scorer}_logits"] for row in rows]), dtype=torch.float64)
-    return grouped_softmax(logits, mask).masked_fill(~mask, torch.nan).numpy()
-
-
-def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, scorer: str = "discriminator") -> np.ndarray:
-    """(N,) bool: every requested label's grouped probability exceeds `threshold`."""
-    return np.nanmin(requested_probabilities(rows, unseen, scorer), axis=1) > threshold
 
 
 @dataclass(frozen=True)

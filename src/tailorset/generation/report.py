@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from matplotlib import pyplot as plt
 
-from tailorset.generation.engine import Row, Shard, passes, requested_probabilities
+from tailorset.clip.scorer import passes, requested_probabilities
+from tailorset.generation.engine import Row, Shard
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.images.sheets import contact_sheet
 from tailorset.storage.shards import load_images

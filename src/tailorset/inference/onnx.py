@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tailorset.inference.predictor import Predictor, model_files, open_predictor
-from tailorset.project.stage import MODEL_CARD
+from tailorset.project.layout import MODEL_CARD
 from tailorset.seeding import torch_generator
 from tailorset.storage.files import atomic_output
 

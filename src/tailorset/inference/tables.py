@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from tailorset.plugins import unknown
+from tailorset.messages import unknown
 from tailorset.storage.files import atomic_output
 
 ROW_GROUP = 10_000

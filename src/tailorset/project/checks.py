@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tailorset.plugins import unknown
+from tailorset.messages import unknown
 from tailorset.project.params import Params
 from tailorset.prompts.contract import Contract
 from tailorset.prompts.writer import unwritable

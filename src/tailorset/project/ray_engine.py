@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from tailorset.commands.doctor import dial, no_cluster
 from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import enforce_budget
 from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.project.assembly import open_studio
+from tailorset.project.cluster import dial, no_cluster
+from tailorset.project.definition import fingerprint
 from tailorset.project.params import Params, named_models
-from tailorset.project.stage import fingerprint
 from tailorset.records import LabelSpace
 from tailorset.storage.hub import cached_commit
 
@@ -216,8 +216,8 @@ def connect(address: str) -> None:
         dial(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError) as error:
-        finding = no_cluster(address, str(error).splitlines()[0])
-        raise ValueError(f"{finding.text}: {finding.remedy}") from error
+        problem, remedy = no_cluster(address, str(error).splitlines()[0])
+        raise ValueError(f"{problem}: {remedy}") from error
 
 
 def devices(device: str) -> tuple[str, int]:

@@ -6,10 +6,8 @@ Its paths serve the command and the serving code as well; the library knows none
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -23,33 +21,19 @@ from tailorset.compute import processes
 from tailorset.compute.busy import yield_to_others
 from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import GB, enforce_budget, explained
-from tailorset.plugins import unknown
 from tailorset.project.checks import contradictions
+from tailorset.project.definition import fingerprint, stage_definition
+from tailorset.project.layout import REPORTS
 from tailorset.project.limits import alone, room, within
-from tailorset.project.params import Params, flatten, load_params, read_yaml
+from tailorset.project.params import Params, load_params
 from tailorset.project.running import announced
 from tailorset.project.tracking import Tracker
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
-from tailorset.storage.checksums import file_digest
-from tailorset.storage.files import atomic_output as atomic_output  # for the scripts
 from tailorset.storage.files import write_json
 from tailorset.storage.location import open_storage
 from tailorset.storage.paths import project_root
 
-REAL = Path("data/real")
-PROMPTS = Path("data/prompts/prompts.parquet")
-LORA = Path("models/text_encoder_lora")
-SYNTHETIC = Path("data/synthetic")
-FILTERED = Path("data/filtered")
-CLASSIFIER = Path("models/classifier")
-THRESHOLDS = Path("models/thresholds.json")
-EXAMPLES = Path("models/examples")
-NOVELTY = Path("models/novelty.safetensors")
-MEASURED = Path("models/measured.json")
-MODEL_CARD = Path("models/MODEL_CARD.md")
-REPORTS = Path("reports")
-SCORES = REPORTS / "evaluate" / "scores.parquet"
 REMEDY = "name smaller or more quantised models in params.yaml"
 NOISY = ("bitsandbytes.backends.cpu.ops", "great_expectations.data_context.types.base")  # nothing to act on
 log = logging.getLogger(__name__)
@@ -190,28 +174,6 @@ def meet_processes(params: Params) -> None:
         log.info("%d processes share this stage", processes.count())
 
 
-def stage_definition(name: str, folder: Path | None = None) -> dict[str, Any]:
-    """What dvc.yaml says a stage depends on: {"deps": [paths], "params": {flat name: value}}, templates resolved.
-
-    Raises:
-        ValueError: no such stage, or a template that params.yaml does not fill.
-    """
-    folder = folder or Path.cwd()
-    values = read_yaml(folder / "params.yaml")
-    stages = read_yaml(folder / "dvc.yaml").get("stages", {})
-    if name not in stages:
-        raise ValueError(unknown("stage of dvc.yaml", name, stages))
-    deps = [_fill(dep, flatten(values)) for dep in stages[name].get("deps", [])]
-    return {"deps": deps, "params": _selected(values, stages[name].get("params", []))}
-
-
-def fingerprint(definition: Mapping[str, Any]) -> str:
-    """Name of a resume folder: changes with any parameter, dependency or line of code the stage depends on."""
-    hashes = {dep: _content_hash(Path(dep)) for dep in definition["deps"]}
-    content = json.dumps([definition["params"], hashes], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
 def all_metrics(reports: Path = REPORTS) -> dict[str, float]:
     """The metrics of every stage and of the final reports/metrics.json, under the names they have there."""
     metrics: dict[str, float] = {}
@@ -219,34 +181,6 @@ def all_metrics(reports: Path = REPORTS) -> dict[str, float]:
         if path.exists():
             metrics |= json.loads(path.read_text(encoding="utf-8"))
     return metrics
-
-
-def _selected(values: Mapping[str, Any], names: list[Any]) -> dict[str, Any]:
-    flat = flatten(values)
-    return {key: value for key, value in flat.items() for name in names if key == name or key.startswith(f"{name}.")}
-
-
-def _fill(template: Any, values: Mapping[str, Any]) -> str:
-    path = next(iter(template)) if isinstance(template, Mapping) else template
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in values:
-            raise ValueError(f"dvc.yaml, {path!r}: " + unknown("key of params.yaml", match[1], values))
-        return str(values[match[1]])
-
-    return re.sub(r"\$\{([^}]+)\}", value, path)
-
-
-def _content_hash(path: Path) -> str:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    total = hashlib.sha256()
-    for file in files:
-        if "__pycache__" in file.parts:
-            continue
-        if not file.exists():
-            raise ValueError(f"{file} is missing: run `dvc repro`, which makes what a stage depends on first.")
-        total.update(f"{file.relative_to(path)}:{file_digest(file)}\n".encode())
-    return total.hexdigest()
 
 
 def _plain(value: Any) -> float | int:

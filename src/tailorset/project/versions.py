@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
-from tailorset.project.stage import CLASSIFIER, NOVELTY, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, NOVELTY, THRESHOLDS
 from tailorset.storage.checksums import digest
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from pathlib import Path
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
-from tailorset.datasets.reading.photo_set import some
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.inference.predictor import load_predictor
 from tailorset.inference.versions import (
@@ -22,7 +21,8 @@ from tailorset.inference.versions import (
     request_problem,
     uri_of,
 )
-from tailorset.project.stage import MEASURED, REAL
+from tailorset.messages import some
+from tailorset.project.layout import MEASURED, REAL
 from tailorset.project.tracking import registry
 from tailorset.project.versions import difference_from_here
 from tailorset.records import LabelSpace

@@ -21,7 +21,7 @@ from torch import Tensor
 from tailorset.images.codec import decode_image
 from tailorset.inference.predictor import NOVEL, Looked, Predictor, is_unfamiliar
 from tailorset.inference.uploads import Refusal, check_upload, damaged
-from tailorset.plugins import unknown
+from tailorset.messages import unknown
 from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answer
 from tailorset.serving.batching import Batcher, Full
 from tailorset.serving.live import LiveModel

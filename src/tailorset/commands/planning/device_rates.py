@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
-from tailorset.clip.scorer import Scorer
+from tailorset.clip.scorer import Scorer, passes
 from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.compute.flops import flop_counter
 from tailorset.datasets import Dataset
-from tailorset.generation.engine import PlannedShard, passes
+from tailorset.generation.engine import PlannedShard
 from tailorset.generation.quota import Draw
 from tailorset.plugins import load_plugin
 from tailorset.project.assembly import open_studio

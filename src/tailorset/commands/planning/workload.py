@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from tailorset.generation.allocation import build
 from tailorset.generation.quota import QuotaPlanner
-from tailorset.project.params import Params, TuneTextEncoder
+from tailorset.project.params import Params
 from tailorset.prompts.writer import Recipe, write_prompts
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
+from tailorset.tuning.settings import TuneTextEncoder
 from tailorset.tuning.tuner import IMAGES_PER_PROMPT
 
 BACKWARD = 2.0  # a step with gradient takes its forward pass and about two more

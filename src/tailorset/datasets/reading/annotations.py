@@ -10,10 +10,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from tailorset.datasets.reading.categories import check_categories, labels_of, similar
 from tailorset.datasets.reading.changes import Unread, UserPath, files_below
 from tailorset.datasets.reading.coco_instances import read_instances
-from tailorset.datasets.reading.photo_set import MAX_NAMED, some
 from tailorset.images.codec import SUFFIXES
+from tailorset.messages import MAX_NAMED, some, unknown
 from tailorset.names import composed, fold, plain_path
-from tailorset.plugins import unknown
 from tailorset.records import LabelSpace
 
 IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and what stands between two labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from tailorset.datasets.reading.photo_set import some
+from tailorset.messages import some
 from tailorset.names import composed, fold
 from tailorset.records import LabelSpace
 

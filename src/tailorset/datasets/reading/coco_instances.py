@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from tailorset.datasets.reading.photo_set import some
+from tailorset.messages import some
 
 
 class Image(NamedTuple):

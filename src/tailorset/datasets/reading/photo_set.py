@@ -18,7 +18,6 @@ from tailorset.records import Example, RealSample, Rejected, Split
 from tailorset.seeding import sample_seed
 
 Item = TypeVar("Item")
-MAX_NAMED = 5  # examples in a message
 
 
 class Photo(NamedTuple):
@@ -78,9 +77,3 @@ def drawn(items: Mapping[str, Item], count: int, *names: str) -> dict[str, Item]
     """`count` of the items {id: item} by the lowest hashes of their ids: the same ones wherever they are listed."""
     chosen = set(sorted(items, key=lambda key: sample_seed(*names, key))[:count])
     return {key: item for key, item in items.items() if key in chosen}
-
-
-def some(names: Sequence[object]) -> str:
-    """The first few of many, for a message."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(map(str, names[:MAX_NAMED])) + more

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailorset.datasets.reading.photo_set import Photo, PhotoSet, drawn, some
+from tailorset.datasets.reading.photo_set import Photo, PhotoSet, drawn
+from tailorset.messages import some
 from tailorset.records import LabelSpace, Split
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tailorset.cli.models import export, predict, promote, rollback, serve
 from tailorset.commands.run import run
 from tailorset.commands.status import (
     REPORTS,
@@ -24,13 +25,12 @@ from tailorset.commands.status import (
 from tailorset.commands.terminal import PARAMS, console, or_stop, stop
 from tailorset.datasets.reading.changes import has_changed
 from tailorset.evaluation.selection import training_notes
-from tailorset.plugins import unknown
+from tailorset.messages import unknown
 from tailorset.project.checks import contradictions
 from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.unlogged import gaps
 from tailorset.records import LabelSpace
-from tailorset.serving.commands import export, predict, promote, rollback, serve
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 PRESETS = Path("presets")
@@ -141,7 +141,8 @@ def check(
     """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
     from tailorset.commands.doctor import quick
     from tailorset.commands.sweep import point_problems
-    from tailorset.project.stage import REAL, stage_definition
+    from tailorset.project.definition import stage_definition
+    from tailorset.project.layout import REAL
 
     params, space = _settings()
     for finding in quick(params, space):
@@ -194,6 +195,3 @@ def _settings() -> tuple[Params, LabelSpace]:
 
 for command in (serve, promote, rollback, predict, export):
     app.command()(command)
-
-if __name__ == "__main__":
-    app()

@@ -1,0 +1,15 @@
+"""Settings of stage data_card."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tailorset.settings import Block
+
+
+class DataCard(Block):
+    num_shown: int = Field(ge=2)
+    num_resamples: int = Field(gt=0)
+    near_duplicate: float = Field(gt=0, le=1)
+    low_pass_rate: float = Field(ge=0, le=1)
+    min_gain: float = Field(ge=0, lt=1)

@@ -1,0 +1,14 @@
+"""Settings of stage evaluate."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tailorset.settings import Block, Wording
+
+
+class Evaluate(Block):
+    top_k: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    templates: tuple[Wording, ...] = Field(min_length=1)

@@ -1,0 +1,46 @@
+"""Settings of stage tune_text_encoder."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tailorset.settings import Block
+
+
+class TuneTextEncoder(Block):
+    num_updates: int = Field(ge=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    lora_rank: int = Field(gt=0)
+    lora_alpha: float = Field(gt=0)
+    num_inference_steps: int = Field(gt=0)
+    backprop_steps: int = Field(gt=0)
+    stop_after: tuple[int, int] | None
+    compare_with: Literal["unseen", "all"]
+    gradient_checkpointing: bool
+    gamma_neg: float = Field(ge=0)
+    gamma_pos: float = Field(ge=0)
+    clip: float = Field(ge=0, lt=1)
+    held_out_prompts: int = Field(gt=0)
+    evaluate_every: int = Field(gt=0)
+    patience: int = Field(gt=0)
+    checkpoint_every: int = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        if self.backprop_steps > self.num_inference_steps:
+            raise ValueError(
+                f"backprop_steps is {self.backprop_steps}, more than the sampling steps there are: "
+                f"choose 1 to num_inference_steps ({self.num_inference_steps})."
+            )
+        least, most = self.stop_after or (1, self.num_inference_steps)
+        if not 1 <= least <= most <= self.num_inference_steps:
+            raise ValueError(
+                f"stop_after is [{least}, {most}]: choose a least and a most number of steps from 1 to"
+                f" num_inference_steps ({self.num_inference_steps}), or null for all"
+            )
+        return self
