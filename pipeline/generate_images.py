@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tailorset.compute.progress import Bar
 from tailorset.generation.allocation import build
 from tailorset.generation.engine import Engine, LocalEngine, Shelf, generate_shards
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally, outcome_table, plot_pass_rates, save_sheet
 from tailorset.generation.shard_store import ShardStore
+from tailorset.progress import Bar
 from tailorset.project.assembly import open_studio
 from tailorset.project.definition import stage_definition
 from tailorset.project.layout import LORA, PROMPTS, SYNTHETIC

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tailorset.compute.progress import Bar
 from tailorset.datasets import Dataset
 from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.images.codec import decode_image
 from tailorset.images.sheets import contact_sheet
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.project.layout import REAL
 from tailorset.project.stage import run_stage
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, REAL_COLUMNS, LabelSpace, RealSample, Rejected, Split

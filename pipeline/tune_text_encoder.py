@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.compute import processes
 from tailorset.compute.memory import Batches
-from tailorset.compute.progress import Bar
 from tailorset.generators import Generator
 from tailorset.images.sheets import contact_sheet
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from tailorset.compute.progress import Bar
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.project.layout import PROMPTS
 from tailorset.project.stage import Stage, run_stage
 from tailorset.prompts.contract import main_cause, refused_replies

@@ -20,7 +20,7 @@ from filelock import FileLock
 from points import RESULTS, Point, load_ladder
 from workspace import STAGES, Workspace, working_in
 
-from tailorset.compute.progress import Bar
+from tailorset.progress import Bar
 from tailorset.project.layout import FILTERED, SYNTHETIC
 from tailorset.project.params import flatten, load_params, read_yaml
 from tailorset.project.stage import all_metrics

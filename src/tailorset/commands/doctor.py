@@ -18,9 +18,9 @@ from pydantic import BaseModel
 from tailorset.commands.availability import model_finding
 from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
-from tailorset.compute.busy import MANY, busiest, cores_used_by_others
 from tailorset.datasets import folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.project.busy import MANY, busiest, cores_used_by_others
 from tailorset.project.checks import contradictions
 from tailorset.project.cluster import dial, no_cluster
 from tailorset.project.params import Params, load_params, named_models

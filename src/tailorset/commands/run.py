@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from tailorset.commands.terminal import stop
-from tailorset.compute.busy import choose_wait_policy
+from tailorset.project.busy import choose_wait_policy
 from tailorset.project.running import running_stages
 
 INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the same command again to go on."

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from tailorset.compute.progress import Bar
+from tailorset.progress import Bar
 
 GB = 10**9
 BUDGET = ", or raise memory_budget_gb if it is set"  # the end of every remedy

@@ -10,7 +10,6 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tailorset.compute.progress import Bar
 from tailorset.datasets.reading.annotations import (
     FOLDERS,
     Annotations,
@@ -24,6 +23,7 @@ from tailorset.datasets.reading.annotations import (
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import Photo, PhotoSet
 from tailorset.messages import some
+from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 

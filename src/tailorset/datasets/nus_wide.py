@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tailorset.compute.progress import Bar
 from tailorset.datasets.reading.categories import check_categories
 from tailorset.datasets.reading.changes import Unread, UserPath, files_below
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, Published, zero_shot_set
 from tailorset.messages import some
 from tailorset.names import plain_path
+from tailorset.progress import Bar
 from tailorset.records import LabelSpace
 
 CONCEPTS, TAGS, TAG_MATRIX = "Concepts81.txt", "TagList1k.txt", "AllTags1k.txt"

@@ -17,10 +17,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from tailorset.compute.progress import Bar
 from tailorset.inference.predictor import Predictor, answer_columns
 from tailorset.inference.sources import Source, image_sources
 from tailorset.inference.tables import prediction_file
+from tailorset.progress import Bar
 
 Read = tuple[str, Tensor | str]  # name, and pixels or what is wrong
 PATH, PRESENT, OPEN, ERROR = "path", "present", "open", "error"

@@ -12,8 +12,8 @@ from typing import Any
 
 import psutil
 
-from tailorset.compute.busy import Others
-from tailorset.compute.progress import Position, Report, reporting
+from tailorset.progress import Position, Report, reporting
+from tailorset.project.busy import Others
 from tailorset.project.params import read_yaml
 from tailorset.storage.files import write_json
 

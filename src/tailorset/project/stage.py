@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from tailorset.compute import processes
-from tailorset.compute.busy import yield_to_others
 from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import GB, enforce_budget, explained
+from tailorset.project.busy import yield_to_others
 from tailorset.project.checks import contradictions
 from tailorset.project.definition import fingerprint, stage_definition
 from tailorset.project.layout import REPORTS

@@ -19,8 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset.compute.progress import Bar
 from tailorset.images.codec import square_pixels
+from tailorset.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
 from tailorset.storage.shards import load_images

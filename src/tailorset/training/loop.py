@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute import processes
 from tailorset.compute.memory import Batches, explained
-from tailorset.compute.progress import Bar
+from tailorset.progress import Bar
 from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
 from tailorset.training.augment import AugmentConfig, augment

@@ -22,8 +22,8 @@ from tailorset.commands.planning.workload import (
     workload,
 )
 from tailorset.compute.device import resolve_device
-from tailorset.compute.progress import Bar
 from tailorset.plugins import load_plugin
+from tailorset.progress import Bar
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace, Split
 

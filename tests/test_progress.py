@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tailorset.compute import progress
-from tailorset.compute.progress import Bar, Position, Report, reporting, spoken
+from tailorset import progress
+from tailorset.progress import Bar, Position, Report, reporting, spoken
 
 POSITION = Position("tune_text_encoder", 3, 11, expected=600, after=1200)
 
@@ -92,7 +92,7 @@ def test_a_process_beside_the_first_shows_and_reports_nothing() -> None:
 
 
 def test_every_loop_of_the_pipeline_counts_in_a_bar_that_reports() -> None:
-    root = Path(__file__).resolve().parents[2]
-    own = {root / "src/tailorset/compute/progress.py", *(root / "pipeline/foundation").glob("*.py")}
+    root = Path(__file__).resolve().parents[1]
+    own = {root / "src/tailorset/progress.py", *(root / "pipeline/foundation").glob("*.py")}
     sources = {*(root / "src").rglob("*.py"), *(root / "pipeline").rglob("*.py")} - own
     assert not [path for path in sources if re.search(r"^(from|import) tqdm", path.read_text(encoding="utf-8"), re.M)]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tailorset.compute import busy
-from tailorset.compute.busy import Others, busiest, cores_used_by_others, yield_to_others
+from tailorset.project import busy
+from tailorset.project.busy import Others, busiest, cores_used_by_others, yield_to_others
 
 
 @pytest.fixture
