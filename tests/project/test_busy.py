@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -33,22 +35,36 @@ def computing() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_beside_a_program_that_computes_threads_sleep_while_they_wait(
-    started: list[list[str]], caplog: pytest.LogCaptureFixture
+    started: list[list[str]], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "argv", ["stage.py"])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-X", "dev", "stage.py"])
     yield_to_others()
-    assert started == [[sys.executable, *sys.argv]]
+    assert started == [[sys.executable, "-X", "dev", "stage.py"]]
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "Other programs use 1.2 of" in caplog.text
 
 
+def test_a_process_that_only_runs_the_script_is_not_replaced(started: list[list[str]], tmp_path: Path) -> None:
+    """Once a test run beside another program ended at the first stage it ran, with status 0."""
+    script = tmp_path / "stage.py"
+    script.write_text("from tailorset.project.busy import yield_to_others\nyield_to_others()\n")
+    runpy.run_path(str(script), run_name="__main__")
+    assert not started
+
+
 def test_alone_threads_spin(started: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "orig_argv", sys.argv)
     monkeypatch.setattr(busy, "cores_used_by_others", lambda seconds: 0.2)
     yield_to_others()
     assert not started
 
 
 @pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "ACTIVE"), ("OMP_NUM_THREADS", "1")])
-def test_what_the_environment_says_stays(started: list[list[str]], name: str, value: str) -> None:
+def test_what_the_environment_says_stays(
+    started: list[list[str]], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", sys.argv)
     os.environ[name] = value
     yield_to_others()
     assert not started

@@ -81,7 +81,11 @@ def choose_wait_policy() -> bool:
 
 
 def yield_to_others() -> None:
-    """Start this process again where another wait policy is better: OpenMP reads it only when it is loaded."""
-    if choose_wait_policy():
+    """Start this process again if another wait policy is better: OpenMP reads it only when it is loaded.
+
+    Only a process whose command is the running script: one that merely runs it, as a test does, would be lost.
+    """
+    is_own_command = sys.orig_argv[-len(sys.argv) :] == sys.argv
+    if is_own_command and choose_wait_policy():
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
