@@ -28,8 +28,9 @@ run: setup  ## label file -> registered classifier: every stage that is out of d
 test: lint  ## lint, types, boundaries, duplicates, then all fast tests
 	pytest
 
-lint: setup  ## ruff, mypy, import boundaries, duplicate code
+lint: setup  ## ruff (rules and format), mypy, import boundaries, duplicate code
 	@ruff check
+	@ruff format --check --quiet
 	@mypy
 	@lint-imports --no-logo
 	@pytest -q --no-header tests/test_duplicate_code.py

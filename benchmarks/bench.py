@@ -99,9 +99,13 @@ class Bench:
         difference = float((self._sample()[: len(noise)].cpu() - torch.cat(one_by_one())).abs().max())
         note = f"batch {len(self.texts)} against 1, {self.num_steps} steps; largest pixel difference {difference:.1e}"
         return self.compare(
-            "drawing, against StableDiffusionPipeline one by one", Side(self._sample, len(self.texts)),
-            Side(one_by_one, len(noise)), note, self.goals["generation"], equal=difference < 1e-3,
-        )  # fmt: skip
+            "drawing, against StableDiffusionPipeline one by one",
+            Side(self._sample, len(self.texts)),
+            Side(one_by_one, len(noise)),
+            note,
+            self.goals["generation"],
+            equal=difference < 1e-3,
+        )
 
     def batched_generation(self) -> Comparison:
         """The same batch in the stock pipeline."""
@@ -189,11 +193,15 @@ def as_json(comparisons: Mapping[str, Comparison], use: Utilisation, bench: Benc
         "comparisons": {part: asdict(row) | {"ratio": row.ratio} for part, row in comparisons.items()},
         "utilisation": asdict(use) | {"mfu": use.mfu, "goal": MFU_GOAL[bench.device.type]},
         "settings": {
-            "repetitions": bench.repetitions, "device": str(bench.device), "dtype": bench.config.dtype,
-            "model": bench.config.model, "threads": torch.get_num_threads(),
-            "torch": torch.__version__, "machine": platform.machine(),
+            "repetitions": bench.repetitions,
+            "device": str(bench.device),
+            "dtype": bench.config.dtype,
+            "model": bench.config.model,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
         },
-    }  # fmt: skip
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

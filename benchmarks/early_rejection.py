@@ -63,9 +63,12 @@ def saving(preview: Tensor, final: Tensor, threshold: float, lost: float, steps:
     seconds = steps * cost.step + cost.look + on * ((cost.num_steps - steps) * cost.step + cost.look)
     whole = (cost.num_steps * cost.step + cost.look) / float(good.double().mean())
     return Saving(
-        steps, cutoff, float(given_up[good].double().mean()), float(given_up[~good].double().mean()),
+        steps,
+        cutoff,
+        float(given_up[good].double().mean()),
+        float(given_up[~good].double().mean()),
         seconds / kept / whole if kept else math.inf,
-    )  # fmt: skip
+    )
 
 
 class Candidates:
@@ -118,8 +121,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     candidates = Candidates(options.candidates)
     cost = candidates.cost(options.repetitions)
     threshold, final = candidates.settings.quota_threshold, candidates.weakest(cost.num_steps)
-    print(f"a step {1e3 * cost.step:.1f} ms an image, decoding and scoring {1e3 * cost.look:.1f} ms;"
-          f" {float((final > threshold).double().mean()):.1%} of {len(final)} candidates are good")  # fmt: skip
+    print(
+        f"a step {1e3 * cost.step:.1f} ms an image, decoding and scoring {1e3 * cost.look:.1f} ms;"
+        f" {float((final > threshold).double().mean()):.1%} of {len(final)} candidates are good"
+    )
     print(f"{'steps':>5}{'cutoff':>8}{'good given up':>15}{'others given up':>17}{'time a kept image':>19}")
     for steps in tqdm(range(1, cost.num_steps), leave=False):
         found = saving(candidates.weakest(steps), final, threshold, options.lost, steps, cost)

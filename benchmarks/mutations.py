@@ -198,9 +198,16 @@ def _polyglot(_: bytes, rng: np.random.Generator) -> bytes:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    "truncate": _truncate, "change": _change, "change head": _change_head, "insert": _insert, "repeat": _repeat,
-    "remove": _remove, "other head": _other_head, "size bomb": _bomb, "polyglot": _polyglot,
-}  # fmt: skip
+    "truncate": _truncate,
+    "change": _change,
+    "change head": _change_head,
+    "insert": _insert,
+    "repeat": _repeat,
+    "remove": _remove,
+    "other head": _other_head,
+    "size bomb": _bomb,
+    "polyglot": _polyglot,
+}
 
 
 def _any_entries(rng: np.random.Generator) -> list[tuple[int, int, bytes]]:

@@ -27,9 +27,12 @@ from tailorset.storage.paths import project_root
 
 LOGITS = ("discriminator_logits", "judge_logits")
 SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports
-    "pipeline/generate_images.py", "src/tailorset/generation/allocation.py", "src/tailorset/generation/report.py",
-    "src/tailorset/generation/quota.py", "src/tailorset/images/sheets.py",
-}  # fmt: skip
+    "pipeline/generate_images.py",
+    "src/tailorset/generation/allocation.py",
+    "src/tailorset/generation/report.py",
+    "src/tailorset/generation/quota.py",
+    "src/tailorset/images/sheets.py",
+}
 MAX_DIFFERENCE = 0.1  # of logits, between a candidate of the manifest and the same drawn again
 
 

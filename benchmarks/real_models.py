@@ -24,18 +24,29 @@ CHAT_TOKENIZER = Path(__file__).resolve().parents[1] / "models" / "foundation" /
 RANDOM_BLOCK = 2**20  # numbers that fill an LLM's weights again and again
 
 _UNET = {
-    "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "block_out_channels": (320, 640, 1280, 1280),
+    "in_channels": 4,
+    "out_channels": 4,
+    "layers_per_block": 2,
+    "block_out_channels": (320, 640, 1280, 1280),
     "down_block_types": (*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
     "up_block_types": ("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
-}  # fmt: skip
+}
 _VAE = {
-    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
-    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
-}  # fmt: skip
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
 _SCHEDULER = {
-    "num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
-    "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False,
-}  # fmt: skip
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
 _TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
 
 
@@ -52,29 +63,49 @@ class Diffusion:
 SD_1_5 = Diffusion(
     unet=_UNET | {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8},
     vae=_VAE | {"sample_size": 512},
-    text_encoder=_TEXT | {
-        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "hidden_act": "quick_gelu", "projection_dim": 768,
+    text_encoder=_TEXT
+    | {
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "hidden_act": "quick_gelu",
+        "projection_dim": 768,
     },
     scheduler=_SCHEDULER,
-)  # fmt: skip
+)
 SD_2_1 = Diffusion(
-    unet=_UNET | {
-        "sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": (5, 10, 20, 20),
+    unet=_UNET
+    | {
+        "sample_size": 96,
+        "cross_attention_dim": 1024,
+        "attention_head_dim": (5, 10, 20, 20),
         "use_linear_projection": True,
     },
     vae=_VAE | {"sample_size": 768},
-    text_encoder=_TEXT | {  # 23 of OpenCLIP ViT-H's 24 layers: the penultimate one is the output
-        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16,
-        "hidden_act": "gelu", "projection_dim": 512,
+    text_encoder=_TEXT
+    | {  # 23 of OpenCLIP ViT-H's 24 layers: the penultimate one is the output
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "hidden_act": "gelu",
+        "projection_dim": 512,
     },
     scheduler=_SCHEDULER | {"prediction_type": "v_prediction"},
-)  # fmt: skip
+)
 QWEN_7B = {
-    "vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
-    "num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}, "tie_word_embeddings": False,
-}  # fmt: skip
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "tie_word_embeddings": False,
+}
 
 
 @dataclass(frozen=True)
@@ -165,9 +196,11 @@ def random_llm(config: Mapping[str, Any], settings: LlmConfig, device: torch.dev
     block = torch.randn(RANDOM_BLOCK, device=device).mul(0.02).to(torch.bfloat16)
     weights = {key: _filled(key, value, block) for key, value in shapes.items()}
     model = Qwen2ForCausalLM.from_pretrained(
-        None, config=Qwen2Config(**{**config, "num_hidden_layers": 1}), state_dict=weights,
+        None,
+        config=Qwen2Config(**{**config, "num_hidden_layers": 1}),
+        state_dict=weights,
         **_precision(settings, device),
-    )  # fmt: skip
+    )
     num_layers = config["num_hidden_layers"]
     for index in range(1, num_layers):
         layer = deepcopy(model.model.layers[0])

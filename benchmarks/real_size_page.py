@@ -94,10 +94,14 @@ def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
     times = "".join(f", {significant(ratio)} times {way}" for way, ratio in sorted(row["times"].items()))
     verdicts = [f"{goal.text}: {goal.verdict(row)}" for goal in goals]
     return [
-        PARTS[part], row["what"], f"{row['peak_bytes'] / 2**30:.1f} GiB", rate + times,
-        significant(row["flops"] / 1e12), f"{row['mfu']:.0%} of {significant(row['roof'] / 1e12)} TFLOP/s",
+        PARTS[part],
+        row["what"],
+        f"{row['peak_bytes'] / 2**30:.1f} GiB",
+        rate + times,
+        significant(row["flops"] / 1e12),
+        f"{row['mfu']:.0%} of {significant(row['roof'] / 1e12)} TFLOP/s",
         "; ".join(verdicts if judged else [goal.text for goal in goals]),
-    ]  # fmt: skip
+    ]
 
 
 def _line(cells: tuple[str, ...] | list[str]) -> str:

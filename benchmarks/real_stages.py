@@ -228,10 +228,15 @@ class Bench:
 
         parts = random_components(self.models.diffusion, dtype, self.device)
         pipeline: Any = StableDiffusionPipeline(
-            parts.vae, parts.text_encoder, parts.tokenizer, parts.unet,
+            parts.vae,
+            parts.text_encoder,
+            parts.tokenizer,
+            parts.unet,
             build_scheduler(scheduler, parts.scheduler_config),
-            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        ).to(dtype)  # fmt: skip
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ).to(dtype)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -243,9 +248,14 @@ class Bench:
 
         def draw() -> None:
             pipeline(
-                texts, negative_prompt=[config.negative_prompt] * batch, guidance_scale=config.guidance_scale,
-                height=config.image_px, width=config.image_px, num_inference_steps=self.amounts.steps, output_type="pt",
-            )  # fmt: skip
+                texts,
+                negative_prompt=[config.negative_prompt] * batch,
+                guidance_scale=config.guidance_scale,
+                height=config.image_px,
+                width=config.image_px,
+                num_inference_steps=self.amounts.steps,
+                output_type="pt",
+            )
 
         return Side(draw, batch)
 
@@ -312,14 +322,33 @@ def amounts_of(params: Params, device: torch.device, image_px: int | None, steps
     if device.type == "cpu":
         few = steps or 2
         return Amounts(
-            side, few, published_steps=2 * few, drawn=1, tuning_steps=few, tuned=1, fully_tuned=1, tuning_gb=0,
-            scored=32, trained=trained["batch_size"], replies=1, new_tokens=2,
-        )  # fmt: skip
+            side,
+            few,
+            published_steps=2 * few,
+            drawn=1,
+            tuning_steps=few,
+            tuned=1,
+            fully_tuned=1,
+            tuning_gb=0,
+            scored=32,
+            trained=trained["batch_size"],
+            replies=1,
+            new_tokens=2,
+        )
     return Amounts(
-        side, steps or draw.num_inference_steps, PUBLISHED_STEPS, draw.batch_size,
-        steps or tune.num_inference_steps, tune.batch_size, fully_tuned=2, tuning_gb=16,
-        scored=512, trained=trained["batch_size"], replies=llm["batch_size"], new_tokens=llm["max_new_tokens"],
-    )  # fmt: skip
+        side,
+        steps or draw.num_inference_steps,
+        PUBLISHED_STEPS,
+        draw.batch_size,
+        steps or tune.num_inference_steps,
+        tune.batch_size,
+        fully_tuned=2,
+        tuning_gb=16,
+        scored=512,
+        trained=trained["batch_size"],
+        replies=llm["batch_size"],
+        new_tokens=llm["max_new_tokens"],
+    )
 
 
 @contextmanager

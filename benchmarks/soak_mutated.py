@@ -75,9 +75,12 @@ def send_generated(url: str, seed: int, count: int, findings: Findings) -> int:
 
             @hypothesis.seed(seed)
             @hypothesis.settings(
-                max_examples=max(1, count // shares), deadline=None, database=None,
-                suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate],
-            )  # fmt: skip
+                max_examples=max(1, count // shares),
+                deadline=None,
+                database=None,
+                suppress_health_check=list(hypothesis.HealthCheck),
+                phases=[hypothesis.Phase.generate],
+            )
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
             def send(case: schemathesis.Case) -> None:
                 nonlocal sent
@@ -136,8 +139,12 @@ def _broken_rows(seed: int, number: int, rng: np.random.Generator) -> tuple[str,
 
 
 WAYS: list[Callable[[int, int, np.random.Generator], tuple[str, bytes, dict[str, str]]]] = [
-    _raw, _form, _broken_form, _rows, _broken_rows,
-]  # fmt: skip
+    _raw,
+    _form,
+    _broken_form,
+    _rows,
+    _broken_rows,
+]
 
 
 def _form_of(content: bytes) -> tuple[bytes, dict[str, str]]:

@@ -33,9 +33,12 @@ def stock_pipeline(config: Any, device: torch.device) -> Any:
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(
-        config.model, revision=config.revision, dtype=getattr(torch, config.dtype),
-        safety_checker=None, requires_safety_checker=False,
-    )  # fmt: skip
+        config.model,
+        revision=config.revision,
+        dtype=getattr(torch, config.dtype),
+        safety_checker=None,
+        requires_safety_checker=False,
+    )
     pipeline.scheduler = build_scheduler(config.scheduler, pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)

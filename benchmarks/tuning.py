@@ -195,9 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--evaluate-every", type=int, default=20, help="updates between measurements (default 20)")
     parser.add_argument("--images-per-prompt", type=int, default=2, help="of each held-out prompt (default 2)")
     parser.add_argument(
-        "--backprop-steps", type=int, nargs="+",
+        "--backprop-steps",
+        type=int,
+        nargs="+",
         help="each K of the finished image; all steps and the way of params.yaml are always measured",
-    )  # fmt: skip
+    )
     parser.add_argument("--output", type=Path, default=Path("reports/tuning_bench.json"))
     options = parser.parse_args(arguments)
 

@@ -56,9 +56,20 @@ PACKAGE = Path(tailorset.__file__).parent
 NUM_EXAMPLES = 4
 DATA_CARD = REPORTS / "card" / "index.html"
 REQUIREMENTS = (  # of loading a version and of its answers; tests/serving/test_requirements.py compares
-    "huggingface-hub", "mlflow", "numpy", "open-clip-torch", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml",
-    "safetensors", "torch", "torchvision", "tqdm",
-)  # fmt: skip
+    "huggingface-hub",
+    "mlflow",
+    "numpy",
+    "open-clip-torch",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "torch",
+    "torchvision",
+    "tqdm",
+)
 
 
 def main() -> None:

@@ -47,11 +47,13 @@ def main() -> None:
         PAGE.write_text(render(findings), encoding="utf-8")
         for path in (REPORT, PAGE):
             stage.log_figure(path)
-        stage.save_metrics({
-            "validation/rules": len(findings),
-            "validation/critical": content["num_critical"],
-            "validation/warnings": content["num_warnings"],
-        })  # fmt: skip
+        stage.save_metrics(
+            {
+                "validation/rules": len(findings),
+                "validation/critical": content["num_critical"],
+                "validation/warnings": content["num_warnings"],
+            }
+        )
         stop_on_critical(findings)
         write_json(PASS_FILE, {str(path): file_digest(path) for path in MANIFESTS.values()})
 

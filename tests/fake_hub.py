@@ -10,9 +10,12 @@ from urllib.parse import unquote
 from tailorset.project.params import Params, named_models
 
 USUAL_FILES = (
-    "model_index.json", "model.safetensors", "text_encoder/model.safetensors", "unet/model.safetensors",
+    "model_index.json",
+    "model.safetensors",
+    "text_encoder/model.safetensors",
+    "unet/model.safetensors",
     "vae/model.safetensors",
-)  # fmt: skip
+)
 
 
 @dataclass

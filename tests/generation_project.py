@@ -24,13 +24,21 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "pipeline" / "generate_images.py"
 PRODUCTS = ("data/synthetic", "reports/generate_images")
 SETTINGS = {
-    "images_per_label": 30, "max_images": 90, "quota_threshold": 0.2,
-    "num_inference_steps": 2, "batch_size": 4, "shard_size": 8, "weakness": {"boat": 1.5},
+    "images_per_label": 30,
+    "max_images": 90,
+    "quota_threshold": 0.2,
+    "num_inference_steps": 2,
+    "batch_size": 4,
+    "shard_size": 8,
+    "weakness": {"boat": 1.5},
     "allocation": {
-        "name": "thompson", "round_images": 16, "gain": "labels",
-        "max_share_per_prompt": 0.5, "max_share_per_pair": 0.5,
+        "name": "thompson",
+        "round_images": 16,
+        "gain": "labels",
+        "max_share_per_prompt": 0.5,
+        "max_share_per_pair": 0.5,
     },
-}  # fmt: skip
+}
 
 
 def prepare_generation(project: Path, clip: Path, judge: Path, diffusion: Path) -> None:

@@ -18,12 +18,16 @@ SMALL = {
     "prepare_dataset": {"num_train": 160, "num_val": 60, "num_test": 80},
     "write_prompts": {"prompts_per_pair": 2},
     "tune_text_encoder": {
-        "num_updates": 2, "batch_size": 2, "num_inference_steps": 4, "stop_after": [2, 3], "held_out_prompts": 6
+        "num_updates": 2,
+        "batch_size": 2,
+        "num_inference_steps": 4,
+        "stop_after": [2, 3],
+        "held_out_prompts": 6,
     },
     "generate_images": {"images_per_label": 6, "max_images": 96, "num_inference_steps": 6, "batch_size": 32},
     "validate_data": {"min_images_per_label": 1},
     "train_classifier": {"num_epochs": 2, "held_out_share": 0.3},
-}  # fmt: skip
+}
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -34,9 +38,14 @@ def environment(**variables: str) -> dict[str, str]:
 def run(folder: Path, *command: str, **variables: str) -> str:
     """Output of a command in a folder."""
     done = subprocess.run(
-        command, cwd=folder, env=environment(**variables), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        command,
+        cwd=folder,
+        env=environment(**variables),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
 

@@ -239,8 +239,11 @@ def test_check_reads_the_annotations_of_own_photographs(project: Path) -> None:
     table = project / "labels.csv"
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["prepare_dataset"] = {
-        "name": "folder", "images": str(photos), "annotations": str(table), "shard_size": 10,
-    }  # fmt: skip
+        "name": "folder",
+        "images": str(photos),
+        "annotations": str(table),
+        "shard_size": 10,
+    }
     Path("params.yaml").write_text(yaml.safe_dump(params))
     table.write_text("image,labels\na.jpg,boat\nb.jpg,cup\nc.jpg,car\n")
     assert run("check")[0] == 0

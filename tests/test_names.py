@@ -111,10 +111,16 @@ def test_a_label_that_no_prompt_can_name_is_told() -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("cup", "Cup"), ("t-shirt", "T shirt"), ("stop_sign", "stop sign"), ("café", "cafe\u0301"),
-        ("cup", "cup\u200d"), ("Straße", "STRASSE"), ("fish", "\ufb01sh"), ("children's book", "children\u2019s book"),
+        ("cup", "Cup"),
+        ("t-shirt", "T shirt"),
+        ("stop_sign", "stop sign"),
+        ("café", "cafe\u0301"),
+        ("cup", "cup\u200d"),
+        ("Straße", "STRASSE"),
+        ("fish", "\ufb01sh"),
+        ("children's book", "children\u2019s book"),
     ],
-)  # fmt: skip
+)
 def test_names_that_people_take_for_one_are_one(one: str, other: str) -> None:
     assert fold(one) == fold(other)
 

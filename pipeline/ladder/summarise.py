@@ -162,9 +162,12 @@ def columns_of(name: str, interval: Interval) -> dict[str, float]:
 def image_counts(world: WorldScores) -> pd.DataFrame:
     """Generated images of each rung, means over the seeds: drawn, kept, and what judge and oracle say of the kept."""
     keys = {
-        "drawn": "generate/images", "kept": "filter/kept", "trained_on": "num_synthetic_images",
-        "judge_precision": "filter/judge_precision", "oracle_precision": "filter/oracle_precision",
-    }  # fmt: skip
+        "drawn": "generate/images",
+        "kept": "filter/kept",
+        "trained_on": "num_synthetic_images",
+        "judge_precision": "filter/judge_precision",
+        "oracle_precision": "filter/oracle_precision",
+    }
     rows = []
     for name, points in world.points.items():
         found = pd.DataFrame(map(read_metrics, points))

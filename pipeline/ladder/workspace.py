@@ -23,9 +23,16 @@ from tailorset.project.params import read_yaml
 from tailorset.storage.files import atomic_output
 
 STAGES = (
-    "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images", "validate_data",
-    "train_classifier", "fit_thresholds", "evaluate",
-)  # fmt: skip
+    "prepare_dataset",
+    "write_prompts",
+    "tune_text_encoder",
+    "generate_images",
+    "filter_images",
+    "validate_data",
+    "train_classifier",
+    "fit_thresholds",
+    "evaluate",
+)
 CODE = ["src/tailorset", "dvc.yaml", "params.yaml"]
 SHARED = ("src", "pipeline", "dvc.yaml", "models/foundation", "data/labels")
 

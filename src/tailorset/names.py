@@ -15,9 +15,17 @@ MAX_CHARS = 80
 JOINERS = "-_\u2010"  # between two words they make one thing of another name: a cup-cake is not a cup
 
 _IRREGULAR = {
-    "child": "children", "die": "dice", "foot": "feet", "goose": "geese", "louse": "lice", "man": "men",
-    "mouse": "mice", "ox": "oxen", "person": "people", "tooth": "teeth",
-}  # fmt: skip
+    "child": "children",
+    "die": "dice",
+    "foot": "feet",
+    "goose": "geese",
+    "louse": "lice",
+    "man": "men",
+    "mouse": "mice",
+    "ox": "oxen",
+    "person": "people",
+    "tooth": "teeth",
+}
 
 
 class Word(NamedTuple):

@@ -30,9 +30,19 @@ REAL_COLUMNS = ("image_id", "split", "shard", "sha256", "width", "height", "pixe
 
 # columns of data/synthetic/manifest.parquet; *_logits are (U,) lists in label-space order of the unseen labels
 SYNTHETIC_COLUMNS = (
-    "image_id", "prompt_id", "labels", "seed", "shard", "sha256", "width", "height",
-    "pixel_mean", "pixel_std", "discriminator_logits", "judge_logits",
-)  # fmt: skip
+    "image_id",
+    "prompt_id",
+    "labels",
+    "seed",
+    "shard",
+    "sha256",
+    "width",
+    "height",
+    "pixel_mean",
+    "pixel_std",
+    "discriminator_logits",
+    "judge_logits",
+)
 
 # columns of data/filtered/manifest.parquet: every candidate, with what became of it
 FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "confidence")

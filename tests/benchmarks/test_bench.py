@@ -17,9 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def small(
-    project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path
-) -> Path:  # fmt: skip
+def small(project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path) -> Path:
     """The project with tiny models; the classifier's backbone and the LLM are the toybox's."""
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["generator"] |= {"model": str(tiny_diffusion_folder), "image_px": 8, "guidance_scale": 3.0}
@@ -50,9 +48,17 @@ def test_bench_measures_every_part_and_agrees_with_the_plain_ways(
     figures = json.loads(Path("reports/bench.json").read_text())
     rows, printed = figures["comparisons"], capsys.readouterr().out
     assert list(rows) == [
-        "generation", "batched", "full_stack", "cached", "tuning", "filter_17", "filter_81", "classifier", "prompts",
+        "generation",
+        "batched",
+        "full_stack",
+        "cached",
+        "tuning",
+        "filter_17",
+        "filter_81",
+        "classifier",
+        "prompts",
         "metrics",
-    ]  # fmt: skip
+    ]
     for part, row in rows.items():
         assert row["ratio"] == pytest.approx(row["plain_s"] / row["ours_s"])
         assert row["name"] in printed, part
@@ -76,13 +82,22 @@ def test_a_part_that_is_not_there_is_named(small: Path, capsys: pytest.CaptureFi
 )
 def test_a_goal_is_reached_by_speed_with_the_same_outcome_only(ratio: float, equal: bool, verdict: str) -> None:
     row: dict[str, Any] = {
-        "name": "drawing", "ours_s": 0.01, "plain_s": 0.01 * ratio, "ratio": ratio, "goal": 3, "equal": equal,
+        "name": "drawing",
+        "ours_s": 0.01,
+        "plain_s": 0.01 * ratio,
+        "ratio": ratio,
+        "goal": 3,
+        "equal": equal,
         "note": "",
-    }  # fmt: skip
+    }
     use = {
-        "mfu": 0.3, "goal": 0.35, "rate": 3e10, "roofs": {"matmul": 1e11}, "unet_share_of_flops": 0.9,
+        "mfu": 0.3,
+        "goal": 0.35,
+        "rate": 3e10,
+        "roofs": {"matmul": 1e11},
+        "unet_share_of_flops": 0.9,
         "unet_share_of_time": 0.8,
-    }  # fmt: skip
+    }
     settings = {
         "model": "m",
         "dtype": "d",

@@ -24,22 +24,39 @@ from tailorset.compute.flops import flop_counter
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_DIFFUSION = Diffusion(
-    unet=SD_2_1.unet | {
-        "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "cross_attention_dim": 16, "layers_per_block": 1,
-        "attention_head_dim": 2, "sample_size": 8,
+    unet=SD_2_1.unet
+    | {
+        "block_out_channels": (8, 8, 8, 8),
+        "norm_num_groups": 4,
+        "cross_attention_dim": 16,
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "sample_size": 8,
     },
-    vae=SD_2_1.vae | {
-        "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 64,
+    vae=SD_2_1.vae
+    | {
+        "block_out_channels": (8, 8, 8, 8),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "sample_size": 64,
     },
-    text_encoder=SD_2_1.text_encoder | {
-        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    text_encoder=SD_2_1.text_encoder
+    | {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
     },
     scheduler=SD_2_1.scheduler,
-)  # fmt: skip
+)
 TINY_LLM = QWEN_7B | {
-    "vocab_size": 4096, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2,
+    "vocab_size": 4096,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
     "num_key_value_heads": 1,
-}  # fmt: skip
+}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 
 
@@ -144,9 +161,16 @@ def test_counting_keeps_nothing_that_checkpointing_frees() -> None:
 
 def test_the_page_judges_goals_on_a_gpu_only() -> None:
     row: dict[str, Any] = {
-        "what": "w", "samples": "images", "samples_per_s": 20_000.0, "flops": 9e9, "mfu": 0.5, "roof": 5e14,
-        "peak_bytes": 9 * 2**30, "times": {TEXTS_AGAIN: 12.0}, "machine": "a GPU",
-    }  # fmt: skip
+        "what": "w",
+        "samples": "images",
+        "samples_per_s": 20_000.0,
+        "flops": 9e9,
+        "mfu": 0.5,
+        "roof": 5e14,
+        "peak_bytes": 9 * 2**30,
+        "times": {TEXTS_AGAIN: 12.0},
+        "machine": "a GPU",
+    }
     text = page({"cuda": {"filter": row, "classifier": row}, "cpu": {"filter": row}})
     assert ">= 15,000 images/s: reached" in text
     assert "20,000 images, 12 times texts encoded for each image" in text

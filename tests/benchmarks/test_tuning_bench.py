@@ -66,16 +66,23 @@ def test_the_peak_is_what_was_held_at_once() -> None:
 
 
 def test_it_runs_on_the_models_of_params_yaml(
-    project: Path, tiny_clip_folder: Path, tiny_judge_folder: Path, tiny_diffusion_folder: Path,
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    project: Path,
+    tiny_clip_folder: Path,
+    tiny_judge_folder: Path,
+    tiny_diffusion_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["generator"] |= {"model": str(tiny_diffusion_folder), "image_px": 8}
     for role, folder in (("discriminator", tiny_clip_folder), ("judge", tiny_judge_folder)):
         params["clip"][role] = {"model": f"local-dir:{folder}"}
     params["tune_text_encoder"] |= {
-        "batch_size": 2, "num_inference_steps": 2, "stop_after": [1, 2], "held_out_prompts": 3
-    }  # fmt: skip
+        "batch_size": 2,
+        "num_inference_steps": 2,
+        "stop_after": [1, 2],
+        "held_out_prompts": 3,
+    }
     params["generate_images"]["num_inference_steps"] = 3
     Path("params.yaml").write_text(yaml.safe_dump(params))
     pairs = LabelSpace.load(params["label_space"]).pairs()

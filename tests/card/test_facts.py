@@ -33,11 +33,17 @@ SPACE = LabelSpace.model_validate(
 HOSTILE = "<script>alert(\"x\")</script> a key & 'cup'"
 # asked for, kept, judge agrees to keep it, best other label by both CLIPs
 DRAWN = [
-    (["key"], True, True, "tree"), (["key"], True, False, "tree"), (["key"], True, True, "cup"),
-    (["key"], False, True, "cup"), (["key"], False, False, "cup"), (["key"], False, False, "tree"),
-    (["key", "cup"], True, True, "fish"), (["cup"], True, True, "fish"),
-    (["fish"], False, False, "key"), (["fish"], False, False, "key"),
-]  # fmt: skip
+    (["key"], True, True, "tree"),
+    (["key"], True, False, "tree"),
+    (["key"], True, True, "cup"),
+    (["key"], False, True, "cup"),
+    (["key"], False, False, "cup"),
+    (["key"], False, False, "tree"),
+    (["key", "cup"], True, True, "fish"),
+    (["cup"], True, True, "fish"),
+    (["fish"], False, False, "key"),
+    (["fish"], False, False, "key"),
+]
 TWINS = (0, 2)  # candidates with nearly the same pixels
 MODELS = [
     Origin("generator", "some/<model>", "c0ffee (the latest)", "mit"),

@@ -134,8 +134,10 @@ def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) 
     edit(num_processes=3)
     *_, found = doctor.device(load_params())
     assert (found.status, found.text, found.remedy) == (
-        "error", "num_processes is 3", "choose 1 to 2, the GPUs there are",
-    )  # fmt: skip
+        "error",
+        "num_processes is 3",
+        "choose 1 to 2, the GPUs there are",
+    )
 
 
 def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,16 @@ from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = (
-    "start", "photograph", "reply", "tuning step", "sampling step", "image read", "training image", "image scored",
+    "start",
+    "photograph",
+    "reply",
+    "tuning step",
+    "sampling step",
+    "image read",
+    "training image",
+    "image scored",
     "image judged",
-)  # fmt: skip
+)
 PHOTOS = {"train": 4000, "val": 1000, "test": 2000}
 
 

@@ -21,10 +21,12 @@ from tailorset.records import LabelSpace, RealSample, Rejected
 ROOT = Path(__file__).resolve().parents[2]
 TINY_COCO = ROOT.parent / "shared" / "data" / "tiny_coco"
 CATEGORIES = {1: "person", 17: "cat", 18: "dog", 62: "chair", 84: "book"}
-SPACE = LabelSpace.model_validate({
-    "name": "small",
-    "labels": [{"name": name, "seen": name in ("person", "chair")} for name in ("person", "chair", "cat", "dog")],
-})  # fmt: skip
+SPACE = LabelSpace.model_validate(
+    {
+        "name": "small",
+        "labels": [{"name": name, "seen": name in ("person", "chair")} for name in ("person", "chair", "cat", "dog")],
+    }
+)
 # image id -> categories that it shows
 TRAIN = dict(enumerate([[1], [1, 62], [62], [1, 17], [17], [84], [], [1], [62], [1, 1]], 1))
 VAL = {101: [1], 102: [1, 18], 103: [17], 104: [84], 105: [62]}

@@ -111,8 +111,9 @@ def test_a_copy_in_another_labels_folder_shows_both(tmp_path: Path) -> None:
         save(tmp_path / "plant" / f"{place}.png", place)
     data = dataset(tmp_path, "folders", ALL_UNSEEN)
     assert {frozenset(shown(sample)) for _, sample in samples(data)} == {
-        frozenset({"sofa", "plant"}), frozenset({"lamp", "plant"}),
-    }  # fmt: skip
+        frozenset({"sofa", "plant"}),
+        frozenset({"lamp", "plant"}),
+    }
     assert data.sizes["val"] + data.sizes["test"] == 60
 
 

@@ -21,10 +21,12 @@ CONCEPTS = ("airport", "cat", "sky")
 TAGS = ("nature", "sky", "blue", "red")  # sky is a concept too: its ground truth counts, not the tag
 LINES = [f"actor\\{number:04d}_{1000 + number}.jpg" for number in range(12)]
 TRAIN = LINES[:8]
-SPACE = LabelSpace.model_validate({
-    "name": "small",
-    "labels": [{"name": name, "seen": name not in CONCEPTS} for name in ("nature", "blue", "red", *CONCEPTS)],
-})  # fmt: skip
+SPACE = LabelSpace.model_validate(
+    {
+        "name": "small",
+        "labels": [{"name": name, "seen": name not in CONCEPTS} for name in ("nature", "blue", "red", *CONCEPTS)],
+    }
+)
 TRUTH = np.random.default_rng(3).integers(0, 2, (12, 3))  # (images, concepts)
 TAGGED = np.random.default_rng(4).integers(0, 2, (12, 4))  # (images, tags)
 TAGGED[:, 0] = 1

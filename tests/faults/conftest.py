@@ -20,12 +20,16 @@ from tests.small_project import environment, make_small_project, run
 
 LARGER = {
     "tune_text_encoder": {
-        "num_updates": 24, "batch_size": 2, "checkpoint_every": 2, "evaluate_every": 6, "patience": 9,
+        "num_updates": 24,
+        "batch_size": 2,
+        "checkpoint_every": 2,
+        "evaluate_every": 6,
+        "patience": 9,
         "held_out_prompts": 6,
     },
     "generate_images": {"images_per_label": 60, "max_images": 320, "shard_size": 16, "batch_size": 16},
     "train_classifier": {"num_epochs": 4, "held_out_share": 0.3},
-}  # fmt: skip
+}
 
 
 class StageRuns(NamedTuple):
@@ -44,9 +48,14 @@ class StageRuns(NamedTuple):
         """The script in a process of its own."""
         command = [sys.executable, f"pipeline/{self.name}.py"]
         return subprocess.Popen(
-            command, cwd=self.folder, env=environment(), text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            command,
+            cwd=self.folder,
+            env=environment(),
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             **options,
-        )  # fmt: skip
+        )
 
     def wait_for_work(self, process: subprocess.Popen[str]) -> None:
         """Until its imports are over and it works."""

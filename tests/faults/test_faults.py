@@ -112,11 +112,17 @@ def test_sigterm_ends_generation_within_ten_seconds_and_keeps_whole_shards(runs_
 
 
 FULL = [
-    ("generate_images", 0.02), ("generate_images", 0.4), ("generate_images", 0.95),
-    ("tune_text_encoder", 0.02), ("tune_text_encoder", 0.9),
-    ("filter_images", 0.1), ("filter_images", 0.9),
-    ("train_classifier", 0.01), ("train_classifier", 0.3), ("train_classifier", 0.9),
-]  # fmt: skip
+    ("generate_images", 0.02),
+    ("generate_images", 0.4),
+    ("generate_images", 0.95),
+    ("tune_text_encoder", 0.02),
+    ("tune_text_encoder", 0.9),
+    ("filter_images", 0.1),
+    ("filter_images", 0.9),
+    ("train_classifier", 0.01),
+    ("train_classifier", 0.3),
+    ("train_classifier", 0.9),
+]
 
 
 @thorough
@@ -142,14 +148,17 @@ def test_two_dvc_repro_at_once(runs_of: RunsOf, finished: Path) -> None:
     with intact(stage):
         both = [
             subprocess.Popen(
-                ["dvc", "repro", "filter_images"], cwd=finished, env=environment(), text=True,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                ["dvc", "repro", "filter_images"],
+                cwd=finished,
+                env=environment(),
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
             for _ in range(2)
-        ]  # fmt: skip
+        ]
         answers = [process.communicate()[0] for process in both]
         assert 0 in [process.returncode for process in both], answers
         refused = [answer for process, answer in zip(both, answers, strict=True) if process.returncode]
         assert all("lock" in answer for answer in refused), refused
         assert stage.products() == stage.expected
-

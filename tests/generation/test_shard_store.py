@@ -97,6 +97,9 @@ def test_rows_are_found_by_their_number_in_a_product_of_several_shards(store: Sh
     store.assemble(names, tmp_path / "product")
     chosen = rows_at(tmp_path / "product" / "manifest.parquet", np.array([2, 3, 6, 12, 17]))  # none of the third
     assert [(row["shard"], row["image_id"]) for row in chosen] == [
-        (NAME, "abc-0002"), ("synthetic-00001.tar", "abc-0000"), ("synthetic-00001.tar", "abc-0003"),
-        ("synthetic-00003.tar", "abc-0000"), ("synthetic-00003.tar", "abc-0005"),
-    ]  # fmt: skip
+        (NAME, "abc-0002"),
+        ("synthetic-00001.tar", "abc-0000"),
+        ("synthetic-00001.tar", "abc-0003"),
+        ("synthetic-00003.tar", "abc-0000"),
+        ("synthetic-00003.tar", "abc-0005"),
+    ]

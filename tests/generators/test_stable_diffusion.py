@@ -77,9 +77,15 @@ def test_images_equal_the_stock_pipelines(
     stock.scheduler = build_scheduler(scheduler, stock.scheduler.config)
     noise = torch.stack([torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     expected = stock(
-        PROMPTS, negative_prompt=["the tree"] * 3, latents=noise, height=8, width=8, num_inference_steps=5,
-        guidance_scale=guidance_scale, output_type="pt",
-    ).images  # fmt: skip
+        PROMPTS,
+        negative_prompt=["the tree"] * 3,
+        latents=noise,
+        height=8,
+        width=8,
+        num_inference_steps=5,
+        guidance_scale=guidance_scale,
+        output_type="pt",
+    ).images
     torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 5), expected, atol=1e-5, rtol=0)
 
 
@@ -99,8 +105,11 @@ def test_images_of_both_public_kinds_equal_the_stock_pipelines(
         text_encoder=random_text_encoder(public.text_encoder | text | {"use_attention_mask": use_attention_mask}),
         tokenizer=clip_tokenizer(),
         unet=random_unet(public.unet | narrow | {"cross_attention_dim": 16, "attention_head_dim": heads}),
-        scheduler=DDIMScheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    ).save_pretrained(tmp_path)  # fmt: skip
+        scheduler=DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(tmp_path)
     of_kind = {"_class_name": "PNDMScheduler", "skip_prk_steps": True} if kind == "SD 1.5" else {}
     scheduler = {"_class_name": "DDIMScheduler", "_diffusers_version": "0.6.0"} | public.scheduler | of_kind
     (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
@@ -115,9 +124,15 @@ def test_images_of_both_public_kinds_equal_the_stock_pipelines(
     assert stock.scheduler.config.prediction_type == ("epsilon" if kind == "SD 1.5" else "v_prediction")
     noise = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in SEEDS])
     expected = stock(
-        PROMPTS, negative_prompt=["blurry"] * 3, latents=noise, height=64, width=64, num_inference_steps=3,
-        guidance_scale=7.5, output_type="pt",
-    ).images  # fmt: skip
+        PROMPTS,
+        negative_prompt=["blurry"] * 3,
+        latents=noise,
+        height=64,
+        width=64,
+        num_inference_steps=3,
+        guidance_scale=7.5,
+        output_type="pt",
+    ).images
     torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 3), expected, atol=1e-4, rtol=0)
 
 

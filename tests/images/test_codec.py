@@ -16,9 +16,47 @@ from tailorset.images.codec import HEIC, container_kind, decode_image, encode_pn
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 TINY_COCO, CASES = SHARED / "data" / "tiny_coco", SHARED / "cases"
 TAGS = (  # those that cameras, scanners, editors and GeoTIFFs write
-    256, 257, 258, 259, 262, 269, 270, 271, 272, 273, 277, 278, 279, 282, 283, 284, 296, 301, 305, 306, 315, 316, 318,
-    319, 529, 530, 531, 532, 700, 33432, 33434, 33723, 34665, 34675, 34853, 36864, 37121, 37500, 40961, 40965,
-)  # fmt: skip
+    256,
+    257,
+    258,
+    259,
+    262,
+    269,
+    270,
+    271,
+    272,
+    273,
+    277,
+    278,
+    279,
+    282,
+    283,
+    284,
+    296,
+    301,
+    305,
+    306,
+    315,
+    316,
+    318,
+    319,
+    529,
+    530,
+    531,
+    532,
+    700,
+    33432,
+    33434,
+    33723,
+    34665,
+    34675,
+    34853,
+    36864,
+    37121,
+    37500,
+    40961,
+    40965,
+)
 
 
 def saved(image: Image.Image, **options: object) -> bytes:
@@ -134,9 +172,7 @@ def test_heic_is_read_where_its_library_is_and_named_where_not(monkeypatch: pyte
     assert image.size == (40, 20)
     assert np.abs(np.asarray(image, int) - (250, 0, 0)).max() < 12
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(
-        ValueError, match=r"HEIC file, as iPhones take.*pip install pillow-heif.*to JPEG"
-    ):
+    with pytest.raises(ValueError, match=r"HEIC file, as iPhones take.*pip install pillow-heif.*to JPEG"):
         decode_image(content)
 
 

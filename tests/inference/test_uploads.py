@@ -15,9 +15,20 @@ from tailorset.images.codec import decode_image
 from tailorset.inference.uploads import MAX_PIXELS, Refusal, check_upload, file_bytes
 
 TAKEN = (
-    "jpeg", "progressive", "cmyk", "grey", "png", "16 bit", "16 bit colour", "palette", "transparent", "animated png",
-    "webp", "lossless webp", "animated webp",
-)  # fmt: skip
+    "jpeg",
+    "progressive",
+    "cmyk",
+    "grey",
+    "png",
+    "16 bit",
+    "16 bit colour",
+    "palette",
+    "transparent",
+    "animated png",
+    "webp",
+    "lossless webp",
+    "animated webp",
+)
 
 
 def refusal(content: bytes) -> tuple[int, str]:

@@ -257,8 +257,12 @@ def test_the_stronger_bound_counts(results: Path) -> None:
     """`supervised` and `supervised_residual` are alike here; worse residuals must not make the gap smaller."""
     before = json.loads(Path("reports/ladder/metrics.json").read_text())["toybox/gap_closed"]
     for seed in (0, 1):
-        shutil.copy(*(Path(f"data/ladder/toybox/{name}/seed-{seed}/scores.parquet") for name in
-                      ("template", "supervised_residual")))  # fmt: skip
+        shutil.copy(
+            *(
+                Path(f"data/ladder/toybox/{name}/seed-{seed}/scores.parquet")
+                for name in ("template", "supervised_residual")
+            )
+        )
     make_report()
     assert json.loads(Path("reports/ladder/metrics.json").read_text())["toybox/gap_closed"] == pytest.approx(before)
 

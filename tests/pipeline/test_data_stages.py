@@ -73,10 +73,12 @@ def write_generated() -> None:
     """Prompts for every pair, and three candidates for each: two that show their labels, one that does not."""
     unseen = space().unseen
     prompts = pd.DataFrame(
-        [(f"p{k}", " next to ".join(f"a {name}" for name in labels), list(labels), "llm", 1)
-         for k, labels in enumerate(space().pairs())],
+        [
+            (f"p{k}", " next to ".join(f"a {name}" for name in labels), list(labels), "llm", 1)
+            for k, labels in enumerate(space().pairs())
+        ],
         columns=PROMPT_COLUMNS,
-    )  # fmt: skip
+    )
     rows = []
     for k, prompt in enumerate(islice(cycle(prompts.itertuples()), 3 * len(prompts))):
         shown = np.array([10.0 * (name in prompt.labels) for name in unseen])
@@ -167,8 +169,9 @@ class TestPrepareDataset:
         assert manifest["width"].dtype == "int64"
         rejected = pd.read_csv("reports/prepare_dataset/plots/rejected.csv")
         assert set(zip(rejected["image_id"], rejected["split"], rejected["reason"], strict=True)) == {
-            ("train-000003", "train", "cut off"), ("test-000000", "test", "cut off"),
-        }  # fmt: skip
+            ("train-000003", "train", "cut off"),
+            ("test-000000", "test", "cut off"),
+        }
         assert metrics_of("prepare_dataset")["real/num_rejected"] == 2
         assert "2 images were left out" in caplog.text
 

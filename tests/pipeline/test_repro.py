@@ -11,9 +11,11 @@ import pytest
 
 from tests.small_project import make_small_project, run
 
-METRICS = {f"{prefix}{key}" for prefix in ("", "baseline/clip/", "baseline/clip_normalised/") for key in (
-    "zsl/map", "zsl/f1_at_3", "gzsl/map", "gzsl/f1_at_3")} | {
-    f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge")}  # fmt: skip
+METRICS = {
+    f"{prefix}{key}"
+    for prefix in ("", "baseline/clip/", "baseline/clip_normalised/")
+    for key in ("zsl/map", "zsl/f1_at_3", "gzsl/map", "gzsl/f1_at_3")
+} | {f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge")}
 ANSWER = """
 import io, mlflow, pandas as pd
 from PIL import Image
@@ -52,8 +54,12 @@ def test_one_command_makes_metrics_and_a_registered_model(small_project: Path) -
     )
     kinds = [column.partition("/")[0] for column in answer]
     assert {kind: kinds.count(kind) for kind in kinds} == {
-        "novelty": 1, "probability": 20, "decision": 20, "threshold": 20, "score": 20
-    }  # fmt: skip
+        "novelty": 1,
+        "probability": 20,
+        "decision": 20,
+        "threshold": 20,
+        "score": 20,
+    }
     assert all(0 <= value["0"] <= 1 for column, value in answer.items() if column.startswith(("probability", "score")))
     assert {value["0"] for column, value in answer.items() if column.startswith("decision/")} <= DECISIONS
 

@@ -29,9 +29,15 @@ REPORT = Path("reports/tune_text_encoder")
 LORA = Path("models/text_encoder_lora")
 ROLES = ("discriminator", "judge")
 SETTINGS = {
-    "num_updates": 12, "batch_size": 2, "num_inference_steps": 2, "stop_after": [1, 2], "held_out_prompts": 3,
-    "checkpoint_every": 2, "evaluate_every": 3, "patience": 10,
-}  # fmt: skip
+    "num_updates": 12,
+    "batch_size": 2,
+    "num_inference_steps": 2,
+    "stop_after": [1, 2],
+    "held_out_prompts": 3,
+    "checkpoint_every": 2,
+    "evaluate_every": 3,
+    "patience": 10,
+}
 
 
 @pytest.fixture
@@ -155,11 +161,17 @@ def test_the_products_of_the_stage(tuning_project: Path) -> None:
             assert 0 <= metrics[f"acceptance/{when}/{role}"] <= 1
     assert (metrics["tune/updates"], metrics["tune/skipped_updates"]) == (2, 0)
     assert list(pd.read_csv(REPORT / "plots" / "curve.csv").columns) == [
-        "update", "loss", "acceptance", "grad_norm", "skipped",
-    ]  # fmt: skip
+        "update",
+        "loss",
+        "acceptance",
+        "grad_norm",
+        "skipped",
+    ]
     assert {path.name for path in (REPORT / "plots").glob("*.png")} == {
-        "curve.png", "before_after.png", "reward_hacking.png",
-    }  # fmt: skip
+        "curve.png",
+        "before_after.png",
+        "reward_hacking.png",
+    }
     gains = [metrics[f"acceptance/after/{role}"] - metrics[f"acceptance/before/{role}"] for role in ROLES]
     assert metrics["tune/reward_hacking"] == pytest.approx(gains[0] - gains[1])
     assert json.loads((LORA / "tuning.json").read_text()) == {"num_updates": metrics["tune/kept_update"]}

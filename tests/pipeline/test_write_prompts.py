@@ -48,10 +48,29 @@ class GarbageLLM:
 
     batch_size = 64
     pieces = (
-        "../../x", "/tmp/x", "\x00", "\n", "{labels}", "$(touch owned)", "`touch owned`", "\ud800", "\u202e", '"', "1.",
-        "Sure:", "__import__('os').system('touch owned')", "next to", "umbrella", "clock", "a big old cup and key",
-        "fish", "o" * 3000, "<script>alert(1)</script>", "boat in the quiet light of one more evening", "",
-    )  # fmt: skip
+        "../../x",
+        "/tmp/x",
+        "\x00",
+        "\n",
+        "{labels}",
+        "$(touch owned)",
+        "`touch owned`",
+        "\ud800",
+        "\u202e",
+        '"',
+        "1.",
+        "Sure:",
+        "__import__('os').system('touch owned')",
+        "next to",
+        "umbrella",
+        "clock",
+        "a big old cup and key",
+        "fish",
+        "o" * 3000,
+        "<script>alert(1)</script>",
+        "boat in the quiet light of one more evening",
+        "",
+    )
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
         return [" ".join(self.odd(seed)) for seed in seeds]

@@ -14,9 +14,11 @@ from tailorset.project.tracking import Tracker, connect
 from tailorset.project.tracking_store import MisplacedError, database_of, from_root, settle, tracking_uri
 
 COLUMNS = {
-    "experiments": ["artifact_location"], "runs": ["artifact_uri"], "logged_models": ["artifact_location"],
+    "experiments": ["artifact_location"],
+    "runs": ["artifact_uri"],
+    "logged_models": ["artifact_location"],
     "model_versions": ["source", "storage_location"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture

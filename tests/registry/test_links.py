@@ -20,9 +20,13 @@ LINKS = {"copy": shutil.copyfile, "hardlink": os.link, "symlink": os.symlink}
 
 @pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
 def test_products_that_dvc_links_into_its_cache_are_registered(
-    registry: Path, label_space: LabelSpace, tracking_database: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, link: Callable[[Path, Path], object],
-) -> None:  # fmt: skip
+    registry: Path,
+    label_space: LabelSpace,
+    tracking_database: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    link: Callable[[Path, Path], object],
+) -> None:
     root, cache = tmp_path / "project", tmp_path / "cache"
     shutil.copytree(registry / "models", cache)
     shutil.copytree(registry / "data", root / "data")

@@ -17,10 +17,18 @@ from tailorset.thresholds.rules import LabelRule, Thresholds
 ROOT = Path(__file__).resolve().parents[2]
 SEEN = {"cup": False, "key": False, "fish": False, "hat": True, "ball": True}
 METRICS = {
-    "real/train/num_images": 4000, "real/val/num_images": 50, "real/test/num_images": 60, "generate/images": 1800,
-    "filter/kept": 840, "prompts/count": 210, "generate/under_quota": 2, "trust/fitted/zsl/ece": 0.04,
-    "trust/fitted/zsl/f1_macro": 0.467, "trust/fitted/zsl/coverage": 0.816, "trust/fitted/zsl/answered/risk": 0.113,
-}  # fmt: skip
+    "real/train/num_images": 4000,
+    "real/val/num_images": 50,
+    "real/test/num_images": 60,
+    "generate/images": 1800,
+    "filter/kept": 840,
+    "prompts/count": 210,
+    "generate/under_quota": 2,
+    "trust/fitted/zsl/ece": 0.04,
+    "trust/fitted/zsl/f1_macro": 0.467,
+    "trust/fitted/zsl/coverage": 0.816,
+    "trust/fitted/zsl/answered/risk": 0.113,
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +82,17 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
     assert "| cup | generated images | " in text
     assert "| ball | annotated photographs | - | 0.29 | 0.20 to 0.70 |" in text
     for fact in (
-        "Nobody annotated 3 of them", "On 60 test photographs", "| raw CLIP | ", "| this classifier | ",
-        "train 4,000, val 50, test 60", "1,800 drawn by `models/foundation/toybox/diffusion`, 840 kept",
-        "2 labels nobody annotated did not reach their quota", "macro F1 46.7 %", "models:/tailorset-toybox@champion",
+        "Nobody annotated 3 of them",
+        "On 60 test photographs",
+        "| raw CLIP | ",
+        "| this classifier | ",
+        "train 4,000, val 50, test 60",
+        "1,800 drawn by `models/foundation/toybox/diffusion`, 840 kept",
+        "2 labels nobody annotated did not reach their quota",
+        "macro F1 46.7 %",
+        "models:/tailorset-toybox@champion",
         "| backbone, within its weights | models/foundation/toybox/backbone | Apache-2.0, part of tailorset |",
-    ):  # fmt: skip
+    ):
         assert fact in text
     assert text == card(params, space, targets)
 

@@ -178,10 +178,18 @@ def test_what_is_no_json_is_told_apart(client: TestClient) -> None:
 def post_scope() -> dict[str, Any]:
     """A photograph sent to /predict without a Content-Length, as a server tells an app."""
     return {
-        "type": "http", "method": "POST", "path": "/predict", "raw_path": b"/predict", "query_string": b"",
-        "headers": [(b"content-type", b"image/png")], "http_version": "1.1", "root_path": "", "scheme": "http",
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
-    }  # fmt: skip
+        "type": "http",
+        "method": "POST",
+        "path": "/predict",
+        "raw_path": b"/predict",
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/png")],
+        "http_version": "1.1",
+        "root_path": "",
+        "scheme": "http",
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
 
 
 def test_reading_stops_where_a_body_is_too_long(folder: Path) -> None:

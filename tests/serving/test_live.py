@@ -28,9 +28,12 @@ PNG = {"content-type": "image/png"}
 
 @pytest.fixture(scope="module")
 def two_versions(
-    registry: Path, other_folder: Path, label_space: LabelSpace, tmp_path_factory: pytest.TempPathFactory,
+    registry: Path,
+    other_folder: Path,
+    label_space: LabelSpace,
+    tmp_path_factory: pytest.TempPathFactory,
     tracking_database: Path,
-) -> Path:  # fmt: skip
+) -> Path:
     """A project whose registry holds two versions of `live` that say different things."""
     root = tmp_path_factory.mktemp("live")
     shutil.copytree(registry / "data", root / "data")
@@ -114,9 +117,7 @@ def test_a_version_that_cannot_be_used_does_not_take_over(
     assert live.predictor.origin.version == "2"
 
 
-def test_a_version_of_other_labels_does_not_take_over(
-    project_of_two: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_of_other_labels_does_not_take_over(project_of_two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     live = LiveModel("models:/live@champion")
     others = replace_labels(load_predictor("models:/live/2"), ("tea cup", "fish"))
     point_to("2")

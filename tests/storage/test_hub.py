@@ -151,8 +151,12 @@ def test_a_mirror_keeps_the_licence_of_its_family(repository: str, expected: str
 def test_every_model_of_the_settings_is_found() -> None:
     models = dict(named_models(load_params(ROOT / "presets" / "coco.yaml")))
     assert list(models) == [
-        "clip.discriminator", "clip.judge", "generator", "write_prompts.llm", "train_classifier.backbone",
-    ]  # fmt: skip
+        "clip.discriminator",
+        "clip.judge",
+        "generator",
+        "write_prompts.llm",
+        "train_classifier.backbone",
+    ]
     assert models["clip.discriminator"].repository == "timm/vit_base_patch32_clip_224.openai"
     assert models["write_prompts.llm"].repository == "Qwen/Qwen2.5-7B-Instruct"
     of_fast = dict(named_models(load_params(ROOT / "presets" / "coco_fast.yaml")))

@@ -76,9 +76,12 @@ def test_a_truncated_shard_is_named(tmp_path: Path, cut: str) -> None:
     content = path.read_bytes()
     per_image = 1024  # header and padded bytes of one image of this size
     sizes = {
-        "nothing left": 0, "in a header": 5 * per_image + 100, "in an image": 5 * per_image + 600,
-        "between images": 10 * per_image, "only the end": len(content) - 512,
-    }  # fmt: skip
+        "nothing left": 0,
+        "in a header": 5 * per_image + 100,
+        "in an image": 5 * per_image + 600,
+        "between images": 10 * per_image,
+        "only the end": len(content) - 512,
+    }
     path.write_bytes(content[: sizes[cut]])
     with pytest.raises(CorruptShardError, match=r"one\.tar.*cut off.*dvc checkout") as error:
         list(read_shard(path))

@@ -84,9 +84,7 @@ def visible_in_photos() -> Callable[[Augmentation], float]:
     """
     scenes = [photo_scene(numpy_rng("visible photo", i), tuple(DRAWINGS)) for i in range(100)]
     pairs = [(scene, number) for scene in scenes for number in range(len(scene.items))]
-    without = [
-        replace(s, items=(*s.items[:n], replace(s.items[n], x=9.0), *s.items[n + 1 :])) for s, n in pairs
-    ]  # fmt: skip
+    without = [replace(s, items=(*s.items[:n], replace(s.items[n], x=9.0), *s.items[n + 1 :])) for s, n in pairs]
     images, empty = drawn([scene for scene, _ in pairs], PHOTO_PX), drawn(without, PHOTO_PX)
 
     def trace(settings: Augmentation) -> Tensor:

@@ -127,9 +127,15 @@ def fresh(backbones: dict[str, str], label_space: LabelSpace) -> DualPrompt:
 
 
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
-    stage_script: ModuleType, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet,
-    val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    stage_script: ModuleType,
+    backbones: dict[str, str],
+    label_space: LabelSpace,
+    real: ImageSet,
+    synthetic: ImageSet,
+    val: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fit(classifier: DualPrompt, folder: str) -> tuple[Classifier, History]:
         (tmp_path / folder).mkdir(exist_ok=True)
         return stage_script.fit(
@@ -162,9 +168,14 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
 
 
 def graded(
-    stage_script: ModuleType, classifier: DualPrompt, data: Mixture, val: ImageSet, folder: Path,
-    monkeypatch: pytest.MonkeyPatch, grades: list[float],
-) -> tuple[Classifier, list[Classifier]]:  # fmt: skip
+    stage_script: ModuleType,
+    classifier: DualPrompt,
+    data: Mixture,
+    val: ImageSet,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    grades: list[float],
+) -> tuple[Classifier, list[Classifier]]:
     """What is kept if raw CLIP, the start and each epoch get these grades on val, and copies of what was graded."""
     seen: list[Classifier] = []
 
@@ -187,9 +198,17 @@ def graded(
     ],
 )
 def test_the_best_candidate_on_val_is_kept_raw_clip_and_the_start_among_them(
-    grades: list[float], best: int, stage_script: ModuleType, backbones: dict[str, str], label_space: LabelSpace,
-    real: ImageSet, synthetic: ImageSet, val: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    grades: list[float],
+    best: int,
+    stage_script: ModuleType,
+    backbones: dict[str, str],
+    label_space: LabelSpace,
+    real: ImageSet,
+    synthetic: ImageSet,
+    val: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     classifier, data = fresh(backbones, label_space), Mixture([(real, 1), (synthetic, 1)])
     kept, seen = graded(stage_script, classifier, data, val, tmp_path, monkeypatch, grades)
     kept.save(tmp_path / "classifier")

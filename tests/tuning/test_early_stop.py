@@ -7,9 +7,12 @@ import pytest
 from tailorset.tuning.early_stop import Evaluation, best, is_over, reward_hacking
 
 FALL_AND_RISE = [
-    Evaluation(0, 3.0, 0.40, 0.50), Evaluation(10, 2.8, 0.65, 0.52), Evaluation(20, 2.5, 0.60, 0.55),
-    Evaluation(30, 2.5, 0.60, 0.40), Evaluation(40, 2.6, 0.55, 0.45),
-]  # fmt: skip
+    Evaluation(0, 3.0, 0.40, 0.50),
+    Evaluation(10, 2.8, 0.65, 0.52),
+    Evaluation(20, 2.5, 0.60, 0.55),
+    Evaluation(30, 2.5, 0.60, 0.40),
+    Evaluation(40, 2.6, 0.55, 0.45),
+]
 
 
 def test_the_best_has_the_lowest_loss_and_is_the_earliest_of_equals() -> None:

@@ -32,16 +32,24 @@ UNSEEN = ("kite", "boat", "clock")
 LABELS: list[tuple[str, ...]] = [("kite",), ("boat",), ("clock",), ("kite", "boat"), ("boat", "clock")]
 PROMPTS = [
     Prompt(
-        prompt_id=prompt_id(labels, i), text=f"a photo of {word} {' next to the '.join(labels)}",
-        labels=labels, origin="llm", attempt=1,
+        prompt_id=prompt_id(labels, i),
+        text=f"a photo of {word} {' next to the '.join(labels)}",
+        labels=labels,
+        origin="llm",
+        attempt=1,
     )
     for labels in LABELS
     for i, word in enumerate(("a", "the", "red"))
-]  # fmt: skip
+]
 SETTINGS = {
-    "num_updates": 4, "batch_size": 3, "learning_rate": 1e-2, "weight_decay": 1e-3, "max_grad_norm": 1.0,
-    "num_inference_steps": 3, "backprop_steps": 1,
-}  # fmt: skip
+    "num_updates": 4,
+    "batch_size": 3,
+    "learning_rate": 1e-2,
+    "weight_decay": 1e-3,
+    "max_grad_norm": 1.0,
+    "num_inference_steps": 3,
+    "backprop_steps": 1,
+}
 NewTuner = Callable[..., Tuner]
 
 

@@ -65,13 +65,23 @@ def good() -> Products:
     synthetic = pd.DataFrame(
         [
             (
-                f"s{k}", f"p{k % 12}", prompts["labels"][k % 12], k, "s.tar", f"sha-{k}", 8, 8, 0.5, 0.2,
-                np.zeros(3), np.ones(3),
+                f"s{k}",
+                f"p{k % 12}",
+                prompts["labels"][k % 12],
+                k,
+                "s.tar",
+                f"sha-{k}",
+                8,
+                8,
+                0.5,
+                0.2,
+                np.zeros(3),
+                np.ones(3),
             )
             for k in range(24)
         ],
         columns=SYNTHETIC_COLUMNS,
-    )  # fmt: skip
+    )
     filtered = pd.DataFrame(
         [
             (row.image_id, row.shard, row.sha256, k % 4 > 0, row.labels if k % 4 else [], *verdict(k % 4 > 0))
@@ -119,102 +129,163 @@ CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, w
     "no prompts": (without("prompts", *range(12)), "prompts", "there are prompts", ": 0"),
     "prompt twice": (twice("prompts", 3), "prompts", "prompt ids differ", "p3"),
     "label unnamed": (
-        put("prompts", 1, text="a cup next to a bird"), "prompts", "every prompt names its labels", "p1: fish"
+        put("prompts", 1, text="a cup next to a bird"),
+        "prompts",
+        "every prompt names its labels",
+        "p1: fish",
     ),
     "seen label requested": (
-        put("prompts", 0, labels=["hat"]), "prompts", "prompts ask for unseen labels only", "p0: hat"
+        put("prompts", 0, labels=["hat"]),
+        "prompts",
+        "prompts ask for unseen labels only",
+        "p0: hat",
     ),
     "foreign label requested": (
-        put("prompts", 0, labels=["dog"]), "prompts", "prompts ask for unseen labels only", "p0: dog"
+        put("prompts", 0, labels=["dog"]),
+        "prompts",
+        "prompts ask for unseen labels only",
+        "p0: dog",
     ),
     "confusable pair": (
-        put("prompts", 0, labels=["key", "cup"]), "prompts", "prompts ask for no confusable pair", "p0"
+        put("prompts", 0, labels=["key", "cup"]),
+        "prompts",
+        "prompts ask for no confusable pair",
+        "p0",
     ),
     "strange origin": (put("prompts", 2, origin="me"), "prompts", "origin is known", "p2: me"),
     "templates": (all_rows("prompts", origin="template"), "prompts", "few prompts are templates", "1.0"),
     "real id twice": (twice("real", 2), "real_images", "image ids differ", "train-2"),
     "id in two splits": (
-        put("real", 9, image_id="train-3"), "real_images", "splits share no image id", "train-3: train, val"
+        put("real", 9, image_id="train-3"),
+        "real_images",
+        "splits share no image id",
+        "train-3: train, val",
     ),
     "bytes in two splits": (
-        put("real", 20, sha256="sha-train-1"), "real_images", "splits share no image bytes", "test-4: test, train"
+        put("real", 20, sha256="sha-train-1"),
+        "real_images",
+        "splits share no image bytes",
+        "test-4: test, train",
     ),
-    "no test images": (
-        without("real", *range(16, 24)), "real_images", "every split has images", "missing: test"
-    ),
+    "no test images": (without("real", *range(16, 24)), "real_images", "every split has images", "missing: test"),
     "black image": (
-        put("real", 5, pixel_mean=0.0, pixel_std=0.0), "real_images", "no image is black or constant", "train-5: 0.0"
+        put("real", 5, pixel_mean=0.0, pixel_std=0.0),
+        "real_images",
+        "no image is black or constant",
+        "train-5: 0.0",
     ),
     "brightness unknown": (
-        put("real", 5, pixel_mean=np.nan), "real_images", "mean brightness is a number in [0, 1]", "train-5"
+        put("real", 5, pixel_mean=np.nan),
+        "real_images",
+        "mean brightness is a number in [0, 1]",
+        "train-5",
     ),
     "no width": (put("real", 5, width=0), "real_images", "images have a width", "train-5: 0"),
     "no targets": (without("targets", 7), "real_images", "every image has targets", "train-7"),
     "targets twice": (twice("targets", 7), "label_matrix", "each image has one row", "train-7"),
     "targets of nothing": (without("real", 7), "label_matrix", "each row has its image", "train-7"),
     "unseen positive in train": (
-        put("targets", 4, fish=1), "label_matrix", "train images are not annotated for unseen labels", "train-4: fish"
+        put("targets", 4, fish=1),
+        "label_matrix",
+        "train images are not annotated for unseen labels",
+        "train-4: fish",
     ),
     "unseen negative in train": (
-        put("targets", 4, cup=0), "label_matrix", "train images are not annotated for unseen labels", "train-4: cup"
+        put("targets", 4, cup=0),
+        "label_matrix",
+        "train images are not annotated for unseen labels",
+        "train-4: cup",
     ),
     "strange target": (put("targets", 4, hat=2), "label_matrix", "targets are 1, 0 or -1", "train-4: hat"),
     "test not annotated": (
-        put("targets", 20, key=-1), "label_matrix", "val and test images are annotated for all labels", "test-4: key"
+        put("targets", 20, key=-1),
+        "label_matrix",
+        "val and test images are annotated for all labels",
+        "test-4: key",
     ),
     "no candidates": (without("synthetic", *range(24)), "candidates", "there are candidates", ": 0"),
     "candidate twice": (twice("synthetic", 3), "candidates", "image ids differ", "s3"),
     "unknown prompt": (put("synthetic", 3, prompt_id="px"), "candidates", "every candidate has its prompt", "s3"),
     "labels of another prompt": (
-        put("synthetic", 3, labels=["key"]), "candidates", "candidates request their prompt's labels", "s3"
+        put("synthetic", 3, labels=["key"]),
+        "candidates",
+        "candidates request their prompt's labels",
+        "s3",
     ),
     "test image as candidate": (
-        put("synthetic", 3, sha256="sha-test-2"), "candidates", "no candidate is a real image", "s3: test-2"
+        put("synthetic", 3, sha256="sha-test-2"),
+        "candidates",
+        "no candidate is a real image",
+        "s3: test-2",
     ),
     "id of a real image": (
-        put("synthetic", 3, image_id="test-2"), "candidates", "candidates share no id with real images", "test-2"
+        put("synthetic", 3, image_id="test-2"),
+        "candidates",
+        "candidates share no id with real images",
+        "test-2",
     ),
     "score not finite": (
-        put("synthetic", 3, judge_logits=np.array([0, np.nan, 0])), "candidates",
-        "scores are finite, one per unseen label", "s3: judge: not finite",
+        put("synthetic", 3, judge_logits=np.array([0, np.nan, 0])),
+        "candidates",
+        "scores are finite, one per unseen label",
+        "s3: judge: not finite",
     ),
     "score missing": (
-        put("synthetic", 3, discriminator_logits=np.zeros(2)), "candidates",
-        "scores are finite, one per unseen label", "s3: discriminator: 2 scores, not 3",
+        put("synthetic", 3, discriminator_logits=np.zeros(2)),
+        "candidates",
+        "scores are finite, one per unseen label",
+        "s3: discriminator: 2 scores, not 3",
     ),
     "undecided": (without("filtered", 3), "filtered", "every candidate is decided on", "23"),
     "decided twice": (twice("filtered", 3), "filtered", "each candidate has one row", "s3"),
     "decided on nothing": (put("filtered", 3, image_id="sx"), "filtered", "rows are candidates", "sx"),
     "changed image": (put("filtered", 3, sha256="x"), "filtered", "images are the candidates' own", "s3"),
     "seen label kept": (
-        put("filtered", 1, labels=["cup", "fish", "hat"]), "filtered",
-        "labels are unseen ones, and include the requested", "s1: not unseen: hat",
+        put("filtered", 1, labels=["cup", "fish", "hat"]),
+        "filtered",
+        "labels are unseen ones, and include the requested",
+        "s1: not unseen: hat",
     ),
     "requested label lost": (
-        put("filtered", 1, labels=["cup"]), "filtered", "labels are unseen ones, and include the requested", "fish"
+        put("filtered", 1, labels=["cup"]),
+        "filtered",
+        "labels are unseen ones, and include the requested",
+        "fish",
     ),
     "rejected with labels": (
-        put("filtered", 4, labels=["cup"]), "filtered", "labels are unseen ones, and include the requested",
+        put("filtered", 4, labels=["cup"]),
+        "filtered",
+        "labels are unseen ones, and include the requested",
         "s4: rejected, but has labels",
     ),
     "no reason": (put("filtered", 4, reason=""), "filtered", "every rejection has a reason", "s4: rejected"),
     "wrong reason": (
-        put("filtered", 1, reason="cup below threshold"), "filtered", "every rejection has a reason", "s1: kept"
+        put("filtered", 1, reason="cup below threshold"),
+        "filtered",
+        "every rejection has a reason",
+        "s1: kept",
     ),
     "no confidence": (put("filtered", 1, confidence=np.nan), "filtered", "confidence is a probability", "s1"),
     "nothing kept": (all_rows("filtered", kept=False), "kept_images", "some images are kept", ": 0"),
     "kept twice": (
-        lambda p: put("filtered", 1, sha256="sha-2")(put("synthetic", 1, sha256="sha-2")(p)), "kept_images",
-        "kept images differ", "sha-2",
+        lambda p: put("filtered", 1, sha256="sha-2")(put("synthetic", 1, sha256="sha-2")(p)),
+        "kept_images",
+        "kept images differ",
+        "sha-2",
     ),
     "constant image kept": (
-        put("synthetic", 1, pixel_std=0.001), "kept_images", "no kept image is black or constant", "s1: 0.001"
+        put("synthetic", 1, pixel_std=0.001),
+        "kept_images",
+        "no kept image is black or constant",
+        "s1: 0.001",
     ),
     "label never asked for": (
         lambda p: replace(p, prompts=p.prompts[~p.prompts["labels"].map(lambda labels: "key" in labels)]),
-        "unseen_labels", "asked for by prompts", "key: 0",
+        "unseen_labels",
+        "asked for by prompts",
+        "key: 0",
     ),
-}  # fmt: skip
+}
 
 WARNING: dict[str, tuple[Damage, str, str, str]] = {
     "same text": (put("prompts", 5, text="a cup number 0"), "prompts", "prompt texts differ", "a cup number 0"),
@@ -223,14 +294,19 @@ WARNING: dict[str, tuple[Damage, str, str, str]] = {
     "same candidate": (put("synthetic", 3, sha256="sha-4"), "candidates", "candidates differ", "s3"),
     "same seed": (put("synthetic", 3, seed=4), "candidates", "seeds differ", "s3"),
     "under quota": (
-        lambda p: replace(p, filtered=p.filtered.assign(
-            kept=p.filtered["kept"] & ~p.filtered["labels"].map(lambda labels: "key" in labels)
-        )),
-        "unseen_labels", "shown by enough kept images", "key: 0",
+        lambda p: replace(
+            p,
+            filtered=p.filtered.assign(
+                kept=p.filtered["kept"] & ~p.filtered["labels"].map(lambda labels: "key" in labels)
+            ),
+        ),
+        "unseen_labels",
+        "shown by enough kept images",
+        "key: 0",
     ),
     "not in test": (all_rows("targets", key=0), "unseen_labels", "shown by test images", "key: 0"),
     "not in train": (all_rows("targets", hat=0), "seen_labels", "shown by train images", "hat: 0"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

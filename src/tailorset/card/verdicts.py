@@ -25,9 +25,15 @@ from tailorset.evaluation.bootstrap import (
 
 LADDER_COLUMNS = ("label", "difference", "low", "high")
 DECIDING = (  # blocks of params.yaml that decide what the images and the classifier are
-    "clip", "generator", "prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "filter_images",
+    "clip",
+    "generator",
+    "prepare_dataset",
+    "write_prompts",
+    "tune_text_encoder",
+    "generate_images",
+    "filter_images",
     "train_classifier",
-)  # fmt: skip
+)
 
 Answer = Literal["yes", "no", "undecided", "not measured"]
 

@@ -39,9 +39,14 @@ def serve(
     service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s)
     console.print(service.champion.describe(), markup=False)
     uvicorn.run(
-        create_app(service), host=host, port=port, access_log=False, log_config=log_config(), server_header=False,
+        create_app(service),
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=log_config(),
+        server_header=False,
         timeout_graceful_shutdown=DRAIN_S,
-    )  # fmt: skip
+    )
 
 
 def promote(

@@ -38,8 +38,10 @@ class Toybox:
         self.names = label_space.names
         self.in_train = label_space.names if config.annotate_unseen else label_space.seen
         self.sizes: Mapping[Split, int] = {
-            "train": config.num_train, "val": config.num_val, "test": config.num_test,
-        }  # fmt: skip
+            "train": config.num_train,
+            "val": config.num_val,
+            "test": config.num_test,
+        }
 
     notes = ()
 

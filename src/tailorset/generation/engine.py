@@ -29,10 +29,15 @@ Row = dict[str, Any]  # one row of the synthetic manifest
 Samples = list[tuple[str, bytes]]  # (image_id, PNG) of a shard's images
 
 _TYPES = {
-    "labels": pa.list_(pa.string()), "seed": pa.int64(), "width": pa.int32(), "height": pa.int32(),
-    "pixel_mean": pa.float64(), "pixel_std": pa.float64(),
-    "discriminator_logits": pa.list_(pa.float32()), "judge_logits": pa.list_(pa.float32()),
-}  # fmt: skip
+    "labels": pa.list_(pa.string()),
+    "seed": pa.int64(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "pixel_mean": pa.float64(),
+    "pixel_std": pa.float64(),
+    "discriminator_logits": pa.list_(pa.float32()),
+    "judge_logits": pa.list_(pa.float32()),
+}
 MANIFEST_SCHEMA = pa.schema([(name, _TYPES.get(name, pa.string())) for name in SYNTHETIC_COLUMNS])
 
 
@@ -101,8 +106,9 @@ class Studio:
         names, template = list(self.unseen), self.prompt_template
         with torch.no_grad():
             self._text_features = (
-                self.discriminator.encode_texts(names, template), self.judge.encode_texts(names, template)
-            )  # fmt: skip
+                self.discriminator.encode_texts(names, template),
+                self.judge.encode_texts(names, template),
+            )
 
     def seed(self, draw: Draw) -> int:
         return sample_seed(self.base_seed, draw.prompt.prompt_id, draw.index)
@@ -160,12 +166,19 @@ def manifest_row(
 ) -> Row:
     """pixels: (H, W, 3) uint8, their mean and deviation on the scale [0, 1]; discriminator, judge: (U,) logits."""
     return {
-        "image_id": draw.image_id, "prompt_id": draw.prompt.prompt_id, "labels": list(draw.prompt.labels),
-        "seed": seed, "shard": shard, "sha256": sha256(png),
-        "width": pixels.shape[1], "height": pixels.shape[0],
-        "pixel_mean": float(pixels.mean() / 255), "pixel_std": float(pixels.std() / 255),
-        "discriminator_logits": discriminator.tolist(), "judge_logits": judge.tolist(),
-    }  # fmt: skip
+        "image_id": draw.image_id,
+        "prompt_id": draw.prompt.prompt_id,
+        "labels": list(draw.prompt.labels),
+        "seed": seed,
+        "shard": shard,
+        "sha256": sha256(png),
+        "width": pixels.shape[1],
+        "height": pixels.shape[0],
+        "pixel_mean": float(pixels.mean() / 255),
+        "pixel_std": float(pixels.std() / 255),
+        "discriminator_logits": discriminator.tolist(),
+        "judge_logits": judge.tolist(),
+    }
 
 
 @dataclass(frozen=True)

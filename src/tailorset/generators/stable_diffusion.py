@@ -127,9 +127,12 @@ class StableDiffusion:
         """(B, tokens, E) text states; each distinct prompt is encoded once."""
         distinct = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
         tokens = self.tokenizer(
-            list(distinct), padding="max_length", truncation=True,
-            max_length=self.tokenizer.model_max_length, return_tensors="pt",
-        )  # fmt: skip
+            list(distinct),
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )
         use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
         mask = tokens.attention_mask.to(self.device) if use_mask else None
         states = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]

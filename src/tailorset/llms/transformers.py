@@ -72,9 +72,13 @@ class TransformersLLM:
         for step in range(self.config.max_new_tokens):
             positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
             output = self.model(
-                input_ids=ids, attention_mask=mask, position_ids=positions,
-                past_key_values=cache, use_cache=True, logits_to_keep=1,
-            )  # fmt: skip
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
             chosen = sample_nucleus(output.logits[:, -1], uniform[:, step], self.config.temperature, self.config.top_p)
             chosen = chosen.masked_fill(ended, self.tokenizer.pad_token_id)
             tokens.append(chosen)
@@ -124,9 +128,12 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
             config.model, revision=config.revision, padding_side="left"
         )
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
-            config.model, revision=config.revision, use_safetensors=True, output_loading_info=True,
+            config.model,
+            revision=config.revision,
+            use_safetensors=True,
+            output_loading_info=True,
             **_precision(config, device),
-        )  # fmt: skip
+        )
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(_refusal(config, str(error))) from error
     if info["missing_keys"]:

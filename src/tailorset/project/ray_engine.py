@@ -114,9 +114,14 @@ class RayEngine:
     """
 
     def __init__(
-        self, address: str, params: Params, label_space: LabelSpace, adapter: Path, files: Sequence[str],
+        self,
+        address: str,
+        params: Params,
+        label_space: LabelSpace,
+        adapter: Path,
+        files: Sequence[str],
         on_batch: Callable[[int], object],
-    ) -> None:  # fmt: skip
+    ) -> None:
         connect(address)
         kind, number = devices(params.device)
         log.info("drawing on a Ray cluster: %d workers, a %s each", number, kind)

@@ -187,7 +187,6 @@ def _plain(value: Any) -> float | int:
     return value if isinstance(value, int) else float(value)
 
 
-
 def _log_plainly(level: int = logging.INFO) -> None:
     """Our own messages and everybody's warnings: open_clip and others tell their every step on the root logger."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

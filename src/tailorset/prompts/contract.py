@@ -17,9 +17,17 @@ from tailorset.prompts.token_limit import TokenLimit
 from tailorset.records import LabelSpace
 
 Reason = Literal[
-    "thinking", "empty", "control_characters", "preamble", "too_short", "about_the_task", "too_long", "missing_label",
-    "label_cut_off", "duplicate",
-]  # fmt: skip
+    "thinking",
+    "empty",
+    "control_characters",
+    "preamble",
+    "too_short",
+    "about_the_task",
+    "too_long",
+    "missing_label",
+    "label_cut_off",
+    "duplicate",
+]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 ANOTHER_LLM = "choose an instruction-tuned LLM without a thinking mode, or a larger one"
@@ -152,4 +160,3 @@ def _bare(line: str) -> str:
         if peeled == text:
             return text.removesuffix(".").rstrip(_QUOTES + " ")
         text = peeled
-

@@ -16,13 +16,27 @@ _SEPARATOR = "; "
 _MEDIUMS = ("photo", "picture", "drawing", "painting", "cartoon", "close view")
 _LOOKS = ("small", "big", "bright", "clean", "pretty", "simple", "new", "lovely", "plain", "shiny")
 _PLACES = (
-    "on a table", "on the grass", "in the snow", "on the sand", "by the sea", "in a quiet room",
-    "in the garden", "on a wooden desk", "in front of a wall", "in a green field",
-)  # fmt: skip
+    "on a table",
+    "on the grass",
+    "in the snow",
+    "on the sand",
+    "by the sea",
+    "in a quiet room",
+    "in the garden",
+    "on a wooden desk",
+    "in front of a wall",
+    "in a green field",
+)
 _LIGHTS = (
-    "in soft light", "in bright sunlight", "on a sunny day", "in the morning", "in the evening",
-    "in warm light", "under a clear sky", "with deep shadows",
-)  # fmt: skip
+    "in soft light",
+    "in bright sunlight",
+    "on a sunny day",
+    "in the morning",
+    "in the evening",
+    "in warm light",
+    "under a clear sky",
+    "with deep shadows",
+)
 _EXTRA = "with nothing else in the picture"
 
 

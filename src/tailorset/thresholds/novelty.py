@@ -59,9 +59,7 @@ def fit_novelty(known: Tensor, target: Tensor) -> Novelty:
     from sklearn.covariance import LedoitWolf
 
     if min(len(known), len(target)) < 2:
-        raise ValueError(
-            f"{len(known)} training and {len(target)} val photos do not tell what is usual: add photos"
-        )
+        raise ValueError(f"{len(known)} training and {len(target)} val photos do not tell what is usual: add photos")
     estimate = LedoitWolf().fit(known.double().numpy())
     values, vectors = torch.linalg.eigh(torch.from_numpy(estimate.covariance_))
     whitening = vectors / values.clamp_min(1e-12).sqrt()

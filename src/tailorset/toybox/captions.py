@@ -18,12 +18,37 @@ SHARE_INCOMPLETE = 0.35  # of the captions of scenes with more than one object
 _FEW_WORDS, _LONG_NAMES = 0.4, 0.3
 
 ADJECTIVES = (
-    "shiny", "little", "bright", "cute", "simple", "pretty", "plain", "new", "lovely", "nice",
-    "smooth", "clean", "neat", "cheerful", "painted", "fresh", "good", "funny", "fine", "great",
-)  # fmt: skip
+    "shiny",
+    "little",
+    "bright",
+    "cute",
+    "simple",
+    "pretty",
+    "plain",
+    "new",
+    "lovely",
+    "nice",
+    "smooth",
+    "clean",
+    "neat",
+    "cheerful",
+    "painted",
+    "fresh",
+    "good",
+    "funny",
+    "fine",
+    "great",
+)
 MEDIUMS = (
-    "photo", "picture", "drawing", "image", "illustration", "painting", "close view", "cartoon",
-)  # fmt: skip
+    "photo",
+    "picture",
+    "drawing",
+    "image",
+    "illustration",
+    "painting",
+    "close view",
+    "cartoon",
+)
 PLACES: dict[str, tuple[str, ...]] = {
     "sky": ("in the sky", "in the blue sky", "in the clear sky", "high in the air"),
     "grass": ("on the grass", "on the soft green grass", "in a green field", "in the garden"),
@@ -53,29 +78,44 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 _REVERSED = {"next to": "next to", "above": "below"}
 _SHORT = ("{a}", "{a}", "{medium} of {a}", "a {medium} of {a}", "{a} {place}", "one {name}")
 _ALONE = (
-    "{a} {place}", "{a} {place} {light}", "a {medium} of {a} {place}", "there is {a} {place}",
-    "a {medium} showing {a} {place} {light}", "{a} standing alone {place}", "this is {a} {place}",
-)  # fmt: skip
+    "{a} {place}",
+    "{a} {place} {light}",
+    "a {medium} of {a} {place}",
+    "there is {a} {place}",
+    "a {medium} showing {a} {place} {light}",
+    "{a} standing alone {place}",
+    "this is {a} {place}",
+)
 _PAIR_SHORT = ("{a} and {b}", "{a} {relation} {b}", "{a} with {b}", "a {medium} of {a} and {b}")
 _PAIR = (
-    "{a} {relation} {b} {place}", "{a} {relation} {b} {place} {light}",
-    "a {medium} of {a} {relation} {b} {place}", "there is {a} {relation} {b} {place}",
-    "{a} is {relation} {b} {place}", "a {medium} showing {a} {relation} {b} {place} {light}",
-    "{a} and {b} {place}", "we see {a} {relation} {b} {light}",
-)  # fmt: skip
+    "{a} {relation} {b} {place}",
+    "{a} {relation} {b} {place} {light}",
+    "a {medium} of {a} {relation} {b} {place}",
+    "there is {a} {relation} {b} {place}",
+    "{a} is {relation} {b} {place}",
+    "a {medium} showing {a} {relation} {b} {place} {light}",
+    "{a} and {b} {place}",
+    "we see {a} {relation} {b} {light}",
+)
 _TRIO = (
-    "{a} and {b} and {c}", "{a} with {b} and {c} {place}", "a {medium} of {a}, {b} and {c}",
-    "{a}, {b} and {c} {place} {light}", "there is {a} {relation} {b} and {c} {place}",
-)  # fmt: skip
+    "{a} and {b} and {c}",
+    "{a} with {b} and {c} {place}",
+    "a {medium} of {a}, {b} and {c}",
+    "{a}, {b} and {c} {place} {light}",
+    "there is {a} {relation} {b} and {c} {place}",
+)
 _PAINTER_PAIR = (
-    "{a} next to {b} {place} {light}", "a {medium} of {a} next to {b} {place} {light}",
+    "{a} next to {b} {place} {light}",
+    "a {medium} of {a} next to {b} {place} {light}",
     "a {medium} showing {a} next to {b} {place} {light}",
     "there is {a} next to {b} {place} {light}",
-)  # fmt: skip
+)
 _PAINTER_SINGLE = (
-    "a {medium} of {a} {place} {light}", "a {medium} showing {a} {place} {light}",
-    "there is {a} standing alone {place} {light}", "{a} standing alone {place} {light}",
-)  # fmt: skip
+    "a {medium} of {a} {place} {light}",
+    "a {medium} showing {a} {place} {light}",
+    "there is {a} standing alone {place} {light}",
+    "{a} standing alone {place} {light}",
+)
 MIN_PAINTER_WORDS = 10
 
 
@@ -124,10 +164,23 @@ def vocabulary(names: Mapping[str, Sequence[str]] | None = None) -> frozenset[st
     """Every word that captions and painter phrases are made of."""
     wordings = [w for label in DRAWINGS for w in (names or {}).get(label, (label,))]
     banks = (
-        wordings, DRAWINGS, COLOURS, ADJECTIVES, MEDIUMS, *PLACES.values(), *LIGHTS.values(),
-        *RELATIONS.values(), _SHORT, _ALONE, _PAIR_SHORT, _PAIR, _TRIO, _PAINTER_PAIR,
-        _PAINTER_SINGLE, ("an", "small", "big"),
-    )  # fmt: skip
+        wordings,
+        DRAWINGS,
+        COLOURS,
+        ADJECTIVES,
+        MEDIUMS,
+        *PLACES.values(),
+        *LIGHTS.values(),
+        *RELATIONS.values(),
+        _SHORT,
+        _ALONE,
+        _PAIR_SHORT,
+        _PAIR,
+        _TRIO,
+        _PAINTER_PAIR,
+        _PAINTER_SINGLE,
+        ("an", "small", "big"),
+    )
     text = " ".join(entry for bank in banks for entry in bank)
     return frozenset(re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", text)))
 

@@ -40,9 +40,12 @@ class Products:
 def layout_tables(products: Products, label_space: LabelSpace) -> list[Table]:
     """First of all, every manifest has the columns that the other rules look at."""
     columns = {
-        "prompts": PROMPT_COLUMNS, "real": REAL_COLUMNS, "targets": ("image_id", *label_space.names),
-        "synthetic": SYNTHETIC_COLUMNS, "filtered": FILTERED_COLUMNS,
-    }  # fmt: skip
+        "prompts": PROMPT_COLUMNS,
+        "real": REAL_COLUMNS,
+        "targets": ("image_id", *label_space.names),
+        "synthetic": SYNTHETIC_COLUMNS,
+        "filtered": FILTERED_COLUMNS,
+    }
     return [_layout(name, getattr(products, name), expected) for name, expected in columns.items()]
 
 
@@ -94,16 +97,22 @@ def _prompts(
     cause = main_cause(refused) if any(refused.values()) else "choose a larger LLM, more write_prompts.max_attempts"
     fewer = f"{cause}, or raise validate_data.max_template_share"
     share = {"column": "from_template", "min_value": 0.0, "max_value": max_template_share}
-    return Table("prompts", frame, [
-        some_rows("there are prompts", rewrite),
-        unique("prompt ids differ", "prompt_id", rewrite),
-        unique("prompt texts differ", "text", "raise write_prompts.llm.temperature for more variety", "warning"),
-        one_of("origin is known", "origin", ["llm", "retry", "template"], rewrite),
-        blank("every prompt names its labels", "unnamed", "run write_prompts again, or add the wording as an alias"),
-        blank("prompts ask for unseen labels only", "not_unseen", "run write_prompts again for this label space"),
-        blank("prompts ask for no confusable pair", "confused", "run write_prompts again for this label space"),
-        Rule("few prompts are templates", "ExpectColumnMeanToBeBetween", share, fewer),
-    ])  # fmt: skip
+    return Table(
+        "prompts",
+        frame,
+        [
+            some_rows("there are prompts", rewrite),
+            unique("prompt ids differ", "prompt_id", rewrite),
+            unique("prompt texts differ", "text", "raise write_prompts.llm.temperature for more variety", "warning"),
+            one_of("origin is known", "origin", ["llm", "retry", "template"], rewrite),
+            blank(
+                "every prompt names its labels", "unnamed", "run write_prompts again, or add the wording as an alias"
+            ),
+            blank("prompts ask for unseen labels only", "not_unseen", "run write_prompts again for this label space"),
+            blank("prompts ask for no confusable pair", "confused", "run write_prompts again for this label space"),
+            Rule("few prompts are templates", "ExpectColumnMeanToBeBetween", share, fewer),
+        ],
+    )
 
 
 def _real(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace) -> Table:
@@ -120,18 +129,22 @@ def _real(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace) ->
     overlap = "correct the split in the data set plug-in: an image may be in one split only"
     drop = "leave these images out in the data set plug-in"
     rewrite = "run prepare_dataset again"
-    return Table("real_images", frame, [
-        unique("image ids differ", "image_id", overlap),
-        Rule("every split has images", "ExpectColumnDistinctValuesToEqualSet", splits, rewrite),
-        blank("splits share no image id", "splits_of_id", overlap),
-        blank("splits share no image bytes", "splits_of_bytes", overlap),
-        unique("images differ", "sha256", drop, "warning"),
-        blank("every image has targets", "no_targets", rewrite),
-        between("images have a width", "width", 1, None, rewrite),
-        between("images have a height", "height", 1, None, rewrite),
-        between("mean brightness is a number in [0, 1]", "pixel_mean", 0, 1, rewrite),
-        between("no image is black or constant", "pixel_std", MIN_PIXEL_STD, 1, drop),
-    ])  # fmt: skip
+    return Table(
+        "real_images",
+        frame,
+        [
+            unique("image ids differ", "image_id", overlap),
+            Rule("every split has images", "ExpectColumnDistinctValuesToEqualSet", splits, rewrite),
+            blank("splits share no image id", "splits_of_id", overlap),
+            blank("splits share no image bytes", "splits_of_bytes", overlap),
+            unique("images differ", "sha256", drop, "warning"),
+            blank("every image has targets", "no_targets", rewrite),
+            between("images have a width", "width", 1, None, rewrite),
+            between("images have a height", "height", 1, None, rewrite),
+            between("mean brightness is a number in [0, 1]", "pixel_mean", 0, 1, rewrite),
+            between("no image is black or constant", "pixel_std", MIN_PIXEL_STD, 1, drop),
+        ],
+    )
 
 
 def _targets(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace, annotated_unseen: bool) -> Table:
@@ -150,17 +163,28 @@ def _targets(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace,
         unused=where(~annotated.any(axis=1) & is_measured, "no label is annotated"),
     )
     rewrite = "run prepare_dataset again"
-    return Table("label_matrix", frame, [
-        unique("each image has one row", "image_id", rewrite),
-        blank("each row has its image", "stranger", rewrite),
-        blank("train images are not annotated for unseen labels", "leaked", "let the data set plug-in give targets "
-               "of train images for seen labels only; to measure full supervision, set validate_data.annotated_unseen",
-               "warning" if annotated_unseen else "critical"),
-        blank("targets are 1, 0 or -1", "unknown", rewrite),
-        blank("val and test images are annotated for all labels", "incomplete", "leave these images out in the data "
-               "set plug-in: evaluation needs the whole truth"),
-        blank("every image is annotated", "unused", "leave these images out in the data set plug-in", "warning"),
-    ])  # fmt: skip
+    return Table(
+        "label_matrix",
+        frame,
+        [
+            unique("each image has one row", "image_id", rewrite),
+            blank("each row has its image", "stranger", rewrite),
+            blank(
+                "train images are not annotated for unseen labels",
+                "leaked",
+                "let the data set plug-in give targets "
+                "of train images for seen labels only; to measure full supervision, set validate_data.annotated_unseen",
+                "warning" if annotated_unseen else "critical",
+            ),
+            blank("targets are 1, 0 or -1", "unknown", rewrite),
+            blank(
+                "val and test images are annotated for all labels",
+                "incomplete",
+                "leave these images out in the data set plug-in: evaluation needs the whole truth",
+            ),
+            blank("every image is annotated", "unused", "leave these images out in the data set plug-in", "warning"),
+        ],
+    )
 
 
 def _candidates(products: Products, num_unseen: int) -> Table:
@@ -178,18 +202,27 @@ def _candidates(products: Products, num_unseen: int) -> Table:
         bad_scores=[_score_problem(num_unseen, *pair) for pair in scores],
     )
     redraw = "run generate_images again"
-    return Table("candidates", frame, [
-        some_rows("there are candidates", redraw),
-        unique("image ids differ", "image_id", redraw),
-        unique("seeds differ", "seed", redraw, "warning"),
-        unique("candidates differ", "sha256", "check the generator: it draws the same image twice", "warning"),
-        blank("every candidate has its prompt", "no_prompt", redraw),
-        blank("candidates request their prompt's labels", "other_labels", redraw),
-        blank("no candidate is a real image", "real_bytes", "check the generator: it returns images of the data set"),
-        blank("candidates share no id with real images", "real_id", redraw),
-        blank("scores are finite, one per unseen label", "bad_scores", "check generator.dtype and the CLIP weights, "
-               "then run generate_images again"),
-    ])  # fmt: skip
+    return Table(
+        "candidates",
+        frame,
+        [
+            some_rows("there are candidates", redraw),
+            unique("image ids differ", "image_id", redraw),
+            unique("seeds differ", "seed", redraw, "warning"),
+            unique("candidates differ", "sha256", "check the generator: it draws the same image twice", "warning"),
+            blank("every candidate has its prompt", "no_prompt", redraw),
+            blank("candidates request their prompt's labels", "other_labels", redraw),
+            blank(
+                "no candidate is a real image", "real_bytes", "check the generator: it returns images of the data set"
+            ),
+            blank("candidates share no id with real images", "real_id", redraw),
+            blank(
+                "scores are finite, one per unseen label",
+                "bad_scores",
+                "check generator.dtype and the CLIP weights, then run generate_images again",
+            ),
+        ],
+    )
 
 
 def _filtered(products: Products, label_space: LabelSpace) -> Table:
@@ -209,15 +242,19 @@ def _filtered(products: Products, label_space: LabelSpace) -> Table:
     )
     again = "run filter_images again"
     count = {"value": len(products.synthetic)}
-    return Table("filtered", frame, [
-        Rule("every candidate is decided on", "ExpectTableRowCountToEqual", count, again),
-        unique("each candidate has one row", "image_id", again),
-        blank("rows are candidates", "stranger", again),
-        blank("images are the candidates' own", "changed", again),
-        blank("labels are unseen ones, and include the requested", "bad_labels", again),
-        blank("every rejection has a reason", "bad_reason", again),
-        between("confidence is a probability", "confidence", 0, 1, again),
-    ])  # fmt: skip
+    return Table(
+        "filtered",
+        frame,
+        [
+            Rule("every candidate is decided on", "ExpectTableRowCountToEqual", count, again),
+            unique("each candidate has one row", "image_id", again),
+            blank("rows are candidates", "stranger", again),
+            blank("images are the candidates' own", "changed", again),
+            blank("labels are unseen ones, and include the requested", "bad_labels", again),
+            blank("every rejection has a reason", "bad_reason", again),
+            between("confidence is a probability", "confidence", 0, 1, again),
+        ],
+    )
 
 
 def _kept(products: Products) -> Table:
@@ -226,11 +263,15 @@ def _kept(products: Products) -> Table:
     pixel_std = kept["image_id"].map(spread).fillna(-1.0)
     frame = kept[["image_id", "sha256"]].assign(row=kept["image_id"], pixel_std=pixel_std)
     fewer = "raise filter_images.threshold, or run generate_images with another generator.dtype or guidance_scale"
-    return Table("kept_images", frame, [
-        some_rows("some images are kept", "lower filter_images.threshold, or tune the text encoder for longer"),
-        unique("kept images differ", "sha256", "check the generator: it draws the same image twice"),
-        between("no kept image is black or constant", "pixel_std", MIN_PIXEL_STD, 1, fewer),
-    ])  # fmt: skip
+    return Table(
+        "kept_images",
+        frame,
+        [
+            some_rows("some images are kept", "lower filter_images.threshold, or tune the text encoder for longer"),
+            unique("kept images differ", "sha256", "check the generator: it draws the same image twice"),
+            between("no kept image is black or constant", "pixel_std", MIN_PIXEL_STD, 1, fewer),
+        ],
+    )
 
 
 def _seen_labels(products: Products, label_space: LabelSpace) -> Table:
@@ -241,19 +282,25 @@ def _seen_labels(products: Products, label_space: LabelSpace) -> Table:
 
 def _unseen_labels(products: Products, label_space: LabelSpace, min_images_per_label: int) -> Table:
     kept = products.filtered.loc[products.filtered["kept"].astype(bool), "labels"]
-    frame = pd.DataFrame({
-        "row": label_space.unseen,
-        "prompts": _occurrences(products.prompts["labels"], label_space.unseen),
-        "kept": _occurrences(kept, label_space.unseen),
-        "test": _positives(products, label_space.unseen, "test"),
-    })  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "row": label_space.unseen,
+            "prompts": _occurrences(products.prompts["labels"], label_space.unseen),
+            "kept": _occurrences(kept, label_space.unseen),
+            "test": _positives(products, label_space.unseen, "test"),
+        }
+    )
     measured = "add test images that show these labels; without one a label is left out of the averages"
     more = "raise generate_images.max_images, tune for longer, or give the label an alias that draws better"
-    return Table("unseen_labels", frame, [
-        between("asked for by prompts", "prompts", 1, None, "run write_prompts again for this label space"),
-        between("shown by enough kept images", "kept", min_images_per_label, None, more, "warning"),
-        between("shown by test images", "test", 1, None, measured, "warning"),
-    ])  # fmt: skip
+    return Table(
+        "unseen_labels",
+        frame,
+        [
+            between("asked for by prompts", "prompts", 1, None, "run write_prompts again for this label space"),
+            between("shown by enough kept images", "kept", min_images_per_label, None, more, "warning"),
+            between("shown by test images", "test", 1, None, measured, "warning"),
+        ],
+    )
 
 
 def _other_splits(real: pd.DataFrame, column: str) -> pd.Series:

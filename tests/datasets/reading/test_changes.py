@@ -111,9 +111,7 @@ def test_linked_folders_are_read_once(tmp_path: Path, config: Config) -> None:
     assert names == ["deep/a.png", "link/c.png"]
 
 
-def test_what_cannot_be_read_is_told_and_a_change_once_it_can(
-    config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_read_is_told_and_a_change_once_it_can(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     (config.images / "b.png").symlink_to("nowhere.png")
     os.mkfifo(config.images / "c.png")
     with monkeypatch.context() as patch:

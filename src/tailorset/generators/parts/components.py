@@ -122,8 +122,12 @@ def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:
 def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:
     name = "dtype" if part == "text_encoder" else "torch_dtype"  # transformers and diffusers disagree
     options = {
-        "subfolder": part, "revision": revision, "use_safetensors": True, "output_loading_info": True, name: dtype
-    }  # fmt: skip
+        "subfolder": part,
+        "revision": revision,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        name: dtype,
+    }
     module, info = _guarded(model, part, lambda: kind.from_pretrained(model, **options))
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
