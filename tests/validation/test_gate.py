@@ -23,7 +23,9 @@ from tailorset.records import (
 )
 from tailorset.validation.gate import Finding, Gate, report
 from tailorset.validation.page import render
-from tailorset.validation.suites import Products, content_tables, layout_tables
+from tailorset.validation.products import Products
+from tailorset.validation.settings import ValidateData
+from tailorset.validation.suites import content_tables, layout_tables
 
 SPACE = LabelSpace(
     name="test",
@@ -35,6 +37,7 @@ SPACE = LabelSpace(
     ),
     confusable=frozenset([frozenset(["cup", "key"])]),
 )
+SETTINGS = ValidateData(max_template_share=0.5, min_images_per_label=3)
 Damage = Callable[[Products], Products]
 
 
@@ -316,14 +319,14 @@ def gate() -> Gate:
 
 def findings_on(gate: Gate, products: Products, table: str, *titles: str) -> dict[str, Finding]:
     """Findings of one table, of all its rules or of those with these titles only."""
-    tables = content_tables(products, SPACE, max_template_share=0.5, min_images_per_label=3)
+    tables = content_tables(products, SPACE, SETTINGS)
     (chosen,) = [one for one in tables if one.name == table]
     rules = [rule for rule in chosen.rules if not titles or rule.title in titles]
     return {finding.title: finding for finding in gate.check([replace(chosen, rules=rules)])}
 
 
 def test_good_data_pass_and_are_documented(gate: Gate) -> None:
-    tables = layout_tables(good(), SPACE) + content_tables(good(), SPACE, 0.5, 3)
+    tables = layout_tables(good(), SPACE) + content_tables(good(), SPACE, SETTINGS)
     findings = gate.check(tables)
     assert [str(finding) for finding in findings if not finding.success] == []
     assert len(findings) == sum(len(table.rules) for table in tables) > 45
@@ -337,7 +340,7 @@ def test_good_data_pass_and_are_documented(gate: Gate) -> None:
 
 
 def test_the_page_of_damaged_data_says_what_and_needs_no_network(gate: Gate) -> None:
-    findings = gate.check(content_tables(put("targets", 4, fish=1)(good()), SPACE, 0.5, 3))
+    findings = gate.check(content_tables(put("targets", 4, fish=1)(good()), SPACE, SETTINGS))
     page = render(findings)
     (leak,) = [one for one in findings if one.title == "train images are not annotated for unseen labels"]
     assert "The data must not be trained on:" in page
@@ -352,7 +355,7 @@ def test_the_advice_on_many_templates_names_why_most_replies_were_refused(gate: 
     refused = dict.fromkeys(REASONS, 0) | {"about_the_task": 30, "too_short": 2}
     products = good()
     products.prompts["origin"] = "template"
-    tables = content_tables(products, SPACE, 0.5, 3, refused=refused)
+    tables = content_tables(products, SPACE, SETTINGS, refused)
     finding = next(each for each in gate.check(tables[:1]) if each.title == "few prompts are templates")
     assert not finding.success
     assert finding.remedy.startswith("30 of 32 refused replies have a phrase that is about the task")
@@ -360,7 +363,7 @@ def test_the_advice_on_many_templates_names_why_most_replies_were_refused(gate: 
 
 def test_the_report_repeats() -> None:
     damaged = put("targets", 4, fish=1)(good())
-    first, second = (report(Gate().check(content_tables(damaged, SPACE, 0.5, 3)[2:3])) for _ in range(2))
+    first, second = (report(Gate().check(content_tables(damaged, SPACE, SETTINGS)[2:3])) for _ in range(2))
     assert json.dumps(first) == json.dumps(second)
     assert not first["passed"]
     assert first["num_critical"] == 1

@@ -1,4 +1,4 @@
-"""Looks at tables with Great Expectations: findings for people and programs.
+"""Check tables with Great Expectations: findings for people and programs.
 
 Importing Great Expectations takes seconds, so only the validation stage imports this module.
 """
@@ -14,14 +14,18 @@ from great_expectations import expectations as gxe
 from great_expectations.core import ExpectationValidationResult
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
+from tailorset.records import LabelSpace
+from tailorset.validation.products import Products
 from tailorset.validation.rules import Rule, Severity, Table
+from tailorset.validation.settings import ValidateData
+from tailorset.validation.suites import content_tables, layout_tables
 
 _NUM_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one rule. `examples` are offending rows as "row: value"; nothing in it depends on time."""
+    """Result of one rule. `examples` are offending rows as "row: value"; nothing in it depends on time."""
 
     table: str
     title: str
@@ -50,7 +54,7 @@ class Finding:
 
 
 class Gate:
-    """Checks tables."""
+    """Check tables against their rules."""
 
     def __init__(self) -> None:
         self.context = gx.get_context(mode="ephemeral")
@@ -58,7 +62,7 @@ class Gate:
         self.source = self.context.data_sources.add_pandas("tables")
 
     def check(self, tables: Sequence[Table]) -> list[Finding]:
-        """The findings of every rule, in the order of the tables."""
+        """Return the findings of every rule, in the order of the tables."""
         return [finding for table in tables for finding in self._check_table(table)]
 
     def _check_table(self, table: Table) -> Iterator[Finding]:
@@ -77,11 +81,30 @@ class Gate:
             yield _finding(table, rule, results[rule.title])
 
 
+def check_products(
+    products: Products, label_space: LabelSpace, settings: ValidateData, refused: Mapping[str, float]
+) -> list[Finding]:
+    """Return all findings; the content is checked only if every manifest has its columns.
+
+    refused: number of the LLM's replies that were refused, by reason.
+    """
+    gate = Gate()
+    findings = gate.check(layout_tables(products, label_space))
+    if critical(findings):
+        return findings
+    return findings + gate.check(content_tables(products, label_space, settings, refused))
+
+
+def critical(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with which the data must not reach training."""
+    return [finding for finding in findings if finding.is_critical]
+
+
 def report(findings: Sequence[Finding]) -> dict[str, Any]:
-    """The findings as JSON: equal data give equal bytes."""
+    """Return the findings as JSON: equal data give equal bytes."""
     return {
-        "passed": not any(finding.is_critical for finding in findings),
-        "num_critical": sum(finding.is_critical for finding in findings),
+        "passed": not critical(findings),
+        "num_critical": len(critical(findings)),
         "num_warnings": sum(finding.is_warning for finding in findings),
         "findings": [asdict(finding) for finding in findings],
     }
@@ -100,7 +123,7 @@ def _result_format(table: Table) -> dict[str, Any]:
 
 
 def _observed(details: Mapping[str, Any]) -> str:
-    """What a rule on the whole table found; of a set of values, those that lack or do not belong there."""
+    """Return what a rule on the whole table found; for a set of values, those missing from it and those too many."""
     if "partial_missing_list" not in details:
         return str(details.get("observed_value", ""))
     lacking, foreign = details["partial_missing_list"], details.get("partial_unexpected_list", [])
@@ -108,7 +131,11 @@ def _observed(details: Mapping[str, Any]) -> str:
 
 
 def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> Finding:
-    """Raises RuntimeError where the expectation could not be computed: no verdict is not a pass."""
+    """Turn a result into a finding.
+
+    Raises:
+        RuntimeError: the expectation could not be computed: no verdict is not a pass.
+    """
     details = result.result
     if result.exception_info and result.exception_info.get("raised_exception"):
         raise RuntimeError(f"{table.name}: {rule.title}: {result.exception_info['exception_message']}")

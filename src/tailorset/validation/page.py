@@ -1,4 +1,4 @@
-"""The findings of the data checks as one page, what failed first."""
+"""Page of the data checks, failed rules first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TEMPLATE = "validation/page.html"
 
 
 def render(findings: Sequence[Finding]) -> str:
-    """The page: failed rules with their remedies, then every rule of every table."""
+    """Return the page: failed rules with their remedies, then every rule of every table."""
     tables = [(name, list(rows)) for name, rows in groupby(findings, key=lambda finding: finding.table)]
     failed = [finding for finding in findings if finding.is_critical]
     failed += [finding for finding in findings if finding.is_warning]
@@ -20,7 +20,7 @@ def render(findings: Sequence[Finding]) -> str:
 
 
 def found(finding: Finding) -> str:
-    """What a rule met: offending rows, or what it saw of the table as a whole."""
+    """Return what a rule found: offending rows, or its view of the table as a whole."""
     if finding.num_offending:
         return f"{finding.num_offending:,} of {finding.num_rows:,} rows break it"
     return finding.observed if not finding.success else f"{finding.num_rows:,} rows looked at"

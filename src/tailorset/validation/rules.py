@@ -1,4 +1,4 @@
-"""The vocabulary of the data suites: rules in words, and columns that say what is wrong with a row."""
+"""Vocabulary of the data suites: rules in words, and columns that name the problem of a row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to look at, identified by column `row` where rules look at columns, and the rules they must keep."""
+    """Rows and the rules that they must keep. Rules on columns need a column `row`, which identifies each row."""
 
     name: str
     frame: pd.DataFrame
@@ -48,7 +48,7 @@ def one_of(title: str, column: str, choices: Sequence[str], remedy: str, severit
 
 
 def blank(title: str, column: str, remedy: str, severity: Severity = "critical") -> Rule:
-    """The column of problems is "" in every row."""
+    """Expect a column of problems to be "" in every row."""
     return one_of(title, column, [""], remedy, severity)
 
 
@@ -60,12 +60,12 @@ def between(
 
 
 def where(wrong: NDArray[np.bool_] | pd.Series, problem: str) -> NDArray[np.object_]:
-    """(N,) the problem in the rows where `wrong` holds, "" elsewhere."""
+    """Return (N,) the problem in the rows where `wrong` holds, "" elsewhere."""
     return np.where(np.asarray(wrong, dtype=bool), problem, "").astype(object)
 
 
 def named(wrong: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
-    """(N,) the names of the columns of `wrong`, (N, L), that hold in a row."""
+    """Return (N,) the names of the columns of `wrong`, (N, L), that hold in a row."""
     problems = [""] * len(wrong)
     for row in np.flatnonzero(wrong.any(axis=1)).tolist():
         problems[row] = ", ".join(compress(names, wrong[row]))
@@ -73,5 +73,5 @@ def named(wrong: NDArray[np.bool_], names: Sequence[str]) -> list[str]:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in alphabetical order, "" for none."""
+    """Join names in alphabetical order; "" for none."""
     return ", ".join(sorted(names))

@@ -1,0 +1,124 @@
+"""Rules on the generated images: candidates as drawn, the filter's decisions, and the images kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tailorset.records import MIN_PIXEL_STD, LabelSpace
+from tailorset.validation.products import Products
+from tailorset.validation.rules import Rule, Table, between, blank, listed, some_rows, unique, where
+
+
+def candidate_table(products: Products, num_unseen: int) -> Table:
+    synthetic, real = products.synthetic, products.real
+    twin = synthetic["sha256"].map(real.drop_duplicates("sha256").set_index("sha256")["image_id"]).fillna("")
+    asked = products.prompts.drop_duplicates("prompt_id").set_index("prompt_id")["labels"].map(listed)
+    wanted = synthetic["prompt_id"].map(asked)
+    scores = zip(synthetic["discriminator_logits"], synthetic["judge_logits"], strict=True)
+    frame = synthetic[["image_id", "sha256", "seed"]].assign(
+        row=synthetic["image_id"],
+        no_prompt=where(wanted.isna(), "its prompt does not exist"),
+        other_labels=where(wanted.notna() & wanted.ne(synthetic["labels"].map(listed)), "labels are not its prompt's"),
+        real_bytes=twin,
+        real_id=where(synthetic["image_id"].isin(real["image_id"]), "id of a real image"),
+        bad_scores=[_score_problem(num_unseen, *pair) for pair in scores],
+    )
+    redraw = "run generate_images again"
+    return Table(
+        "candidates",
+        frame,
+        [
+            some_rows("there are candidates", redraw),
+            unique("image ids differ", "image_id", redraw),
+            unique("seeds differ", "seed", redraw, "warning"),
+            unique("candidates differ", "sha256", "check the generator: it draws the same image twice", "warning"),
+            blank("every candidate has its prompt", "no_prompt", redraw),
+            blank("candidates request their prompt's labels", "other_labels", redraw),
+            blank(
+                "no candidate is a real image", "real_bytes", "check the generator: it returns images of the data set"
+            ),
+            blank("candidates share no id with real images", "real_id", redraw),
+            blank(
+                "scores are finite, one per unseen label",
+                "bad_scores",
+                "check generator.dtype and the CLIP weights, then run generate_images again",
+            ),
+        ],
+    )
+
+
+def decision_table(products: Products, label_space: LabelSpace) -> Table:
+    filtered, synthetic = products.filtered, products.synthetic.drop_duplicates("image_id").set_index("image_id")
+    asked = dict(zip(synthetic.index, synthetic["labels"], strict=True))
+    requested = [asked.get(image_id, ()) for image_id in filtered["image_id"]]
+    decided = zip(filtered["kept"], filtered["labels"], requested, strict=True)
+    reasoned = zip(filtered["kept"], filtered["reason"], strict=True)
+    digest = filtered["image_id"].map(synthetic["sha256"])
+    frame = filtered[["image_id"]].assign(
+        row=filtered["image_id"],
+        confidence=filtered["confidence"].fillna(-1.0),
+        stranger=where(digest.isna(), "no such candidate"),
+        changed=where(digest.notna() & digest.ne(filtered["sha256"]), "sha256 is not the candidate's"),
+        bad_labels=[_label_problem(*row, label_space.unseen) for row in decided],
+        bad_reason=[_reason_problem(*row) for row in reasoned],
+    )
+    again = "run filter_images again"
+    count = {"value": len(products.synthetic)}
+    return Table(
+        "filtered",
+        frame,
+        [
+            Rule("every candidate is decided on", "ExpectTableRowCountToEqual", count, again),
+            unique("each candidate has one row", "image_id", again),
+            blank("rows are candidates", "stranger", again),
+            blank("images are the candidates' own", "changed", again),
+            blank("labels are unseen ones, and include the requested", "bad_labels", again),
+            blank("every rejection has a reason", "bad_reason", again),
+            between("confidence is a probability", "confidence", 0, 1, again),
+        ],
+    )
+
+
+def kept_table(products: Products) -> Table:
+    kept = products.kept
+    spread = products.synthetic.drop_duplicates("image_id").set_index("image_id")["pixel_std"]
+    pixel_std = kept["image_id"].map(spread).fillna(-1.0)
+    frame = kept[["image_id", "sha256"]].assign(row=kept["image_id"], pixel_std=pixel_std)
+    fewer = "raise filter_images.threshold, or run generate_images with another generator.dtype or guidance_scale"
+    return Table(
+        "kept_images",
+        frame,
+        [
+            some_rows("some images are kept", "lower filter_images.threshold, or tune the text encoder for longer"),
+            unique("kept images differ", "sha256", "check the generator: it draws the same image twice"),
+            between("no kept image is black or constant", "pixel_std", MIN_PIXEL_STD, 1, fewer),
+        ],
+    )
+
+
+def _score_problem(num_unseen: int, discriminator: NDArray[np.floating], judge: NDArray[np.floating]) -> str:
+    problems = []
+    for scorer, scores in (("discriminator", discriminator), ("judge", judge)):
+        if scores is None or len(scores) != num_unseen:
+            problems.append(f"{scorer}: {0 if scores is None else len(scores)} scores, not {num_unseen}")
+        elif not np.isfinite(scores).all():
+            problems.append(f"{scorer}: not finite")
+    return "; ".join(problems)
+
+
+def _label_problem(kept: bool, labels: Sequence[str], requested: Sequence[str], unseen: Sequence[str]) -> str:
+    if not kept:
+        return "rejected, but has labels" if len(labels) else ""
+    if foreign := set(labels) - set(unseen):
+        return f"not unseen: {listed(foreign)}"
+    missing = set(requested) - set(labels)
+    return f"requested, but not among its labels: {listed(missing)}" if missing else ""
+
+
+def _reason_problem(kept: bool, reason: str | None) -> str:
+    if kept:
+        return "" if reason == "kept" else f"kept, but the reason is {reason!r}"
+    return "" if reason and reason != "kept" else f"rejected, but the reason is {reason!r}"
