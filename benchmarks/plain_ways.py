@@ -21,7 +21,7 @@ from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
 from tailorset.classifiers.parts.label_prompts import TextTower
 from tailorset.clip.model import Clip
 from tailorset.clip.scorer import Scorer, acceptance
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.generation.engine import PlannedShard, Studio
 from tailorset.generation.quota import Draw
@@ -246,6 +246,6 @@ def metrics(bench: Bench) -> Comparison:
 def _judged(generator: StableDiffusion, judge: Scorer, bench: Bench, num_steps: int) -> float:
     """Share of images in which the judge recognises all that was asked for."""
     asked: list[Prompt] = bench_prompts(bench.label_space, bench.num_judged)
-    batches = Batches(len(bench.texts), "drawing", REMEDY)
+    batches = ShrinkingBatches(len(bench.texts), "drawing", REMEDY)
     images = torch.cat(list(draw(generator, asked, bench.params.seed, num_steps, batches, "bench")))
     return acceptance(judge, images, asked)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.compute.device import resolve_device
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
@@ -126,7 +126,7 @@ class Bench:
         return lambda: norms.append(next(updates).grad_norm)
 
     def _point(self, generator: StableDiffusion, way: Way, samples: int) -> Point:
-        batches = Batches(self.params.generate_images.batch_size, "drawing", REMEDY)
+        batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", REMEDY)
         steps = self.params.generate_images.num_inference_steps
         images = torch.cat(list(draw(generator, self.held_out, self.params.seed, steps, batches)))
         shares = {role: acceptance(scorer, images, self.held_out) for role, scorer in self.scorers.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import column_indices, zero_shot_metrics
 from tailorset.evaluation.report import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.evaluation.score_table import score_table
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 @torch.no_grad()
 def clip_logits(clip: Clip, images: Tensor, text_features: Tensor, batch_size: int = 128) -> Tensor:
     """Zero-shot logits (N, L) for uint8 images and text features (L, D)."""
-    batches = Batches(batch_size, "zero-shot CLIP", MEMORY_REMEDY)
+    batches = ShrinkingBatches(batch_size, "zero-shot CLIP", MEMORY_REMEDY)
     return batches.concatenated(lambda batch: clip.logits(batch.float() / 255, text_features), images)
 
 

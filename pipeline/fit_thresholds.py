@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tailorset.classifiers import Classifier, check_labels, load_classifier
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import column_indices
 from tailorset.project.layout import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
 from tailorset.project.stage import Stage, run_stage
@@ -76,7 +76,7 @@ def image_features(classifier: Classifier, annotated: AnnotatedRows) -> Tensor:
     order = sorted(range(len(rows)), key=lambda index: sample_seed("novelty", rows["image_id"].iloc[index]))
     chosen = sorted(order[:NUM_FAMILIAR])
     data = load_image_set(rows.iloc[chosen], targets[chosen], REAL, classifier.image_px)
-    batches = Batches(128, "looking", REMEDY)
+    batches = ShrinkingBatches(128, "looking", REMEDY)
     return batches.concatenated(lambda batch: classifier.look(batch.float() / 255)[1], data.images)
 
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from tailorset.clip.scorer import Scorer, acceptance
 from tailorset.compute import processes
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import Generator
 from tailorset.images.sheets import contact_sheet
 from tailorset.plugins import load_plugin
@@ -70,7 +70,7 @@ def main() -> None:
         generator = load_plugin("generators", stage.params.generator.name).build(
             stage.params.generator.config, stage.device
         )
-        batches = Batches(EVALUATION_BATCH, "drawing held-out prompts", REMEDY)
+        batches = ShrinkingBatches(EVALUATION_BATCH, "drawing held-out prompts", REMEDY)
         before = draw_all(stage, generator, shown, batches, "before")
         progress = tune(stage, generator, scorers, tuning, held_out, batches) if settings.num_updates else Progress()
         kept = best(progress.evaluations).update if progress.evaluations else 0
@@ -90,7 +90,9 @@ def open_scorer(stage: Stage, role: str) -> Scorer:
     return Scorer(clip, stage.label_space.unseen, stage.params.clip.prompt_template)
 
 
-def draw_all(stage: Stage, generator: Generator, prompts: list[Prompt], batches: Batches, when: str) -> torch.Tensor:
+def draw_all(
+    stage: Stage, generator: Generator, prompts: list[Prompt], batches: ShrinkingBatches, when: str
+) -> torch.Tensor:
     steps, images = stage.params.generate_images.num_inference_steps, []
     with Bar(total=len(prompts), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
         for batch in draw(generator, prompts, stage.params.seed, steps, batches):
@@ -105,7 +107,7 @@ def tune(
     scorers: dict[str, Scorer],
     prompts: list[Prompt],
     held_out: list[Prompt],
-    batches: Batches,
+    batches: ShrinkingBatches,
 ) -> Progress:
     """Updates from the last checkpoint on until patience ends; leaves the adapter of the lowest held-out loss."""
     block = stage.params.tune_text_encoder
@@ -139,7 +141,7 @@ def evaluate(
     tuner: Tuner,
     scorers: dict[str, Scorer],
     prompts: list[Prompt],
-    batches: Batches,
+    batches: ShrinkingBatches,
     progress: Progress,
 ) -> None:
     """Images of each held-out prompt, none of those of the final measurement, by both CLIPs."""

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from tailorset.compute.memory import Batches, budget_fraction, enforce_budget, explained, is_out_of_memory
+from tailorset.compute.memory import ShrinkingBatches, budget_fraction, enforce_budget, explained, is_out_of_memory
 
 
 class Memory:
@@ -27,7 +27,7 @@ class Memory:
 def test_a_batch_that_does_not_fit_is_run_in_halves_and_the_size_is_remembered(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    memory, batches, numbers = Memory(room=3), Batches(10, "doubling", ""), torch.arange(13)
+    memory, batches, numbers = Memory(room=3), ShrinkingBatches(10, "doubling", ""), torch.arange(13)
     assert torch.equal(batches.concatenated(memory.double, numbers), 2 * numbers)
     assert memory.tried == [10, 5, 2, 2, 2, 2, 2, 2, 1]
     memory.tried.clear()
@@ -41,7 +41,7 @@ def test_a_batch_that_does_not_fit_is_run_in_halves_and_the_size_is_remembered(
 
 def test_where_one_does_not_fit_the_fallback_comes_first_and_the_error_names_the_remedies() -> None:
     memory, fallbacks = Memory(room=0), []
-    batches = Batches(2, "doubling", "double less", fallback=lambda: fallbacks.append(len(memory.tried)))
+    batches = ShrinkingBatches(2, "doubling", "double less", fallback=lambda: fallbacks.append(len(memory.tried)))
     with pytest.raises(MemoryError, match=r"doubling.*Tried to allocate.*double less.*memory_budget_gb"):
         batches.concatenated(memory.double, torch.arange(4))
     assert memory.tried == [2, 1, 1]
@@ -65,14 +65,14 @@ def test_other_errors_pass_at_once() -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        list(Batches(8, "multiplying", "").over(8, broken))
+        list(ShrinkingBatches(8, "multiplying", "").over(8, broken))
     assert next(calls) == 1
     with pytest.raises(RuntimeError, match="shapes"), explained("multiplying", ""):
         broken(slice(0, 1))
 
 
 def test_an_error_of_the_consumer_is_not_taken_for_one_of_the_batch() -> None:
-    batches = Batches(2, "doubling", "")
+    batches = ShrinkingBatches(2, "doubling", "")
     results = batches.over(4, lambda part: part)
     next(results)
     with pytest.raises(torch.OutOfMemoryError):
@@ -92,7 +92,7 @@ def test_what_filled_memory_is_free_before_the_retry() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return len(alive)
 
-    assert [alive for _, alive in Batches(4, "filling", "").over(2, fill)] == [0, 0]
+    assert [alive for _, alive in ShrinkingBatches(4, "filling", "").over(2, fill)] == [0, 0]
 
 
 def test_memory_that_runs_out_elsewhere_is_explained() -> None:
@@ -139,7 +139,7 @@ def test_a_batch_shrinks_to_the_budget_of_a_real_gpu() -> None:
     device = torch.device("cuda")
     enforce_budget(1, device)
     try:
-        batches = Batches(64, "filling", "")
+        batches = ShrinkingBatches(64, "filling", "")
         sizes = [result for _, result in batches.over(64, lambda part: _fill(part.stop - part.start, device))]
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

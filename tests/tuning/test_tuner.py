@@ -17,7 +17,7 @@ from torch import nn
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import Scorer, acceptance
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
@@ -418,7 +418,7 @@ def test_acceptance_is_the_share_of_images_that_show_every_requested_label(score
 def test_drawing_repeats_itself_whatever_the_batch_and_varies_a_repeated_prompt(tiny_diffusion_folder: Path) -> None:
     generator = new_generator(tiny_diffusion_folder, adapter=False)
     prompts = PROMPTS[:3] * 2
-    images = torch.cat(list(draw(generator, prompts, 0, 2, Batches(4, "drawing", ""))))
-    again = torch.cat(list(draw(generator, prompts, 0, 2, Batches(6, "drawing", ""))))
+    images = torch.cat(list(draw(generator, prompts, 0, 2, ShrinkingBatches(4, "drawing", ""))))
+    again = torch.cat(list(draw(generator, prompts, 0, 2, ShrinkingBatches(6, "drawing", ""))))
     torch.testing.assert_close(images, again, atol=1e-5, rtol=0)
     assert (images[0] - images[3]).abs().max() > 1e-2

@@ -25,7 +25,7 @@ from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, w
 from tailorset.classifiers.parts.fusion import fuse
 from tailorset.classifiers.parts.label_prompts import LabelPrompts
 from tailorset.clip.model import Clip, OpenClip
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums
 from tailorset.training.loop import REMEDY, TrainingConfig, annotated_loss
@@ -162,7 +162,7 @@ class DualPrompt(nn.Module):
         """Fit the calibration to images (N, 3, P, P) uint8 and targets (N, L), -1 = not annotated."""
         self.calibration = Calibration().to(self.mean.device)
         self.eval()
-        batches = Batches(self.config.batch_size, "calibrating", REMEDY)
+        batches = ShrinkingBatches(self.config.batch_size, "calibrating", REMEDY)
         logits = batches.concatenated(lambda batch: self.logits(batch.float() / 255), images).to(self.mean.device)
         with torch.enable_grad():
             self.calibration.fit(logits, lambda p: annotated_loss(p, targets.to(p.device), self.config))

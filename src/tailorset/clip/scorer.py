@@ -15,7 +15,7 @@ from torch import Tensor
 from tailorset.clip.losses import grouped_softmax
 from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.clip.model import Clip
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.records import Prompt
 
 Row = Mapping[str, Any]  # one row of the synthetic manifest
@@ -55,7 +55,7 @@ def weakest_requested(probabilities: Tensor, requested: Tensor) -> Tensor:
 
 def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
     """Share of the images (N, 3, H, W) in which, to this CLIP, every requested label is above one half."""
-    batches = Batches(batch_size, "scoring", CLIP_REMEDY)
+    batches = ShrinkingBatches(batch_size, "scoring", CLIP_REMEDY)
     parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
     weakest = torch.cat([part for _, part in parts])
     return float((weakest > ACCEPTED_ABOVE).double().mean())

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Batches:
+class ShrinkingBatches:
     """How many samples run at once: halved whenever memory runs out, and kept for all that follows.
 
     what, remedy: who says it, and what to change where not even one sample fits. fallback: called once before that,

@@ -18,7 +18,7 @@ from torch import Tensor
 from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
 from tailorset.clip.scorer import passes
 from tailorset.compute import processes
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.images.codec import encode_png
 from tailorset.records import SYNTHETIC_COLUMNS
@@ -96,13 +96,13 @@ class Studio:
     base_seed: int
     num_inference_steps: int
     batch_size: int
-    drawing: Batches = field(init=False, repr=False)
-    scoring: Batches = field(init=False, repr=False)
+    drawing: ShrinkingBatches = field(init=False, repr=False)
+    scoring: ShrinkingBatches = field(init=False, repr=False)
     _text_features: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.drawing = Batches(self.batch_size, "drawing", REMEDY)
-        self.scoring = Batches(self.batch_size, "scoring", CLIP_REMEDY)
+        self.drawing = ShrinkingBatches(self.batch_size, "drawing", REMEDY)
+        self.scoring = ShrinkingBatches(self.batch_size, "scoring", CLIP_REMEDY)
         names, template = list(self.unseen), self.prompt_template
         with torch.no_grad():
             self._text_features = (

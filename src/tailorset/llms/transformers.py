@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.prompts.wording import Dialogue
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
@@ -46,7 +46,7 @@ class TransformersLLM:
     def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
         self.config, self.model, self.tokenizer = config, model, tokenizer
         self.batch_size = config.batch_size  # what is asked at a time; `batches` is what is run at a time
-        self.batches = Batches(config.batch_size, "writing prompts", MEMORY_REMEDY)
+        self.batches = ShrinkingBatches(config.batch_size, "writing prompts", MEMORY_REMEDY)
         stops = model.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
         self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id} if i is not None])

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute import processes
-from tailorset.compute.memory import Batches, explained
+from tailorset.compute.memory import ShrinkingBatches, explained
 from tailorset.progress import Bar
 from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
@@ -201,5 +201,5 @@ def label_columns(num_labels: int, labels_per_step: int | None, seed: int, epoch
 def predict(classifier: nn.Module, images: Tensor, batch_size: int = 128) -> Tensor:
     """Probabilities (N, L) on the CPU for uint8 images (N, 3, P, P), in evaluation mode."""
     classifier.eval()
-    batches = Batches(batch_size, "predicting", REMEDY)
+    batches = ShrinkingBatches(batch_size, "predicting", REMEDY)
     return batches.concatenated(lambda batch: classifier(batch.float() / 255), images)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.clip.scorer import ACCEPTED_ABOVE, Scorer, weakest_requested
 from tailorset.compute import processes
-from tailorset.compute.memory import Batches
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import numpy_rng, sample_seed
 
@@ -108,7 +108,7 @@ class Tuner:
             )
         self.adapter = nn.ParameterList(trainable)
         self.optimizer = torch.optim.AdamW(trainable, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        self.batches = Batches(settings.batch_size, "tuning", REMEDY, generator.enable_gradient_checkpointing)
+        self.batches = ShrinkingBatches(settings.batch_size, "tuning", REMEDY, generator.enable_gradient_checkpointing)
 
     def updates(self, history: Sequence[Update] = ()) -> Iterator[Update]:
         """Yield a record after each update, continuing after those in `history`.
@@ -127,7 +127,7 @@ class Tuner:
     @torch.no_grad()
     def held_out_loss(self, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
         """The mean loss of finished images (N, 3, H, W) of other prompts than those it tunes on."""
-        batches = Batches(batch_size, "scoring", REMEDY)
+        batches = ShrinkingBatches(batch_size, "scoring", REMEDY)
         parts = batches.over(
             len(prompts), lambda part: self._assess(images[part], prompts[part])[0] * len(prompts[part]) / len(prompts)
         )
@@ -249,7 +249,7 @@ def draw(
     prompts: Sequence[Prompt],
     seed: int,
     num_inference_steps: int,
-    batches: Batches,
+    batches: ShrinkingBatches,
     purpose: str = "held out",
 ) -> Iterator[Tensor]:
     """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order; a prompt that repeats gets new seeds.
