@@ -30,7 +30,7 @@ from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
 from tailorset.generation.shard_store import ShardStore
 from tailorset.project.params import Params, load_params
-from tailorset.prompts.writer import Recipe, write_prompts
+from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace
 
 LABELS = (6, 20, 81, 300, 1006)
@@ -69,8 +69,9 @@ def measure(num_labels: int, images_per_label: int) -> Size:
     num_images = num_labels * images_per_label
     studio = blank_studio(params, space)
     start = time.perf_counter()
-    recipe = Recipe(1, 10, 0, 1, params.seed, max_prompts=num_images)
-    prompts = next(write_prompts(lambda dialogues, seeds: [], space, recipe)).prompts
+    recipe = {"prompts_per_pair": 1, "max_prompts": num_images, "min_words": 10, "max_attempts": 0}
+    config = params.write_prompts.model_copy(update=recipe)
+    prompts = next(write_prompts(lambda dialogues, seeds: [], space, config, params.seed, batch_size=1)).prompts
     prompt_seconds = time.perf_counter() - start
     before = peak_memory()
     start = time.perf_counter()

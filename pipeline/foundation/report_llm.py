@@ -8,11 +8,14 @@ import torch
 from settings import load_settings
 
 from tailorset.llms.transformers import Config, build
-from tailorset.prompts.writer import Recipe, metrics, write_prompts
+from tailorset.prompts.report import metrics
+from tailorset.prompts.settings import WritePrompts
+from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
-RECIPE = Recipe(prompts_per_pair=10, min_words=10, max_attempts=1, batch_size=64, seed=0)
+BATCH_SIZE = 64
+ROUND = {"prompts_per_pair": 10, "max_prompts": None, "min_words": 10, "max_attempts": 1}
 MEASURES = ("raw_acceptance", "distinct_1", "distinct_2", "distinct_texts", "origin/llm")
 
 
@@ -23,8 +26,10 @@ def measure_llm(folder: Path, label_space: LabelSpace) -> dict[str, float]:
     """
     figures: dict[str, float] = {}
     for quantization in QUANTIZATIONS:
-        config = Config(model=str(folder), quantization=quantization, max_new_tokens=40, batch_size=RECIPE.batch_size)
-        *_, ledger = write_prompts(build(config, torch.device("cpu")).reply, label_space, RECIPE)
+        config = Config(model=str(folder), quantization=quantization, max_new_tokens=40, batch_size=BATCH_SIZE)
+        llm = build(config, torch.device("cpu"))
+        one_round = WritePrompts.model_validate(ROUND | {"llm": {"name": "transformers"} | config.model_dump()})
+        *_, ledger = write_prompts(llm.reply, label_space, one_round, seed=0, batch_size=BATCH_SIZE)
         own = [prompt for prompt in ledger.prompts if prompt.origin == "llm"]
         measured = metrics(ledger.model_copy(update={"prompts": tuple(own)}))
         figures |= {f"llm/{quantization}/{name}": measured[f"prompts/{name}"] for name in MEASURES}

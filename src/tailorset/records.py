@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations_with_replacement
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 import yaml
@@ -50,6 +50,8 @@ FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "
 SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
 Source = Literal["real", "synthetic"]  # photograph or generated image
+Origin = Literal["llm", "retry", "template"]  # of a prompt: a first reply, a later one, or the template
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
 MIN_UNSEEN = 3  # a pair is told from what it is not by the others
 MIN_PIXEL_STD = 0.01  # below 2.5 of 255 grey levels an image shows nothing
 NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present
@@ -212,7 +214,7 @@ class Prompt(Record):
     prompt_id: str
     text: str
     labels: tuple[str, ...] = Field(min_length=1)
-    origin: Literal["llm", "retry", "template"]
+    origin: Origin
     attempt: int = Field(ge=0)
 
 

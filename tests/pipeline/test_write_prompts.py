@@ -153,13 +153,6 @@ def test_a_killed_stage_goes_on_where_it_stopped(template_project: Path, monkeyp
     assert (PROMPTS.read_bytes(), METRICS.read_bytes()) == (expected, expected_metrics)
 
 
-def test_a_damaged_ledger_names_its_remedy(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.json"
-    path.write_text('{"attempt": 1, "prom')
-    with pytest.raises(ValueError, match="delete it"):
-        stage_script.read_ledger(path)
-
-
 class Thinking(TemplateLLM):
     """A reasoning model that never comes to the phrase."""
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+from tailorset.prompts.report import metrics
+from tailorset.prompts.settings import WritePrompts
+from tailorset.prompts.slots import all_slots
 from tailorset.prompts.wording import Dialogue, keywords_of, template_phrase
-from tailorset.prompts.writer import Ledger, Recipe, distinct, metrics, write_prompts
+from tailorset.prompts.writer import Ledger
+from tailorset.prompts.writer import write_prompts as write_prompts_of
 from tailorset.records import Label, LabelSpace
 from tailorset.seeding import numpy_rng
 
@@ -25,7 +29,14 @@ SPACE = LabelSpace(
     confusable=frozenset({frozenset({"cup", "fish"})}),
 )
 PAIRS = [("cup",), ("cup", "keyboard"), ("keyboard",), ("keyboard", "fish"), ("fish",)]
-RECIPE = Recipe(prompts_per_pair=3, min_words=10, max_attempts=3, batch_size=4, seed=0)
+CONFIG = WritePrompts.model_validate(
+    {"prompts_per_pair": 3, "max_prompts": None, "min_words": 10, "max_attempts": 3, "llm": {"name": "template"}}
+)
+write_prompts = partial(write_prompts_of, label_space=SPACE, seed=0, batch_size=4)
+
+
+def changed(**settings: int) -> WritePrompts:
+    return CONFIG.model_copy(update=settings)
 
 
 def obedient(dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
@@ -54,7 +65,7 @@ class Recorder:
 
 
 def test_every_pair_gets_its_prompts() -> None:
-    ledger = last(write_prompts(obedient, SPACE, RECIPE))
+    ledger = last(write_prompts(obedient, config=CONFIG))
     assert [prompt.labels for prompt in ledger.prompts] == [pair for pair in PAIRS for _ in range(3)]
     assert len({prompt.prompt_id for prompt in ledger.prompts}) == len({p.text for p in ledger.prompts}) == 15
     assert metrics(ledger)["prompts/raw_acceptance"] == 1
@@ -63,9 +74,9 @@ def test_every_pair_gets_its_prompts() -> None:
 
 @pytest.mark.parametrize("max_prompts", [5, 9, 14, 15, 99])
 def test_a_cap_spreads_the_prompts_over_labels_and_pairs(max_prompts: int) -> None:
-    recipe = dataclasses.replace(RECIPE, max_prompts=max_prompts)
-    prompts = last(write_prompts(obedient, SPACE, recipe)).prompts
-    assert len(prompts) == min(max_prompts, 15) == recipe.num_prompts(SPACE)
+    config = changed(max_prompts=max_prompts)
+    prompts = last(write_prompts(obedient, config=config)).prompts
+    assert len(prompts) == min(max_prompts, 15) == config.num_prompts(SPACE)
     of_pairs = Counter(prompt.labels for prompt in prompts)
     assert set(of_pairs) == set(PAIRS)
     assert max(of_pairs.values()) - min(of_pairs.values()) <= 1
@@ -75,7 +86,7 @@ def test_below_one_prompt_a_pair_every_label_turns_up_equally_often() -> None:
     names = [f"label {number}" for number in range(40)]
     space = LabelSpace.model_validate({"name": "many", "labels": [{"name": name, "seen": False} for name in names]})
     for max_prompts in (40, 80, 100, 240):
-        slots = dataclasses.replace(RECIPE, max_prompts=max_prompts).slots(space)
+        slots = all_slots(changed(max_prompts=max_prompts), space, seed=0)
         assert len(set(slots)) == max_prompts
         times = Counter(label for slot in slots for label in slot.labels)
         assert set(times) == set(names)
@@ -86,7 +97,7 @@ def test_below_one_prompt_a_pair_every_label_turns_up_equally_often() -> None:
 @pytest.mark.parametrize("wording", ["keyboard", "computer keyboard", "Typing Board"])
 def test_keywords_are_the_first_alias_and_any_alias_or_the_name_is_accepted(wording: str) -> None:
     llm = Recorder(lambda _, seeds: [f"picture {s} of a {wording} beside a cup with one small fish" for s in seeds])
-    assert metrics(last(write_prompts(llm, SPACE, RECIPE)))["prompts/origin/llm"] == 15
+    assert metrics(last(write_prompts(llm, config=CONFIG)))["prompts/origin/llm"] == 15
     assert ("cup", "computer keyboard") in [keywords for keywords, _ in llm.asked]
 
 
@@ -96,7 +107,7 @@ def test_a_retry_asks_only_for_what_is_missing_and_with_new_seeds() -> None:
         return ["no" if "fish" in reply and len(llm.asked) <= 16 else reply for reply in replies]
 
     llm = Recorder(no_fish_at_first)
-    ledger = last(write_prompts(llm, SPACE, RECIPE))
+    ledger = last(write_prompts(llm, config=CONFIG))
     assert len(llm.asked) == 15 + 6
     assert all("fish" in keywords for keywords, _ in llm.asked[15:])
     assert len({seed for _, seed in llm.asked}) == 21
@@ -113,8 +124,7 @@ def test_a_retry_asks_only_for_what_is_missing_and_with_new_seeds() -> None:
 @pytest.mark.parametrize("max_attempts", [0, 1, 3])
 def test_the_budget_ends_and_the_template_steps_in(max_attempts: int) -> None:
     llm = Recorder(constant("I cannot help with that."))
-    recipe = Recipe(3, 10, max_attempts, 4, 0)
-    ledger = last(write_prompts(llm, SPACE, recipe))
+    ledger = last(write_prompts(llm, config=changed(max_attempts=max_attempts)))
     assert len(llm.asked) == 15 * max_attempts
     figures = metrics(ledger)
     assert figures["prompts/origin/template"] == figures["prompts/distinct_texts"] == 15
@@ -124,7 +134,7 @@ def test_the_budget_ends_and_the_template_steps_in(max_attempts: int) -> None:
 
 def test_one_text_is_used_once() -> None:
     reply = "a cup and a fish and a keyboard in the warm light of one long evening"
-    ledger = last(write_prompts(constant(reply), SPACE, RECIPE))
+    ledger = last(write_prompts(constant(reply), config=CONFIG))
     assert [prompt.text for prompt in ledger.prompts].count(reply) == 1
     assert ledger.counts["rejected/duplicate"] == 14 * 3
     assert metrics(ledger)["prompts/distinct_texts"] == 15
@@ -132,7 +142,7 @@ def test_one_text_is_used_once() -> None:
 
 def test_a_repaired_reply_is_accepted_but_not_as_raw() -> None:
     ledger = last(
-        write_prompts(lambda d, s: [f"Sure! Here it is:\n1. {reply}" for reply in obedient(d, s)], SPACE, RECIPE)
+        write_prompts(lambda d, s: [f"Sure! Here it is:\n1. {reply}" for reply in obedient(d, s)], config=CONFIG)
     )
     assert metrics(ledger)["prompts/origin/llm"] == 15
     assert metrics(ledger)["prompts/raw_acceptance"] == 0
@@ -144,15 +154,15 @@ def test_a_restart_ends_as_if_uninterrupted_and_asks_nothing_twice(stop_after: i
         return [r if s % 2 else "no" for r, s in zip(obedient(dialogues, seeds), seeds, strict=True)]
 
     whole = Recorder(half)
-    expected = last(write_prompts(whole, SPACE, RECIPE))
+    expected = last(write_prompts(whole, config=CONFIG))
     interrupted = Recorder(half)
-    ledgers = write_prompts(interrupted, SPACE, RECIPE)
+    ledgers = write_prompts(interrupted, config=CONFIG)
     for _ in range(stop_after):
         ledger = next(ledgers)
     stored = Ledger.model_validate_json(ledger.model_dump_json())
-    assert last(write_prompts(interrupted, SPACE, RECIPE, stored)) == expected
+    assert last(write_prompts(interrupted, config=CONFIG, ledger=stored)) == expected
     assert interrupted.asked == whole.asked
-    assert last(write_prompts(interrupted, SPACE, RECIPE, expected)) == expected
+    assert last(write_prompts(interrupted, config=CONFIG, ledger=expected)) == expected
 
 
 def odd_strings(count: int = 1000) -> list[str]:
@@ -210,7 +220,7 @@ def odd_strings(count: int = 1000) -> list[str]:
 def test_odd_replies_neither_crash_nor_become_prompts_that_break_the_contract() -> None:
     replies = iter(odd_strings())
     llm = Recorder(lambda dialogues, seeds: [next(replies) for _ in dialogues])
-    ledger = last(write_prompts(llm, SPACE, Recipe(50, 10, 3, 32, 0)))
+    ledger = last(write_prompts(llm, config=changed(prompts_per_pair=50), batch_size=32))
     assert len(llm.asked) >= 700
     assert metrics(ledger)["prompts/origin/llm"] > 0
     assert len(ledger.prompts) == 250
@@ -224,23 +234,16 @@ def test_odd_replies_neither_crash_nor_become_prompts_that_break_the_contract() 
 
 def test_an_llm_that_swallows_a_dialogue_is_refused() -> None:
     with pytest.raises(ValueError, match="3 replies to 4 dialogues"):
-        last(write_prompts(lambda dialogues, seeds: obedient(dialogues, seeds)[1:], SPACE, RECIPE))
+        last(write_prompts(lambda dialogues, seeds: obedient(dialogues, seeds)[1:], config=CONFIG))
 
 
 def test_more_templates_than_there_are_is_an_error_not_an_endless_loop() -> None:
     with pytest.raises(ValueError, match="lower prompts_per_pair"):
-        last(write_prompts(obedient, SPACE, Recipe(5000, 54, 0, 4, 0)))
+        last(write_prompts(obedient, config=changed(prompts_per_pair=5000, min_words=54, max_attempts=0)))
 
 
 def test_no_reply_is_asked_for_that_could_not_be_taken() -> None:
     llm = Recorder(obedient)
     with pytest.raises(ValueError, match=r"no prompt can name label 'cup'.*is too long: lower write_prompts"):
-        last(write_prompts(llm, SPACE, Recipe(1, 100, 1, 4, 0)))
+        last(write_prompts(llm, config=changed(prompts_per_pair=1, min_words=100, max_attempts=1)))
     assert not llm.asked
-
-
-def test_distinct_counts_ngrams_by_hand() -> None:
-    texts = ["a cup and a cup", "A cup!"]  # unigrams a cup and a cup a cup; bigrams a-cup cup-and and-a a-cup a-cup
-    assert distinct(texts, 1) == pytest.approx(3 / 7)
-    assert distinct(texts, 2) == pytest.approx(3 / 5)
-    assert distinct([], 2) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tailorset.prompts.writer import num_prompts
 from tailorset.records import LabelSpace
 from tailorset.settings import Block, PluginBlock
 
@@ -14,12 +13,15 @@ class Llm(PluginBlock):
 
 
 class WritePrompts(Block):
+    """Number of prompts, the contract they must meet, and the language model that writes them."""
+
     prompts_per_pair: int = Field(gt=0)
-    max_prompts: int | None = Field(gt=0)
+    max_prompts: int | None = Field(gt=0)  # cap on all prompts, spread over labels and pairs; None = no cap
     min_words: int = Field(ge=1)
-    max_attempts: int = Field(ge=0)
+    max_attempts: int = Field(ge=0)  # rounds of asking; the rest comes from the template
     llm: Llm
 
     def num_prompts(self, label_space: LabelSpace) -> int:
-        """How many prompts will be written for the unseen labels."""
-        return num_prompts(label_space, self.prompts_per_pair, self.max_prompts)
+        """Number of prompts to write for the unseen labels."""
+        total = len(label_space.pairs()) * self.prompts_per_pair
+        return total if self.max_prompts is None else min(total, self.max_prompts)

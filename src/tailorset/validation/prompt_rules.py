@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from tailorset.prompts.contract import main_cause
-from tailorset.records import LabelSpace
+from tailorset.records import ORIGINS, LabelSpace
 from tailorset.validation.rules import Rule, Table, blank, listed, one_of, some_rows, unique, where
 
 
@@ -35,7 +35,7 @@ def prompt_table(
             some_rows("there are prompts", rewrite),
             unique("prompt ids differ", "prompt_id", rewrite),
             unique("prompt texts differ", "text", "raise write_prompts.llm.temperature for more variety", "warning"),
-            one_of("origin is known", "origin", ["llm", "retry", "template"], rewrite),
+            one_of("origin is known", "origin", list(ORIGINS), rewrite),
             blank(
                 "every prompt names its labels", "unnamed", "run write_prompts again, or add the wording as an alias"
             ),

@@ -24,7 +24,7 @@ from tailorset.generation.quota import Draw
 from tailorset.plugins import load_plugin
 from tailorset.project.assembly import open_studio
 from tailorset.project.params import Params
-from tailorset.prompts.writer import Recipe, write_prompts
+from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.storage.shards import sha256, write_shard
@@ -73,8 +73,8 @@ class Bench:
         """One batch of the LLM's replies, and how many of them meet the contract."""
         block = self.params.write_prompts
         llm = load_plugin("llms", block.llm.name).build(block.llm.config, self.device)
-        recipe = Recipe(block.prompts_per_pair, block.min_words, 1, llm.batch_size, self.params.seed, block.max_prompts)
-        seconds, ledger = _timed(lambda: next(write_prompts(llm.reply, self.label_space, recipe)))
+        config, seed, size = block.model_copy(update={"max_attempts": 1}), self.params.seed, llm.batch_size
+        seconds, ledger = _timed(lambda: next(write_prompts(llm.reply, self.label_space, config, seed, size)))
         self.accepted_replies = len(ledger.prompts) / ledger.asked
         return Cost(seconds / ledger.asked)
 

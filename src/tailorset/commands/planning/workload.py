@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tailorset.generation.allocation import build
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.project.params import Params
-from tailorset.prompts.writer import Recipe, write_prompts
+from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
 from tailorset.tuning.settings import TuneTextEncoder
@@ -57,9 +57,8 @@ def expected_replies(accepted: float, max_attempts: int) -> float:
 
 def template_prompts(params: Params, label_space: LabelSpace) -> tuple[Prompt, ...]:
     """As many prompts as the LLM will write, from templates: drawing takes as long."""
-    block = params.write_prompts
-    recipe = Recipe(block.prompts_per_pair, block.min_words, 0, 1, params.seed, block.max_prompts)
-    return next(write_prompts(lambda dialogues, seeds: [], label_space, recipe)).prompts
+    config = params.write_prompts.model_copy(update={"max_attempts": 0})
+    return next(write_prompts(lambda dialogues, seeds: [], label_space, config, params.seed, batch_size=1)).prompts
 
 
 def expected_drawing(params: Params, label_space: LabelSpace, prompts: Sequence[Prompt], pass_rate: float) -> Drawing:
