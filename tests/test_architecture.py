@@ -23,6 +23,7 @@ SRC = ROOT / "src"
 STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 # They serve the scripts and shape no product: a new log line must not repeat a training.
 PLUMBING = {"failures", "messages", "plugins", "progress", "project", "settings", "storage.files", "storage.paths"}
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 
 
@@ -145,16 +146,31 @@ def test_no_module_is_named_after_nothing() -> None:
 def test_the_commands_of_the_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     commands = {str(command.callback.__name__) for command in cli.app.registered_commands if command.callback}
-    for name in ("README.md", "CONTRIBUTING.md"):
-        text = (ROOT / name).read_text(encoding="utf-8")
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
         assert set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)`", text)) <= targets
         assert set(re.findall(r"^(?:\$ )?make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets
         assert set(re.findall(r"\btailorset (?!is\b)([a-z]+) ?(?:[A-Za-z]*)`", text)) <= commands
-        assert set(re.findall(r"^    tailorset ([a-z]+)", text, flags=re.MULTILINE)) <= commands
+        assert set(re.findall(r"^(?:    |\$ )tailorset ([a-z]+)", text, flags=re.MULTILINE)) <= commands
+
+
+def test_the_first_screen_of_the_readme_is_short() -> None:
+    """What it does, a picture, two commands with their output, and links: before the first section."""
+    first, _, _ = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")
+    assert first.count("\n") <= 35
+    assert first.count("![") == 1
+    assert "docs/guides/" in first
+
+
+def test_modules_the_documents_name_exist() -> None:
+    for document in DOCUMENTS:
+        for name in re.findall(r"`(?:src/tailorset/)?([a-z_]+/[a-z_/]+\.py)\b", document.read_text(encoding="utf-8")):
+            places = (ROOT / name, SRC / "tailorset" / name)
+            assert any(place.exists() for place in places), f"{document.name} names {name}, which is not there"
 
 
 def test_files_the_documents_point_to_exist() -> None:
-    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")):
+    for document in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name} links to {target}, which is not there"
 

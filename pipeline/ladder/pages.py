@@ -1,4 +1,4 @@
-"""What the ladder's report looks like: docs/results.md, the summary in README.md, two figures."""
+"""The ladder's report: docs/results.md, the summary in docs/components.md, two figures."""
 
 from __future__ import annotations
 
@@ -202,14 +202,16 @@ def gains_table(worlds: Mapping[str, Tables]) -> str:
     return markdown(pd.DataFrame(list(rows.values())))
 
 
-def with_summary(readme: str, worlds: Mapping[str, Tables], change: str = "") -> str:
-    """README.md with the block between its two ladder marks renewed: the first world's rows, the gains in all worlds.
+def with_summary(page: str, worlds: Mapping[str, Tables], change: str = "") -> str:
+    """Renew the block between the page's two ladder marks: the first world's rows, the gains in all worlds.
 
     Raises:
-        ValueError: README.md lacks the marks.
+        ValueError: the page lacks the marks.
     """
-    if not SUMMARY.search(readme):
-        raise ValueError("README.md has no `<!-- ladder -->` and `<!-- /ladder -->` lines to put the summary between")
+    if not SUMMARY.search(page):
+        raise ValueError(
+            "docs/components.md needs the lines `<!-- ladder -->` and `<!-- /ladder -->` around its summary"
+        )
     rows = [
         {"test split, %": row["title"]} | {title: percent(row, key) for key, title in MEASURES.items()}
         for _, row in next(iter(worlds.values()))["ladder"].iterrows()
@@ -217,7 +219,7 @@ def with_summary(readme: str, worlds: Mapping[str, Tables], change: str = "") ->
     gaps = " ".join(gap_sentence(world, tables["gap"]) for world, tables in worlds.items())
     tables = [markdown(pd.DataFrame(rows)), gains_table(worlds), gaps]
     text = "\n\n".join([change, *tables] if change else tables) + "\n"
-    return SUMMARY.sub(lambda match: match[1] + text + match[2], readme)
+    return SUMMARY.sub(lambda match: match[1] + text + match[2], page)
 
 
 def ladder_figure(worlds: Tables) -> Figure:

@@ -1,4 +1,4 @@
-"""docs/results.md, its figures and README's summary, from the tables of every part of the ladder that was measured."""
+"""Write docs/results.md, its figures and the summary in docs/components.md, from the tables of every measured part."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tailorset.card.verdicts import changed_since
 from tailorset.project.params import flatten, read_yaml
 from tailorset.storage.files import write_json
 
-PAGE, PICTURES, README = Path("docs/results.md"), Path("docs/pictures"), Path("README.md")
+PAGE, PICTURES, SUMMARY = Path("docs/results.md"), Path("docs/pictures"), Path("docs/components.md")
 
 
 def read_tables(ladder: Ladder) -> dict[str, Tables]:
     """The tables of each part, {part: {name: table}}; a part that was never measured is not in it.
 
     Raises:
-        ValueError: the first world, which README shows, was never measured.
+        ValueError: the first world, which the summary shows, was never measured.
     """
     parts = {part: REPORT / part for part in (*ladder.worlds, CURVES) if (REPORT / part).is_dir()}
     if ladder.first_world not in parts:
@@ -43,8 +43,8 @@ def main() -> None:
     settings = flatten(read_yaml("params.yaml"))
     changes = {part: change_sentence(*changed_since(REPORT / part, settings)) for part in parts}
     PAGE.write_text(results_page(ladder, parts, changes), encoding="utf-8")
-    readme = with_summary(README.read_text(encoding="utf-8"), worlds, changes[ladder.first_world])
-    README.write_text(readme, encoding="utf-8")
+    summary = with_summary(SUMMARY.read_text(encoding="utf-8"), worlds, changes[ladder.first_world])
+    SUMMARY.write_text(summary, encoding="utf-8")
 
 
 def flat_metrics(worlds: Mapping[str, Tables]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The commands of README's section on sweeps, with DVC itself: what is queued has the settings that were meant."""
+"""The commands of docs/guides/sweeps.md, with DVC itself: what is queued has the settings that were meant."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def queue(project: Path) -> Path:
     return project
 
 
-def readme_commands() -> list[str]:
-    return QUEUED.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+def guide_commands() -> list[str]:
+    return QUEUED.findall((ROOT / "docs/guides/sweeps.md").read_text(encoding="utf-8"))
 
 
-def test_the_readme_sweeps_a_number_and_a_key_of_a_map() -> None:
-    assert len(readme_commands()) == 2
-    assert any("+generate_images.weakness." in command for command in readme_commands())
+def test_the_guide_sweeps_a_number_and_a_key_of_a_map() -> None:
+    assert len(guide_commands()) == 2
+    assert any("+generate_images.weakness." in command for command in guide_commands())
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_what_the_readme_queues_is_what_is_meant(queue: Path, command: str) -> None:
+@pytest.mark.parametrize("command", guide_commands())
+def test_what_the_guide_queues_is_what_is_meant(queue: Path, command: str) -> None:
     run(queue, *shlex.split(command))
     (setting,) = [word for word in shlex.split(command) if "=" in word]
     key, _, values = setting.lstrip("+").partition("=")

@@ -188,7 +188,7 @@ def results(settings: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (report, summarise):
         monkeypatch.setattr(module, "load_ladder", lambda: ladder)
     Path("docs").mkdir()
-    Path("README.md").write_text("before\n<!-- ladder -->\nold\n<!-- /ladder -->\nafter\n")
+    Path("docs/components.md").write_text("before\n<!-- ladder -->\nold\n<!-- /ladder -->\nafter\n")
     make_report()
     return settings
 
@@ -269,24 +269,26 @@ def test_the_stronger_bound_counts(results: Path) -> None:
 
 def test_pages_say_that_settings_have_changed_since(results: Path) -> None:
     """The former augmentation's figures must not pass for those of today's."""
-    assert "Not measured with today's" not in Path("docs/results.md").read_text() + Path("README.md").read_text()
+    assert (
+        "Not measured with today's" not in Path("docs/results.md").read_text() + Path("docs/components.md").read_text()
+    )
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["train_classifier"]["augment"]["real"]["cutout"] = 0.25
     Path("params.yaml").write_text(yaml.safe_dump(params))
     report.main()
     sentence = "**Not measured with today's `params.yaml`**, but with `train_classifier.augment.real.cutout` 0."
     assert Path("docs/results.md").read_text().count(sentence) == 2  # the world and the curves
-    assert Path("README.md").read_text().count(sentence) == 1
+    assert Path("docs/components.md").read_text().count(sentence) == 1
 
 
-def test_readme_gets_the_summary_between_its_marks(results: Path) -> None:
-    readme = Path("README.md").read_text()
-    assert readme.startswith("before\n<!-- ladder -->\n| test split, % |")
-    assert readme.endswith("<!-- /ladder -->\nafter\n")
-    assert "old" not in readme
-    (gain,) = (line for line in readme.splitlines() if line.startswith("| fusion |"))
+def test_the_page_gets_the_summary_between_its_marks(results: Path) -> None:
+    summary = Path("docs/components.md").read_text()
+    assert summary.startswith("before\n<!-- ladder -->\n| test split, % |")
+    assert summary.endswith("<!-- /ladder -->\nafter\n")
+    assert "old" not in summary
+    (gain,) = (line for line in summary.splitlines() if line.startswith("| fusion |"))
     assert gain.count(": helps") == 1
-    with pytest.raises(ValueError, match="no `<!-- ladder -->`"):
+    with pytest.raises(ValueError, match="needs the lines `<!-- ladder -->`"):
         pages.with_summary("nothing to renew", {})
 
 

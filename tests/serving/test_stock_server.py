@@ -1,4 +1,4 @@
-"""`mlflow models serve`, as README shows it: the stock server, with nothing of ours around the model."""
+"""`mlflow models serve`, as docs/guides/serving.md shows it: the stock server, without our own around the model."""
 
 from __future__ import annotations
 
