@@ -13,7 +13,7 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, check_labels, load_classifier
 from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.evaluation.metrics import column_indices, zero_shot_metrics
+from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.evaluation.report import Method, per_label_table, precision_recall_figure, prediction_captions
 from tailorset.evaluation.score_table import score_table
 from tailorset.images.sheets import contact_sheet
@@ -87,7 +87,7 @@ def threshold_rules(stage: Stage, classifier: Classifier) -> dict[str, Threshold
 
 def report_trust(stage: Stage, rules: dict[str, Decisions], targets: Tensor) -> dict[str, float]:
     """`trust/<rule>/zsl|gzsl/...`, and the plot of the unseen labels."""
-    unseen, metrics = column_indices(stage.label_space, stage.label_space.unseen), {}
+    unseen, metrics = stage.label_space.columns(stage.label_space.unseen), {}
     for name, decisions in rules.items():
         zsl = trust_metrics(decisions.columns(unseen), targets[:, unseen])
         gzsl = trust_metrics(decisions, targets)

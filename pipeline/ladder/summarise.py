@@ -31,7 +31,6 @@ from tailorset.evaluation.bootstrap import (
     paired_difference,
     whole_set,
 )
-from tailorset.evaluation.metrics import column_indices
 from tailorset.project.execution import git_revision
 from tailorset.project.params import flatten, read_yaml
 from tailorset.records import LabelSpace
@@ -48,7 +47,7 @@ class WorldScores:
     def __init__(self, ladder: Ladder, world: str) -> None:
         self.ladder, self.world = ladder, world
         self.label_space = LabelSpace.load(ladder.worlds[world].label_space)
-        self.unseen = column_indices(self.label_space, self.label_space.unseen)
+        self.unseen = self.label_space.columns(self.label_space.unseen)
         points = {name: [ladder.rung_point(world, name, seed) for seed in self.seeds] for name in ladder.rungs}
         self.points = {name: found for name, found in points.items() if all(map(is_measured, found))}
         if FULL not in self.points:

@@ -175,6 +175,10 @@ class LabelSpace(Record):
             raise ValueError(f"unknown label {name!r}: choose from {list(self.names)}")
         return self.names.index(name)
 
+    def columns(self, names: Sequence[str]) -> list[int]:
+        """Positions of labels in `names`, and so in a matrix with one column per label."""
+        return [self.index(name) for name in names]
+
     def prompt_names(self, name: str) -> tuple[str, ...]:
         """The wordings of a label; the first one is used in prompts."""
         return self.labels[self.index(name)].aliases or (name,)

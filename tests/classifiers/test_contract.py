@@ -11,7 +11,7 @@ from torch import nn
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.plugins import load_plugin, plugin_config, plugin_names
 from tailorset.records import LabelSpace
-from tailorset.training.loop import TrainingConfig
+from tailorset.training.contract import TrainingConfig
 
 
 @pytest.mark.parametrize("name", plugin_names("classifiers"))

@@ -231,10 +231,10 @@ def test_damaged_folder_is_refused(backbones: dict[str, str], label_space: Label
     build(config(backbones["resnet"]), label_space).save(tmp_path)
     weights = (tmp_path / "classifier.safetensors").read_bytes()
     (tmp_path / "classifier.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(ValueError, match=r"no usable classifier .*differs from its checksum"):
+    with pytest.raises(ValueError, match=r"not hold a usable classifier .*differs from its checksum"):
         load_classifier(tmp_path)
     (tmp_path / checksums.SUMS).unlink()
-    with pytest.raises(ValueError, match="no usable classifier"):
+    with pytest.raises(ValueError, match="not hold a usable classifier"):
         load_classifier(tmp_path)
     description = json.loads((tmp_path / "config.json").read_text()) | {"name": "dual_promt"}
     (tmp_path / "config.json").write_text(json.dumps(description))

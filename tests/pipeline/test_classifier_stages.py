@@ -270,9 +270,9 @@ def test_val_that_lacks_a_label_costs_the_bound_only(small_project: Path, caplog
 
 
 def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew() -> None:
-    from pipeline.train_classifier import epoch_images
     from tailorset.storage.image_set import ImageSet
-    from tailorset.training.augment import Augmentation, AugmentConfig
+    from tailorset.training.contract import Augmentation, AugmentConfig
+    from tailorset.training.images import epoch_images
     from tailorset.training.loop import augmented
 
     pixels = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

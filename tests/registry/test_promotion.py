@@ -265,7 +265,7 @@ def test_only_a_version_that_answers_a_real_request_becomes_champion(
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
     assert "it does not answer a request" in output
-    assert "holds no usable classifier" in output
+    assert "does not hold a usable classifier" in output
 
 
 @pytest.mark.usefixtures("answering")

@@ -126,9 +126,9 @@ def test_rules_carry_the_calibration_and_the_threshold() -> None:
 def test_a_label_without_examples_is_named() -> None:
     logits, targets = simulated(50)
     targets[:, 1] = 0
-    with pytest.raises(ValueError, match=r"one kind for \['b'\].*held_out_share"):
+    with pytest.raises(ValueError, match=r"one kind is missing for \['b'\].*held_out_share"):
         fitting.fit_platt(logits, targets, NAMES)
     targets[:, 2] = 1
     targets[0, 1] = 1
-    with pytest.raises(ValueError, match=r"one kind for \['c'\]"):
+    with pytest.raises(ValueError, match=r"one kind is missing for \['c'\]"):
         fitting.fit_platt(logits, targets, NAMES)

@@ -43,7 +43,7 @@ def test_few_photos_of_many_features_have_a_limit() -> None:
     novelty = fit_novelty(known, known)
     assert torch.isfinite(novelty.of(known)).all()
     assert (novelty.of(10 * known) > 1).all()
-    with pytest.raises(ValueError, match="1 training and 20 val photos do not tell what is usual"):
+    with pytest.raises(ValueError, match="1 training and 20 val photos are too few"):
         fit_novelty(known[:1], known)
 
 
@@ -56,7 +56,9 @@ def test_it_is_stored_as_tensors_and_damage_is_named(tmp_path: Path) -> None:
     novelty.save(path)
     assert path.read_bytes() == before
     path.write_bytes(before[:40])
-    with pytest.raises(ValueError, match=r"novelty.safetensors holds no limit of novelty.*dvc repro fit_thresholds"):
+    with pytest.raises(
+        ValueError, match=r"novelty.safetensors does not hold a limit of novelty.*dvc repro fit_thresholds"
+    ):
         Novelty.load(path)
 
 

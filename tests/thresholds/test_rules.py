@@ -63,8 +63,8 @@ def test_the_file_gives_back_the_same_rules_and_the_same_bytes(tmp_path: Path) -
     ("damage", "message"),
     [
         ({"version": 2}, "has version 2, not 1"),
-        ({"labels": [{"label": "cup", "slope": 1.0}]}, "holds no thresholds"),
-        ({"labels": [{"scale": 1.0}]}, "holds no thresholds"),
+        ({"labels": [{"label": "cup", "slope": 1.0}]}, "does not hold thresholds"),
+        ({"labels": [{"scale": 1.0}]}, "does not hold thresholds"),
         ({"labels": [{"label": "cup", "scale": "steep"}]}, "'cup': scale is 'steep', not a finite number"),
         ({"labels": [{"label": "cup", "scale": -1.0}]}, "'cup': scale is -1.0"),
         ({"labels": [{"label": "cup", "threshold": 0.6}]}, "abstain_low <= threshold <= abstain_high does not hold"),
@@ -83,7 +83,7 @@ def test_no_file_half_a_file_and_other_labels_are_errors(tmp_path: Path) -> None
         Thresholds.load(tmp_path / "none.json")
     RULES.save(tmp_path / "half.json")
     (tmp_path / "half.json").write_text((tmp_path / "half.json").read_text()[:60])
-    with pytest.raises(ValueError, match="holds no thresholds"):
+    with pytest.raises(ValueError, match="does not hold thresholds"):
         Thresholds.load(tmp_path / "half.json")
-    with pytest.raises(ValueError, match="3 scores an image, thresholds for 2"):
+    with pytest.raises(ValueError, match="3 scores per image, thresholds for 2"):
         RULES.apply(torch.zeros(1, 3))

@@ -20,8 +20,8 @@ from tailorset.storage.image_set import ImageSet
 from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.oracle import load_oracle
 from tailorset.toybox.scenes import Scene, photo_scene, render, web_scene
-from tailorset.training.augment import OPERATIONS, Augmentation, AugmentConfig, augment
-from tailorset.training.loop import TrainingConfig
+from tailorset.training.augment import OPERATIONS, augment
+from tailorset.training.contract import Augmentation, AugmentConfig, TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = Augmentation(cutout=0.5, rand_augment=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import importlib.util
 import math
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,11 +11,8 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from tailorset.classifiers import Classifier, load_classifier
-from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
-from tailorset.evaluation.selection import RAW_CLIP, START, History
 from tailorset.records import LabelSpace
-from tailorset.storage.image_set import ImageSet, Mixture
+from tailorset.storage.image_set import ImageSet
 from tailorset.training.loop import (
     TrainingConfig,
     batch_indices,
@@ -28,18 +21,6 @@ from tailorset.training.loop import (
     predict,
     train_epochs,
 )
-
-PIPELINE = Path(__file__).resolve().parents[2] / "pipeline"
-
-
-@pytest.fixture(scope="module")
-def stage_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_classifier_script", PIPELINE / "train_classifier.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class Recorder(nn.Module):
@@ -118,103 +99,6 @@ def test_a_loss_that_is_not_finite_stops(real: ImageSet) -> None:
                 classifier, real, {"it": SGD(classifier.parameters(), 0.1)}, TrainingConfig(num_epochs=2), seed=0
             )
         )
-
-
-def fresh(backbones: dict[str, str], label_space: LabelSpace) -> DualPrompt:
-    torch.manual_seed(0)
-    block = {"backbone": {"model": backbones["resnet"]}, "num_context_tokens": 4, "num_epochs": 3, "batch_size": 8}
-    return build(Config.model_validate(block), label_space)
-
-
-def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
-    stage_script: ModuleType,
-    backbones: dict[str, str],
-    label_space: LabelSpace,
-    real: ImageSet,
-    synthetic: ImageSet,
-    val: ImageSet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def fit(classifier: DualPrompt, folder: str) -> tuple[Classifier, History]:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        return stage_script.fit(
-            classifier, Mixture([(real, 1), (synthetic, 1)]), val, label_space, classifier.config, 0, tmp_path / folder
-        )
-
-    whole = fresh(backbones, label_space)
-    kept, history = fit(whole, "whole")
-    assert [row["epoch"] for row in history] == [RAW_CLIP, START, 1, 2, 3]
-
-    class Killed(Exception):
-        pass
-
-    def die_after_two(*args: Any, **keys: Any) -> None:
-        if args[1] == 2:
-            raise Killed
-        save(*args, **keys)
-
-    save = stage_script.save_checkpoint
-    monkeypatch.setattr(stage_script, "save_checkpoint", die_after_two)
-    with pytest.raises(Killed):
-        fit(fresh(backbones, label_space), "cut")
-    monkeypatch.setattr(stage_script, "save_checkpoint", save)
-    resumed = fresh(backbones, label_space)
-    again, told = fit(resumed, "cut")
-    assert told == history
-    for ours, theirs in ((whole, resumed), (kept, again)):
-        for name, value in ours.state_dict().items():
-            assert torch.equal(value, theirs.state_dict()[name]), name
-
-
-def graded(
-    stage_script: ModuleType,
-    classifier: DualPrompt,
-    data: Mixture,
-    val: ImageSet,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    grades: list[float],
-) -> tuple[Classifier, list[Classifier]]:
-    """What is kept if raw CLIP, the start and each epoch get these grades on val, and copies of what was graded."""
-    seen: list[Classifier] = []
-
-    def validate(candidate: DualPrompt, images: ImageSet, space: LabelSpace) -> dict[str, float]:
-        assert images is val
-        seen.append(copy.deepcopy(candidate))
-        return {"val/harmonic_map": grades[len(seen) - 1]}
-
-    monkeypatch.setattr(stage_script, "validate", validate)
-    kept, _ = stage_script.fit(classifier, data, val, classifier.label_space, classifier.config, 0, folder)
-    return kept, seen
-
-
-@pytest.mark.parametrize(
-    ("grades", "best"),
-    [
-        ([0.1, 0.2, 0.4, 0.9, 0.5], 3),
-        ([0.6, 0.5, 0.6, 0.4, 0.3], 0),  # training has to be better than raw CLIP, not as good
-        ([0.5, 0.7, 0.6, 0.4, 0.7], 1),
-    ],
-)
-def test_the_best_candidate_on_val_is_kept_raw_clip_and_the_start_among_them(
-    grades: list[float],
-    best: int,
-    stage_script: ModuleType,
-    backbones: dict[str, str],
-    label_space: LabelSpace,
-    real: ImageSet,
-    synthetic: ImageSet,
-    val: ImageSet,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    classifier, data = fresh(backbones, label_space), Mixture([(real, 1), (synthetic, 1)])
-    kept, seen = graded(stage_script, classifier, data, val, tmp_path, monkeypatch, grades)
-    kept.save(tmp_path / "classifier")
-    scores = [predict(candidate, val.images) for candidate in (*seen, load_classifier(tmp_path / "classifier"))]
-    assert torch.equal(scores[-1], scores[best])
-    assert sum(torch.equal(scores[-1], other) for other in scores[:-1]) == 1
 
 
 def test_a_batch_that_does_not_fit_names_the_key_to_lower(real: ImageSet) -> None:

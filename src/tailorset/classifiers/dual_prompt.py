@@ -1,6 +1,6 @@
 """Dual learnable prompts over dense CLIP features, with global feature fusion in the visual tower.
 
-Letters: B batch, L labels, P positions, D joint width.
+Shapes: B images of a batch, L labels, P positions, D joint width.
 Source: DualCoOp (Sun et al. 2022) with the fusion of Zhang et al. 2024.
 """
 
@@ -9,26 +9,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.optim import SGD, AdamW, Optimizer
 
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.classifiers.parts.fusion import fuse
-from tailorset.classifiers.parts.label_prompts import LabelPrompts
-from tailorset.clip.model import Clip, OpenClip
-from tailorset.compute.memory import ShrinkingBatches
+from tailorset.clip.model import Clip, OpenClip, preprocessed
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums
-from tailorset.training.loop import REMEDY, TrainingConfig, annotated_loss
+from tailorset.training.contract import TrainingConfig
+
+if TYPE_CHECKING:  # what training alone needs is imported where it is used: a loaded classifier needs little
+    from tailorset.classifiers.parts.label_prompts import LabelPrompts
 
 FORMER_SETTINGS = ("cutout", "rand_augment", "low_resolution", "zoom_out")  # of training, in older folders
 
@@ -46,11 +46,15 @@ class Config(TrainingConfig):
     weight_decay: float = Field(5.0e-4, ge=0)
     score_scale: float | None = Field(None, gt=0)  # of the summed similarity; None = the backbone's logit_scale
     spatial_scale: float | None = Field(None, gt=0)  # of the softmax over positions; None = a fifth of it
-    global_weight: float = Field(0.5, ge=0, le=1)  # share of the pooled feature beside the dense ones; 0 = the paper
+    global_weight: float = Field(0.5, ge=0, le=1)  # share of the pooled feature next to the dense ones; 0 = the paper
+
+    @property
+    def raw_clip_template(self) -> str:
+        return self.template
 
 
 class Vision(BaseModel):
-    """What a saved classifier needs to see: the tower's architecture and its preprocessing."""
+    """Architecture of the visual tower and its preprocessing: what a saved classifier needs of its backbone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,7 +66,7 @@ class Vision(BaseModel):
     image_px: int
 
     def build(self) -> nn.Module:
-        """The visual tower with random weights; the text tower of its CLIP is a tiny throw-away."""
+        """Return the visual tower with random weights; the text tower of its CLIP is tiny and thrown away."""
         import open_clip
 
         text_cfg = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
@@ -109,7 +113,7 @@ class DualPrompt(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """The tower stays in evaluation mode, the fusion follows; leaving training computes the label features once.
+        """Set the mode of all but the tower, which stays in evaluation mode; leaving training computes label features.
 
         Raises:
             ValueError: the classifier was loaded for inference.
@@ -148,8 +152,8 @@ class DualPrompt(nn.Module):
 
     @torch.no_grad()
     def raw_clip(self) -> DualPrompt:
-        """The formula without fusion, dense features and negative prompts; the tower's weights are shared."""
-        assert self.prompts is not None, "only a classifier built from its params knows the backbone's own prompts"
+        """Return the formula without fusion, dense features and negative prompts; the tower's weights are shared."""
+        assert self.prompts is not None, "only a classifier built from its params has the backbone's own prompts"
         config = self.config.model_copy(update={"fusion": False, "global_weight": 1.0, "score_scale": None})
         visual = self.vision.build()
         visual.load_state_dict(self.visual.state_dict(), assign=True)
@@ -160,6 +164,9 @@ class DualPrompt(nn.Module):
     @torch.no_grad()
     def calibrate(self, images: Tensor, targets: Tensor) -> None:
         """Fit the calibration to images (N, 3, P, P) uint8 and targets (N, L), -1 = not annotated."""
+        from tailorset.compute.memory import ShrinkingBatches
+        from tailorset.training.loop import REMEDY, annotated_loss
+
         self.calibration = Calibration().to(self.mean.device)
         self.eval()
         batches = ShrinkingBatches(self.config.batch_size, "calibrating", REMEDY)
@@ -174,13 +181,13 @@ class DualPrompt(nn.Module):
         return weights.unflatten(-1, grid_of(weights.shape[-1]))
 
     def learned_modules(self) -> dict[str, nn.Module]:
-        """Contexts (training only), calibration and fusion; the frozen rest comes from the backbone."""
+        """Return contexts (in training), calibration and fusion; the frozen rest comes from the backbone."""
         modules: dict[str, nn.Module] = {"calibration": self.calibration}
         modules |= {"fusion": self.fusion} if self.config.fusion else {}
         return modules if self.prompts is None else {"prompts": self.prompts} | modules
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """SGD for the contexts, as published; AdamW for the fusion, whose near-zero scale would starve plain SGD."""
+        """Return SGD for the contexts, as published, and AdamW for the fusion, whose near-zero scale starves SGD."""
         assert self.prompts is not None, "only a classifier built from its params is trained"
         config = self.config
         sgd = SGD([self.prompts.contexts], config.learning_rate, config.momentum, weight_decay=config.weight_decay)
@@ -194,7 +201,7 @@ class DualPrompt(nn.Module):
         return optimizers
 
     def save(self, folder: Path) -> None:
-        """config.json and classifier.safetensors: label features, what was learned, and the frozen visual tower."""
+        """Write config.json and classifier.safetensors: label features, learned modules and the frozen visual tower."""
         folder.mkdir(parents=True, exist_ok=True)
         confusable = sorted(map(sorted, self.label_space.confusable))  # a set's order differs between processes
         description = {
@@ -217,28 +224,27 @@ class DualPrompt(nn.Module):
         return self.text_features[:, list(columns)]
 
     def _preprocess(self, images: Tensor) -> Tensor:
-        images = images.to(self.mean.device)
-        size = (self.image_px, self.image_px)
-        if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        pixels = preprocessed(images.to(self.mean.device), self.image_px, self.mean, self.std)
+        return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def build(config: Config, label_space: LabelSpace, device: torch.device | str = "cpu") -> DualPrompt:
-    """A classifier near zero-shot CLIP, ready to be trained.
+    """Return a classifier near zero-shot CLIP, ready to be trained.
 
     Raises:
-        ValueError: the backbone is missing or unsuitable, or the contexts do not fit beside a label.
+        ValueError: the backbone is missing or unsuitable, or the contexts do not fit next to a label.
     """
     return on_clip(config, label_space, config.backbone.load(device))
 
 
 def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
-    """The same on a backbone that is loaded already.
+    """Return the same for a backbone that is loaded already.
 
     Raises:
-        ValueError: the backbone is unsuitable, or the contexts do not fit beside a label.
+        ValueError: the backbone is unsuitable, or the contexts do not fit next to a label.
     """
+    from tailorset.classifiers.parts.label_prompts import LabelPrompts
+
     prompts = LabelPrompts(clip.model, clip.tokenizer, label_space.names, config.num_context_tokens, config.template)
     prompts.residual.requires_grad_(config.label_residual_learning_rate > 0)
     visual: Any = clip.model.visual.to(memory_format=torch.channels_last)
@@ -254,7 +260,7 @@ def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
 
 
 def load(folder: Path, device: torch.device) -> DualPrompt:
-    """A saved classifier in evaluation mode.
+    """Return a saved classifier in evaluation mode.
 
     Raises:
         ValueError: config and weights are missing, damaged or of different models.
@@ -273,5 +279,7 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
             tensors.pop(name, None)  # raw CLIP has none
         classifier.load_state_dict(tensors)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder} holds no usable classifier ({error}): run `dvc repro train_classifier`") from error
+        raise ValueError(
+            f"{folder} does not hold a usable classifier ({error}): run `dvc repro train_classifier`"
+        ) from error
     return classifier.to(device).eval()

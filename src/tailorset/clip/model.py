@@ -61,15 +61,8 @@ class Clip:
         return F.normalize(torch.stack([self.encode_texts(names, template) for template in templates]).mean(0), dim=-1)
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> normalised (B, 3, image_px, image_px), as open_clip's own transform, with gradient.
-
-        Deviation: an image that is not square is squashed, never cropped: its labels may stand at the border.
-        """
-        images = images.to(self.device)
-        size = (self.image_px, self.image_px)
-        if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode=self.interpolation, antialias=True).clamp(0, 1)
-        return (images - self._mean.to(images.dtype)) / self._std.to(images.dtype)
+        """(B, 3, H, W) in [0, 1] -> normalised (B, 3, image_px, image_px), as open_clip's own transform."""
+        return preprocessed(images.to(self.device), self.image_px, self._mean, self._std, self.interpolation)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1], any size -> (B, D) unit vectors."""
@@ -133,6 +126,19 @@ def load_clip(
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"CLIP {model!r} cannot be loaded ({first_line(error)}); {REMEDY}") from error
     return Clip(loaded, tokenizer, open_clip.get_model_config(name), device)
+
+
+def preprocessed(
+    images: Tensor, image_px: int, mean: Tensor, std: Tensor, mode: Literal["bicubic", "bilinear"] = "bicubic"
+) -> Tensor:
+    """Squash images (B, 3, H, W) in [0, 1] to squares of `image_px` and normalise them; gradients flow to them.
+
+    Deviation: an image that is not square is squashed, never cropped: its labels may be at the border.
+    """
+    size = (image_px, image_px)
+    if images.shape[-2:] != size:
+        images = F.interpolate(images, size=size, mode=mode, antialias=True).clamp(0, 1)
+    return (images - mean.to(images.dtype)) / std.to(images.dtype)
 
 
 def interpolation_of(preprocess_cfg: Mapping[str, Any]) -> Literal["bicubic", "bilinear"]:

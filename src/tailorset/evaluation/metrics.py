@@ -104,15 +104,10 @@ def zero_shot_metrics(
 
     normalise: applied to the scores of the columns that are compared, (N, columns) -> the same.
     """
-    unseen = column_indices(label_space, label_space.unseen)
+    unseen = label_space.columns(label_space.unseen)
     zsl = multilabel_metrics(normalise(scores[:, unseen]), targets[:, unseen], top_k)
     gzsl = multilabel_metrics(normalise(scores), targets, top_k)
     return {f"zsl/{key}": value for key, value in zsl.items()} | {f"gzsl/{key}": value for key, value in gzsl.items()}
-
-
-def column_indices(label_space: LabelSpace, names: Sequence[str]) -> list[int]:
-    """Where these labels stand in a matrix whose columns follow `label_space.names`."""
-    return [label_space.index(name) for name in names]
 
 
 def harmonic_map(metrics: dict[str, float]) -> float:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
-from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, column_indices
+from tailorset.evaluation.metrics import Normalise, as_is, average_precisions
 from tailorset.records import LabelSpace
 
 CURVE_POINTS = 1000
@@ -38,7 +38,7 @@ def per_label_table(methods: Sequence[Method], targets: Tensor, label_space: Lab
     names = label_space.names
     table = pd.DataFrame({"label": names, "seen": [name in label_space.seen for name in names]})
     table["positives"] = (targets == 1).sum(0).numpy()
-    unseen = column_indices(label_space, label_space.unseen)
+    unseen = label_space.columns(label_space.unseen)
     for method in methods:
         values = average_precisions(method.normalise(method.scores), targets)
         values[unseen] = average_precisions(method.normalise(method.scores[:, unseen]), targets[:, unseen])
@@ -51,7 +51,7 @@ def precision_recall_figure(methods: Sequence[Method], targets: Tensor, label_sp
     figure = Figure(figsize=(9, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, title, labels in zip(panels, ("ZSL", "GZSL"), (label_space.unseen, label_space.names), strict=True):
-        columns = column_indices(label_space, labels)
+        columns = label_space.columns(labels)
         for method in methods:
             recall, precision = _curve(method.normalise(method.scores[:, columns]), targets[:, columns])
             axes.plot(recall, precision, label=method.name)

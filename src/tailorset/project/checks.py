@@ -19,7 +19,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
             f"{where} has {len(label_space.unseen)} unseen labels {list(label_space.unseen)}: an image of two labels is"
             f" accepted by comparing them with the other unseen ones, so name at least {MIN_UNSEEN}"
         )
-    if not label_space.seen and "real" in getattr(params.train_classifier.config, "train_on", ()):
+    if not label_space.seen and "real" in params.train_classifier.config.train_on:
         yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
     if not label_space.seen and params.fit_thresholds.source != "synthetic":
         yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
@@ -55,8 +55,8 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
 def _wordings(params: Params) -> Iterator[str]:
     """Raw CLIP must be the same classifier where training has to beat it and where it is measured."""
     measured = params.clip.prompt_template
-    template = getattr(params.train_classifier.config, "template", measured)
-    if template != measured:
+    template = params.train_classifier.config.raw_clip_template
+    if template not in (None, measured):
         yield (
             f"train_classifier.template is {template!r}, and raw CLIP is measured with clip.prompt_template"
             f" {measured!r}: give both the same wording"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from tailorset.evaluation.metrics import average_precisions, column_indices
+from tailorset.evaluation.metrics import average_precisions
 from tailorset.evaluation.selection import MAPS
 from tailorset.records import LabelSpace
 from tailorset.storage.image_set import AnnotatedRows
@@ -77,7 +77,7 @@ def with_val(
 
     Without annotated unseen labels training chose on generated images: figures of these compare nothing.
     """
-    unseen = column_indices(label_space, label_space.unseen)
+    unseen = label_space.columns(label_space.unseen)
     if not (val[1][:, unseen] == 1).any():
         return measurement
     ours, clip = ({key: metrics[f"{prefix}{key}"] for key in MAPS} for prefix in ("val/", "val/raw_clip/"))
@@ -105,5 +105,5 @@ def val_tag(key: str) -> str:
 
 def mean_precisions(precisions: Tensor, label_space: LabelSpace) -> dict[str, float]:
     """MAPS of (L,) average precisions; nothing if no photograph shows an unseen label."""
-    zsl = precisions[column_indices(label_space, label_space.unseen)].nanmean()
+    zsl = precisions[label_space.columns(label_space.unseen)].nanmean()
     return {} if zsl.isnan() else dict(zip(MAPS, (float(zsl), float(precisions.nanmean())), strict=True))

@@ -22,7 +22,6 @@ from tailorset.evaluation.bootstrap import (
     percentile_interval,
     whole_set,
 )
-from tailorset.evaluation.metrics import column_indices
 from tailorset.evaluation.selection import is_untrained, training_notes
 from tailorset.project.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
@@ -84,7 +83,7 @@ def measure_figures(
     replicates = average_precision_replicates(scores[None], targets, resamples)
     maps, f1 = {}, {}
     for setting, names in (("ZSL", label_space.unseen), ("GZSL", label_space.names)):
-        columns = column_indices(label_space, names)
+        columns = label_space.columns(names)
         maps[setting] = percentile_interval(float(values[columns].nanmean()), replicates[:, columns].nanmean(1))
         chosen = (scores[None, :, columns], targets[:, columns])
         f1[setting] = estimate(partial(f1_at_k, k=k), *chosen, resamples).interval()

@@ -1,8 +1,8 @@
-"""Fits thresholds: what a score is worth on photos, for labels of which no photo is annotated.
+"""Fit calibrations and thresholds for scores on photos, also for labels of which no photo is annotated.
 
 Two sources for the unseen labels: annotated photos of the seen labels (`transfer`), or generated images, moved to the
-photos by a mixture (`fit_mixture`). docs/decisions/thresholds.md compares them, and says what failed.
-Letters: N images, L labels.
+photos by a mixture (`fit_mixture`). docs/decisions/thresholds.md compares them and lists what failed.
+Shapes: N images, L labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Affine:
 
 
 def fit_platt(logits: Tensor, targets: Tensor, labels: Sequence[str]) -> Affine:
-    """Platt scaling a label, the scales shrunk towards a shared one: few images hold a label.
+    """Fit Platt scaling per label, with scales shrunk towards a shared one: few images show a label.
 
     Source: Platt 1999. Maximum a posteriori by L-BFGS: log scale_l = shared + N(0, SCALE_SPREAD^2), shared ~ N(0, 1).
 
@@ -62,7 +62,7 @@ def fit_platt(logits: Tensor, targets: Tensor, labels: Sequence[str]) -> Affine:
 
 
 def fit_seen(logits: Tensor, targets: Tensor, photo_logits: Tensor, labels: Sequence[str]) -> Affine:
-    """Platt scaling on annotated photos, with the label shares of other, unannotated photos."""
+    """Fit Platt scaling on annotated photos, with the label shares of other, unannotated photos."""
     known, shown = (targets >= 0).double().sum(0), (targets == 1).double().sum(0)
     return shift_priors(fit_platt(logits, targets, labels), shown / known, photo_logits)
 
@@ -70,8 +70,8 @@ def fit_seen(logits: Tensor, targets: Tensor, photo_logits: Tensor, labels: Sequ
 def transfer(seen: Affine, photo_logits: Tensor, share_pooling: float) -> Affine:
     """Carry the seen labels' calibration to labels of which photos (N, L) are not annotated.
 
-    All get the mean scale. What share of the photos shows a label is estimated with the mean bias, and drawn
-    towards the labels' common share: 0 trusts each label's own scores, 1 takes the labels for equally frequent.
+    All get the mean scale. The share of the photos that shows a label is estimated with the mean bias, and moved
+    towards the labels' common share: 0 trusts each label's own scores, 1 assumes equally frequent labels.
     The bias then makes the mean probability equal that share.
     """
     scale = seen.scale.log().mean().exp().expand(photo_logits.shape[1])
@@ -81,7 +81,7 @@ def transfer(seen: Affine, photo_logits: Tensor, share_pooling: float) -> Affine
 
 
 def bias_for_share(scores: Tensor, share: Tensor) -> Tensor:
-    """The bias (L,) at which mean sigmoid(scores + bias) over N is `share` (L,), by bisection."""
+    """Return the bias (L,) at which mean sigmoid(scores + bias) over N is `share` (L,), by bisection."""
     low, high = share.logit() - scores.amax(0), share.logit() - scores.amin(0)
     for _ in range(60):
         middle = (low + high) / 2
@@ -104,9 +104,9 @@ def shift_priors(source: Affine, source_share: Tensor, photo_logits: Tensor) -> 
 
 
 def fit_mixture(start: Affine, photo_logits: Tensor) -> Affine:
-    """Two normal distributions of one variance a label, fitted to unannotated photo logits (N, L) by EM.
+    """Fit two normal distributions with one variance per label to unannotated photo logits (N, L) by EM.
 
-    `start` says which photos show the label at first; equal variances make the posterior a sigmoid of a line again.
+    `start` gives the first probabilities; equal variances make the posterior a sigmoid of a line again.
     """
     fitted = start
     for _ in range(NUM_ITERATIONS):
@@ -123,9 +123,9 @@ def _mixture_step(shown: Tensor, logits: Tensor) -> Affine:
 
 
 def best_threshold(probabilities: Tensor, shown: Tensor) -> float:
-    """The threshold whose F1 is best when image i shows the label with probability shown[i], both (N,).
+    """Return the threshold with the best F1 if image i shows the label with probability shown[i], both (N,).
 
-    shown = probabilities: F1 as it is expected without annotation; shown = targets: measured F1.
+    shown = probabilities: expected F1, without annotation; shown = targets: measured F1.
     Source: the plug-in rule, Lipton et al. 2014.
     """
     order = probabilities.argsort(descending=True)
@@ -139,9 +139,9 @@ def best_threshold(probabilities: Tensor, shown: Tensor) -> float:
 def make_thresholds(
     labels: Sequence[str], fitted: Affine, logits: Tensor, shown: Tensor | None, max_risk: float
 ) -> Thresholds:
-    """One rule a label, its threshold the best on these images: logits (N, L).
+    """Return one rule per label, with the best threshold on these images: logits (N, L).
 
-    shown: targets (N, L) in {1, 0, -1}, or None: as probable as `fitted` says.
+    shown: targets (N, L) in {1, 0, -1}; None = the probabilities by `fitted`.
     """
     probabilities = fitted(logits)
     truth = probabilities if shown is None else shown
@@ -155,7 +155,7 @@ def make_thresholds(
 
 
 def one_sided(targets: Tensor, labels: Sequence[str]) -> list[str]:
-    """The labels that no row of targets (N, L) shows, or that all do; -1 is not annotated."""
+    """Return the labels that no row of targets (N, L) shows, or that all do; -1 is not annotated."""
     both = (targets == 1).any(0) & (targets == 0).any(0)
     return [label for label, there in zip(labels, both.tolist(), strict=True) if not there]
 
@@ -163,6 +163,6 @@ def one_sided(targets: Tensor, labels: Sequence[str]) -> list[str]:
 def _check_both_classes(targets: Tensor, labels: Sequence[str]) -> None:
     if missing := one_sided(targets, labels):
         raise ValueError(
-            f"thresholds need images with and without each label, and there are none of one kind for {missing}: give"
+            f"thresholds need images with and without each label, and one kind is missing for {missing}: give"
             " these labels more images, or raise train_classifier.held_out_share, the share of them kept for this"
         )

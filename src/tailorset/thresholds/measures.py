@@ -1,6 +1,6 @@
-"""How well thresholds keep what they promise: calibration error, F1, and risk against coverage.
+"""Measures of thresholds: calibration error, F1, and risk against coverage.
 
-Letters: N images, L labels. Targets: 1 present, 0 absent, -1 not annotated (left out of every figure).
+Shapes: N images, L labels. Targets: 1 present, 0 absent, -1 not annotated (left out of every figure).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ NUM_BINS = 15
 
 
 def calibration_error(probabilities: Tensor, targets: Tensor) -> float:
-    """Expected calibration error of a label's probabilities in 15 equal bins, the mean over the labels.
+    """Return the expected calibration error of a label's probabilities in 15 equal bins, averaged over the labels.
 
-    Source: Naeini et al. 2015; a label at a time, because errors of opposite sign cancel in a common bin.
+    Source: Naeini et al. 2015; one label at a time, because errors of opposite sign cancel in a common bin.
     """
     errors = []
     for values, truth in zip(probabilities.T, targets.T, strict=True):
@@ -30,7 +30,7 @@ def calibration_error(probabilities: Tensor, targets: Tensor) -> float:
 
 
 def f1_metrics(present: Tensor, targets: Tensor) -> dict[str, float]:
-    """f1_macro: the mean over the labels that have a positive. f1_micro: over all decisions."""
+    """Return f1_macro, the mean over the labels that have a positive, and f1_micro, over all decisions."""
     predicted, truth, num_labels = present.float(), targets.long(), targets.shape[1]
     per_label = multilabel_f1_score(predicted, truth, num_labels, average=None, ignore_index=-1)
     overall = multilabel_f1_score(predicted, truth, num_labels, average="micro", ignore_index=-1)
@@ -38,9 +38,9 @@ def f1_metrics(present: Tensor, targets: Tensor) -> dict[str, float]:
 
 
 def risk_coverage(decisions: Decisions, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(coverage, risk), each over all annotated decisions: the share answered, surest first, and the share of it wrong.
+    """Return (coverage, risk) over all annotated decisions: share answered, surest first, and share of these wrong.
 
-    How sure: the calibrated probability of being right. Source: Geifman and El-Yaniv 2017.
+    Sureness is the calibrated probability of being right. Source: Geifman and El-Yaniv 2017.
     """
     known = targets >= 0
     present = decisions.present[known]
@@ -52,9 +52,9 @@ def risk_coverage(decisions: Decisions, targets: Tensor) -> tuple[Tensor, Tensor
 
 
 def trust_metrics(decisions: Decisions, targets: Tensor) -> dict[str, float]:
-    """Calibration error, F1, risk and the area under the risk-coverage curve of all decisions; coverage of the answers.
+    """Return calibration error, F1, risk and area under the risk-coverage curve of all decisions; coverage of answers.
 
-    `answered/risk` is the risk of the decisions that do not abstain, and absent where all do.
+    `answered/risk` is the risk of the decisions that do not abstain, and absent if all do.
     """
     answered = targets.masked_fill(decisions.abstained, -1)
     known = answered >= 0
@@ -69,7 +69,7 @@ def trust_metrics(decisions: Decisions, targets: Tensor) -> dict[str, float]:
 
 
 def trust_figure(rules: Mapping[str, Decisions], targets: Tensor) -> Figure:
-    """Two panels, a line a rule: how often what is called p % probable is true, and risk against coverage."""
+    """Draw two panels with one line per rule: share present against probability, and risk against coverage."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     reliability, risk = figure.subplots(1, 2)
     reliability.plot([0, 1], [0, 1], color="grey", linewidth=0.5)
@@ -83,7 +83,7 @@ def trust_figure(rules: Mapping[str, Decisions], targets: Tensor) -> Figure:
 
 
 def _reliability(probabilities: Tensor, targets: Tensor) -> tuple[list[float], list[float]]:
-    """Mean probability and share present of each bin that holds a decision."""
+    """Return mean probability and share present of each bin with a decision."""
     known = targets >= 0
     values, truth = probabilities[known], (targets[known] == 1).double()
     bins = (values * NUM_BINS).long().clamp(max=NUM_BINS - 1)

@@ -1,6 +1,6 @@
-"""How unlike the photos of training a photo is: the distance of its features from theirs.
+"""Novelty of a photo: the distance of its features from those of the photos of training.
 
-The Mahalanobis distance to one Gaussian for all labels. Letters: N images, D features.
+The Mahalanobis distance to one Gaussian for all labels. Shapes: N images, D features.
 Source: Lee et al. 2018; the covariance shrunk as in Ledoit and Wolf 2004.
 """
 
@@ -31,20 +31,20 @@ class Novelty:
         return self._distances(features) / self.limit
 
     def save(self, path: Path) -> None:
-        """Three tensors as safetensors."""
+        """Write three tensors as safetensors."""
         save_file({"mean": self.mean, "whitening": self.whitening, "limit": self.limit}, path)
 
     @classmethod
     def load(cls, path: Path) -> Novelty:
-        """What `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
-            ValueError: the file is missing, damaged, or holds something else.
+            ValueError: the file is missing, damaged, or has other content.
         """
         try:
             return cls(**load_file(path))
         except (OSError, TypeError, SafetensorError) as error:
-            raise ValueError(f"{path} holds no limit of novelty ({error}): {REMEDY}") from error
+            raise ValueError(f"{path} does not hold a limit of novelty ({error}): {REMEDY}") from error
 
     def _distances(self, features: Tensor) -> Tensor:
         return ((features.cpu().float() - self.mean) @ self.whitening).norm(dim=1)
@@ -59,7 +59,9 @@ def fit_novelty(known: Tensor, target: Tensor) -> Novelty:
     from sklearn.covariance import LedoitWolf
 
     if min(len(known), len(target)) < 2:
-        raise ValueError(f"{len(known)} training and {len(target)} val photos do not tell what is usual: add photos")
+        raise ValueError(
+            f"{len(known)} training and {len(target)} val photos are too few to set a limit of novelty: add photos"
+        )
     estimate = LedoitWolf().fit(known.double().numpy())
     values, vectors = torch.linalg.eigh(torch.from_numpy(estimate.covariance_))
     whitening = vectors / values.clamp_min(1e-12).sqrt()

@@ -1,6 +1,6 @@
-"""What a score is worth: calibrated probabilities, a threshold a label, and when to leave a question open.
+"""Decisions on scores: calibrated probabilities, a threshold per label, and a band in which a label is left open.
 
-Letters: N images, L labels.
+Shapes: N images, L labels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CLIP = 1e-6  # probabilities of exactly 0 or 1 have no logit
 class LabelRule:
     """calibrated = sigmoid(scale * logit(score) + bias); the label is present from `threshold` on.
 
-    Scores whose calibrated probability lies strictly between `abstain_low` and `abstain_high` are better left open.
+    A score with a calibrated probability strictly between `abstain_low` and `abstain_high` is better left open.
     """
 
     scale: float = 1.0
@@ -36,7 +36,7 @@ class LabelRule:
 
 @dataclass(frozen=True)
 class Decisions:
-    """probabilities: (N, L) calibrated; present, abstained: (N, L) bool. What abstains still has its `present`."""
+    """probabilities: (N, L) calibrated; present, abstained: (N, L) bool. `present` is also set where abstained."""
 
     probabilities: Tensor
     present: Tensor
@@ -44,7 +44,7 @@ class Decisions:
 
     @property
     def words(self) -> list[list[Decision]]:
-        """(N, L): each decision as people read it; what abstains is "open"."""
+        """(N, L) decisions as people read them; an abstained one is "open"."""
         return [
             [
                 "open" if is_open else "present" if is_present else "absent"
@@ -54,13 +54,13 @@ class Decisions:
         ]
 
     def columns(self, indices: list[int]) -> Decisions:
-        """The decisions on these labels only."""
+        """Return the decisions on these labels only."""
         return Decisions(self.probabilities[:, indices], self.present[:, indices], self.abstained[:, indices])
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A rule a label, in the order of the classifier's scores."""
+    """One rule per label, in the order of the classifier's scores."""
 
     rules: dict[str, LabelRule]
 
@@ -80,21 +80,21 @@ class Thresholds:
             ValueError: the scores have another number of labels.
         """
         if scores.shape[-1] != len(self.rules):
-            raise ValueError(f"{scores.shape[-1]} scores an image, thresholds for {len(self.rules)}: {self.labels}")
+            raise ValueError(f"{scores.shape[-1]} scores per image, thresholds for {len(self.rules)}: {self.labels}")
         probabilities = (self._column("scale") * score_logits(scores) + self._column("bias")).sigmoid()
         low, high = self._column("abstain_low"), self._column("abstain_high")
         abstained = (probabilities > low) & (probabilities < high)
         return Decisions(probabilities, probabilities >= self._column("threshold"), abstained)
 
     def save(self, path: Path) -> None:
-        """Stable JSON: a version and one object a label, in the order of the scores."""
+        """Write stable JSON: a version and one object per label, in the order of the scores."""
         labels = [{"label": label} | asdict(rule) for label, rule in self.rules.items()]
         content = json.dumps({"version": FILE_VERSION, "labels": labels}, indent=2, allow_nan=False)
         path.write_text(content + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Thresholds:
-        """Thresholds that `save` wrote.
+        """Read thresholds that `save` wrote.
 
         Raises:
             ValueError: the file is missing, damaged, or of another version.
@@ -104,7 +104,7 @@ class Thresholds:
             version = content["version"]
             rules = {entry.pop("label"): LabelRule(**entry) for entry in content["labels"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} holds no thresholds ({error}): run `dvc repro fit_thresholds`") from error
+            raise ValueError(f"{path} does not hold thresholds ({error}): run `dvc repro fit_thresholds`") from error
         if version != FILE_VERSION:
             raise ValueError(f"{path} has version {version}, not {FILE_VERSION}: run `dvc repro fit_thresholds`")
         return cls(rules)
@@ -114,19 +114,19 @@ class Thresholds:
 
 
 def one_threshold(labels: Sequence[str]) -> Thresholds:
-    """The rule to beat: scores taken for probabilities, every label present from 0.5 on, nothing left open."""
+    """Return the rule to beat: scores are probabilities, a label is present from 0.5 on, nothing is left open."""
     return Thresholds({label: LabelRule() for label in labels})
 
 
 def score_logits(scores: Tensor) -> Tensor:
-    """log p / (1 - p), float64, of scores in [0, 1]."""
+    """Return log p / (1 - p), float64, of scores in [0, 1]."""
     return scores.double().clamp(CLIP, 1 - CLIP).logit()
 
 
 def abstain_band(threshold: float, max_risk: float) -> tuple[float, float]:
-    """Where a decision is expected to be wrong more often than `max_risk`: (low, high) of calibrated probability.
+    """Return (low, high) calibrated probabilities between which a decision is wrong more often than `max_risk`.
 
-    Saying "absent" at p is wrong with probability p, saying "present" with 1 - p.
+    "absent" at p is wrong with probability p, "present" with 1 - p.
     """
     low, high = min(threshold, max_risk), max(threshold, 1 - max_risk)
     return low, high
@@ -137,7 +137,7 @@ def _problem(rule: LabelRule) -> str | None:
     if bad := [name for name, value in values.items() if type(value) is not float or not math.isfinite(value)]:
         return f"{bad[0]} is {values[bad[0]]!r}, not a finite number"
     if rule.scale <= 0:
-        return f"scale is {rule.scale}, which would turn the ranking round or lose it"
+        return f"scale is {rule.scale}, which would reverse the ranking or lose it"
     if not 0 <= rule.abstain_low <= rule.threshold <= rule.abstain_high <= 1:
         return f"abstain_low <= threshold <= abstain_high does not hold: {rule}"
     return None

@@ -1,1 +1,1 @@
-"""Stage train_classifier: the loop, augmentation and averaging of weights."""
+"""Stage train_classifier: the loop, augmentation, averaging of weights, and the choice of the best epoch."""

@@ -1,6 +1,6 @@
-"""Random changes to training images, each seeded on its own: neither batch nor worker count changes an image.
+"""Random changes to training images, each image with its own seed: neither batch nor worker count changes an image.
 
-Letters: B batch, P pixels of a side.
+Shapes: B images of a batch, P x P pixels.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset.records import Source
+from tailorset.training.contract import Augmentation
 
 MAGNITUDE = 0.3  # of each operation's range: RandAugment's published 9 of 30
 NUM_OPERATIONS = 2
@@ -27,7 +26,7 @@ Operation = Callable[[Tensor, float], Tensor]  # (uint8 images, signed magnitude
 
 
 def _torchvision() -> Any:
-    """Its functions; imported late: it takes two seconds, and every command reads the settings below."""
+    """Return its functions; imported late, because that takes two seconds."""
     from torchvision.transforms.v2 import functional
 
     return functional
@@ -36,7 +35,7 @@ def _torchvision() -> Any:
 def _affine(
     degrees: float = 0.0, shift: tuple[int, int] = (0, 0), shear: tuple[float, float] = (0.0, 0.0)
 ) -> Operation:
-    """An affine operation at magnitude 1: degrees of rotation and shear, shift in percent of the side."""
+    """Return an affine operation; at magnitude 1: degrees of rotation and shear, shift in percent of the side."""
 
     def apply(images: Tensor, magnitude: float) -> Tensor:
         side = images.shape[-1]
@@ -65,33 +64,9 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-class Augmentation(BaseModel):
-    """Random changes to one kind of image; by default none, so that every label stays visible."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    flip: bool = False  # mirror half of the images left to right; not for labels that tell left from right
-    cutout: float = Field(0.0, ge=0, le=1)  # side of the erased square, a share of the image's; 0 = off
-    rand_augment: bool = False
-    low_resolution: float = Field(0.0, ge=0, le=1)  # probability of passing through a quarter to half the resolution
-    zoom_out: float = Field(1.0, gt=0, le=1)  # smallest scale of the image, mirrored at its edges; 1 = off
-
-
-class AugmentConfig(BaseModel):
-    """Settings of photographs and of generated images. The paper's are `cutout: 0.5, rand_augment: true` for both."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    real: Augmentation = Augmentation()
-    synthetic: Augmentation = Augmentation()
-
-    def of(self, source: Source) -> Augmentation:
-        return self.real if source == "real" else self.synthetic
-
-
 @dataclass(frozen=True)
-class Plan:
-    """What happens to one image."""
+class ImagePlan:
+    """Changes to one image, as drawn."""
 
     operations: tuple[tuple[str, float], ...]
     zoom: float
@@ -103,7 +78,7 @@ class Plan:
 
 
 def augment(images: Tensor, seeds: Sequence[int], settings: Sequence[Augmentation]) -> Tensor:
-    """images: (B, 3, P, P) uint8 -> (B, 3, P, P) float in [0, 1]; seeds, settings: one per image."""
+    """Return images (B, 3, P, P) uint8 as (B, 3, P, P) float in [0, 1]; seeds, settings: one per image."""
     side = images.shape[-1]
     plans = [_plan(np.random.default_rng(seed), side, one) for seed, one in zip(seeds, settings, strict=True)]
     for step in range(NUM_OPERATIONS):
@@ -116,13 +91,13 @@ def augment(images: Tensor, seeds: Sequence[int], settings: Sequence[Augmentatio
     return pixels
 
 
-def _plan(rng: np.random.Generator, side: int, settings: Augmentation) -> Plan:
-    """Every draw is made whatever the settings: switching one change off leaves the others as they were."""
+def _plan(rng: np.random.Generator, side: int, settings: Augmentation) -> ImagePlan:
+    """Draw everything whatever the settings: switching one change off leaves the others as they were."""
     names = rng.choice(list(OPERATIONS), NUM_OPERATIONS)
     signs = rng.choice((-MAGNITUDE, MAGNITUDE), NUM_OPERATIONS)
     low_px = round(side * rng.choice(LOW_RESOLUTIONS))
     operations = [(str(name), float(sign)) for name, sign in zip(names, signs, strict=True)]
-    return Plan(
+    return ImagePlan(
         operations=tuple(operations) if settings.rand_augment else (UNCHANGED,) * NUM_OPERATIONS,
         zoom=float(rng.uniform(settings.zoom_out, 1.0)),
         low_px=low_px if rng.random() < settings.low_resolution else None,
@@ -134,7 +109,7 @@ def _plan(rng: np.random.Generator, side: int, settings: Augmentation) -> Plan:
 
 
 def _apply_operations(images: Tensor, operations: Sequence[tuple[str, float]]) -> Tensor:
-    """One operation per image; images that share one go through it together."""
+    """Apply one operation per image; images with the same one are changed together."""
     groups: dict[tuple[str, float], list[int]] = defaultdict(list)
     for index, operation in enumerate(operations):
         groups[operation].append(index)
@@ -162,14 +137,14 @@ def _zoom(pixels: Tensor, scales: Sequence[float]) -> None:
 
 
 def _lower_resolution(pixels: Tensor, sides: Sequence[int | None]) -> None:
-    """Down to a small side and up again, as small generated images arrive."""
+    """Scale images down and up again, as small generated images are."""
     for side in sorted({side for side in sides if side is not None}):
         chosen = [index for index, other in enumerate(sides) if other == side]
         small = F.interpolate(pixels[chosen], size=(side, side), mode="area")
         pixels[chosen] = F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _cut_out(pixels: Tensor, plans: Sequence[Plan]) -> None:
+def _cut_out(pixels: Tensor, plans: Sequence[ImagePlan]) -> None:
     """Fill one square per image with a grey level; it may reach over the edge (DeVries and Taylor 2017)."""
     side = pixels.shape[-1]
     for image, plan in zip(pixels, plans, strict=True):

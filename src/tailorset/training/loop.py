@@ -1,68 +1,31 @@
-"""The training loop every classifier shares: one pass an epoch over annotated real and generated images.
+"""The training loop that all classifiers share: one pass per epoch over annotated photos and generated images.
 
-Letters: B batch, N images, L labels.
+Shapes: B images of a batch, N images, L labels, P x P pixels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.compute import processes
 from tailorset.compute.memory import ShrinkingBatches, explained
 from tailorset.progress import Bar
-from tailorset.records import Source
 from tailorset.seeding import sample_seed, torch_generator
-from tailorset.training.augment import AugmentConfig, augment
-
-if TYPE_CHECKING:  # who only loads a classifier reads no shards
-    from tailorset.storage.image_set import ImageSet, Mixture
+from tailorset.storage.image_set import ImageSet, Mixture
+from tailorset.training.augment import augment
+from tailorset.training.contract import AugmentConfig, Trainable, TrainingConfig
 
 REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
 
 
-class TrainingConfig(BaseModel):
-    """What the loop needs; a classifier's Config adds its own keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    train_on: tuple[Source, ...] = Field(("real", "synthetic"), min_length=1)
-    augment: AugmentConfig = AugmentConfig()
-    num_epochs: int = Field(8, ge=1)
-    warmup_epochs: int = Field(1, ge=0)
-    ema_decay: float = Field(0.0, ge=0, lt=1)  # of the weights' moving average, which is validated and kept; 0 = none
-    batch_size: int = Field(64, ge=2)  # the fusion's normalisation needs two images at least
-    gamma_neg: float = Field(2.0, ge=0)
-    gamma_pos: float = Field(1.0, ge=0)
-    clip: float = Field(0.05, ge=0, lt=1)
-    labels_per_step: int | None = Field(None, ge=1)  # columns drawn for a step; None = all (1,000 labels: 100)
-
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> TrainingConfig:
-        if self.warmup_epochs >= self.num_epochs:
-            raise ValueError(
-                f"warmup_epochs {self.warmup_epochs} must be below num_epochs {self.num_epochs}: warm up less"
-            )
-        return self
-
-
-class Trainable(Protocol):
-    """What the loop asks of a classifier."""
-
-    def train(self, mode: bool = True) -> nn.Module: ...
-
-    def __call__(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor: ...
-
-
 def learning_rate_factor(epoch: int, num_epochs: int, warmup_epochs: int) -> float:
-    """Share of the base rate in an epoch: linear warm-up to 1, then cosine towards 0. A function of the epoch alone."""
+    """Return the share of the base rate in an epoch: linear warm-up to 1, then cosine towards 0."""
     if epoch < warmup_epochs:
         return (epoch + 1) / (warmup_epochs + 1)
     progress = (epoch - warmup_epochs) / (num_epochs - warmup_epochs)
@@ -80,9 +43,9 @@ def train_epochs(
 ) -> Iterator[dict[str, float]]:
     """Yield each epoch's mean loss after it, for the caller to evaluate, log and store.
 
-    Real and generated images are mixed in a batch, so that a normalisation sees both; targets of -1 keep real images
-    to the seen columns and generated ones to the unseen columns. An epoch depends on the state before it and the
-    seed alone, so a restart from a stored epoch ends where an uninterrupted run does.
+    Photos and generated images are mixed in a batch, so that a normalisation sees both; targets of -1 keep photos to
+    the seen columns and generated images to the unseen columns. An epoch depends on nothing but the state before it
+    and the seed, so a restart from a stored epoch ends where an uninterrupted run does.
 
     after_step: called after each step.
 
@@ -151,7 +114,7 @@ def _batch_loss(
     epoch: int,
     device: torch.device,
 ) -> Tensor:
-    """This process's share of the batch's mean loss; its images are augmented where the classifier computes."""
+    """Return this process's share of the batch's mean loss; images are augmented on the classifier's device."""
     own, weight = processes.share(len(batch))
     weight, batch = weight * len(batch[own]) / len(batch), batch[own]
     images = augmented(data, batch, config.augment, seed, epoch, device)
@@ -167,21 +130,21 @@ def augmented(
     epoch: int,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """(B, 3, P, P) float in [0, 1]: these images as training sees them in an epoch, counted from 0."""
+    """Return (B, 3, P, P) float in [0, 1]: these images as training sees them in an epoch, counted from 0."""
     seeds = [sample_seed(seed, "augment", epoch, data.ids[index]) for index in indices]
     settings = [config.of(data.sources[index]) for index in indices]
     return augment(data.pixels(indices).to(device), seeds, settings)
 
 
 def annotated_loss(probabilities: Tensor, targets: Tensor, config: TrainingConfig) -> Tensor:
-    """The asymmetric loss of probabilities (B, L) where targets (B, L) are annotated: 1, 0; -1 counts for nothing."""
+    """Return the asymmetric loss of probabilities (B, L) where targets (B, L) are annotated: 1 or 0, but not -1."""
     return asymmetric_loss(
         probabilities, targets.clamp(min=0).float(), config.gamma_neg, config.gamma_pos, config.clip, mask=targets >= 0
     )
 
 
 def batch_indices(num_images: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """A shuffled pass over all images; a last batch of one joins the one before it."""
+    """Return a shuffled pass over all images; a last batch of one image joins the one before it."""
     order = torch.randperm(num_images, generator=torch_generator(seed, "order", epoch)).tolist()
     batches = [order[start : start + batch_size] for start in range(0, num_images, batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
@@ -190,7 +153,7 @@ def batch_indices(num_images: int, batch_size: int, seed: int, epoch: int) -> li
 
 
 def label_columns(num_labels: int, labels_per_step: int | None, seed: int, epoch: int, step: int) -> list[int]:
-    """The columns of one step, ascending: model outputs and targets are both indexed by this one list."""
+    """Return the columns of one step, ascending: outputs and targets are both indexed by this list."""
     if labels_per_step is None or labels_per_step >= num_labels:
         return list(range(num_labels))
     generator = torch_generator(seed, "labels", epoch, step)
@@ -198,8 +161,8 @@ def label_columns(num_labels: int, labels_per_step: int | None, seed: int, epoch
 
 
 @torch.no_grad()
-def predict(classifier: nn.Module, images: Tensor, batch_size: int = 128) -> Tensor:
-    """Probabilities (N, L) on the CPU for uint8 images (N, 3, P, P), in evaluation mode."""
+def predict(classifier: Trainable, images: Tensor, batch_size: int = 128) -> Tensor:
+    """Return probabilities (N, L) on the CPU for uint8 images (N, 3, P, P), in evaluation mode."""
     classifier.eval()
     batches = ShrinkingBatches(batch_size, "predicting", REMEDY)
     return batches.concatenated(lambda batch: classifier(batch.float() / 255), images)

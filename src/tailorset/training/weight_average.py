@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights in training: what is validated and kept, smoother than the last step's.
+"""Exponential moving average of the weights in training: validated and kept, because it is smoother than the last step.
 
 Source: Polyak and Juditsky 1992; the start by (1 + n) / (10 + n) as in TensorFlow's ExponentialMovingAverage.
 """
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 class WeightAverage(nn.Module):
-    """The average of the trained parameters and of the floating-point buffers of some modules.
+    """Average of the trained parameters and of the floating-point buffers of some modules.
 
-    decay: weight of what was averaged before, after a start in which it is less; 0 = the weights as they are.
+    decay: weight of the earlier average, less in the first steps; 0 = the weights as they are.
     """
 
     num_updates: Tensor
@@ -34,7 +34,7 @@ class WeightAverage(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after a step."""
+        """Add the weights after a step."""
         self.num_updates += 1
         count = int(self.num_updates)
         decay = min(self.decay, (1 + count) / (10 + count))
@@ -43,7 +43,7 @@ class WeightAverage(nn.Module):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The modules hold the average within, and their own weights again after it."""
+        """Let the modules hold the average inside the context; their weights are restored on exit."""
         own = [tensor.detach().clone() for tensor in self._live]
         _copy(self._live, self.values)
         try:

@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from tailorset.classifiers.parts.calibration import Calibration
-from tailorset.training.loop import TrainingConfig, annotated_loss
+from tailorset.training.contract import TrainingConfig
+from tailorset.training.loop import annotated_loss
 
 
 def test_starts_as_the_identity() -> None:

@@ -1,6 +1,6 @@
-"""Batch normalisation over the samples of all processes. torch's SyncBatchNorm knows GPUs only.
+"""Batch normalisation over the samples of all processes. torch's SyncBatchNorm supports GPUs only.
 
-Letters: N samples of this process, M of all, C channels.
+Shapes: N samples of this process, M of all, C channels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tailorset.compute import processes
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """As nn.BatchNorm1d, which it is for a process alone; the running statistics are the same in all processes."""
+    """nn.BatchNorm1d for one process; with several, all have the same running statistics."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) -> (N, C)."""

@@ -1,6 +1,6 @@
 """Features of every image position in the space CLIP shares with its text.
 
-Letters: B batch, P positions, D joint width.
+Shapes: B images of a batch, P positions, D joint width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DenseEncoder = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def dense_encoder(visual: nn.Module) -> DenseEncoder:
-    """The function normalised images -> dense (B, P, D) and image features (B, D), both of unit norm.
+    """Return the function from normalised images to dense (B, P, D) and image features (B, D), both of unit norm.
 
     Raises:
         ValueError: a tower whose positions cannot be projected.
@@ -39,7 +39,7 @@ def dense_encoder(visual: nn.Module) -> DenseEncoder:
 
 
 def _resnet_features(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Each position through the attention pool's value and output projections, as a one-position pool would do."""
+    """Project each position by the attention pool's value and output layers, as a pool of one position would."""
     output = visual.forward_intermediates(images, indices=1)
     assert isinstance(output["image_features"], Tensor)
     positions = output["image_intermediates"][0].flatten(2).transpose(1, 2)  # (B, P, C)
@@ -48,21 +48,21 @@ def _resnet_features(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Te
 
 
 def _transformer_features(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Each patch token through the final norm and projection, as the class token goes."""
+    """Project each patch token by the final norm and projection, like the class token."""
     tokens = visual.ln_post(visual.transformer(visual._embeds(images)))  # (B, 1 + P, C)
     features = F.normalize(tokens @ visual.proj, dim=-1)
     return features[:, 1:], features[:, 0]
 
 
 def grid_of(num_positions: int) -> tuple[int, int]:
-    """The square grid of P positions."""
+    """Return the square grid of P positions."""
     side = round(num_positions**0.5)
-    assert side * side == num_positions, f"{num_positions} positions are no square grid"
+    assert side * side == num_positions, f"{num_positions} positions are not a square grid"
     return side, side
 
 
 def weighted_similarity(dense: Tensor, text: Tensor, spatial_scale: float) -> tuple[Tensor, Tensor]:
-    """Similarity of images to positive and negative texts, each position weighted by its positive similarity.
+    """Return the similarity of images to positive and negative texts, positions weighted by the positive one.
 
     w_p = softmax_p(spatial_scale * cos(dense_p, positive));  s = sum_p w_p cos(dense_p, text)
 

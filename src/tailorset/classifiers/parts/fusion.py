@@ -1,6 +1,6 @@
-"""Global feature fusion: a trainable branch beside frozen layers that mixes the whole image into each position.
+"""Global feature fusion: a trainable branch next to frozen layers that mixes the whole image into each position.
 
-Letters: B batch, C channels, R reduced channels, K heads, D values a head, P = H * W positions.
+Shapes: B images of a batch, C channels, R reduced channels, K heads, D values per head, P = H * W positions.
 Source: Zhang et al. 2024 (arXiv 2404.03144), plug-in "global feature fusion".
 """
 
@@ -22,7 +22,7 @@ NEAR_ZERO = 1e-4  # std of the normalisation's scale at the start
 
 
 class GlobalBranch(nn.Module):
-    """Aggregates the positions to one vector a head and broadcasts it back, gated.
+    """Aggregate the positions to one vector per head and broadcast it back, gated.
 
     Narrow layers are reduced to no fewer channels than heads. Biases that a softmax over positions or the
     normalisation cancels are left out, so every parameter has a gradient.
@@ -55,7 +55,7 @@ class GlobalBranch(nn.Module):
 
 
 def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.ModuleList:
-    """Attach a branch beside each 3x3 convolution (ModifiedResNet) or each block's token grid (VisionTransformer).
+    """Attach a branch to each 3x3 convolution (ModifiedResNet) or each block's token grid (VisionTransformer).
 
     The branches are returned, not stored in `visual`: its parameters, keys and training mode stay as they are.
 

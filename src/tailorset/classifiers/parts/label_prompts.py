@@ -1,6 +1,6 @@
 """Learnable positive and negative prompts for labels, read by CLIP's own frozen text tower.
 
-Letters: L labels, C contexts, M tokens of a context, T context length of the tower, S tokens of all labels,
+Shapes: L labels, C contexts, M tokens of a context, T context length of the tower, S tokens of all labels,
 W the tower's width, D joint width.
 Source: DualCoOp, Sun et al. 2022, sec. 3.2.
 """
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (len, T) token ids
-LABELS_AT_ONCE = 64  # behind one context: attention takes the square of their tokens
+LABELS_AT_ONCE = 64  # behind one context: the cost of attention is the square of their tokens
 
 
 class TextTower:
     """An open_clip model's text side: CLIP and CustomTextCLIP keep the same parts in different places.
 
     Raises:
-        ValueError: a text tower that is no TextTransformer, does not read its end token, or lets tokens see later ones.
+        ValueError: the tower is not a TextTransformer, does not read its end token, or lets tokens see later ones.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -46,17 +46,18 @@ class TextTower:
         return F.normalize(self.model.encode_text(token_ids), dim=-1)
 
     def ends(self, token_ids: Tensor) -> Tensor:
-        """(L, T) -> (L,): the position whose output is the text's feature, by the tower's own pooling."""
+        """(L, T) -> (L,) position whose output is the text's feature, by the tower's own pooling."""
         from open_clip.transformer import text_global_pool
 
         positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
         return text_global_pool(positions, token_ids, self.pool_type, eos_token_id=self.eos_id)
 
     def encode_behind(self, contexts: Tensor, token_ids: Tensor) -> Tensor:
-        """Features of the texts [start][context][label][end], (C, L, D), unit norm; differentiable in the contexts.
+        """Encode the texts [start][context][label][end]: (C, L, D), unit norm; differentiable in the contexts.
 
-        All labels stand in one sequence behind their context, each where it would stand alone, and sees the context
-        and itself. As no token sees later ones, the features are those of separate texts, and a context is read once.
+        All labels are in one sequence behind their context. Each has the position it would have alone, and sees only
+        the context and itself. No token sees later ones, so the features are those of separate texts, and a context is
+        read once.
 
         contexts: (C, M, W). token_ids: (L, T) of [start][label][end].
         """
@@ -66,7 +67,7 @@ class TextTower:
         return F.normalize(self._projected(read[:, contexts.shape[1] + ends.cumsum(0)]), dim=-1)
 
     def _embedded(self, contexts: Tensor, token_ids: Tensor, ends: Tensor) -> Tensor:
-        """(C, 1 + M + S, W): start, context, and the tokens of label after label."""
+        """Return (C, 1 + M + S, W): start, context, and the tokens of all labels in turn."""
         part, num_context_tokens = self.part, contexts.shape[1]
         places = torch.arange(token_ids.shape[1], device=token_ids.device)
         of_labels = (places > 0) & (places <= ends[:, None])  # (L, T)
@@ -86,7 +87,7 @@ class TextTower:
 
 
 def label_mask(ends: Tensor, num_context_tokens: int) -> Tensor:
-    """(1 + M + S, 1 + M + S), 0 where a token (row) sees another, -inf elsewhere. ends: tokens of each label, (L,)."""
+    """Return (1 + M + S, 1 + M + S): 0 where a token (row) sees another, else -inf. ends: tokens per label, (L,)."""
     labels = torch.arange(1, len(ends) + 1, device=ends.device).repeat_interleave(ends)
     owner = torch.cat([labels.new_zeros(1 + num_context_tokens), labels])  # 0 = start and context
     sees = ((owner == 0) | (owner == owner[:, None])).tril()
@@ -102,8 +103,8 @@ class LabelPrompts(nn.Module):
     CLIP's feature of the label and the negative one the mean of all labels' features, so training starts at
     zero-shot CLIP, for any M, and the contexts learn the change.
 
-    Deviation: the residuals (task residual, Yu et al. 2023), zero at the start: what a label's own images teach of it
-    alone. Shared contexts move all labels together.
+    Deviation: the residuals (task residual, Yu et al. 2023), zero at the start. They learn from a label's own images
+    alone, while shared contexts move all labels together.
     """
 
     anchors: Tensor  # (2, L, D)
@@ -132,7 +133,7 @@ class LabelPrompts(nn.Module):
         self.register_buffer("initial", torch.stack([initial, initial]), persistent=False)
 
     def forward(self, label_indices: Sequence[int]) -> Tensor:
-        """Positive and negative text features of these labels, (2, len, D), unit norm."""
+        """Return positive and negative text features of these labels, (2, len, D), unit norm."""
         columns = list(label_indices)
         texts = self._encoded(self.contexts, self.token_ids[columns])
         change = self.residual[:, columns] + texts - self.initial[:, columns]
@@ -143,7 +144,7 @@ class LabelPrompts(nn.Module):
 
 
 def label_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int) -> Tensor:
-    """(L, T) ids of [start][label][end][padding].
+    """Return (L, T) ids of [start][label][end][padding].
 
     Raises:
         ValueError: the contexts and a label's tokens do not fit the tower's context length.
@@ -161,6 +162,6 @@ def label_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str]
 
 
 def _context_words(tower: TextTower, tokenizer: Tokenizer, template: str) -> Tensor:
-    """Token ids of the template's words before the label: what the contexts start from, repeated to M."""
+    """Return ids of the template's words before the label: the contexts start from them, repeated to M tokens."""
     ids = tokenizer([template.partition("{}")[0].strip() or "a photo of a"])
     return ids[0, 1 : int(tower.ends(ids)[0])]

@@ -28,7 +28,8 @@ from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.storage.shards import sha256, write_shard
-from tailorset.training.loop import TrainingConfig, predict, train_epochs
+from tailorset.training.contract import TrainingConfig
+from tailorset.training.loop import predict, train_epochs
 from tailorset.tuning.tuner import new_tuner
 
 NUM_PHOTOS = 64

@@ -125,8 +125,7 @@ def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
 
 def _training(params: Params, photos: Mapping[Split, int], kept: int) -> Iterator[Work]:
     block, config = params.train_classifier, params.train_classifier.config
-    sources: tuple[str, ...] = getattr(config, "train_on", ("real", "synthetic"))
-    epochs: int = getattr(config, "num_epochs", 1)
+    sources, epochs = config.train_on, config.num_epochs
     share = 1 - block.held_out_share
     real = photos["train"] * share if "real" in sources else 0
     synthetic = kept * share if "synthetic" in sources else 0
