@@ -25,9 +25,9 @@ from tqdm import tqdm
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import free_memory
-from tailorset.project.params import load_params
+from tailorset.project.presets import load_preset
 
-PRESET, FAST = Path("presets/coco.yaml"), Path("presets/coco_fast.yaml")
+PRESET, FAST = "coco", "coco_fast"
 CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier": 12, "llm": 10}  # memory a part takes
 
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None, models: Models | None = None) -
     device = resolve_device(options.device)
 
     def bench(part: str) -> Bench:
-        params = load_params(FAST if part == "fast" else PRESET)
+        params = load_preset(FAST if part == "fast" else PRESET)
         amounts = amounts_of(params, device, options.image_px, options.steps)
         return Bench(params, models or Models(), amounts, device, options.repetitions)
 

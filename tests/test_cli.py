@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.commands.status import COLUMNS
+from tailorset.project.params import load_params
 from tailorset.project.unlogged import keep
 from tailorset.storage.files import write_json
 
@@ -44,9 +45,10 @@ def write_results(reports: Path) -> None:
 
 
 def test_use_takes_over_a_preset(presets: Path) -> None:
-    (presets / "other.yaml").write_text("seed: 1\n")
+    (presets / "other.yaml").write_text("# Another seed.\nbase: toybox\nseed: 1\n")
     assert run("use", "other")[0] == 0
-    assert Path("params.yaml").read_text() == "seed: 1\n"
+    assert Path("params.yaml").read_text().startswith("# Another seed.\nseed: 1\ndevice: auto  ")
+    assert load_params("params.yaml") == load_params(ROOT / "params.yaml").model_copy(update={"seed": 1})
     assert run("use", "toybox")[0] == 0
 
 
@@ -64,6 +66,9 @@ def test_use_lists_the_choices_for_an_unknown_preset(presets: Path) -> None:
     code, output = run("use", "toybx")
     assert code == 1
     assert "Did you mean 'toybox'?" in output
+    (presets / "broken.yaml").write_text("seed: [\n")
+    assert "broken.yaml is not valid YAML" in run("use", "broken")[1]
+    assert run("use", "toybox")[0] == 0
     assert run("use", "../params")[0] == 1
 
 

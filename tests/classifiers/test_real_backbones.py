@@ -14,7 +14,7 @@ from real_models import random_clip
 
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.classifiers.parts.label_prompts import TextTower, label_token_ids
-from tailorset.project.params import load_params
+from tailorset.project.presets import load_preset
 from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ GRIDS = {"RN50-quickgelu": 7, "RN101-quickgelu": 7, "ViT-B-16": 14, "ViT-L-14": 
     ],
 )
 def test_a_real_backbone_is_trained_through_every_part(name: str, label_space: LabelSpace) -> None:
-    config = load_params(ROOT / "presets" / "coco.yaml").train_classifier.config
+    config = load_preset("coco", ROOT / "presets").train_classifier.config
     torch.manual_seed(0)
     classifier = on_clip(config, label_space, random_clip(name, torch.device("cpu"))).train()
     assert len(classifier.fusion) == BACKBONES[name]
@@ -52,7 +52,7 @@ def test_a_real_backbone_is_trained_through_every_part(name: str, label_space: L
 
 @pytest.mark.parametrize("preset", ["coco", "nus_wide"])
 def test_the_contexts_of_the_presets_leave_room_for_every_label(preset: str) -> None:
-    params = load_params(ROOT / "presets" / f"{preset}.yaml")
+    params = load_preset(preset, ROOT / "presets")
     config, labels = params.train_classifier.config, LabelSpace.load(ROOT / params.label_space)
     with torch.device("meta"):
         tower = TextTower(open_clip.create_model(config.backbone.model, device="meta"))

@@ -7,15 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.commands.new import SHIPPED, with_settings
 from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.project.definition import stage_definition
 from tailorset.project.layout import REAL
 from tailorset.project.params import load_params
+from tailorset.project.presets import load_preset, overlay, preset_names, preset_text
 from tailorset.records import LabelSpace
 from tests.fake_hub import FakeHub
 
@@ -39,13 +40,19 @@ def run(*arguments: str) -> tuple[int, str]:
     return answer.exit_code, answer.output
 
 
-def test_every_preset_is_protected() -> None:
-    assert {path.stem for path in (ROOT / "presets").glob("*.yaml")} <= set(SHIPPED)
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize("name", [*preset_names(ROOT / "presets"), "toybox_b"])
+def test_files_that_somebody_else_wrote_are_protected(name: str) -> None:
+    before = {path: path.read_bytes() for path in Path.cwd().rglob("*.yaml")}
+    code, output = run("new", name, *LABELS, "--force")
+    assert code == 1
+    assert f"{name}.yaml was not written by `tailorset new`: choose another name, or remove the file" in output
+    assert {path: path.read_bytes() for path in Path.cwd().rglob("*.yaml")} == before
 
 
 @pytest.mark.usefixtures("photos")
 def test_without_annotations_there_is_a_table_to_fill_in(hub: FakeHub) -> None:
-    hub.deliver(load_params("presets/folder.yaml"))
+    hub.deliver(load_preset("folder"))
     code, output = run("new", "rooms", *LABELS, "--seen", "plant")
     assert code == 0, output
     assert "Found:   60 photographs" in output
@@ -55,7 +62,7 @@ def test_without_annotations_there_is_a_table_to_fill_in(hub: FakeHub) -> None:
     assert len(rows) == 61
     space = LabelSpace.load("data/labels/rooms.yaml")
     assert (space.unseen, space.seen) == (("Mug", "lamp", "sofa"), ("plant",))
-    params = load_params("presets/rooms.yaml")
+    params = load_preset("rooms")
     assert params.label_space == Path("data/labels/rooms.yaml")
     assert params.tune_text_encoder.held_out_prompts == 12  # a fifth of ten for each of six pairs
     assert params.prepare_dataset.config.images == Path("photos")  # type: ignore[attr-defined]
@@ -71,7 +78,7 @@ def test_with_annotations_it_says_what_they_give() -> None:
     assert code == 0, output
     assert "60 photographs, 60 annotated for every label" in output
     assert not Path("data/labels/rooms.csv").exists()
-    params = load_params("presets/rooms.yaml")
+    params = load_preset("rooms")
     assert params.train_classifier.config.train_on == ("synthetic",)  # type: ignore[attr-defined]
     assert params.fit_thresholds.source == "synthetic"
 
@@ -92,9 +99,17 @@ def test_labels_are_named_as_people_name_them() -> None:
 
 
 @pytest.mark.usefixtures("photos")
-def test_the_preset_keeps_its_comments() -> None:
+def test_the_preset_holds_what_differs_and_its_settings_keep_their_comments() -> None:
     run("new", "rooms", *LABELS)
-    ours, template = (Path(f"presets/{name}.yaml").read_text().splitlines() for name in ("rooms", "folder"))
+    assert yaml.safe_load(Path("presets/rooms.yaml").read_text()) == {
+        "base": "folder",
+        "label_space": "data/labels/rooms.yaml",
+        "prepare_dataset": {"images": "photos", "annotations": "data/labels/rooms.csv"},
+        "tune_text_encoder": {"held_out_prompts": 12},
+        "train_classifier": {"train_on": ["synthetic"]},
+        "fit_thresholds": {"source": "synthetic"},
+    }
+    ours, template = (preset_text(name).split("\nseed:")[1].splitlines() for name in ("rooms", "folder"))
     changed = [(old, new) for old, new in zip(template, ours, strict=True) if old != new]
     keys = ["label_space", "annotations", "held_out_prompts", "train_on", "source"]
     assert [new.split(":")[0].strip() for _, new in changed] == keys
@@ -124,7 +139,7 @@ def test_nothing_is_overwritten_unless_forced() -> None:
         (("rooms", "--labels", "mug, lamp, mug", "--images", "photos"), "labels ['mug'] are listed more than once"),
         (("rooms", "--labels", "mug, lamp, sofa", "--images", "nowhere"), "there is no folder nowhere"),
         (("../rooms", *LABELS), "'../rooms' is not a label name"),
-        (("folder", *LABELS, "--force"), "folder is a preset of tailorset itself"),
+        (("folder", *LABELS, "--force"), "presets/folder.yaml was not written by `tailorset new`"),
         (("rooms", "--labels", "mug, lamp", "--images", "photos"), "--labels names 2: name at least 3"),
         (("rooms", "--labels", "mug, lamp, image", "--images", "photos"), "a column image of their own"),
         (("rooms", *LABELS, "--annotations", "none.csv"), "none.csv is no readable CSV file"),
@@ -147,10 +162,10 @@ def test_faults_are_named_and_nothing_is_written(arguments: tuple[str, ...], mes
 @pytest.mark.usefixtures("photos")
 def test_check_refuses_settings_that_need_seen_labels_where_there_are_none() -> None:
     run("new", "rooms", *LABELS)
-    text = Path("presets/rooms.yaml").read_text()
-    Path("params.yaml").write_text(with_settings(text, {"train_classifier.train_on": ["real", "synthetic"]}))
+    text = preset_text("rooms")
+    Path("params.yaml").write_text(overlay(text, "train_classifier: \n  train_on: [real, synthetic]\n"))
     assert "has no seen label, but train_classifier.train_on asks for real images" in run("check")[1]
-    Path("params.yaml").write_text(with_settings(text, {"fit_thresholds.source": "seen_photos"}))
+    Path("params.yaml").write_text(overlay(text, "fit_thresholds:\n  source: seen_photos\n"))
     assert "fit_thresholds.source is seen_photos: set it to synthetic" in run("check")[1]
 
 
@@ -164,7 +179,7 @@ def test_names_that_yaml_reads_as_something_else_stay_names(name: str) -> None:
 
 
 def test_photographs_that_changed_after_they_were_read_are_noticed(photos: Path, hub: FakeHub) -> None:
-    hub.deliver(load_params("presets/folder.yaml"))
+    hub.deliver(load_preset("folder"))
     run("new", "rooms", *LABELS, "--annotations", "folders")
     run("use", "rooms")
     config = load_params("params.yaml").prepare_dataset.config
@@ -175,9 +190,3 @@ def test_photographs_that_changed_after_they_were_read_are_noticed(photos: Path,
     code, output = run("check")
     assert code == 1
     assert "have changed since they were read: dvc repro --force --single-item prepare_dataset" in output
-
-
-def test_a_setting_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match=r"no line for a\.c"):
-        with_settings("a:\n  b: 1\n", {"a.c": 2})
-    assert with_settings("a:\n  b: 1  # why\n", {"a.b": [2, "x"]}) == "a:\n  b: [2, x]  # why\n"

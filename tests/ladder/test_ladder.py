@@ -24,6 +24,7 @@ from points import Point, load_ladder
 from workspace import Workspace, merged
 
 from tailorset.evaluation.metrics import multilabel_metrics
+from tailorset.project.presets import preset_text
 from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -294,7 +295,7 @@ def test_the_page_gets_the_summary_between_its_marks(results: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["folder", "coco", "nus_wide"])
 def test_the_ladder_of_other_data_ends_in_a_line_that_says_what_to_do(project: Path, preset: str) -> None:
-    shutil.copy(ROOT / "presets" / f"{preset}.yaml", project / "params.yaml")
+    (project / "params.yaml").write_text(preset_text(preset, ROOT / "presets"))
     shutil.copytree(ROOT / "pipeline", project / "pipeline")
     command = [sys.executable, "pipeline/ladder/points.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

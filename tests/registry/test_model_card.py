@@ -10,6 +10,7 @@ import torch
 from tailorset.evaluation.bootstrap import draw_resamples
 from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.project.params import Params, load_params
+from tailorset.project.presets import load_preset
 from tailorset.records import LabelSpace
 from tailorset.registry.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
 from tailorset.thresholds.rules import LabelRule, Thresholds
@@ -112,7 +113,7 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
 def test_licences_are_named_where_they_are_known(
     preset: str, licence: str, space: LabelSpace, targets: torch.Tensor
 ) -> None:
-    assert licence in card(load_params(ROOT / "presets" / f"{preset}.yaml"), space, targets)
+    assert licence in card(load_preset(preset, ROOT / "presets"), space, targets)
 
 
 def test_nothing_annotated_gives_a_card_without_figures(params: Params, space: LabelSpace) -> None:

@@ -13,6 +13,7 @@ import yaml
 from tailorset.clip.model import OpenClip, load_clip
 from tailorset.generators.stable_diffusion import Config, build
 from tailorset.project.params import load_params, named_models
+from tailorset.project.presets import load_preset, preset_names
 from tailorset.storage.hub import (
     HUB_ID,
     NOT_STATED,
@@ -106,12 +107,12 @@ def test_a_local_folder_has_no_revisions(tmp_path: Path) -> None:
     assert str(refused.value).count("only models of the hub have revisions") == 4
 
 
-PRESETS = sorted((ROOT / "presets").glob("*.yaml"))
+PRESETS = ROOT / "presets"
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
-def test_no_preset_names_a_model_that_left_the_hub_or_is_misspelt(preset: Path) -> None:
-    models = dict(named_models(load_params(preset)))
+@pytest.mark.parametrize("preset", preset_names(PRESETS))
+def test_no_preset_names_a_model_that_left_the_hub_or_is_misspelt(preset: str) -> None:
+    models = dict(named_models(load_preset(preset, PRESETS)))
     assert models
     for key, model in models.items():
         assert not (isinstance(model, OpenClip) and model.name_problem()), key
@@ -149,7 +150,7 @@ def test_a_mirror_keeps_the_licence_of_its_family(repository: str, expected: str
 
 
 def test_every_model_of_the_settings_is_found() -> None:
-    models = dict(named_models(load_params(ROOT / "presets" / "coco.yaml")))
+    models = dict(named_models(load_preset("coco", PRESETS)))
     assert list(models) == [
         "clip.discriminator",
         "clip.judge",
@@ -159,7 +160,7 @@ def test_every_model_of_the_settings_is_found() -> None:
     ]
     assert models["clip.discriminator"].repository == "timm/vit_base_patch32_clip_224.openai"
     assert models["write_prompts.llm"].repository == "Qwen/Qwen2.5-7B-Instruct"
-    of_fast = dict(named_models(load_params(ROOT / "presets" / "coco_fast.yaml")))
+    of_fast = dict(named_models(load_preset("coco_fast", PRESETS)))
     assert of_fast["generator.few_step"].repository == "ByteDance/Hyper-SD"
     of_toybox = [model for _, model in named_models(load_params(ROOT / "params.yaml"))]
     assert all(model.folder and not model.repository for model in of_toybox)

@@ -199,7 +199,7 @@ def test_without_credentials_or_server_it_is_said(
 @pytest.mark.parametrize("address", ["shards", "~/shards", ""])
 def test_a_path_that_depends_on_the_folder_is_refused(project: Path, address: str) -> None:
     change_params(storage=address)
-    with pytest.raises(ValueError, match="is no URL"):
+    with pytest.raises(ValueError, match="is not a URL"):
         load_params()
 
 

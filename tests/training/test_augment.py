@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tvf
 
-from tailorset.project.params import load_params
+from tailorset.project.presets import load_preset, preset_names
 from tailorset.seeding import numpy_rng
 from tailorset.storage.image_set import ImageSet
 from tailorset.toybox.objects import DRAWINGS
@@ -120,13 +120,13 @@ def visible_in_drawings() -> Callable[[Augmentation], float]:
     return lambda settings: float(found(settings)[present & plain].float().mean())
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "presets").glob("*.yaml")))
+@pytest.mark.parametrize("preset", preset_names(ROOT / "presets"))
 def test_what_is_labelled_present_stays_visible(
     preset: str,
     visible_in_photos: Callable[[Augmentation], float],
     visible_in_drawings: Callable[[Augmentation], float],
 ) -> None:
-    config = load_params(ROOT / "presets" / f"{preset}.yaml").train_classifier.config
+    config = load_preset(preset, ROOT / "presets").train_classifier.config
     assert isinstance(config, TrainingConfig)
     assert visible_in_photos(config.augment.real) >= LEAST_VISIBLE
     assert visible_in_drawings(config.augment.synthetic) >= LEAST_VISIBLE

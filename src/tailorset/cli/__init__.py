@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -25,15 +27,14 @@ from tailorset.commands.status import (
 from tailorset.commands.terminal import PARAMS, console, or_stop, stop
 from tailorset.datasets.reading.changes import has_changed
 from tailorset.evaluation.selection import training_notes
-from tailorset.messages import unknown
 from tailorset.project.checks import contradictions
 from tailorset.project.params import Params, load_params, read_yaml
+from tailorset.project.presets import FOLDER, preset_names, preset_text
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.unlogged import gaps
 from tailorset.records import LabelSpace
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
-PRESETS = Path("presets")
 NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
 READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
 
@@ -46,16 +47,25 @@ def use(
     preset: Annotated[str, typer.Argument(help="Name of a file in presets/, without .yaml")],
     force: Annotated[bool, typer.Option(help="Overwrite a params.yaml that was edited")] = False,
 ) -> None:
-    """Make a preset the params.yaml."""
-    if not PRESETS.is_dir():
-        stop(f"There is no {PRESETS}/ here: go to the folder of a tailorset project.")
-    presets = {path.stem: path.read_bytes() for path in sorted(PRESETS.glob("*.yaml"))}
-    if preset not in presets:
-        stop(unknown("preset", preset, presets))
-    if not force and PARAMS.exists() and PARAMS.read_bytes() not in presets.values():
-        stop(f"{PARAMS} was edited and would be lost. Keep it elsewhere, or say: tailorset use {preset} --force")
-    PARAMS.write_bytes(presets[preset])
+    """Write params.yaml from a preset."""
+    _need_presets()
+    text = or_stop(preset_text, preset)
+    if not force and PARAMS.exists() and PARAMS.read_text(encoding="utf-8") not in _preset_texts():
+        stop(f"{PARAMS} was edited and would be lost. Keep a copy, or overwrite it: tailorset use {preset} --force")
+    PARAMS.write_text(text, encoding="utf-8")
     console.print(f"{PARAMS} is now the preset {preset}. Next: make run")
+
+
+def _need_presets() -> None:
+    if not FOLDER.is_dir():
+        stop(f"There is no {FOLDER}/ here: go to the folder of a tailorset project.")
+
+
+def _preset_texts() -> Iterator[str]:
+    """The settings of every preset that is valid."""
+    for name in preset_names():
+        with suppress(ValueError):
+            yield preset_text(name)
 
 
 @app.command()
@@ -70,8 +80,7 @@ def new(
     """Write the files for labels and photographs of your own, and say what is found and what is missing."""
     from tailorset.commands.new import split_names, start
 
-    if not PRESETS.is_dir():
-        stop(f"There is no {PRESETS}/ here: go to the folder of a tailorset project.")
+    _need_presets()
     try:
         lines = start(name, split_names(labels), split_names(seen), images, annotations, force)
     except ValueError as error:

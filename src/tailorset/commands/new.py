@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,11 +15,12 @@ from tailorset.datasets.reading.annotations import FOLDERS, IMAGE, Found, check_
 from tailorset.datasets.reading.photo_set import drawn
 from tailorset.messages import problems, some
 from tailorset.names import safe_file_name
-from tailorset.project.params import load_params
+from tailorset.project.presets import FOLDER, load_preset
 from tailorset.records import MIN_UNSEEN, LabelSpace
 
-TEMPLATE = Path("presets/folder.yaml")
-SHIPPED = ("coco", "coco_fast", "folder", "nus_wide", "toybox", "toybox_b")
+BASE = "folder"  # the preset that a new one differs from
+MARK = "# Your own labels and photos, written by `tailorset new`: what differs from presets/folder.yaml."
+LABELS = Path("data/labels")
 NUM_TO_ANNOTATE = 200  # fewer make intervals too wide to choose anything by
 
 
@@ -61,24 +61,15 @@ def label_file(space: LabelSpace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_settings(preset: str, settings: Mapping[str, object]) -> str:
-    """The text of a preset with other values under `block.key` or `key`; its comments stay.
-
-    Raises:
-        ValueError: the preset has no such line.
-    """
-    lines = preset.split("\n")
-    for name, value in settings.items():
-        block, _, key = name.rpartition(".")
-        start = lines.index(f"{block}:") if block else 0
-        pattern = re.compile(rf"({'  ' if block else ''}{re.escape(key)}: +)(\S.*?)((?: +#.*)?)")
-        found = next((place for place in range(start, len(lines)) if pattern.fullmatch(lines[place])), None)
-        if found is None:
-            raise ValueError(f"the preset has no line for {name}")
-        match = pattern.fullmatch(lines[found])
-        assert match is not None
-        lines[found] = f"{match[1]}{_flow(value)}{match[3]}"
-    return "\n".join(lines)
+def preset_file(stem: str, settings: Mapping[str, Mapping[str, object] | str]) -> str:
+    """The text of a preset that differs from `folder` in a few keys of its blocks."""
+    lines = [MARK, f"# Command: tailorset use {stem}, then HF_HUB_OFFLINE=0 make run.", f"base: {BASE}"]
+    for block, values in settings.items():
+        if isinstance(values, str):
+            lines.append(f"{block}: {_flow(values)}")
+        else:
+            lines += ["", f"{block}:", *(f"  {key}: {_flow(value)}" for key, value in values.items())]
+    return "\n".join(lines) + "\n"
 
 
 def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
@@ -92,8 +83,8 @@ def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
 
 
 def held_out_prompts(space: LabelSpace) -> int:
-    """As many as the template has, but of the few prompts that few labels get a fifth at most."""
-    preset = load_params(TEMPLATE)
+    """Return as many as the base has, but at most a fifth of all prompts, as few labels have few."""
+    preset = load_preset(BASE)
     written = preset.write_prompts.num_prompts(space)
     return min(preset.tune_text_encoder.held_out_prompts, max(1, written // 5))
 
@@ -107,25 +98,20 @@ def start(
         ValueError: labels, photographs or annotations are not usable, or a file is there already.
     """
     space = label_space(name, unseen, seen)
-    if name in SHIPPED:
-        raise ValueError(f"{name} is a preset of tailorset itself: choose another name than {', '.join(SHIPPED)}")
-    if images.resolve() == Path.cwd():
-        raise ValueError("--images is this project's own folder: name the folder of your photographs")
-    found = find_photos(images)
     stem = safe_file_name(name)
-    table = Path("data/labels") / f"{stem}.csv"
-    settings: dict[str, object] = {
-        "label_space": f"data/labels/{stem}.yaml",
-        "prepare_dataset.images": str(images),
-        "prepare_dataset.annotations": annotations or str(table),
-        "tune_text_encoder.held_out_prompts": held_out_prompts(space),
+    table, preset, labels = LABELS / f"{stem}.csv", FOLDER / f"{stem}.yaml", LABELS / f"{stem}.yaml"
+    _refuse_others_files(preset, labels)
+    if images.resolve() == Path.cwd():
+        raise ValueError("--images is this project's own folder: name the folder of your photos")
+    found = find_photos(images)
+    settings: dict[str, dict[str, object] | str] = {
+        "label_space": str(labels),
+        "prepare_dataset": {"images": str(images), "annotations": annotations or str(table)},
+        "tune_text_encoder": {"held_out_prompts": held_out_prompts(space)},
     }
     if not seen:
-        settings |= {"train_classifier.train_on": ["synthetic"], "fit_thresholds.source": "synthetic"}
-    files = {
-        Path("data/labels") / f"{stem}.yaml": label_file(space),
-        Path("presets") / f"{stem}.yaml": with_settings(TEMPLATE.read_text(encoding="utf-8"), settings),
-    }
+        settings |= {"train_classifier": {"train_on": ["synthetic"]}, "fit_thresholds": {"source": "synthetic"}}
+    files = {labels: label_file(space), preset: preset_file(stem, settings)}
     if there := [str(path) for path in files if path.exists() and not force]:
         raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or say --force")
     if not annotations and not table.exists():  # never over somebody's work
@@ -136,6 +122,20 @@ def start(
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
     return [*told, f"Written: {', '.join(map(str, files))}", f"Next:    tailorset use {stem}"]
+
+
+def _refuse_others_files(preset: Path, labels: Path) -> None:
+    """Only files that `tailorset new` wrote may be written again.
+
+    Raises:
+        ValueError: there is a preset, or a label file without a preset, that something else wrote.
+    """
+    if preset.exists():
+        others = None if preset.read_text(encoding="utf-8").startswith(MARK) else preset
+    else:
+        others = labels if labels.exists() else None
+    if others:
+        raise ValueError(f"{others} was not written by `tailorset new`: choose another name, or remove the file")
 
 
 def _found(images: Path, annotations: str, space: LabelSpace) -> list[str]:

@@ -27,7 +27,7 @@ from tailorset.validation.settings import ValidateData
 def _address(storage: str) -> str:
     """A URL, or a path that means the same wherever a stage runs."""
     if "://" not in storage and not Path(storage).is_absolute():
-        raise ValueError(f"{storage!r} is no URL: give one, e.g. s3://bucket/folder, or a path from the root, or null")
+        raise ValueError(f"{storage!r} is not a URL: give one, e.g. s3://bucket/folder, an absolute path, or null")
     return storage
 
 
@@ -91,14 +91,23 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and validate a params file.
 
     Raises:
-        ValueError: every fault of the file, one a line: key, value, choices.
+        ValueError: every fault of the file, one per line: key, value, choices.
+    """
+    return check_params(read_yaml(path), path)
+
+
+def check_params(values: Mapping[str, Any], source: str | Path) -> Params:
+    """Validate all settings; `source` is the file that error messages name.
+
+    Raises:
+        ValueError: every fault of the settings, one per line: key, value, choices.
     """
     try:
-        return Params.model_validate(read_yaml(path))
+        return Params.model_validate(values)
     except ValidationError as error:
         is_short = any(fault["type"] == "missing" for fault in error.errors())
         hint = "\npresets/toybox.yaml has every block, with what its keys mean." if is_short else ""
-        raise ValueError(f"{path} is not valid:\n{faults(error)}{hint}") from None
+        raise ValueError(f"{source} is not valid:\n{faults(error)}{hint}") from None
 
 
 def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, NamedModel]]:
@@ -121,9 +130,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"There is no {path} here: go to the project's folder or `tailorset use toybox`.") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no file of text in UTF-8: {error}") from None
+        raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from None
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold `key: value` lines at the top level, not {type(content).__name__}.")
     return content
