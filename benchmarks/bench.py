@@ -23,7 +23,7 @@ from timing import FOREVER, Comparison, Side, TimedModule, compared, measured_ro
 from torch import Tensor
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip.scorer import Scorer
+from tailorset.clip.scorer import LabelScorer
 from tailorset.compute.device import resolve_device
 from tailorset.compute.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
@@ -180,9 +180,10 @@ class Bench:
         return torch.stack(list(drawn.images)).float().cpu()
 
     def _tuner(self, generator: StableDiffusion, **others: Any) -> Tuner:
-        block, seed = self.params.tune_text_encoder, self.params.seed
-        scorer = Scorer(self.params.clip.discriminator.load(self.device), self.unseen, self.params.clip.prompt_template)
-        return new_tuner(generator, scorer, self.prompts, block, self.label_space, seed, num_updates=FOREVER, **others)
+        config = self.params.tune_text_encoder.model_copy(update={"num_updates": FOREVER, **others})
+        clip = self.params.clip
+        scorer = LabelScorer(clip.discriminator.load(self.device), self.unseen, clip.prompt_template)
+        return new_tuner(generator, scorer, self.prompts, config, self.label_space, self.params.seed)
 
     def _unet_batch(self) -> int:
         return len(self.texts) * (2 if self.config.guidance_scale > 1 else 1)

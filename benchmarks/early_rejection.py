@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip.scorer import Scorer
+from tailorset.clip.scorer import LabelScorer
 from tailorset.compute.device import resolve_device
 from tailorset.project.assembly import open_studio
 from tailorset.project.layout import LORA, PROMPTS
@@ -80,7 +80,7 @@ class Candidates:
         space = LabelSpace.load(params.label_space)
         self.settings = params.generate_images
         self.studio: Any = open_studio(params, space, self.device, LORA)
-        self.scorer = Scorer(self.studio.discriminator, space.unseen, params.clip.prompt_template)
+        self.scorer = LabelScorer(self.studio.discriminator, space.unseen, params.clip.prompt_template)
         prompts = read_prompts(PROMPTS)
         order = numpy_rng(params.seed, "early rejection").integers(len(prompts), size=num_candidates)
         self.prompts = [prompts[i] for i in order]

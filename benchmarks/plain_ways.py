@@ -20,7 +20,7 @@ from torch import Tensor
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
 from tailorset.classifiers.parts.label_prompts import TextTower
 from tailorset.clip.model import Clip
-from tailorset.clip.scorer import Scorer, acceptance
+from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.generation.engine import PlannedShard, Studio
@@ -33,7 +33,8 @@ from tailorset.seeding import sample_seed
 from tailorset.storage.image_set import ImageSet
 from tailorset.storage.shards import write_shard
 from tailorset.training.loop import train_epochs
-from tailorset.tuning.tuner import REMEDY, draw
+from tailorset.tuning.held_out import draw_images
+from tailorset.tuning.tuner import MEMORY_REMEDY
 
 if TYPE_CHECKING:
     from bench import Bench
@@ -113,7 +114,7 @@ def full_stack(bench: Bench) -> Comparison:
             for index in range(PLAIN_IMAGES):
                 published_loop.draw(bench.texts[index], bench.seeds[index])
 
-        scorer = Scorer(judge, bench.unseen, template)
+        scorer = LabelScorer(judge, bench.unseen, template)
         shares = [
             _judged(generator, scorer, bench, steps)
             for generator, steps in ((bench.generator, bench.num_steps), (build(published, device), PUBLISHED_STEPS))
@@ -132,7 +133,7 @@ def features_kept(bench: Bench) -> Comparison:
     settings = ({"compile": False, "cache_interval": interval} for interval in (1, CACHE_INTERVAL))
     whole, kept = (build(bench.config.model_copy(update=update), bench.device) for update in settings)
     judge = bench.params.clip.judge.load(bench.device)
-    scorer = Scorer(judge, bench.unseen, bench.params.clip.prompt_template)
+    scorer = LabelScorer(judge, bench.unseen, bench.params.clip.prompt_template)
     shares = [_judged(generator, scorer, bench, bench.num_steps) for generator in (kept, whole)]
     sides = [Side(lambda generator=generator: bench.sample(generator), len(bench.texts)) for generator in (kept, whole)]  # type: ignore[misc]
     difference = bench.sample(kept) - bench.sample(whole)
@@ -243,9 +244,9 @@ def metrics(bench: Bench) -> Comparison:
     return bench.compare(name, ours, plain, note, goal=10, equal=difference <= SAME_PRECISION)
 
 
-def _judged(generator: StableDiffusion, judge: Scorer, bench: Bench, num_steps: int) -> float:
+def _judged(generator: StableDiffusion, judge: LabelScorer, bench: Bench, num_steps: int) -> float:
     """Share of images in which the judge recognises all that was asked for."""
     asked: list[Prompt] = bench_prompts(bench.label_space, bench.num_judged)
-    batches = ShrinkingBatches(len(bench.texts), "drawing", REMEDY)
-    images = torch.cat(list(draw(generator, asked, bench.params.seed, num_steps, batches, "bench")))
+    batches = ShrinkingBatches(len(bench.texts), "drawing", MEMORY_REMEDY)
+    images = torch.cat(list(draw_images(generator, asked, bench.params.seed, num_steps, batches, "bench")))
     return acceptance(judge, images, asked)

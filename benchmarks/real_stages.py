@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.clip.model import Clip
-from tailorset.clip.scorer import Scorer
+from tailorset.clip.scorer import LabelScorer
 from tailorset.compute.flops import flop_counter
 from tailorset.compute.memory import enforce_budget, free_memory
 from tailorset.generation.engine import Studio
@@ -34,6 +34,7 @@ from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import sample_seed
 from tailorset.storage.image_set import ImageSet
 from tailorset.training.loop import train_epochs
+from tailorset.tuning.settings import TuneTextEncoder
 from tailorset.tuning.tuner import Tuner, new_tuner
 
 STOCK, STOCK_BATCHED = "the stock pipeline one by one", "the stock pipeline in batches"
@@ -129,11 +130,12 @@ class Bench:
         times = {FULL_GRADIENT: seconds / amounts.fully_tuned * row.samples_per_s}
         return replace(row, what=f"SD 2.1 shape and {self.models.discriminator}, {drawing}", times=times)
 
-    def _tuner(self, generator: StableDiffusion, clip: Clip, block: Any, **others: Any) -> Tuner:
+    def _tuner(self, generator: StableDiffusion, clip: Clip, block: TuneTextEncoder, **others: Any) -> Tuner:
         settings = {"num_updates": FOREVER, "num_inference_steps": self.amounts.tuning_steps, **others}
-        scorer = Scorer(clip, self.label_space.unseen, self.params.clip.prompt_template)
+        config = block.model_copy(update=settings)
+        scorer = LabelScorer(clip, self.label_space.unseen, self.params.clip.prompt_template)
         prompts = bench_prompts(self.label_space, 16)
-        return new_tuner(generator, scorer, prompts, block, self.label_space, self.params.seed, **settings)
+        return new_tuner(generator, scorer, prompts, config, self.label_space, self.params.seed)
 
     def filter(self) -> Row:
         """Scores of generated images by the discriminator, and what the filter decides on them."""

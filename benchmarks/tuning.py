@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip.scorer import Scorer, acceptance
+from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.device import resolve_device
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators.stable_diffusion import StableDiffusion, build
@@ -33,7 +33,8 @@ from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
-from tailorset.tuning.tuner import REMEDY, Tuner, draw, new_tuner, split_prompts
+from tailorset.tuning.held_out import draw_images, split_prompts
+from tailorset.tuning.tuner import MEMORY_REMEDY, Tuner, new_tuner
 
 ORACLE = Path("models/foundation/toybox/oracle")
 GOALS = {"seconds per sample": 3.0, "seconds to equal oracle precision": 5.0}
@@ -82,11 +83,8 @@ class Bench:
         self.device = resolve_device(params.device)
         self.label_space = LabelSpace.load(params.label_space)
         self.scorers = {
-            role: Scorer(model.load(self.device), self.label_space.unseen, template)
-            for role, model, template in (
-                ("discriminator", params.clip.discriminator, params.clip.prompt_template),
-                ("judge", params.clip.judge, params.clip.prompt_template),
-            )
+            role: LabelScorer(clip, self.label_space.unseen, params.clip.prompt_template)
+            for role, clip in params.clip.load(self.device).items()
         }
         self.oracle = load_oracle(ORACLE).to(self.device)
         prompts = read_prompts(PROMPTS)
@@ -95,10 +93,9 @@ class Bench:
 
     def tuner(self, way: Way, checkpointing: bool) -> Tuner:
         generator = build(self.params.generator.config, self.device)
-        block = self.block.model_copy(update={"gradient_checkpointing": checkpointing})
-        others = way._asdict() | {"num_updates": FOREVER}
-        steering, seed = self.scorers["discriminator"], self.params.seed
-        return new_tuner(generator, steering, self.tuning, block, self.label_space, seed, **others)
+        others = {"gradient_checkpointing": checkpointing, "num_updates": FOREVER, **way._asdict()}
+        config, steering = self.block.model_copy(update=others), self.scorers["discriminator"]
+        return new_tuner(generator, steering, self.tuning, config, self.label_space, self.params.seed)
 
     def costs(self, ways: Sequence[Way], repetitions: int) -> list[Cost]:
         """Every way with and without checkpointing, turn about."""
@@ -126,9 +123,9 @@ class Bench:
         return lambda: norms.append(next(updates).grad_norm)
 
     def _point(self, generator: StableDiffusion, way: Way, samples: int) -> Point:
-        batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", REMEDY)
+        batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", MEMORY_REMEDY)
         steps = self.params.generate_images.num_inference_steps
-        images = torch.cat(list(draw(generator, self.held_out, self.params.seed, steps, batches)))
+        images = torch.cat(list(draw_images(generator, self.held_out, self.params.seed, steps, batches)))
         shares = {role: acceptance(scorer, images, self.held_out) for role, scorer in self.scorers.items()}
         return Point(way.name, samples, **shares, oracle=precision(self.oracle, images, self.held_out))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -257,6 +257,21 @@ class Example(NamedTuple):
 def prompt_id(labels: Sequence[str], index: int) -> str:
     """The id of the index-th prompt for these labels: 16 hexadecimal digits, the same on every machine."""
     return hashlib.sha256(json.dumps([list(labels), index]).encode()).hexdigest()[:16]
+
+
+def requested_mask(requested: Sequence[Collection[str]], labels: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (N, L) bool: which of the labels each of N images was asked to show.
+
+    Raises:
+        ValueError: an image requests no label, or one that is not among `labels`.
+    """
+    column = {label: number for number, label in enumerate(labels)}
+    mask = np.zeros((len(requested), len(labels)), dtype=bool)
+    for row, names in zip(mask, requested, strict=True):
+        if not len(names) or not set(names) <= column.keys():
+            raise ValueError(f"requested labels {list(names)}: give one or more of {list(labels)}")
+        row[[column[name] for name in names]] = True
+    return mask
 
 
 def _repeated(names: Sequence[str]) -> list[str]:

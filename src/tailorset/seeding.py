@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 import torch
@@ -13,6 +15,19 @@ def sample_seed(*parts: str | int) -> int:
     """A 63-bit seed out of what names the sample, e.g. (base seed, prompt id, index)."""
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def occurrence_numbers(keys: Iterable[Hashable]) -> list[int]:
+    """Number each key by how often it occurred before: 0 for the first, 1 for the second, and so on.
+
+    The number of a prompt's image is part of its seed.
+    """
+    counts: Counter[Hashable] = Counter()
+    numbers = []
+    for key in keys:
+        numbers.append(counts[key])
+        counts[key] += 1
+    return numbers
 
 
 def numpy_rng(*parts: str | int) -> np.random.Generator:

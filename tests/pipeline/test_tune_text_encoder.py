@@ -189,7 +189,7 @@ def test_the_best_adapter_is_kept_and_tuning_ends_when_patience_does(
     change_params(evaluate_every=1, patience=2)
     stub_losses(monkeypatch, [3.0, 2.0, 1.0, 1.0, 2.0])  # updates 0, 1, 2 (best), 3, 4
     shares = iter([0.2, 0.1, 0.3, 0.1, 0.9, 0.1, 0.5, 0.9, 0.6, 0.9])  # the discriminator's, the judge's, in turn
-    monkeypatch.setattr("tailorset.clip.scorer.acceptance", lambda *_: next(shares, 0.5))
+    monkeypatch.setattr("tailorset.tuning.held_out.acceptance", lambda *_: next(shares, 0.5))
     run_stage_script()
     assert json.loads((LORA / "tuning.json").read_text()) == {"num_updates": 2}
     table = pd.read_csv(REPORT / "plots" / "reward_hacking.csv")

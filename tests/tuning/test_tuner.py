@@ -16,14 +16,15 @@ from torch import nn
 
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.clip.model import load_clip
-from tailorset.clip.scorer import Scorer, acceptance
+from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.tuning.held_out import draw_images, split_prompts
 from tailorset.tuning.settings import TuneTextEncoder
-from tailorset.tuning.tuner import Settings, Tuner, Update, draw, split_prompts
+from tailorset.tuning.tuner import Tuner, Update
 from tailorset.tuning.tuner import new_tuner as tuner_of_params
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ PROMPTS = [
     for labels in LABELS
     for i, word in enumerate(("a", "the", "red"))
 ]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["tune_text_encoder"]
 SETTINGS = {
     "num_updates": 4,
     "batch_size": 3,
@@ -49,6 +51,10 @@ SETTINGS = {
     "max_grad_norm": 1.0,
     "num_inference_steps": 3,
     "backprop_steps": 1,
+    "stop_after": None,
+    "gamma_neg": 4.0,
+    "gamma_pos": 0.0,
+    "clip": 0.05,
 }
 NewTuner = Callable[..., Tuner]
 
@@ -60,15 +66,19 @@ def new_generator(folder: Path, adapter: bool = True) -> StableDiffusion:
     return generator
 
 
-@pytest.fixture
-def scorer(tiny_clip_folder: Path) -> Scorer:
-    return Scorer(load_clip(f"local-dir:{tiny_clip_folder}", "cpu"), UNSEEN, "a photo of a {}")
+def tuning_config(**settings: Any) -> TuneTextEncoder:
+    return TuneTextEncoder.model_validate(PARAMS | SETTINGS | settings)
 
 
 @pytest.fixture
-def new_tuner(tiny_diffusion_folder: Path, scorer: Scorer) -> NewTuner:
+def scorer(tiny_clip_folder: Path) -> LabelScorer:
+    return LabelScorer(load_clip(f"local-dir:{tiny_clip_folder}", "cpu"), UNSEEN, "a photo of a {}")
+
+
+@pytest.fixture
+def new_tuner(tiny_diffusion_folder: Path, scorer: LabelScorer) -> NewTuner:
     def make(**settings: Any) -> Tuner:
-        return Tuner(new_generator(tiny_diffusion_folder), scorer, PROMPTS, Settings(**SETTINGS | settings), seed=0)
+        return Tuner(new_generator(tiny_diffusion_folder), scorer, PROMPTS, tuning_config(**settings), seed=0)
 
     return make
 
@@ -99,7 +109,7 @@ def test_only_the_adapter_changes_everything_else_stays_bit_for_bit(new_tuner: N
 
 def fixed_loss(tuner: Tuner) -> float:
     """The loss on all prompts with seeds that no update draws."""
-    stop_after = tuner.settings.stop_after[0] if tuner.settings.stop_after else None
+    stop_after = tuner.config.stop_after[0] if tuner.config.stop_after else None
     texts, seeds = [prompt.text for prompt in PROMPTS], list(range(len(PROMPTS)))
     with torch.no_grad():
         images = tuner.generator.sample(texts, seeds, 3, stop_after=stop_after)
@@ -150,16 +160,17 @@ def test_an_update_stops_where_its_number_says(new_tuner: NewTuner, monkeypatch:
     assert stops == whole[7:]
 
 
-def test_the_loss_compares_the_labels_it_is_told_to(scorer: Scorer, tiny_diffusion_folder: Path) -> None:
+def test_the_loss_compares_the_labels_it_is_told_to(scorer: LabelScorer, tiny_diffusion_folder: Path) -> None:
     space = LabelSpace(
         name="four", labels=tuple(Label(name=name, seen=name not in UNSEEN) for name in (*UNSEEN, "tree"))
     )
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["tune_text_encoder"]
     losses = {}
     for labels in ("unseen", "all"):
-        block = TuneTextEncoder.model_validate(params | {"compare_with": labels, "num_inference_steps": 6})
+        config = TuneTextEncoder.model_validate(
+            PARAMS | {"compare_with": labels, "num_inference_steps": 6, "num_updates": 1}
+        )
         generator = new_generator(tiny_diffusion_folder, adapter=False)
-        tuner = tuner_of_params(generator, scorer, PROMPTS, block, space, seed=0, num_updates=1)
+        tuner = tuner_of_params(generator, scorer, PROMPTS, config, space, seed=0)
         assert tuner.discriminator.labels == (space.names if labels == "all" else space.unseen)
         losses[labels] = next(tuner.updates()).loss
     assert losses["all"] > losses["unseen"]  # one label more to be mistaken for
@@ -280,10 +291,10 @@ def test_gradients_are_counted_in_median_norms_and_clipped(new_tuner: NewTuner) 
     assert length_after(norm=0.0, unit=0.0) == 0
 
 
-def test_tuning_without_an_adapter_or_prompts_is_refused(tiny_diffusion_folder: Path, scorer: Scorer) -> None:
+def test_tuning_without_an_adapter_or_prompts_is_refused(tiny_diffusion_folder: Path, scorer: LabelScorer) -> None:
     bare = new_generator(tiny_diffusion_folder, adapter=False)
     with pytest.raises(ValueError, match="0 trainable weights"):
-        Tuner(bare, scorer, PROMPTS, Settings(**SETTINGS), seed=0)
+        Tuner(bare, scorer, PROMPTS, tuning_config(), seed=0)
 
 
 @pytest.fixture
@@ -403,7 +414,7 @@ def test_a_split_without_prompts_on_one_side_is_refused(num_held_out: int) -> No
         split_prompts(PROMPTS, num_held_out, seed=0)
 
 
-def test_acceptance_is_the_share_of_images_that_show_every_requested_label(scorer: Scorer) -> None:
+def test_acceptance_is_the_share_of_images_that_show_every_requested_label(scorer: LabelScorer) -> None:
     images = torch.rand(len(PROMPTS), 3, 8, 8, generator=torch.Generator().manual_seed(0))
     probabilities = scorer.probabilities(images, PROMPTS)
     expected = [
@@ -418,7 +429,7 @@ def test_acceptance_is_the_share_of_images_that_show_every_requested_label(score
 def test_drawing_repeats_itself_whatever_the_batch_and_varies_a_repeated_prompt(tiny_diffusion_folder: Path) -> None:
     generator = new_generator(tiny_diffusion_folder, adapter=False)
     prompts = PROMPTS[:3] * 2
-    images = torch.cat(list(draw(generator, prompts, 0, 2, ShrinkingBatches(4, "drawing", ""))))
-    again = torch.cat(list(draw(generator, prompts, 0, 2, ShrinkingBatches(6, "drawing", ""))))
+    images = torch.cat(list(draw_images(generator, prompts, 0, 2, ShrinkingBatches(4, "drawing", ""))))
+    again = torch.cat(list(draw_images(generator, prompts, 0, 2, ShrinkingBatches(6, "drawing", ""))))
     torch.testing.assert_close(images, again, atol=1e-5, rtol=0)
     assert (images[0] - images[3]).abs().max() > 1e-2

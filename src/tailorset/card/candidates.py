@@ -20,10 +20,11 @@ from torch import Tensor
 from tailorset.card.near_duplicates import signature
 from tailorset.clip.model import Clip
 from tailorset.clip.scorer import requested_probabilities
-from tailorset.records import LabelSpace
+from tailorset.clip.settings import ROLES
+from tailorset.records import LabelSpace, requested_mask
 from tailorset.storage.shards import load_images
 
-SCORERS = ("discriminator", "judge")
+SCORERS = ROLES
 BATCH_SIZE = 128
 
 
@@ -45,10 +46,7 @@ class Candidates:
     @cached_property
     def mask(self) -> np.ndarray:
         """(N, L) bool: which labels each candidate was asked to show."""
-        mask = np.zeros((len(self.table), len(self.label_space.names)), dtype=bool)
-        for row, labels in zip(mask, self.table["requested"], strict=True):
-            row[[self.label_space.index(label) for label in labels]] = True
-        return mask
+        return requested_mask(list(self.table["requested"]), self.label_space.names)
 
     def requested(self, label: str) -> np.ndarray:
         """(N,) bool: which candidates were asked to show a label."""

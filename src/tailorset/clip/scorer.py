@@ -1,6 +1,6 @@
-"""What a CLIP says of the labels that prompts asked for.
+"""Scores of images against labels by a CLIP, compared for the labels that were requested.
 
-Letters: B images of a batch, N images, L labels that are compared, D width of CLIP's embedding.
+Shapes: B images of a batch, N images, L labels that are compared, U unseen labels, D width of CLIP's embedding.
 """
 
 from __future__ import annotations
@@ -13,30 +13,32 @@ import torch
 from torch import Tensor
 
 from tailorset.clip.losses import grouped_softmax
-from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
-from tailorset.clip.model import Clip
+from tailorset.clip.model import MEMORY_REMEDY, Clip
+from tailorset.clip.settings import Role
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.records import Prompt
+from tailorset.records import Prompt, requested_mask
 
 Row = Mapping[str, Any]  # one row of the synthetic manifest
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
 
 
-class Scorer:
-    """A CLIP that scores images against some labels; their text features are computed once."""
+class LabelScorer:
+    """A CLIP that scores images against fixed labels; their text features are computed once."""
 
     def __init__(self, clip: Clip, labels: Sequence[str], template: str) -> None:
-        self.clip, self.labels, self.template = clip, tuple(labels), template
+        self.clip = clip
+        self.labels = tuple(labels)
+        self.template = template
         self._text_features = clip.encode_texts(self.labels, template)  # (L, D)
 
-    def against(self, labels: Sequence[str]) -> Scorer:
-        """The same CLIP, which compares these labels."""
-        return self if tuple(labels) == self.labels else Scorer(self.clip, labels, self.template)
+    def against(self, labels: Sequence[str]) -> LabelScorer:
+        """Return a scorer with the same CLIP for these labels."""
+        return self if tuple(labels) == self.labels else LabelScorer(self.clip, labels, self.template)
 
     def requested(self, prompts: Sequence[Prompt]) -> Tensor:
-        """(B, L) bool: the labels each prompt asks for."""
-        rows = [[label in prompt.labels for label in self.labels] for prompt in prompts]
-        return torch.tensor(rows, device=self.clip.device)
+        """(B, L) bool: the labels that each prompt requests."""
+        mask = requested_mask([prompt.labels for prompt in prompts], self.labels)
+        return torch.tensor(mask, device=self.clip.device)
 
     def probabilities(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """(B, L) grouped probabilities of images (B, 3, H, W) in [0, 1]."""
@@ -53,21 +55,21 @@ def weakest_requested(probabilities: Tensor, requested: Tensor) -> Tensor:
     return probabilities.masked_fill(~requested, 1.0).amin(dim=1)
 
 
-def acceptance(scorer: Scorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
-    """Share of the images (N, 3, H, W) in which, to this CLIP, every requested label is above one half."""
-    batches = ShrinkingBatches(batch_size, "scoring", CLIP_REMEDY)
+def acceptance(scorer: LabelScorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
+    """Share of the images (N, 3, H, W) in which every requested label has a probability above one half."""
+    batches = ShrinkingBatches(batch_size, "scoring", MEMORY_REMEDY)
     parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
     weakest = torch.cat([part for _, part in parts])
     return float((weakest > ACCEPTED_ABOVE).double().mean())
 
 
-def requested_probabilities(rows: Sequence[Row], unseen: Sequence[str], scorer: str = "discriminator") -> np.ndarray:
-    """(N, U) grouped softmax probabilities of requested labels, NaN for others; scorer: discriminator or judge."""
-    mask = torch.tensor([[label in row["labels"] for label in unseen] for row in rows])  # (N, U)
-    logits = torch.tensor(np.array([row[f"{scorer}_logits"] for row in rows]), dtype=torch.float64)
-    return grouped_softmax(logits, mask).masked_fill(~mask, torch.nan).numpy()
+def requested_probabilities(rows: Sequence[Row], unseen: Sequence[str], role: Role = "discriminator") -> np.ndarray:
+    """(N, U) grouped probabilities of the requested labels, NaN for the rest, by the stored scores of that role."""
+    requested = torch.from_numpy(requested_mask([row["labels"] for row in rows], unseen))
+    logits = torch.tensor(np.array([row[f"{role}_logits"] for row in rows]), dtype=torch.float64)
+    return grouped_softmax(logits, requested).masked_fill(~requested, torch.nan).numpy()
 
 
-def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, scorer: str = "discriminator") -> np.ndarray:
+def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, role: Role = "discriminator") -> np.ndarray:
     """(N,) bool: every requested label's grouped probability exceeds `threshold`."""
-    return np.nanmin(requested_probabilities(rows, unseen, scorer), axis=1) > threshold
+    return np.nanmin(requested_probabilities(rows, unseen, role), axis=1) > threshold

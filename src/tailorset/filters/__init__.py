@@ -33,15 +33,6 @@ class Filter(Protocol):
         ...
 
 
-def requested_mask(unseen: Sequence[str], requested: Sequence[Sequence[str]]) -> torch.Tensor:
-    """(N, U) bool: which unseen labels were requested of each image."""
-    for labels in requested:
-        if not labels or not set(labels) <= set(unseen):
-            raise ValueError(f"requested labels {list(labels)}: give one or more of {list(unseen)}")
-    mask = [[name in labels for name in unseen] for labels in requested]
-    return torch.tensor(mask, dtype=torch.bool).reshape(-1, len(unseen))
-
-
 def checked_scores(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The logits in double precision, so that a decision does not hang on rounding.
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from tailorset.clip.losses import grouped_softmax
-from tailorset.filters import Decision, checked_scores, requested_mask
-from tailorset.records import LabelSpace
+from tailorset.filters import Decision, checked_scores
+from tailorset.records import LabelSpace, requested_mask
 
 
 class Config(BaseModel):
@@ -28,7 +28,7 @@ class GroupedSoftmax:
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
         """Keeps images whose requested labels all have a grouped probability above the threshold."""
-        mask = requested_mask(self.unseen, requested)
+        mask = torch.from_numpy(requested_mask(requested, self.unseen))
         probabilities = grouped_softmax(checked_scores(logits, mask), mask)
         return [self._decision(row.tolist(), labels) for row, labels in zip(probabilities, requested, strict=True)]
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from tailorset.clip.losses import grouped_softmax
-from tailorset.filters import Decision, checked_scores, requested_mask
-from tailorset.records import LabelSpace
+from tailorset.filters import Decision, checked_scores
+from tailorset.records import LabelSpace, requested_mask
 
 
 class Config(BaseModel):
@@ -31,7 +31,7 @@ class TopK:
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
         """Keeps images whose requested labels are all among the k best of the unseen labels."""
-        mask = requested_mask(self.unseen, requested)
+        mask = torch.from_numpy(requested_mask(requested, self.unseen))
         scores = checked_scores(logits, mask)
         grouped = grouped_softmax(scores, mask)
         best = scores.topk(min(self.config.k, len(self.unseen)), dim=1).indices  # (N, k)

@@ -1,8 +1,8 @@
 """Plug-ins that draw images from prompts, with gradients to their text encoder.
 
 A generator is one file here with a `Config`, `build(config, device) -> Generator`, and `build_tokenizers(config)`, one
-per text encoder: what these do not read of a prompt cannot be drawn.
-Letters: B images of a batch, H x W pixels, T sampling steps, S of them taken, K of those keep gradients.
+per text encoder: the part of a prompt that none of them reads cannot be drawn.
+Shapes: B images of a batch, H x W pixels, T sampling steps, S of them taken, K of those keep gradients.
 """
 
 from __future__ import annotations
@@ -13,18 +13,8 @@ from typing import Protocol
 from torch import Tensor, nn
 
 
-class Generator(Protocol):
-    """A text-to-image model of which only the text encoder can be tuned."""
-
-    @property
-    def image_px(self) -> int:
-        """Side of the square images."""
-        ...
-
-    @property
-    def text_encoder(self) -> nn.Module:
-        """The module to tune; without an adapter none of its weights requires a gradient."""
-        ...
+class Sampler(Protocol):
+    """A model that draws images from prompts."""
 
     def sample(
         self,
@@ -36,10 +26,24 @@ class Generator(Protocol):
     ) -> Tensor:
         """Draw one image per prompt, (B, 3, H, W) float32 in [0, 1].
 
-        seeds: one a prompt; an image depends on its own prompt and seed only, not on the rest of the batch.
+        seeds: one per prompt; an image depends on its own prompt and seed only, not on the rest of the batch.
         backprop_steps: K in 0..S, the last steps taken that pass gradients to the text encoder; 0 = none.
         stop_after: S in 1..T, steps after which the image is the one predicted from there; None = T.
         """
+        ...
+
+
+class Generator(Sampler, Protocol):
+    """A text-to-image model of which only the text encoder can be tuned."""
+
+    @property
+    def image_px(self) -> int:
+        """Side of the square images."""
+        ...
+
+    @property
+    def text_encoder(self) -> nn.Module:
+        """The module to tune; without an adapter none of its weights requires a gradient."""
         ...
 
     def enable_gradient_checkpointing(self) -> None:
@@ -58,6 +62,6 @@ class Generator(Protocol):
         """Read an adapter that save_adapter wrote; a folder of zero updates leaves the text encoder as it is.
 
         Raises:
-            ValueError: no adapter there, or one of another model.
+            ValueError: there is no adapter, or one of another model.
         """
         ...

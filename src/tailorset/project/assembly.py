@@ -23,8 +23,7 @@ def open_studio(params: Params, label_space: LabelSpace, device: torch.device, a
         generator.load_adapter(adapter)
     return Studio(
         generator=generator,
-        discriminator=params.clip.discriminator.load(device),
-        judge=params.clip.judge.load(device),
+        **params.clip.load(device),
         unseen=label_space.unseen,
         prompt_template=params.clip.prompt_template,
         base_seed=params.seed,

@@ -11,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from tailorset.card.settings import DataCard
-from tailorset.clip.settings import Clip
+from tailorset.clip.settings import Clips
 from tailorset.evaluation.settings import Evaluate
 from tailorset.generation.settings import GenerateImages
 from tailorset.messages import faults
@@ -67,7 +67,7 @@ class Params(Block):
     storage: Annotated[str, AfterValidator(_address)] | None
     label_space: Path
     max_hours: float | None = Field(None, gt=0)
-    clip: Clip
+    clip: Clips
     generator: Generator
     prepare_dataset: PrepareDataset
     write_prompts: WritePrompts

@@ -10,25 +10,27 @@ from tailorset.settings import Block
 
 
 class TuneTextEncoder(Block):
-    num_updates: int = Field(ge=0)
+    """Updates of the text encoder's adapter, the loss they lower, and when they end."""
+
+    num_updates: int = Field(ge=0)  # at most; 0 = no tuning
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
-    max_grad_norm: float = Field(gt=0)
+    max_grad_norm: float = Field(gt=0)  # in units of the last updates' median norm: it means the same for every K
     lora_rank: int = Field(gt=0)
     lora_alpha: float = Field(gt=0)
     num_inference_steps: int = Field(gt=0)
-    backprop_steps: int = Field(gt=0)
-    stop_after: tuple[int, int] | None
-    compare_with: Literal["unseen", "all"]
+    backprop_steps: int = Field(gt=0)  # K: the last steps that pass gradients to the text encoder
+    stop_after: tuple[int, int] | None  # (least, most) steps of an update, drawn again for each; None = all
+    compare_with: Literal["unseen", "all"]  # the labels that requested ones compete with
     gradient_checkpointing: bool
     gamma_neg: float = Field(ge=0)
     gamma_pos: float = Field(ge=0)
-    clip: float = Field(ge=0, lt=1)
+    clip: float = Field(ge=0, lt=1)  # margin of the asymmetric loss
     held_out_prompts: int = Field(gt=0)
-    evaluate_every: int = Field(gt=0)
-    patience: int = Field(gt=0)
-    checkpoint_every: int = Field(gt=0)
+    evaluate_every: int = Field(gt=0)  # updates
+    patience: int = Field(gt=0)  # evaluations without a lower loss after which tuning ends
+    checkpoint_every: int = Field(gt=0)  # updates
 
     @model_validator(mode="after")
     def _steps(self) -> Self:

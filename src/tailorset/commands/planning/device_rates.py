@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
-from tailorset.clip.scorer import Scorer, passes
+from tailorset.clip.scorer import LabelScorer, passes
 from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.compute.flops import flop_counter
 from tailorset.datasets import Dataset
@@ -26,6 +25,7 @@ from tailorset.project.assembly import open_studio
 from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, RealSample
+from tailorset.seeding import occurrence_numbers
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.training.contract import TrainingConfig
@@ -98,13 +98,12 @@ class Bench:
         seconds, _ = _timed(lambda: studio.judge.logits(images, texts))
         yield "image judged", Cost(2 * seconds / NUM_SCORED)  # by both CLIPs
         if params.tune_text_encoder.num_updates:
-            yield "tuning step", self._tuning(studio.generator, Scorer(studio.discriminator, unseen, template))
+            yield "tuning step", self._tuning(studio.generator, LabelScorer(studio.discriminator, unseen, template))
 
-    def _tuning(self, generator: Any, discriminator: Scorer) -> Cost:
+    def _tuning(self, generator: Any, discriminator: LabelScorer) -> Cost:
         block = self.params.tune_text_encoder
-        space, seed = self.label_space, self.params.seed
-        others = {"num_updates": 4, "stop_after": (steps_taken(block),) * 2}
-        tuner = new_tuner(generator, discriminator, self.prompts, block, space, seed, **others)
+        config = block.model_copy(update={"num_updates": 4, "stop_after": (steps_taken(block),) * 2})
+        tuner = new_tuner(generator, discriminator, self.prompts, config, self.label_space, self.params.seed)
         updates = tuner.updates()
         next(updates)
         flops = _counted(lambda: next(updates))
@@ -146,12 +145,8 @@ class Bench:
 def _draws(prompts: Sequence[Prompt], count: int) -> list[Draw]:
     """Spread evenly over the prompts."""
     order = [prompts[i * len(prompts) // count % len(prompts)] for i in range(count)]
-    met: Counter[str] = Counter()
-    draws = []
-    for prompt in order:
-        draws.append(Draw(prompt, met[prompt.prompt_id], prompt.labels[0]))
-        met[prompt.prompt_id] += 1
-    return draws
+    numbers = occurrence_numbers(prompt.prompt_id for prompt in order)
+    return [Draw(prompt, number, prompt.labels[0]) for prompt, number in zip(order, numbers, strict=True)]
 
 
 def _tiled(images: ImageSet, count: int) -> ImageSet:

@@ -12,8 +12,8 @@ from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
+from tailorset.tuning.held_out import IMAGES_PER_PROMPT
 from tailorset.tuning.settings import TuneTextEncoder
-from tailorset.tuning.tuner import IMAGES_PER_PROMPT
 
 BACKWARD = 2.0  # a step with gradient takes its forward pass and about two more
 

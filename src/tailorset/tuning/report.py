@@ -1,0 +1,117 @@
+"""Report on tuning: acceptance before and after by both CLIPs, curves, and images side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from tailorset.clip.scorer import LabelScorer
+from tailorset.clip.settings import ROLES
+from tailorset.images.sheets import contact_sheet
+from tailorset.records import Prompt
+from tailorset.tuning.early_stop import Evaluation, reward_hacking
+from tailorset.tuning.held_out import HeldOut
+from tailorset.tuning.loop import Progress
+from tailorset.tuning.tuner import Update
+
+SHEET_COLUMNS, SHEET_PROMPTS = 7, 21
+
+
+class Pictures(NamedTuple):
+    """Images of the held-out prompts, (N, 3, H, W) in [0, 1] on the CPU, of the same seeds before and after tuning."""
+
+    before: Tensor
+    after: Tensor
+
+
+def live_metrics(record: Update | Evaluation, progress: Progress) -> dict[str, float]:
+    """Metrics of one record of the loop."""
+    if isinstance(record, Update):
+        return {"tune/loss": record.loss, "tune/acceptance": record.acceptance, "tune/grad_norm": record.grad_norm}
+    accepted = {f"tune/held_out/{role}": getattr(record, role) for role in ROLES}
+    gauge = reward_hacking(progress.evaluations[0], record)
+    return accepted | {"tune/held_out/loss": record.loss, "tune/reward_hacking": gauge}
+
+
+def metrics(progress: Progress, held_out: HeldOut, pictures: Pictures) -> dict[str, float]:
+    """Final metrics: acceptance before and after tuning, what was kept, and the gauge of reward hacking."""
+    accepted = {when: held_out.acceptance(images, held_out.shown) for when, images in pictures._asdict().items()}
+    before, after = (Evaluation(0, 0.0, **accepted[when]) for when in ("before", "after"))
+    return {
+        **{f"acceptance/{when}/{role}": share for when, shares in accepted.items() for role, share in shares.items()},
+        "tune/updates": len(progress.updates),
+        "tune/kept_update": progress.kept_update,
+        "tune/skipped_updates": sum(record.skipped for record in progress.updates),
+        "tune/reward_hacking": reward_hacking(before, after),
+    }
+
+
+def save_plots(progress: Progress, held_out: HeldOut, pictures: Pictures, folder: Path) -> None:
+    """Write curve.csv and .png, reward_hacking.csv and .png (if there was an evaluation), and before_after.png."""
+    curve = pd.DataFrame(progress.updates, columns=list(Update._fields))
+    curve.to_csv(folder / "curve.csv", index=False)
+    _save(curve_figure(curve), folder / "curve.png")
+    gauge = gauge_table(progress.evaluations)
+    gauge.to_csv(folder / "reward_hacking.csv", index=False)
+    if progress.evaluations:
+        _save(gauge_figure(gauge, progress.kept_update), folder / "reward_hacking.png")
+    before_after_sheet(held_out.scorers["discriminator"], held_out.shown, pictures).save(folder / "before_after.png")
+
+
+def curve_figure(curve: pd.DataFrame) -> Figure:
+    """Loss and acceptance over the updates, thin as measured and bold as the mean of ten."""
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    for axis, column in zip(figure.subplots(1, 2), ("loss", "acceptance"), strict=True):
+        axis.plot(curve["update"], curve[column], color="tab:blue", alpha=0.3)
+        axis.plot(curve["update"], curve[column].rolling(10, min_periods=1).mean(), color="tab:blue")
+        axis.set(xlabel="update", title=f"{column} on the tuning batch", ylim=(0, None))
+    return figure
+
+
+def gauge_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """The evaluations, with the gauge of reward hacking of each against the first."""
+    table = pd.DataFrame(evaluations, columns=list(Evaluation._fields))
+    return table.assign(reward_hacking=[reward_hacking(evaluations[0], latest) for latest in evaluations])
+
+
+def gauge_figure(table: pd.DataFrame, kept_update: int) -> Figure:
+    """Gains of both CLIPs over the updates and their difference; the dotted line marks the adapter that was kept."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axis = figure.subplots()
+    for role in ROLES:
+        axis.plot(table["update"], table[role] - table[role].iloc[0], marker="o", label=f"{role}'s gain")
+    axis.plot(
+        table["update"], table["reward_hacking"], color="tab:red", marker="o", label="reward hacking: the difference"
+    )
+    axis.axvline(kept_update, color="grey", linestyle=":")
+    axis.axhline(0, color="grey", linewidth=0.5)
+    axis.set(xlabel="update", title="acceptance of held-out prompts against untuned")
+    axis.legend(fontsize="small")
+    return figure
+
+
+def before_after_sheet(scorer: LabelScorer, prompts: Sequence[Prompt], pictures: Pictures) -> Image.Image:
+    """Rows in pairs: images before tuning, below them the same prompts and seeds after it."""
+    prompts = prompts[:SHEET_PROMPTS]
+    tiles: list[np.ndarray] = []
+    captions: list[str] = []
+    for start in range(0, len(prompts), SHEET_COLUMNS):
+        part = slice(start, min(start + SHEET_COLUMNS, len(prompts)))
+        for when, images in pictures._asdict().items():
+            tiles += list((images[part] * 255).round().byte().permute(0, 2, 3, 1).numpy())
+            weakest = scorer.weakest(images[part], prompts[part]).tolist()
+            captions += [
+                f"{when} {score:.2f}\n{', '.join(p.labels)}" for p, score in zip(prompts[part], weakest, strict=True)
+            ]
+    return contact_sheet(tiles, captions, SHEET_COLUMNS, scale=3)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=100, metadata={"Software": None})
