@@ -47,8 +47,8 @@ SYNTHETIC_COLUMNS = (
 # columns of data/filtered/manifest.parquet: every candidate, with what became of it
 FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "confidence")
 
-SPLITS = ("train", "val", "test")
 Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
 Source = Literal["real", "synthetic"]  # photograph or generated image
 Origin = Literal["llm", "retry", "template"]  # of a prompt: a first reply, a later one, or the template
 ORIGINS: tuple[Origin, ...] = get_args(Origin)

@@ -16,8 +16,9 @@ from tailorset.training.contract import TrainingConfig
 
 @pytest.mark.parametrize("name", plugin_names("classifiers"))
 def test_contract(name: str, backbones: dict[str, str], label_space: LabelSpace, tmp_path: Path) -> None:
-    block = {"name": name, "backbone": {"model": backbones["resnet"]}, "num_context_tokens": 4}
-    config = plugin_config("classifiers", block)
+    small = {"backbone": {"model": backbones["resnet"]}, "num_context_tokens": 4}  # keys that not every variant has
+    known = load_plugin("classifiers", name).Config.model_fields
+    config = plugin_config("classifiers", {"name": name} | {key: small[key] for key in small if key in known})
     assert isinstance(config, TrainingConfig)
     classifier = load_plugin("classifiers", name).build(config, label_space, torch.device("cpu"))
     assert isinstance(classifier, Classifier)

@@ -1,4 +1,4 @@
-"""What every LLM plug-in keeps to; a new file in llms/ needs its settings in OPTIONS, and nothing else here."""
+"""The contract of LLM plug-ins, checked for every file in llms/; OPTIONS has settings that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tailorset.llms import LLM
 from tailorset.plugins import load_plugin, plugin_names
 from tailorset.prompts.wording import dialogue
 
-OPTIONS: dict[str, dict[str, object]] = {"template": {}, "transformers": {"max_new_tokens": 8, "batch_size": 2}}
+OPTIONS: dict[str, dict[str, object]] = {"transformers": {"max_new_tokens": 8, "batch_size": 2}}
 DIALOGUES = [dialogue(keywords, 10) for keywords in [("cup",), ("computer keyboard", "clock"), ("key", "fish")]]
 
 
 @pytest.fixture(params=plugin_names("llms"))
 def llm(request: pytest.FixtureRequest, tiny_llm: Path) -> LLM:
     plugin = load_plugin("llms", request.param)
-    options = OPTIONS[request.param]
+    options = OPTIONS.get(request.param, {})
     if "model" in plugin.Config.model_fields:
         options = options | {"model": str(tiny_llm)}
     return plugin.build(plugin.Config(**options), torch.device("cpu"))

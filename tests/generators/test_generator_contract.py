@@ -1,0 +1,92 @@
+"""The contract of generator plug-ins, checked for every file in generators/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tailorset.generators import Generator
+from tailorset.plugins import load_plugin, plugin_names
+from tailorset.prompts.token_limit import TokenLimit
+
+OPTIONS: dict[str, dict[str, object]] = {"stable_diffusion": {"image_px": 8}}
+PROMPTS, SEEDS = ["a red cup", "a boat next to a clock", "a red cup"], [1, 2, 3]
+Make = Callable[[], Generator]
+
+
+def options_of(name: str, folder: Path) -> dict[str, object]:
+    """Settings of a variant; those with a model get the tiny one."""
+    options = OPTIONS.get(name, {})
+    has_model = "model" in load_plugin("generators", name).Config.model_fields
+    return options | {"model": str(folder)} if has_model else options
+
+
+@pytest.fixture(params=plugin_names("generators"))
+def make(request: pytest.FixtureRequest, tiny_diffusion_folder: Path) -> Make:
+    plugin = load_plugin("generators", request.param)
+    config = plugin.Config(**options_of(request.param, tiny_diffusion_folder))
+    return lambda: plugin.build(config, torch.device("cpu"))
+
+
+def test_images_depend_on_their_own_prompt_and_seed_only(make: Make) -> None:
+    generator = make()
+    images = generator.sample(PROMPTS, SEEDS, 2)
+    assert images.shape == (3, 3, generator.image_px, generator.image_px)
+    assert images.dtype == torch.float32
+    assert not images.requires_grad
+    assert ((images >= 0) & (images <= 1)).all()
+    torch.testing.assert_close(generator.sample(PROMPTS[1:2], SEEDS[1:2], 2)[0], images[1], atol=1e-4, rtol=0)
+    assert not torch.equal(images[0], images[2])
+
+
+def test_only_an_adapter_is_trained_and_it_changes_nothing_at_first(make: Make) -> None:
+    generator = make()
+    assert not any(weight.requires_grad for weight in generator.text_encoder.parameters())
+    before = generator.sample(PROMPTS, SEEDS, 2)
+    generator.add_adapter(rank=2, alpha=2)
+    generator.enable_gradient_checkpointing()
+    weights = [weight for weight in generator.text_encoder.parameters() if weight.requires_grad]
+    images = generator.sample(PROMPTS, SEEDS, 2, backprop_steps=1)
+    torch.testing.assert_close(images.detach(), before)
+    gradients = torch.autograd.grad((images**2).sum(), weights)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_a_saved_adapter_draws_the_same(make: Make, tmp_path: Path) -> None:
+    tuned = make()
+    tuned.add_adapter(rank=2, alpha=2)
+    with torch.no_grad():
+        for number, weight in enumerate(tuned.text_encoder.parameters()):
+            if weight.requires_grad:
+                weight.normal_(generator=torch.Generator().manual_seed(number))
+    tuned.save_adapter(tmp_path)
+    loaded = make()
+    assert not torch.equal(loaded.sample(PROMPTS, SEEDS, 2), tuned.sample(PROMPTS, SEEDS, 2))
+    loaded.load_adapter(tmp_path)
+    torch.testing.assert_close(loaded.sample(PROMPTS, SEEDS, 2), tuned.sample(PROMPTS, SEEDS, 2))
+
+
+def test_a_folder_of_zero_updates_is_no_change(make: Make, tmp_path: Path) -> None:
+    generator = make()
+    before = generator.sample(PROMPTS, SEEDS, 2)
+    (tmp_path / "tuning.json").write_text('{"num_updates": 0}')
+    generator.load_adapter(tmp_path)
+    assert torch.equal(generator.sample(PROMPTS, SEEDS, 2), before)
+
+
+def test_a_folder_without_an_adapter_is_refused(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="adapter"):
+        make().load_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("name", plugin_names("generators"))
+def test_tokenizers_say_how_much_of_a_prompt_is_read(name: str, tiny_diffusion_folder: Path) -> None:
+    plugin = load_plugin("generators", name)
+    limit = TokenLimit(plugin.build_tokenizers(plugin.Config(**options_of(name, tiny_diffusion_folder))))
+    assert limit.read("a red cup") == "a red cup"
+    long = " ".join(["cup"] * 500)
+    assert limit.excess(long) > 0
+    assert limit.excess(limit.read(long)) <= 0
