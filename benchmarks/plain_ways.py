@@ -26,7 +26,6 @@ from tailorset.evaluation.metrics import average_precisions
 from tailorset.generation.engine import PlannedShard, Studio
 from tailorset.generation.quota import Draw
 from tailorset.generators.stable_diffusion import StableDiffusion, build
-from tailorset.plugins import load_plugin
 from tailorset.prompts.wording import dialogue
 from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import sample_seed
@@ -151,7 +150,7 @@ def filtering(bench: Bench, labels: Sequence[str], goal: float) -> Comparison:
     params, size = bench.params, len(bench.texts)
     clip, template = params.clip.discriminator.load(bench.device), params.clip.prompt_template
     space = LabelSpace.model_validate({"name": "bench", "labels": [{"name": n, "seen": False} for n in labels]})
-    rule = load_plugin("filters", params.filter_images.name).build(params.filter_images.config, space)
+    rule = params.filter_images.build(space)
     requested = [prompt.labels for prompt in bench_prompts(space, size)]
     images = torch.rand(size, 3, bench.config.image_px, bench.config.image_px, device=bench.device)
     texts = clip.encode_texts(labels, template)
@@ -213,7 +212,7 @@ def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Compari
 def prompts(bench: Bench) -> Comparison:
     """Replies of the LLM in batches, against one by one."""
     block = bench.params.write_prompts
-    llm = load_plugin("llms", block.llm.name).build(block.llm.config, bench.device)
+    llm = block.llm.build(bench.device)
     pairs = bench.label_space.pairs()
     dialogues = [dialogue(pairs[i % len(pairs)], block.min_words) for i in range(llm.batch_size)]
     seeds = [sample_seed(bench.params.seed, "bench", i) for i in range(len(dialogues))]

@@ -27,7 +27,6 @@ from tailorset.compute.memory import enforce_budget, free_memory
 from tailorset.generation.engine import Studio
 from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.generators.stable_diffusion import StableDiffusion
-from tailorset.plugins import load_plugin
 from tailorset.project.params import Params
 from tailorset.prompts.wording import dialogue
 from tailorset.records import LabelSpace, Prompt
@@ -143,7 +142,7 @@ class Bench:
         unseen, side = self.label_space.unseen, self.generator_config.image_px
         texts = clip.encode_texts(unseen, self.params.clip.prompt_template)
         block = self.params.filter_images
-        rule = load_plugin("filters", block.name).build(block.config, self.label_space)
+        rule = block.build(self.label_space)
         requested = [prompt.labels for prompt in bench_prompts(self.label_space, count)]
         pixels = self._pixels(count, side).to(self.device)
 

@@ -19,7 +19,6 @@ from tailorset.evaluation.selection import training_notes
 from tailorset.filters import Filter
 from tailorset.generation.report import AT_QUOTA
 from tailorset.names import safe_file_name
-from tailorset.plugins import load_plugin
 from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC
 from tailorset.project.params import flatten, named_models, read_yaml
 from tailorset.project.stage import Stage, all_metrics, run_stage
@@ -53,7 +52,7 @@ def read_candidates(stage: Stage) -> Candidates:
     synthetic = pd.read_parquet(SYNTHETIC / "manifest.parquet")
     table = join_candidates(synthetic, pd.read_parquet(FILTERED / "manifest.parquet"))
     settings, space = stage.params.filter_images, stage.label_space
-    rule: Filter = load_plugin("filters", settings.name).build(settings.config, space)
+    rule: Filter = settings.build(space)
     scores = torch.from_numpy(np.stack(table["judge_logits"].to_list()))
     decisions = rule.decide(scores, table["requested"].to_list())
     table["judged"] = [decision.kept for decision in decisions]

@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 
 from tailorset.filters import Decision, Filter
-from tailorset.plugins import load_plugin
 from tailorset.project.layout import FILTERED, SYNTHETIC
 from tailorset.project.stage import run_stage
 from tailorset.records import FILTERED_COLUMNS
@@ -19,7 +18,7 @@ from tailorset.storage.files import atomic_output
 def main() -> None:
     with run_stage("filter_images") as stage:
         settings = stage.params.filter_images
-        rule: Filter = load_plugin("filters", settings.name).build(settings.config, stage.label_space)
+        rule: Filter = settings.build(stage.label_space)
 
         candidates = pd.read_parquet(SYNTHETIC / "manifest.parquet")
         requested = [tuple(labels) for labels in candidates["labels"]]

@@ -7,7 +7,6 @@ import logging
 import pandas as pd
 
 from tailorset.evaluation.selection import selection_metrics, training_notes
-from tailorset.plugins import load_plugin
 from tailorset.project.layout import CLASSIFIER, FILTERED, REAL, SYNTHETIC
 from tailorset.project.stage import run_stage
 from tailorset.storage.annotated import Collection
@@ -22,7 +21,7 @@ def main() -> None:
     with run_stage("train_classifier", parallel=True) as stage:
         block, label_space, seed = stage.params.train_classifier, stage.label_space, stage.params.seed
         config = block.config
-        classifier = load_plugin("classifiers", block.name).build(config, label_space, stage.device)
+        classifier = block.build(label_space, stage.device)
 
         collection = Collection(label_space, REAL, SYNTHETIC, FILTERED)
         images = training_sets(collection, classifier.image_px, config.train_on, block.held_out_share)

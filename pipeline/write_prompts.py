@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from tailorset.plugins import load_plugin
 from tailorset.progress import Bar
 from tailorset.project.layout import PROMPTS
 from tailorset.project.stage import Stage, run_stage
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     with run_stage("write_prompts") as stage:
         generator = stage.params.generator
-        limit = TokenLimit(load_plugin("generators", generator.name).build_tokenizers(generator.config))
+        limit = TokenLimit(generator.plugin.build_tokenizers(generator.config))
         ledger = write_all(stage, limit)
         save_prompts(ledger.prompts, PROMPTS)
 
@@ -35,7 +34,7 @@ def main() -> None:
 def write_all(stage: Stage, limit: TokenLimit) -> Ledger:
     """Write every prompt; the ledger is kept in the resume folder, so that a restart asks for nothing twice."""
     config, label_space = stage.params.write_prompts, stage.label_space
-    llm = load_plugin("llms", config.llm.name).build(config.llm.config, stage.device)
+    llm = config.llm.build(stage.device)
     path = stage.work_dir / "ledger.json"
     ledger = read_ledger(path)
     ledgers = write_prompts(llm.reply, label_space, config, stage.params.seed, llm.batch_size, ledger, limit)

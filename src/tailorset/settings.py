@@ -1,24 +1,27 @@
-"""What every block of params.yaml is made of: frozen fields, and an unknown key is an error that names the nearest."""
+"""Base classes of the blocks of params.yaml: frozen fields; an unknown key is an error that names the nearest one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, model_validator
 
 from tailorset.messages import check_keys
-from tailorset.plugins import plugin_config
+from tailorset.plugins import load_plugin, plugin_config
 
 
 def _wording(template: str) -> str:
-    """A template that takes a label's name and nothing else."""
+    """Check that a template takes a label's name and nothing else."""
     try:
         filled = template.format("a label")
     except (IndexError, KeyError, ValueError):
         filled = ""
     if "{}" not in template or "a label" not in filled:
-        raise ValueError(f"{template!r} is no wording for a label: write its place as {{}}, once, and no other braces")
+        raise ValueError(
+            f"{template!r} is not a wording for a label: write {{}} once for its name, and no other braces"
+        )
     return template
 
 
@@ -44,6 +47,15 @@ class PluginBlock(Block):
     kind: ClassVar[str]
     name: str
     config: SerializeAsAny[BaseModel]
+
+    @property
+    def plugin(self) -> ModuleType:
+        """The module of the plug-in."""
+        return load_plugin(self.kind, self.name)
+
+    def build(self, *arguments: Any) -> Any:
+        """Build the plug-in from its settings; the Protocol of its folder names the other arguments and the result."""
+        return self.plugin.build(self.config, *arguments)
 
     @model_validator(mode="before")
     @classmethod

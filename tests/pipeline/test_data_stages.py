@@ -15,6 +15,7 @@ import yaml
 
 from pipeline import filter_images, prepare_dataset, validate_data
 from tailorset.datasets import toybox
+from tailorset.datasets.reading import report
 from tailorset.images.codec import encode_png
 from tailorset.project.layout import FILTERED, PROMPTS, REAL, SYNTHETIC
 from tailorset.prompts.contract import REASONS
@@ -43,7 +44,7 @@ def small_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     change_params("prepare_dataset", **sizes, image_px=16, shard_size=8)
     change_params("validate_data", min_images_per_label=3)
     monkeypatch.setattr("tailorset.project.tracking.connect", refuse)
-    monkeypatch.setattr(prepare_dataset, "NUM_EXAMPLES", 2)
+    monkeypatch.setattr(report, "NUM_EXAMPLES", 2)
     return project
 
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipeline import write_prompts as stage_script
+from tailorset import settings
 from tailorset.llms.template import Config, TemplateLLM
 from tailorset.plugins import load_plugin
 from tailorset.project.layout import PROMPTS
@@ -40,7 +41,7 @@ def refuse(root: Path) -> None:
 
 def use_llm(monkeypatch: pytest.MonkeyPatch, llm: object) -> None:
     plugins = {"llms": SimpleNamespace(build=lambda config, device: llm)}
-    monkeypatch.setattr(stage_script, "load_plugin", lambda kind, name: plugins.get(kind) or load_plugin(kind, name))
+    monkeypatch.setattr(settings, "load_plugin", lambda kind, name: plugins.get(kind) or load_plugin(kind, name))
 
 
 class GarbageLLM:

@@ -1,6 +1,6 @@
 """Plug-ins that supply the real images: annotated for seen labels in train, for all labels in val and test.
 
-A data set is one file here with a `Config` and `build(config, label_space, seed) -> Dataset`.
+A data set is one file here with a `Config` (a DatasetConfig) and `build(config, label_space, seed) -> Dataset`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from pydantic import BaseModel, ConfigDict
+
 from tailorset.records import Example, RealSample, Rejected, Split
+
+
+class DatasetConfig(BaseModel):
+    """Base of the settings of every data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def annotates_unseen(self) -> bool:
+        """True if train images are annotated for unseen labels too, which serves to measure full supervision only."""
+        return False
 
 
 class Dataset(Protocol):

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from tailorset.datasets import DatasetConfig
 from tailorset.datasets.reading.annotations import (
     FOLDERS,
     Annotations,
@@ -31,7 +32,7 @@ HASHES = 1 << 63
 MORE = "annotate more photographs for every label, fifty at least, or change val_share and test_share"
 
 
-class Config(BaseModel):
+class Config(DatasetConfig):
     """Where the photographs are, what they show, and how they are divided.
 
     images: folder of photographs, nested or not.
@@ -42,7 +43,6 @@ class Config(BaseModel):
     image_px: photographs are stored with a shorter side of at most this.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     images: UserPath
     annotations: Annotations = None
     val_share: float = Field(default=0.2, gt=0, lt=1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from tailorset.datasets import DatasetConfig
 from tailorset.images.codec import encode_png
 from tailorset.records import Example, LabelSpace, RealSample, Split
 from tailorset.seeding import numpy_rng
@@ -14,19 +15,22 @@ from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.scenes import Scene, photo_scene, render, web_scene
 
 
-class Config(BaseModel):
+class Config(DatasetConfig):
     """Number of images per split and their side length; photographs become legible from about 48 px on.
 
     annotate_unseen: train photographs show and annotate unseen labels too. Nobody has such data: it is what the ladder
     measures the full supervision with that everything else is compared to.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     num_train: int = Field(default=4000, ge=1)
     num_val: int = Field(default=1000, ge=1)
     num_test: int = Field(default=2000, ge=1)
     image_px: int = Field(default=64, ge=16, le=1024)
     annotate_unseen: bool = False
+
+    @property
+    def annotates_unseen(self) -> bool:
+        return self.annotate_unseen
 
 
 class Toybox:

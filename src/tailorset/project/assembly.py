@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from tailorset.generation.engine import Studio
-from tailorset.plugins import load_plugin
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
 
@@ -18,7 +17,7 @@ def open_studio(params: Params, label_space: LabelSpace, device: torch.device, a
     Raises:
         ValueError: a model is missing or damaged, or the adapter is none or another model's.
     """
-    generator = load_plugin("generators", params.generator.name).build(params.generator.config, device)
+    generator = params.generator.build(device)
     if adapter is not None:
         generator.load_adapter(adapter)
     return Studio(

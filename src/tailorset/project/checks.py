@@ -42,7 +42,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
             f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
             " each label needs an image at least"
         )
-    if getattr(params.prepare_dataset.config, "annotate_unseen", False) and not params.validate_data.annotated_unseen:
+    if params.prepare_dataset.config.annotates_unseen and not params.validate_data.annotated_unseen:
         yield (
             "prepare_dataset.annotate_unseen is true, which only measures full supervision: set"
             " validate_data.annotated_unseen to true as well, or annotate_unseen to false"

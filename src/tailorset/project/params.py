@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, ValidationError
 
 from tailorset.card.settings import DataCard
 from tailorset.clip.settings import Clips
+from tailorset.datasets import DatasetConfig
 from tailorset.evaluation.settings import Evaluate
 from tailorset.generation.settings import GenerateImages
 from tailorset.messages import faults
@@ -45,6 +46,7 @@ class Engine(Block):
 
 class PrepareDataset(PluginBlock):
     kind = "datasets"
+    config: SerializeAsAny[DatasetConfig]
     shard_size: int = Field(gt=0)
 
 

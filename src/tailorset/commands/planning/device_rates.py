@@ -20,7 +20,6 @@ from tailorset.compute.flops import flop_counter
 from tailorset.datasets import Dataset
 from tailorset.generation.engine import PlannedShard
 from tailorset.generation.quota import Draw
-from tailorset.plugins import load_plugin
 from tailorset.project.assembly import open_studio
 from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts
@@ -28,7 +27,6 @@ from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.seeding import occurrence_numbers
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.storage.shards import sha256, write_shard
-from tailorset.training.contract import TrainingConfig
 from tailorset.training.loop import predict, train_epochs
 from tailorset.tuning.tuner import new_tuner
 
@@ -73,7 +71,7 @@ class Bench:
     def _reply(self) -> Cost:
         """One batch of the LLM's replies, and how many of them meet the contract."""
         block = self.params.write_prompts
-        llm = load_plugin("llms", block.llm.name).build(block.llm.config, self.device)
+        llm = block.llm.build(self.device)
         config, seed, size = block.model_copy(update={"max_attempts": 1}), self.params.seed, llm.batch_size
         seconds, ledger = _timed(lambda: next(write_prompts(llm.reply, self.label_space, config, seed, size)))
         self.accepted_replies = len(ledger.prompts) / ledger.asked
@@ -115,8 +113,7 @@ class Bench:
         """Two batches of training, scoring without a gradient, and decoding to the size it reads."""
         block = self.params.train_classifier
         config = block.config
-        assert isinstance(config, TrainingConfig)
-        classifier: Any = load_plugin("classifiers", block.name).build(config, self.label_space, self.device)
+        classifier: Any = block.build(self.label_space, self.device)
         seconds, photos = _timed(lambda: self._decoded(classifier.image_px))
         yield "image read", Cost(seconds / len(photos))
         count = 2 * config.batch_size

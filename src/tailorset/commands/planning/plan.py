@@ -22,7 +22,6 @@ from tailorset.commands.planning.workload import (
     workload,
 )
 from tailorset.compute.device import resolve_device
-from tailorset.plugins import load_plugin
 from tailorset.progress import Bar
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace, Split
@@ -109,7 +108,7 @@ def make_plan(values: Mapping[str, Any], label_space: LabelSpace, stages: Sequen
     """
     params = Params.model_validate(values)
     block = params.prepare_dataset
-    dataset = load_plugin("datasets", block.name).build(block.config, label_space, params.seed)
+    dataset = block.build(label_space, params.seed)
     bench = Bench(params, label_space, dataset, template_prompts(params, label_space), resolve_device(params.device))
     costs = dict(Bar(bench.unit_costs(), desc="measuring this device", unit="kind of work"))
     return Plan(values, label_space, dict(dataset.sizes), stages, costs, bench.accepted_replies, bench.pass_rate)

@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from tailorset.datasets import DatasetConfig
 from tailorset.datasets.reading.photo_set import Photo, PhotoSet, drawn
 from tailorset.messages import some
 from tailorset.records import LabelSpace, Split
 
 
-class ProtocolConfig(BaseModel):
+class ProtocolConfig(DatasetConfig):
     """What is taken from the two parts.
 
     train_images: `no_unseen` = that show a seen label and no unseen one; `any_seen` = that show a seen label, whatever
@@ -29,7 +30,6 @@ class ProtocolConfig(BaseModel):
     image_px: photographs are stored with a shorter side of at most this.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     train_images: Literal["no_unseen", "any_seen"] = "no_unseen"
     num_val: int = Field(default=4000, ge=1)
     test_images: Literal["unseen", "all"] = "unseen"
