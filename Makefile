@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup run test lint bench soak faults ui ladder foundation foundation-report clean
+.PHONY: help setup run test lint map bench soak faults ui ladder foundation foundation-report clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -34,6 +34,9 @@ lint: setup  ## ruff (rules and format), mypy, import boundaries, duplicate code
 	@mypy
 	@lint-imports --no-logo
 	@pytest -q --no-header tests/test_duplicate_code.py
+
+map: setup  ## figures of the code's map: packages, arrows between them, length of stage scripts, docstrings to reword
+	@python benchmarks/code_map.py
 
 bench: setup  ## every stage against the plain way to do the same
 	python benchmarks/bench.py

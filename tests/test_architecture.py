@@ -8,11 +8,12 @@ import re
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+import code_map
 import pytest
 import yaml
+from code_map import holds_code, imported_modules, module_file
 
 from tailorset import cli
 from tailorset.plugins import KINDS
@@ -20,44 +21,16 @@ from tailorset.project.definition import stage_definition
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
-STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+STAGES = tuple(code_map.stages())
 # They serve the scripts and shape no product: a new log line must not repeat a training.
 PLUMBING = {"failures", "messages", "plugins", "progress", "project", "settings", "storage.files", "storage.paths"}
 DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
 SOURCES = sorted([*SRC.rglob("*.py"), *(ROOT / "pipeline").rglob("*.py")])
 
 
-def module_file(module: str) -> Path | None:
-    path = SRC / module.replace(".", "/")
-    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
-
-
-def imported_modules(path: Path) -> Iterator[str]:
-    """Modules of the package that a file imports, at its top or inside functions; not those for annotations only."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped = {id(inner) for node in ast.walk(tree) if _type_checking(node) for inner in ast.walk(node)}
-    for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield from (name for alias in node.names if module_file(name := f"{node.module}.{alias.name}"))
-            yield node.module
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-
-
-def holds_code(file: Path) -> bool:
-    """Whether a file is more than a docstring, as most packages' own are not."""
-    return len(ast.parse(file.read_text(encoding="utf-8")).body) > 1
-
-
 def is_plumbing(module: str) -> bool:
     name = module.removeprefix("tailorset").lstrip(".")
     return not name or any(name == one or name.startswith(f"{one}.") for one in PLUMBING)
-
-
-def _type_checking(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 @functools.cache
@@ -137,6 +110,18 @@ def test_functions_and_files_stay_short() -> None:
     longest = max(lengths, key=lambda name: lengths[name])
     assert lengths[longest] <= 60, f"{longest} has {lengths[longest]} lines"
     assert statistics.median(lengths.values()) <= 12
+
+
+def test_the_map_stays_small() -> None:
+    """Figures of `make map`. Those with a goal next to them are the present values: lower them as they get better."""
+    assert len(code_map.boxes()) <= 33
+    assert len(code_map.arrows()) <= 160
+    assert code_map.arrows_back_up() == set()
+    assert len(code_map.modules_of_a_model()) <= 25
+    assert code_map.lines_on_src() <= 119  # goal: 110
+    assert max(code_map.script_lengths().values()) <= 200  # goal: 110
+    assert statistics.median(code_map.script_lengths().values()) <= 73  # goal: 60
+    assert len(code_map.clause_openers()) <= 240  # goal: 0
 
 
 def test_no_module_is_named_after_nothing() -> None:
