@@ -1,5 +1,6 @@
 """What every data set promises; those that need files of the user's are left to their own tests."""
 
+import re
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def test_every_split_has_images_that_can_be_read(dataset: Dataset) -> None:
         for sample in islice(dataset.samples(split), 3):
             assert min(decode_image(sample.png).size) >= 16
             assert set(sample.targets.values()) <= {0, 1}
+            assert re.fullmatch("[A-Za-z0-9_-]{1,90}", sample.image_id)  # it names a file
 
 
 def test_train_is_annotated_for_seen_labels_only(dataset: Dataset) -> None:
