@@ -24,7 +24,7 @@ from torch import Tensor
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.clip.scorer import LabelScorer
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.project.params import Params, load_params
@@ -61,6 +61,7 @@ class Bench:
 
     def __init__(self, params: Params, repetitions: int, num_judged: int) -> None:
         self.params, self.repetitions, self.num_judged = params, repetitions, num_judged
+        use_tf32()
         self.device = resolve_device(params.device)
         self.goals = GOALS[self.device.type]
         self.config: Any = params.generator.config

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.clip.scorer import LabelScorer
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.project.assembly import open_studio
 from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.params import load_params
@@ -76,6 +76,7 @@ class Candidates:
 
     def __init__(self, num_candidates: int) -> None:
         params = load_params()
+        use_tf32()
         self.device = resolve_device(params.device)
         space = LabelSpace.load(params.label_space)
         self.settings = params.generate_images

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.generation.engine import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.generation.quota import Draw
 from tailorset.generation.shard_store import ShardStore
@@ -43,6 +43,7 @@ def candidates(params: Params, prompts: Sequence[Prompt], images_per_prompt: int
         for i in range(images_per_prompt)
         for prompt in sorted(prompts, key=lambda prompt: prompt.prompt_id)
     ]
+    use_tf32()
     space, device = LabelSpace.load(params.label_space), resolve_device(params.device)
     studio = open_studio(params, space, device, LORA)
     known = {row["image_id"]: row for row in drawn_before(studio, wanted)}

@@ -23,7 +23,7 @@ from real_stages import Bench, amounts_of
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import free_memory
 from tailorset.project.presets import load_preset
 
@@ -63,6 +63,7 @@ def main(arguments: Sequence[str] | None = None, models: Models | None = None) -
     parser.add_argument("--write-docs", action="store_true", help="write docs/performance.md from the figures")
     options = parser.parse_args(arguments)
 
+    use_tf32()
     device = resolve_device(options.device)
 
     def bench(part: str) -> Bench:

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.generation.engine import LocalEngine, Shelf, Studio, generate_shards
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
@@ -88,6 +88,7 @@ def measure(num_labels: int, images_per_label: int) -> Size:
 
 
 def blank_studio(params: Params, space: LabelSpace) -> Studio:
+    use_tf32()
     device, block = resolve_device(params.device), params.generate_images
     clips = [clip.load(device) for clip in (params.clip.discriminator, params.clip.judge)]
     generator = Blank(params.generator.config.image_px)

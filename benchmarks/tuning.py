@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.clip.scorer import LabelScorer, acceptance
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.project.layout import PROMPTS
@@ -80,6 +80,7 @@ class Bench:
 
     def __init__(self, params: Params, images_per_prompt: int) -> None:
         self.params, self.block = params, params.tune_text_encoder
+        use_tf32()
         self.device = resolve_device(params.device)
         self.label_space = LabelSpace.load(params.label_space)
         self.scorers = {

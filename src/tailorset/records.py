@@ -119,7 +119,7 @@ class LabelSpace(Record):
 
     @model_validator(mode="after")
     def _check(self) -> LabelSpace:
-        for problem in self._contradictions():
+        if problem := next(self._contradictions(), None):
             raise ValueError(problem)
         return self
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def launch(script: Path) -> None:
     """Run a script in its folder as `accelerate launch --num_processes 2` does."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
-    start = f"import sys; from tailorset import processes; sys.argv = [{str(script)!r}]; processes.relaunch(2)"
+    start = f"import sys; from tailorset.compute import processes; sys.argv = [{str(script)!r}]; processes.relaunch(2)"
     command = [sys.executable, "-c", start]
     answer = subprocess.run(command, cwd=script.parent, env=environment, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr[-3000:]
@@ -29,7 +29,7 @@ def launch(script: Path) -> None:
 @pytest.mark.parametrize(("num_samples", "num_processes"), [(8, 1), (8, 3), (2, 2), (1, 2), (3, 4)])
 def test_shares_cover_every_sample_once(monkeypatch: pytest.MonkeyPatch, num_samples: int, num_processes: int) -> None:
     counted = torch.zeros(num_samples)
-    monkeypatch.setattr(processes, "count", lambda: num_processes)
+    monkeypatch.setattr(processes, "world_size", lambda: num_processes)
     for rank in range(num_processes):
         monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
         own, weight = processes.share(num_samples)
@@ -40,10 +40,10 @@ def test_shares_cover_every_sample_once(monkeypatch: pytest.MonkeyPatch, num_sam
 
 def test_a_process_alone_waits_for_nobody_and_changes_nothing() -> None:
     tensor = torch.arange(3.0)
-    processes.wait()
-    processes.add_up([tensor, None])
-    processes.alike([tensor])
-    assert (processes.count(), processes.rank(), processes.total(2.5, "cpu")) == (1, 0, 2.5)
+    processes.barrier()
+    processes.all_reduce([tensor, None])
+    processes.broadcast([tensor])
+    assert (processes.world_size(), processes.rank(), processes.all_reduce_number(2.5, "cpu")) == (1, 0, 2.5)
     assert tensor.tolist() == [0, 1, 2]
 
 
@@ -52,14 +52,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tailorset.compute import processes
 from tests.compute.test_processes import pull
-processes.join(torch.device("cpu"))
+processes.init_process_group(torch.device("cpu"))
 data = load_file("data.safetensors")
 own = processes.share(len(data["x"])).own
 pulled = pull(data["x"][own], data["weights"][own])
-processes.add_up(value for name, value in pulled.items() if name.endswith(".grad"))
+processes.all_reduce(value for name, value in pulled.items() if name.endswith(".grad"))
 if processes.rank() == 0:
     save_file(pulled, "out.safetensors")
-processes.leave()
+processes.destroy_process_group()
 """
 
 

@@ -24,7 +24,7 @@ from tailorset.commands.status import (
     was_edited,
     weights_line,
 )
-from tailorset.commands.terminal import PARAMS, console, or_stop, stop
+from tailorset.commands.terminal import PARAMS, console, or_stop, stop, stopping
 from tailorset.datasets.reading.changes import has_changed
 from tailorset.evaluation.selection import training_notes
 from tailorset.project.checks import contradictions
@@ -81,10 +81,8 @@ def new(
     from tailorset.commands.new import split_names, start
 
     _need_presets()
-    try:
+    with stopping():
         lines = start(name, split_names(labels), split_names(seen), images, annotations, force)
-    except ValueError as error:
-        stop(str(error))
     console.print("\n".join(lines), markup=False)
 
 
@@ -114,10 +112,8 @@ def plan() -> None:
     from tailorset.project.running import last_durations
 
     _, space = _settings()
-    try:
+    with stopping():
         planned = make_plan(read_yaml(PARAMS), space, list(read_yaml("dvc.yaml")["stages"]))
-    except ValueError as error:
-        stop(str(error))
     console.print(plan_table(planned, last_durations(Path.cwd())))
     console.print("\n".join(notes(planned)), markup=False)
     if reason := over_cap(planned):
@@ -164,7 +160,8 @@ def check(
         stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
     counts = f"{len(space.seen)} seen and {len(space.unseen)} unseen labels"
     console.print(f"ok: {space.name}, {counts}; settings, models and photographs can be used.", markup=False)
-    problems = or_stop(lambda: list(point_problems(set_param))) if set_param else []
+    with stopping():
+        problems = list(point_problems(set_param)) if set_param else []
     for point, problem in problems:
         console.print(f"{'NOT ok' if problem else 'ok'}: {point}{f': {problem}' if problem else ''}", markup=False)
     if any(problem for _, problem in problems):
@@ -174,7 +171,7 @@ def check(
 @app.command()
 def results() -> None:
     """The measured results: ours beside raw and normalised CLIP, acceptance before and after tuning, quotas."""
-    params: Params = or_stop(load_params, PARAMS)
+    params = or_stop(load_params, PARAMS)
     metrics = or_stop(read_metrics, REPORTS / "metrics.json")
     if not metrics:
         stop("Nothing was evaluated yet: make run")
@@ -195,9 +192,9 @@ def results() -> None:
 
 
 def _settings() -> tuple[Params, LabelSpace]:
-    params: Params = or_stop(load_params, PARAMS)
-    space: LabelSpace = or_stop(LabelSpace.load, params.label_space)
-    for problem in contradictions(params, space):
+    params = or_stop(load_params, PARAMS)
+    space = or_stop(LabelSpace.load, params.label_space)
+    if problem := next(contradictions(params, space), None):
         stop(problem)
     return params, space
 

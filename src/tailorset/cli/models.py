@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from tailorset.commands.terminal import PARAMS, console, or_stop, stop
-from tailorset.project.params import Params, load_params
+from tailorset.commands.terminal import PARAMS, console, or_stop, stop, stopping
+from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 
 
@@ -127,13 +127,14 @@ def export(
 
     if output.exists() and not output.is_dir():
         stop(f"{output} is a file: name a folder to write to")
-    for line in or_stop(lambda: list(write(model or champion_uri(), output))):
-        console.print(line, markup=False)
+    with stopping():
+        for line in write(model or champion_uri(), output):
+            console.print(line, markup=False)
 
 
 def named() -> tuple[str, LabelSpace]:
     """Name of the registered model, and the labels, of params.yaml."""
-    params: Params = or_stop(load_params, PARAMS)
+    params = or_stop(load_params, PARAMS)
     return params.model_name, or_stop(LabelSpace.load, params.label_space)
 
 

@@ -1,23 +1,34 @@
-"""What the commands share: the console, and ending with one clear line."""
+"""Console of the commands, and their way to end with one clear line."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
 console = Console(soft_wrap=True, highlight=False)
 PARAMS = Path("params.yaml")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def or_stop(function: Any, *arguments: Any) -> Any:
-    """Call a function; what it cannot use is one line, and the command ends."""
+@contextmanager
+def stopping() -> Iterator[None]:
+    """End the command with one line where it cannot use what it was given."""
     try:
-        return function(*arguments)
+        yield
     except (ValueError, OSError) as error:
         stop(str(error))
+
+
+def or_stop(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Call a function inside `stopping`."""
+    with stopping():
+        return function(*arguments, **named)
 
 
 def stop(message: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""The device that a name in params.yaml stands for."""
+"""The device that a name in params.yaml stands for, and its arithmetic."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import torch
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto`, `cpu` or `cuda` as a device; on a GPU float32 products are TF32 from then on, as convolutions always are.
+    """Return the device of `auto`, `cpu` or `cuda`; `auto` is a GPU if there is one.
 
     Raises:
-        ValueError: `cuda` where there is none.
+        ValueError: `cuda` without a CUDA device.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("device is 'cuda', but there is no CUDA device here: choose auto or cpu in params.yaml.")
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    torch.backends.cuda.matmul.allow_tf32 = True
     return torch.device(chosen)
+
+
+def use_tf32() -> None:
+    """Compute float32 products as TF32 on a GPU from now on, as PyTorch's convolutions always are."""
+    torch.backends.cuda.matmul.allow_tf32 = True

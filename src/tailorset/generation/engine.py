@@ -235,10 +235,10 @@ class LocalEngine:
         return self.studio.drawing.size
 
     def shards(self, plans: Sequence[PlannedShard], shelf: Shelf) -> Iterator[Shard]:
-        for start in range(0, len(plans), processes.count()):
-            wave = plans[start : start + processes.count()]
+        for start in range(0, len(plans), processes.world_size()):
+            wave = plans[start : start + processes.world_size()]
             own = {plan.name: shelf.find(plan) or self._drawn(plan, shelf) for plan in wave[processes.rank() :][:1]}
-            processes.wait()
+            processes.barrier()
             for plan in wave:
                 made = own.get(plan.name) or shelf.find(plan)
                 if made is None:

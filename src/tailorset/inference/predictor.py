@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.classifiers import Classifier, load_classifier
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.images.codec import decode_image, square_pixels
 from tailorset.thresholds.novelty import Novelty
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
@@ -171,6 +171,7 @@ def load_predictor(model: str | Path, device: torch.device | str | None = None, 
     Raises:
         ValueError: no such folder, version or registry, or nothing usable there.
     """
+    use_tf32()
     chosen = torch.device(device) if device else resolve_device("auto")
     with model_files(model) as (folder, origin):
         return open_predictor(folder, origin, chosen, bf16)

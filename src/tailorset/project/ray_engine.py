@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import enforce_budget
 from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
 from tailorset.project.assembly import open_studio
@@ -88,6 +88,7 @@ class Worker:
                 f" generate_images ({state}): bring both to the same commit, pin a `revision` of hub models, and call"
                 " `ray start` in the project's folder"
             )
+        use_tf32()
         device = resolve_device(job.params.device)
         enforce_budget(job.params.memory_budget_gb, device)
         with TemporaryDirectory() as folder:

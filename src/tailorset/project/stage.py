@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from tailorset.compute import processes
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import GB, enforce_budget, explained
 from tailorset.project.busy import yield_to_others
 from tailorset.project.checks import contradictions
@@ -53,7 +53,7 @@ class Stage:
             ValueError: the file is not usable, or names too few unseen labels to tell whether an image shows its own.
         """
         label_space = LabelSpace.load(self.params.label_space)
-        for problem in contradictions(self.params, label_space):
+        if problem := next(contradictions(self.params, label_space), None):
             raise ValueError(problem)
         return label_space
 
@@ -123,6 +123,7 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     """
     _log_plainly()
     params = load_params()
+    use_tf32()
     if Path(sys.argv[0]).stem == name and processes.launched() == 1 and resolve_device(params.device).type == "cpu":
         yield_to_others()
     if parallel:
@@ -136,7 +137,7 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     work_dir, lock = root / ".work" / name / settings, root / ".work" / "locks" / f"{name}-{settings}.lock"
     tracker = Tracker(name, root, definition["params"])
     with alone(name, lock) if is_main else contextlib.nullcontext():
-        processes.wait()
+        processes.barrier()
         work_dir.mkdir(parents=True, exist_ok=True)
         with (
             tracker if is_main else contextlib.nullcontext(),
@@ -149,10 +150,10 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
             yield Stage(name, root, params, work_dir, tracker)
             if peak := torch.cuda.max_memory_reserved():
                 tracker.log_metrics({"memory/peak_gb": peak / GB})
-        processes.wait()
+        processes.barrier()
         if is_main:
             shutil.rmtree(work_dir)
-    processes.leave()
+    processes.destroy_process_group()
 
 
 def meet_processes(params: Params) -> None:
@@ -167,11 +168,11 @@ def meet_processes(params: Params) -> None:
         if params.num_processes > num_gpus:
             raise ValueError(f"num_processes is {params.num_processes}: choose 1 to {num_gpus}, the GPUs there are")
         processes.relaunch(params.num_processes)
-    processes.join(device)
+    processes.init_process_group(device)
     if processes.rank():  # process 0 says it for all
         _log_plainly(logging.ERROR)
-    if processes.count() > 1:
-        log.info("%d processes share this stage", processes.count())
+    if processes.world_size() > 1:
+        log.info("%d processes share this stage", processes.world_size())
 
 
 def all_metrics(reports: Path = REPORTS) -> dict[str, float]:

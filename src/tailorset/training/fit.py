@@ -54,7 +54,7 @@ def fit(
         work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json")
     )
     first_epoch = load_checkpoint(last, **parts)
-    processes.alike([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
+    processes.broadcast([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
     if first_epoch:
         history = _read_history(history_file, first_epoch)
     else:
@@ -72,7 +72,7 @@ def fit(
             _write_history(history_file, history)
             save_checkpoint(last, epoch, **parts)  # last: everything before it is repeated after a kill
         on_epoch(history[-1], epoch)
-    processes.wait()  # for the best checkpoint
+    processes.barrier()  # for the best checkpoint
     load_checkpoint(best_file, **learned)
     classifier.train().eval()  # the label features follow the contexts
     return (raw if best(history)["epoch"] == RAW_CLIP else classifier), history

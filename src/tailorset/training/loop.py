@@ -96,11 +96,11 @@ def _train_epoch(
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward()
-        processes.add_up(weight.grad for weight in weights)
+        processes.all_reduce(weight.grad for weight in weights)
         for optimizer in optimizers.values():
             optimizer.step()
         after_step()
-        losses.append(processes.total(float(loss.detach()), loss.device))
+        losses.append(processes.all_reduce_number(float(loss.detach()), loss.device))
     return sum(losses) / len(losses)
 
 

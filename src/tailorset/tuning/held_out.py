@@ -69,7 +69,7 @@ class HeldOut:
 
         def mean(own_mean: float) -> float:
             """Mean over the images of all processes; equal ones stay equal, in whatever order they are added."""
-            return round(processes.total(weight * own_mean, device), 5)
+            return round(processes.all_reduce_number(weight * own_mean, device), 5)
 
         loss = mean(tuner.held_out_loss(images, shown))
         accepted = {role: mean(share) for role, share in self.acceptance(images, shown).items()}

@@ -52,7 +52,7 @@ def tune(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Path) ->
                 _keep(work_dir, tuner, progress)
             bar.update()
             bar.set_postfix(loss=f"{update.loss:.3f}", acceptance=f"{update.acceptance:.2f}")
-    processes.wait()  # for the last checkpoint
+    processes.barrier()  # for the last checkpoint
     load_checkpoint(work_dir / BEST, adapter=tuner.adapter)
 
 
@@ -60,7 +60,7 @@ def restored(work_dir: Path, tuner: Tuner) -> Progress:
     """Return the progress of an interrupted run, with its last checkpoint restored in the tuner."""
     done = load_checkpoint(work_dir / LAST, adapter=tuner.adapter, optimizer=tuner.optimizer)
     progress = _progress_until(done, work_dir / HISTORY) if done else Progress()
-    processes.wait()  # no process writes a checkpoint that another has yet to read
+    processes.barrier()  # no process writes a checkpoint that another has yet to read
     return progress
 
 

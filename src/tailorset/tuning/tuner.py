@@ -131,7 +131,7 @@ class Tuner:
         loss, acceptance, *gradient = (
             weight * torch.stack(tensors).sum(0) for tensors in (losses, acceptances, *zip(*gradients, strict=True))
         )
-        processes.add_up([loss, acceptance, *gradient])
+        processes.all_reduce([loss, acceptance, *gradient])
         return Means(loss, acceptance, gradient)
 
     def _share_of(self, prompts: Sequence[Prompt], seeds: list[int], stop_after: int | None) -> Means:

@@ -17,7 +17,7 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) -> (N, C)."""
-        if not self.training or processes.count() == 1:
+        if not self.training or processes.world_size() == 1:
             return super().forward(x)
         count = all_reduce(x.new_tensor(len(x)))  # M
         mean = all_reduce(x.sum(0)) / count  # (C,); a sum's gradient is summed over the processes, too

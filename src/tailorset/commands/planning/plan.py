@@ -21,7 +21,7 @@ from tailorset.commands.planning.workload import (
     total,
     workload,
 )
-from tailorset.compute.device import resolve_device
+from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.progress import Bar
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace, Split
@@ -109,6 +109,7 @@ def make_plan(values: Mapping[str, Any], label_space: LabelSpace, stages: Sequen
     params = Params.model_validate(values)
     block = params.prepare_dataset
     dataset = block.build(label_space, params.seed)
+    use_tf32()
     bench = Bench(params, label_space, dataset, template_prompts(params, label_space), resolve_device(params.device))
     costs = dict(Bar(bench.unit_costs(), desc="measuring this device", unit="kind of work"))
     return Plan(values, label_space, dict(dataset.sizes), stages, costs, bench.accepted_replies, bench.pass_rate)
