@@ -20,13 +20,13 @@ import psutil
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.register_model import log_model
 from tailorset.classifiers import load_classifier
 from tailorset.images.codec import encode_png
 from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
+from tailorset.registry.version import log_model
 from tailorset.storage import checksums
 from tailorset.storage.shards import write_shard
 from tailorset.thresholds.novelty import fit_novelty
@@ -121,14 +121,14 @@ class Server:
 def _register(root: Path, space: LabelSpace) -> None:
     mlflow.set_experiment(experiment_id=connect(root)[1])
     with mlflow.start_run():
-        log_model(NAME, space)
+        log_model(NAME, space.names)
     weights = Path("models/classifier/classifier.safetensors")
     tensors = load_file(weights)
     tensors["text_features"] = tensors["text_features"].flip(1)  # what one label meant, another one means now
     save_file(tensors, weights)
     checksums.seal(weights.parent)
     with mlflow.start_run():
-        log_model(NAME, space)
+        log_model(NAME, space.names)
 
 
 def _tiny_classifier(target: Path) -> None:

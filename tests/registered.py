@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,13 +19,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from starlette.types import Receive, Scope, Send
 
-from pipeline.register_model import register
 from tailorset.images.codec import encode_png
 from tailorset.plugins import load_plugin
 from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement
+from tailorset.registry.version import make_challenger, register
 from tailorset.serving.app import create_app
 from tailorset.serving.service import Service
 from tailorset.storage import checksums
@@ -85,12 +84,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         Path("dvc.lock").write_text("schema: '2.0'\n")
         Path("params.yaml").write_text("seed: 0\n")
         client, experiment = connect(root)
-        tracker = SimpleNamespace(run_id=client.create_run(experiment).info.run_id)
-        params = SimpleNamespace(model_name="tiny")
+        run_id = client.create_run(experiment).info.run_id
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DVC_EXP_NAME", "sunny-dune")
-            stage = SimpleNamespace(params=params, label_space=label_space, tracker=tracker, root=root.resolve())
-            register(stage, MEASUREMENT)
+            make_challenger("tiny", register("tiny", run_id, label_space.names, MEASUREMENT, {}))
         assert client.get_registered_model("tiny").aliases == {"challenger": 1}  # a sweep never promotes
     finally:
         os.chdir(before)

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.commands.status import COLUMNS
+from tailorset.evaluation.results import COLUMNS
 from tailorset.project.params import load_params
 from tailorset.project.unlogged import keep
 from tailorset.storage.files import write_json

@@ -17,10 +17,12 @@ import torch
 from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import _parse_json_data
 
-from pipeline.register_model import lineage, write_examples
 from tailorset.images.codec import decode_image, encode_png
 from tailorset.inference.predictor import answer_columns
 from tailorset.records import LabelSpace
+from tailorset.registry.examples import write_examples
+from tailorset.registry.version import lineage
+from tailorset.storage.annotated import Annotated
 from tailorset.storage.shards import sha256, write_shard
 
 ASK = """
@@ -83,7 +85,7 @@ def test_bytes_that_are_no_image_are_named_by_row(model: PyFuncModel) -> None:
 
 def test_the_logged_model_holds_no_pickle_and_brings_its_package(registry: Path) -> None:
     names = [path.name for path in (registry / "mlartifacts").rglob("*") if path.is_file()]
-    assert {"classifier.safetensors", "config.json", "model.py", "shards.py"} <= set(names)
+    assert {"classifier.safetensors", "config.json", "mlflow_model.py", "shards.py"} <= set(names)
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".bin"))]
 
 
@@ -92,12 +94,12 @@ def test_a_version_says_what_it_was_made_from(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
     (tmp_path / "params.yaml").write_text("seed: 0\n")
-    tags = lineage()
+    tags = lineage({})
     (tmp_path / "params.yaml").write_text("seed: 1\n")
-    changed = {key for key, value in lineage().items() if tags[key] != value}
+    changed = {key for key, value in lineage({}).items() if tags[key] != value}
     assert changed == {"params.sha256"}
     monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
-    assert lineage()["dvc.experiment"] == "sunny-dune"
+    assert lineage({})["dvc.experiment"] == "sunny-dune"
 
 
 def test_examples_show_many_labels_with_few_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,11 +109,11 @@ def test_examples_show_many_labels_with_few_photos(tmp_path: Path, monkeypatch: 
     rows = pd.DataFrame([(name, "test-00000.tar", sha256(png)) for name, png in images.items()])
     rows.columns = ["image_id", "shard", "sha256"]
     targets = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [0, 1, 0, 0], [-1, -1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]])
-    write_examples((rows, targets), tmp_path / "examples")
+    write_examples(Annotated(rows, targets, Path("data/real"), "real"), tmp_path / "examples")
     chosen = [decode_image(file.read_bytes()).getpixel((0, 0))[0] for file in sorted((tmp_path / "examples").iterdir())]
     assert set(chosen) >= {1, 3, 4}  # these three show all four labels
     assert len(chosen) == 4
-    write_examples((rows[:2], targets[:2]), tmp_path / "few")
+    write_examples(Annotated(rows[:2], targets[:2], Path("data/real"), "real"), tmp_path / "few")
     assert len(list((tmp_path / "few").iterdir())) == 2
 
 

@@ -17,10 +17,10 @@ import mlflow
 import pytest
 from packaging.utils import canonicalize_name
 
-from pipeline.register_model import REQUIREMENTS
 from tailorset.inference import declared_environment
 from tailorset.inference.declared_environment import closure
 from tailorset.inference.versions import _is_fair, find_version, request_problem
+from tailorset.registry.version import REQUIREMENTS
 
 ANSWER = """
 import json, sys
@@ -56,9 +56,12 @@ def answer(python: str | Path, model: Path, photo: Path) -> dict[str, Any]:
 
 def test_every_package_that_loading_imports_is_declared(model: Path, photos: Path) -> None:
     found = answer(sys.executable, model, photos / "turned.jpg")
-    ours = [*map(Path, found["ours"]), next(model.rglob("serving/model.py"))]
+    ours = [*map(Path, found["ours"]), next(model.rglob("inference/mlflow_model.py"))]
     assert all(file.is_relative_to(model) for file in ours), "the version must run its own code"
-    assert {"params", "tracking", "storage", "stage", "prompts", "shards"}.isdisjoint(file.stem for file in ours)
+    parts = {part for file in ours for part in file.relative_to(model).with_suffix("").parts}
+    assert {"project", "prompts", "params", "tracking", "stage", "location", "shards"}.isdisjoint(parts)
+    with_code = {file for file in ours if len(ast.parse(file.read_text(encoding="utf-8")).body) > 1}
+    assert len(with_code) <= 25, sorted(map(str, with_code))
     names = {name for file in ours for name in imported(file)} & set(found["loaded"])
     owners = metadata.packages_distributions()
     used = {name: set(map(canonicalize_name, owners[name])) for name in names - sys.stdlib_module_names - {"tailorset"}}

@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from pipeline import register_model
+from tailorset.project.layout import CLASSIFIER, NOVELTY, THRESHOLDS
 from tailorset.project.versions import CONTENT, content_here
+from tailorset.registry import version
 from tests.registered import MEASUREMENT
 from tests.small_project import run
 
@@ -41,19 +43,20 @@ def test_challenger_is_what_is_in_the_project_and_no_point_of_a_sweep(
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     client.create_registered_model("tiny")
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
-    for path in (register_model.CLASSIFIER / "config.json", register_model.THRESHOLDS, register_model.NOVELTY):
+    for path in (CLASSIFIER / "config.json", THRESHOLDS, NOVELTY):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     Path("dvc.lock").touch()
-    monkeypatch.setattr(
-        register_model, "log_model", lambda name, _: str(client.create_model_version(name, str(project)).version)
-    )
+    monkeypatch.setattr(version, "log_model", lambda name, _: client.create_model_version(name, str(project)).version)
     run_id = client.create_run("0").info.run_id
     root = project.resolve() / ("elsewhere" if is_point else "")
     stage = SimpleNamespace(
-        params=SimpleNamespace(model_name="tiny"), label_space=None, root=root, tracker=SimpleNamespace(run_id=run_id)
+        params=SimpleNamespace(model_name="tiny"),
+        label_space=SimpleNamespace(names=()),
+        root=root,
+        tracker=SimpleNamespace(run_id=run_id, present=lambda *_: None),
     )
-    register_model.register(stage, MEASUREMENT)
+    register_model.register_and_present(stage, MEASUREMENT, {})
     assert client.get_registered_model("tiny").aliases == ({} if is_point else {"challenger": 1})
     tags = client.get_model_version("tiny", "1").tags
     assert tags[CONTENT] == content_here()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 
 from tailorset.evaluation.metrics import zero_shot_metrics
-from tailorset.evaluation.selection import MAPS
+from tailorset.evaluation.results import MAPS
 from tailorset.records import LabelSpace
 from tailorset.registry.gate import compare
-from tailorset.registry.measurement import Measurement, measure, photographs_hash, with_val
+from tailorset.registry.measurement import Measurement, measure, photos_hash, with_val
+from tailorset.storage.annotated import Annotated
 from tests.registered import MEASUREMENT
 
 
@@ -28,6 +30,10 @@ def test_as_good_up_to_the_margin_passes(zsl: float, gzsl: float) -> None:
     assert [change.name for change in comparison.changes] == ["ZSL mAP", "GZSL mAP"]
     assert comparison.changes[0].points == pytest.approx(100 * (zsl - 0.51))
     assert [change.points for change in comparison.reported] == pytest.approx([-40, -50])  # and not judged
+
+
+def annotated(rows: pd.DataFrame, targets: torch.Tensor) -> Annotated:
+    return Annotated(rows, targets, Path("data/real"), "real")
 
 
 def test_either_map_below_the_margin_is_refused_with_both_figures() -> None:
@@ -59,7 +65,7 @@ def test_the_first_champion_has_to_beat_raw_clip_on_both() -> None:
 
 def test_other_photographs_labels_or_nothing_measured_are_refused_with_the_remedy() -> None:
     for champion, words in (
-        (replace(MEASUREMENT, val_set="b" * 64), "other val photographs (bbbbbbbb) than the challenger (cccccccc)"),
+        (replace(MEASUREMENT, val_set="b" * 64), "other val photos (bbbbbbbb) than the challenger (cccccccc)"),
         (replace(MEASUREMENT, val_set="", val_maps={}), "the champion was not measured on val"),
     ):
         (objection,) = compare(MEASUREMENT, champion, 0.5).objections
@@ -70,23 +76,23 @@ def test_other_photographs_labels_or_nothing_measured_are_refused_with_the_remed
     other_test = compare(MEASUREMENT, replace(MEASUREMENT, test_set="b" * 64), 0.5)
     assert (other_test.objections, other_test.reported, other_test.regressions) == ((), (), ())
     (objection,) = compare(MEASUREMENT, replace(MEASUREMENT, average_precision={"ball": 0.5}), 0.5).objections
-    assert "only one of challenger and champion knows ['tea cup']" in objection
+    assert "only one of challenger and champion has ['tea cup']" in objection
     (objection,) = compare(replace(MEASUREMENT, val_maps={}, val_clip_maps={}), MEASUREMENT, 0.5).objections
-    assert "no val photograph is annotated for unseen labels" in objection
+    assert "no val photo is annotated for unseen labels" in objection
 
 
 def test_a_test_set_is_its_photographs_labels_and_annotations() -> None:
     rows, targets = pd.DataFrame({"sha256": ["a", "b", "c"]}), torch.tensor([[1, 0], [0, -1], [1, 1]])
-    same = photographs_hash((rows, targets), ("cup", "ball"))
-    assert photographs_hash((rows[::-1], targets.flip(0)), ("cup", "ball")) == same
-    assert photographs_hash((rows, targets.flip(1)), ("ball", "cup")) == same
+    same = photos_hash(annotated(rows, targets), ("cup", "ball"))
+    assert photos_hash(annotated(rows[::-1], targets.flip(0)), ("cup", "ball")) == same
+    assert photos_hash(annotated(rows, targets.flip(1)), ("ball", "cup")) == same
     changed = targets.clone()
     changed[1, 1] = 0
     others = [
-        photographs_hash((rows, changed), ("cup", "ball")),
-        photographs_hash((rows, targets), ("cup", "fish")),
-        photographs_hash((rows[:2], targets[:2]), ("cup", "ball")),
-        photographs_hash((rows.assign(sha256=["a", "b", "d"]), targets), ("cup", "ball")),
+        photos_hash(annotated(rows, changed), ("cup", "ball")),
+        photos_hash(annotated(rows, targets), ("cup", "fish")),
+        photos_hash(annotated(rows[:2], targets[:2]), ("cup", "ball")),
+        photos_hash(annotated(rows.assign(sha256=["a", "b", "d"]), targets), ("cup", "ball")),
     ]
     assert len({same, *others}) == 5
 
@@ -99,13 +105,13 @@ def test_a_measurement_holds_the_figures_of_the_evaluation() -> None:
     rows, targets = pd.DataFrame({"sha256": list("abcdef")}), torch.randint(0, 2, (6, 4))
     targets[:, 3] = 0
     ours, clip = torch.rand(6, 4), torch.randn(6, 4)
-    found = measure(ours, clip, (rows, targets), space)
+    found = measure(ours, clip, annotated(rows, targets), space)
     for maps, scores in ((found.maps, ours), (found.clip_maps, clip)):
         evaluated = zero_shot_metrics(scores, targets, space)
         assert maps == pytest.approx({key: evaluated[key] for key in ("zsl/map", "gzsl/map")})
-    assert found.average_precision["ball"] is None  # no photograph shows one
+    assert found.average_precision["ball"] is None  # no photo shows one
     assert found.average_precision["key"] is not None
-    nothing = measure(ours, clip, (rows, torch.full_like(targets, -1)), space)
+    nothing = measure(ours, clip, annotated(rows, torch.full_like(targets, -1)), space)
     assert nothing.maps == nothing.clip_maps == {}
 
 
@@ -114,8 +120,8 @@ def test_val_s_figures_are_training_s_where_val_is_annotated_for_unseen_labels()
     space = LabelSpace.model_validate({"name": "two", "labels": labels})
     rows, targets = pd.DataFrame({"sha256": list("ab")}), torch.tensor([[1, 0], [0, 1]])
     metrics = {f"val/{who}{key}": value for who, value in (("", 0.4), ("raw_clip/", 0.2)) for key in MAPS}
-    found = with_val(MEASUREMENT, (rows, targets), space, metrics)
+    found = with_val(MEASUREMENT, annotated(rows, targets), space, metrics)
     assert (found.val_maps, found.val_clip_maps) == (dict.fromkeys(MAPS, 0.4), dict.fromkeys(MAPS, 0.2))
-    assert found.val_set == photographs_hash((rows, targets), space.names)
+    assert found.val_set == photos_hash(annotated(rows, targets), space.names)
     blank = replace(MEASUREMENT, val_set="", val_maps={}, val_clip_maps={})
-    assert with_val(blank, (rows, torch.tensor([[-1, 0], [-1, 1]])), space, metrics) == blank
+    assert with_val(blank, annotated(rows, torch.tensor([[-1, 0], [-1, 1]])), space, metrics) == blank

@@ -10,10 +10,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from pipeline.register_model import log_model
 from tailorset.inference.versions import download, find_version
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
+from tailorset.registry.version import log_model
 
 LINKS = {"copy": shutil.copyfile, "hardlink": os.link, "symlink": os.symlink}
 
@@ -39,7 +39,7 @@ def test_products_that_dvc_links_into_its_cache_are_registered(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     mlflow.set_experiment(experiment_id=connect(root)[1])
     with mlflow.start_run():
-        number = log_model("linked", label_space)
+        number = log_model("linked", label_space.names)
     stored = download(find_version(f"models:/linked/{number}"), tmp_path / "stored")
     files = {path.relative_to(cache) for path in cache.rglob("*") if path.is_file()}
     assert {path.relative_to(stored) for path in stored.rglob("*") if path.is_file()} == files

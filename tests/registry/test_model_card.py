@@ -9,10 +9,11 @@ import torch
 
 from tailorset.evaluation.bootstrap import draw_resamples
 from tailorset.evaluation.metrics import zero_shot_metrics
+from tailorset.evaluation.results import CLIP, OURS
 from tailorset.project.params import Params, load_params
 from tailorset.project.presets import load_preset
 from tailorset.records import LabelSpace
-from tailorset.registry.model_card import OURS, RAW_CLIP, CardFacts, measure_figures, model_card
+from tailorset.registry.model_card import CardFacts, measure_figures, model_card
 from tailorset.thresholds.rules import LabelRule, Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ def targets() -> torch.Tensor:
 def card(params: Params, space: LabelSpace, targets: torch.Tensor, **metrics: float) -> str:
     resamples = draw_resamples(1, 60, 50, seed=0)
     torch.manual_seed(1)
-    scores = {RAW_CLIP: torch.rand(60, 5), OURS: torch.rand(60, 5)}
+    scores = {CLIP: torch.rand(60, 5), OURS: torch.rand(60, 5)}
     figures = {row: measure_figures(matrix, targets, space, resamples, 3) for row, matrix in scores.items()}
     rules = Thresholds({name: LabelRule(1.0, 0.0, 0.25 + i / 100, 0.2, 0.7) for i, name in enumerate(space.names)})
     return model_card(CardFacts(params, space, rules, METRICS | metrics, figures, 60))

@@ -15,10 +15,10 @@ import mlflow
 import pytest
 import torch
 
-from pipeline.register_model import log_model
 from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
+from tailorset.registry.version import log_model
 from tailorset.serving.live import LiveModel
 from tailorset.serving.service import Service
 from tests.registered import running
@@ -44,10 +44,10 @@ def two_versions(
     try:
         mlflow.set_experiment(experiment_id=connect(root)[1])
         with mlflow.start_run():
-            assert log_model("live", label_space) == "1"
+            assert log_model("live", label_space.names) == "1"
         shutil.copytree(other_folder, root / "models" / "classifier", dirs_exist_ok=True)
         with mlflow.start_run():
-            assert log_model("live", label_space) == "2"
+            assert log_model("live", label_space.names) == "2"
     finally:
         os.chdir(before)
         os.environ.pop("MLFLOW_TRACKING_URI", None)

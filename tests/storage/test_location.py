@@ -17,12 +17,12 @@ import requests
 import yaml
 from upath import UPath
 
-from pipeline.register_model import example_image
 from tailorset.commands.doctor import place
 from tailorset.generation.shard_store import ShardStore
 from tailorset.project.layout import REAL
 from tailorset.project.params import load_params
 from tailorset.project.stage import run_stage
+from tailorset.registry.version import example_image
 from tailorset.storage.location import open_storage, shards_of
 from tailorset.storage.shards import CorruptShardError, load_images, write_shard
 from tests.generation.test_shard_store import NAME, shard
@@ -157,7 +157,7 @@ def test_photographs_in_storage_are_made_once_and_read_by_all(project: Path, buc
     manifest = pd.read_parquet("data/real/manifest.parquet")
     assert [name for name, _ in load_images(manifest, REAL)] == list(manifest["image_id"])
     assert not (REAL / "shards").exists()
-    assert example_image().startswith(b"\x89PNG")
+    assert example_image(REAL).startswith(b"\x89PNG")
     shards = shards_of(REAL)
     times = {name: _written(shards / name) for name in manifest["shard"].unique()}
     lost = manifest["shard"].iloc[0]

@@ -16,7 +16,6 @@ from tailorset.commands.status import (
     acceptance_table,
     other_label_file,
     quota_line,
-    read_metrics,
     registry_line,
     results_line,
     results_table,
@@ -33,6 +32,7 @@ from tailorset.project.presets import FOLDER, preset_names, preset_text
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.unlogged import gaps
 from tailorset.records import LabelSpace
+from tailorset.storage.files import read_metrics
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"

@@ -11,21 +11,21 @@ from typing import Any
 
 from rich.table import Table
 
+from tailorset.evaluation.results import COLUMNS, percent, shown_rows
 from tailorset.project.params import Params, named_models, read_yaml
 from tailorset.project.running import running_stages
+from tailorset.storage.files import read_metrics
 
 REPORTS = Path("reports")
-ROWS = {"raw CLIP": "baseline/clip/", "normalised CLIP": "baseline/clip_normalised/", "ours": ""}
-COLUMNS = {"ZSL mAP": "zsl/map", "ZSL F1@3": "zsl/f1_at_3", "GZSL mAP": "gzsl/map", "GZSL F1@3": "gzsl/f1_at_3"}
 
 
 def results_table(metrics: dict[str, float]) -> Table:
-    """One row a method, one column a measure, in percent."""
+    """Return one row per method and one column per measure, in percent."""
     table = Table("test split, %", title="Labels nobody annotated (ZSL), and together with the annotated ones (GZSL)")
     for column in COLUMNS:
         table.add_column(column, justify="right")
-    for row, prefix in ROWS.items():
-        table.add_row(row, *(percent(metrics.get(prefix + key)) for key in COLUMNS.values()))
+    for row in shown_rows(metrics):
+        table.add_row(*row)
     return table
 
 
@@ -37,10 +37,6 @@ def acceptance_table(metrics: dict[str, float]) -> Table:
     for clip in ("discriminator", "judge"):
         table.add_row(clip, *(percent(metrics.get(f"acceptance/{when}/{clip}")) for when in ("before", "after")))
     return table
-
-
-def percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def quota_line() -> str:
@@ -131,15 +127,3 @@ def registry_line(model: str) -> str:
         if alias == "challenger" and (difference := difference_from_here(client, version)):
             lines.append(f"NOT the challenger: {difference}")
     return "; ".join(lines) or remedy
-
-
-def read_metrics(path: Path) -> dict[str, float]:
-    """The figures of a metrics.json, none where there is no such file.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): `git checkout` or `make run` restores it") from None

@@ -1,6 +1,6 @@
 """Confidence intervals of multi-label metrics: a bootstrap over test images and training seeds at once.
 
-Letters: R resamples, S training seeds, N test images, L labels. Every row of a comparison is measured on the *same*
+Shapes: R resamples, S training seeds, N test images, L labels. Every row of a comparison is measured on the *same*
 resamples, so the image and seed noise that two rows share cancels in their difference.
 
 Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; Rao and Wu, "Resampling Inference With Complex
@@ -23,7 +23,7 @@ ELEMENTS_AT_ONCE = 4_000_000  # of a (resamples, images) matrix in memory
 
 @dataclass(frozen=True)
 class Resamples:
-    """Which seeds and images each resample holds.
+    """Seeds and images of each resample.
 
     seeds: (R, D) int64, the drawn seeds. counts: (R, N) int32, how often each image was drawn.
     """
@@ -35,7 +35,7 @@ class Resamples:
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure and the bounds it lies between at the level asked for."""
+    """A figure and its bounds at the requested level."""
 
     value: float
     low: float
@@ -61,7 +61,7 @@ Measure = Callable[[Tensor, Tensor, Resamples], Tensor]
 
 
 def draw_resamples(num_seeds: int, num_images: int, num_resamples: int, seed: int) -> Resamples:
-    """N images and S - 1 training seeds a resample, with replacement (the single seed where S is 1).
+    """Draw N images and S - 1 training seeds per resample, with replacement (the single seed if S is 1).
 
     S - 1 and not S: the mean of S - 1 draws has the unbiased variance s^2 / S of the mean over the seeds, where S draws
     would understate it by (S - 1) / S, a fifth at five seeds (Rao and Wu 1988). Few seeds still make a 95 % interval
@@ -74,7 +74,7 @@ def draw_resamples(num_seeds: int, num_images: int, num_resamples: int, seed: in
     numbers = {"num_seeds": num_seeds, "num_images": num_images, "num_resamples": num_resamples}
     for name, number in numbers.items():
         if number < 1:
-            raise ValueError(f"{name} {number}: choose 1 or more (as a rule 5 seeds and 1000 resamples)")
+            raise ValueError(f"{name} {number}: choose 1 or more (usually 5 seeds and 1000 resamples)")
     rng = numpy_rng("bootstrap", seed, num_seeds, num_images)
     counts = rng.multinomial(num_images, [1 / num_images] * num_images, size=num_resamples)
     seeds = rng.integers(num_seeds, size=(num_resamples, max(num_seeds - 1, 1)))
@@ -82,14 +82,14 @@ def draw_resamples(num_seeds: int, num_images: int, num_resamples: int, seed: in
 
 
 def whole_set(num_seeds: int, num_images: int) -> Resamples:
-    """The one resample that holds every seed and every image once: it gives the figure itself."""
+    """Return the one resample with every seed and every image once: it gives the figure itself."""
     return Resamples(num_seeds, torch.arange(num_seeds)[None], torch.ones(1, num_images, dtype=torch.int32))
 
 
 def average_precision_replicates(scores: Tensor, targets: Tensor, resamples: Resamples) -> Tensor:
-    """Average precision of each label on each resample, the mean over its seeds: (R, L).
+    """Return the average precision of each label on each resample, averaged over its seeds: (R, L).
 
-    NaN where a resample holds no positive of the label.
+    NaN if a resample has no positive of the label.
 
     Args:
         scores: (S, N, L), or (1, N, L) for a model that no training seed changes; any monotone scale.
@@ -106,12 +106,12 @@ def average_precision_replicates(scores: Tensor, targets: Tensor, resamples: Res
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor, resamples: Resamples) -> Tensor:
-    """mAP over the labels that have a positive in the resample, the mean over its seeds: (R,). Arguments as above."""
+    """Return mAP over the labels with a positive in the resample, averaged over its seeds: (R,). Arguments as above."""
     return average_precision_replicates(scores, targets, resamples).nanmean(1)
 
 
 def f1_at_k(scores: Tensor, targets: Tensor, resamples: Resamples, k: int = 3) -> Tensor:
-    """Overall (micro) F1 of each image's k best annotated labels, the mean over the resample's seeds: (R,)."""
+    """Return overall (micro) F1 of each image's k best annotated labels, averaged over the resample's seeds: (R,)."""
     _check(scores, targets, resamples)
     counts = resamples.counts.double()
     present = counts @ (targets == 1).sum(1).double()
@@ -124,19 +124,19 @@ def f1_at_k(scores: Tensor, targets: Tensor, resamples: Resamples, k: int = 3) -
 
 
 def estimate(measure: Measure, scores: Tensor, targets: Tensor, resamples: Resamples) -> Estimate:
-    """A metric, e.g. `mean_average_precision`, with its replicates; the value comes from the same code."""
+    """Return a metric, e.g. `mean_average_precision`, with its replicates; the value comes from the same code."""
     everything = whole_set(resamples.num_seeds, len(targets))
     return Estimate(float(measure(scores, targets, everything)), measure(scores, targets, resamples))
 
 
 def percentile_interval(value: float, replicates: Tensor, level: float = 0.95) -> Interval:
-    """The replicates' central `level`, around the value on the whole set.
+    """Return the replicates' central `level`, around the value on the whole set.
 
     Raises:
         ValueError: the level is not within (0, 1); a replicate is NaN: its resample held no positive.
     """
     if not 0 < level < 1:
-        raise ValueError(f"level {level}: choose a share between 0 and 1, as a rule 0.95")
+        raise ValueError(f"level {level}: choose a share between 0 and 1, usually 0.95")
     if undefined := int(replicates.isnan().sum()):
         raise ValueError(
             f"{undefined} of {len(replicates)} resamples hold no positive: report the value without an interval"
@@ -147,15 +147,15 @@ def percentile_interval(value: float, replicates: Tensor, level: float = 0.95) -
 
 
 def paired_difference(ours: Estimate, other: Estimate, level: float = 0.95) -> Interval:
-    """ours - other, resample by resample. Both must have been measured on the same resamples."""
+    """Return ours - other, resample by resample. Both must have been measured on the same resamples."""
     return percentile_interval(ours.value - other.value, _paired(ours, other), level)
 
 
 def gap_closed(ours: Estimate, raw: Estimate, supervised: Estimate, level: float = 0.95) -> Interval:
-    """(ours - raw) / (supervised - raw), resample by resample.
+    """Return (ours - raw) / (supervised - raw), resample by resample.
 
     Raises:
-        ValueError: the interval of supervised - raw touches 0: there is no gap to close, and the ratio means nothing.
+        ValueError: the interval of supervised - raw touches 0: there is no gap to close, and the ratio is meaningless.
     """
     gap = paired_difference(supervised, raw, level)
     if gap.low <= 0:
@@ -174,7 +174,7 @@ def _paired(ours: Estimate, other: Estimate) -> Tensor:
 
 
 def _weighted_average_precision(scores: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
-    """Average precision of one label with image i present counts[:, i] times: (N,), (N,), (R, N) -> (R,).
+    """Return average precision of one label with image i present counts[:, i] times: (N,), (N,), (R, N) -> (R,).
 
     AP = sum over positives i of count_i * precision(down to i's score) / number of positives; equal scores share the
     precision at the end of their group, as in scikit-learn.

@@ -1,6 +1,6 @@
 """Multi-label metrics: mAP over labels, overall precision, recall and F1 of the top k.
 
-Letters: N images, L labels. Targets: 1 present, 0 absent, -1 not annotated (left out of every figure).
+Shapes: N images, L labels. Targets: 1 present, 0 absent, -1 not annotated (left out of every figure).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Normalise = Callable[[Tensor], Tensor]
 
 
 def as_is(scores: Tensor) -> Tensor:
-    """The normalisation that changes nothing."""
+    """Return the scores: the normalisation that changes nothing."""
     return scores
 
 
 def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
-    """Average precision of each label, (L,) float64; NaN where a label has no positive.
+    """Return the average precision of each label, (L,) float64; NaN for a label without a positive.
 
-    The mean over a label's positives of the precision among all images that score as high or higher, which is what
-    scikit-learn's sum over thresholds comes to, ties included. Two plain sorts a label: many times faster than to sort
-    the images' indices (benchmarks/bench.py).
+    It is the mean over a label's positives of the precision among all images that score as high or higher, which equals
+    scikit-learn's sum over thresholds, ties included. Two plain sorts per label are many times faster than sorting the
+    images' indices (benchmarks/bench.py).
     """
     _check(scores, targets)
     values = np.full(scores.shape[1], np.nan)
@@ -40,12 +40,12 @@ def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def top_k_metrics(scores: Tensor, targets: Tensor, k: int) -> dict[str, float]:
-    """Overall (micro) precision, recall and F1 when each image predicts its k best annotated labels, or all it has.
+    """Return overall (micro) precision, recall and F1 for each image's k best annotated labels, or all it has.
 
     Raises:
         ValueError: k is below 1.
     """
-    from torchmetrics.functional import classification  # three seconds: only what measures pays for them
+    from torchmetrics.functional import classification  # takes three seconds: imported only to measure
 
     _check(scores, targets)
     num_labels = scores.shape[1]
@@ -63,19 +63,19 @@ def top_k_metrics(scores: Tensor, targets: Tensor, k: int) -> dict[str, float]:
 
 
 def top_k_predictions(scores: Tensor, targets: Tensor, k: int) -> Tensor:
-    """(N, L), 1 at each image's k best annotated labels; unannotated ones fill up where an image has fewer.
+    """Return (N, L), 1 at each image's k best annotated labels; unannotated ones fill up if an image has fewer.
 
     Raises:
         ValueError: k is below 1.
     """
     if k < 1:
-        raise ValueError(f"top_k {k}: choose 1 or more, as a rule the number of labels an image has")
+        raise ValueError(f"top_k {k}: choose 1 or more, usually the number of labels per image")
     ranked = scores.masked_fill(targets < 0, -torch.inf)
     return torch.zeros_like(targets).scatter_(1, ranked.topk(min(k, scores.shape[1])).indices, 1)
 
 
 def multilabel_metrics(scores: Tensor, targets: Tensor, top_k: Sequence[int] = (3,)) -> dict[str, float]:
-    """mAP over the labels with a positive, how many have none, and overall P/R/F1 at each k.
+    """Return mAP over the labels with a positive, the number without one, and overall P/R/F1 at each k.
 
     Args:
         scores: (N, L), finite; any monotone scale.
@@ -100,7 +100,7 @@ def zero_shot_metrics(
     top_k: Sequence[int] = (3,),
     normalise: Normalise = as_is,
 ) -> dict[str, float]:
-    """`zsl/...`: the unseen columns only; `gzsl/...`: seen and unseen together. Columns follow `label_space.names`.
+    """Return `zsl/...` of the unseen columns and `gzsl/...` of all; columns follow `label_space.names`.
 
     normalise: applied to the scores of the columns that are compared, (N, columns) -> the same.
     """
@@ -111,7 +111,7 @@ def zero_shot_metrics(
 
 
 def harmonic_map(metrics: dict[str, float]) -> float:
-    """2 zg / (z + g) of ZSL and GZSL mAP: what training selects its epoch by."""
+    """Return 2 zg / (z + g) of ZSL and GZSL mAP, by which training selects its epoch."""
     zsl, gzsl = metrics["zsl/map"], metrics["gzsl/map"]
     return 2 * zsl * gzsl / (zsl + gzsl)
 

@@ -1,68 +1,52 @@
-"""What evaluation shows besides its metrics: a table per label, precision-recall curves, captions of predictions.
+"""Figures of stage evaluate: precision-recall curves, and test images with their best predictions.
 
-Letters: N images, L labels.
+Shapes: N images, L labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve
 
-from tailorset.evaluation.metrics import Normalise, as_is, average_precisions
+from tailorset.evaluation.comparison import Method
+from tailorset.images.sheets import contact_sheet
 from tailorset.records import LabelSpace
+from tailorset.storage.image_set import ImageSet
 
 CURVE_POINTS = 1000
-
-
-@dataclass(frozen=True)
-class Method:
-    """One row of the comparison. scores: (N, L); normalise: applied to the columns that are compared."""
-
-    name: str
-    prefix: str  # of its metrics' keys
-    scores: Tensor
-    normalise: Normalise = as_is
-
-
-def per_label_table(methods: Sequence[Method], targets: Tensor, label_space: LabelSpace) -> pd.DataFrame:
-    """label, seen, positives and each method's average precision (empty without a positive).
-
-    Unseen labels are scored among the unseen ones, so the mean over them is `zsl/map`; seen labels among all.
-    """
-    names = label_space.names
-    table = pd.DataFrame({"label": names, "seen": [name in label_space.seen for name in names]})
-    table["positives"] = (targets == 1).sum(0).numpy()
-    unseen = label_space.columns(label_space.unseen)
-    for method in methods:
-        values = average_precisions(method.normalise(method.scores), targets)
-        values[unseen] = average_precisions(method.normalise(method.scores[:, unseen]), targets[:, unseen])
-        table[method.name] = values.numpy()
-    return table
+NUM_SHOWN = 24  # test images on the sheet
 
 
 def precision_recall_figure(methods: Sequence[Method], targets: Tensor, label_space: LabelSpace) -> Figure:
-    """Two panels, ZSL and GZSL: every (image, label) decision ranked by score, one curve a method."""
+    """Draw two panels, ZSL and GZSL: all (image, label) decisions ranked by score, one curve per method."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, title, labels in zip(panels, ("ZSL", "GZSL"), (label_space.unseen, label_space.names), strict=True):
         columns = label_space.columns(labels)
         for method in methods:
             recall, precision = _curve(method.normalise(method.scores[:, columns]), targets[:, columns])
-            axes.plot(recall, precision, label=method.name)
+            axes.plot(recall, precision, label=method.row.method)
         axes.set(title=f"{title}: {len(labels)} labels", xlabel="recall", xlim=(0, 1), ylim=(0, 1))
     panels[0].set_ylabel("precision")
     panels[0].legend()
     return figure
 
 
+def prediction_sheet(test: ImageSet, probabilities: Tensor, label_space: LabelSpace) -> Image.Image:
+    """Draw the first test images with their best labels. probabilities: (N, L)."""
+    shown = test.images[:NUM_SHOWN].permute(0, 2, 3, 1).numpy()
+    captions = prediction_captions(probabilities[:NUM_SHOWN], test.targets[:NUM_SHOWN], label_space)
+    title = "test images: the three best scores, * = present; missed = present but not among them"
+    return contact_sheet(list(shown), captions, columns=6, scale=1, title=title)
+
+
 def prediction_captions(probabilities: Tensor, targets: Tensor, label_space: LabelSpace, k: int = 3) -> list[str]:
-    """Per image, its k best labels with their probability, "*" on right ones, then what they missed."""
+    """Return per image its k best labels with their probability, "*" on right ones, then the labels missed."""
     captions = []
     for scores, truth in zip(probabilities, targets, strict=True):
         best = scores.topk(min(k, len(scores))).indices.tolist()
@@ -73,7 +57,7 @@ def prediction_captions(probabilities: Tensor, targets: Tensor, label_space: Lab
 
 
 def _curve(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """(recall, precision), a thousand points of as many as there are decisions."""
+    """Return (recall, precision) at CURVE_POINTS of the decisions."""
     known = targets >= 0
     ranks = scores[known].unique(return_inverse=True)[1].double()
     precision, recall, _ = binary_precision_recall_curve(ranks / ranks.max().clamp(min=1), targets[known].long())

@@ -1,4 +1,4 @@
-"""The scores of the test images as `evaluate` stores them: one row an image and method, one column a label."""
+"""Scores of the test images as `evaluate` stores them: one row per image and method, one column per label."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 
 def score_table(method: str, scores: Tensor, image_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """method, image_id, then the scores, (N, L), before any normalisation."""
+    """Return method, image_id, then the scores, (N, L), before any normalisation."""
     table = pd.DataFrame(scores.float().numpy(), columns=list(names))
     return pd.DataFrame({"method": method, "image_id": image_ids}).join(table)
 
 
 def read_scores(path: Path, method: str, image_ids: Sequence[str], names: Sequence[str]) -> Tensor:
-    """(N, L) scores of one method, in the order of the images and labels asked for."""
+    """Read the (N, L) scores of one method, in the order of `image_ids` and `names`."""
     table = pd.read_parquet(path)
     chosen = table[table["method"] == method].set_index("image_id")
     return torch.tensor(chosen.loc[list(image_ids), list(names)].to_numpy("float32"))

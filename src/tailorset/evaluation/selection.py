@@ -1,4 +1,4 @@
-"""The classifier that training keeps, and what to say where training did not help.
+"""The classifier that training keeps, and notes if training did not help.
 
 Candidates are raw CLIP itself, the start of training, and the classifier after each epoch.
 """
@@ -7,24 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tailorset.evaluation.results import CLIP, MAPS, percent
+
 RAW_CLIP, START = -1, 0  # candidates before the epochs 1, 2, ...
-MAPS = {"zsl/map": "ZSL mAP", "gzsl/map": "GZSL mAP"}  # as in reports/metrics.json, and as people say
 TO_TRY = (
     "To try: see in reports/train_classifier/plots/augmented.png whether augmentation leaves the labels visible; a"
     " lower train_classifier.learning_rate; more photographs; more generated images, and other wordings of labels that"
     " the data card calls hard to draw; another backbone."
 )
 
-History = list[dict[str, float]]  # a candidate's `epoch` and its metrics on val: raw CLIP, start, epoch 1, 2, ...
+History = list[dict[str, float]]  # each candidate's `epoch` and its metrics on val: raw CLIP, start, epoch 1, 2, ...
 
 
 def best(candidates: History) -> dict[str, float]:
-    """The first with the best harmonic mean of ZSL and GZSL mAP on val: training has to be better than raw CLIP."""
+    """Return the best by harmonic mean of ZSL and GZSL mAP on val, the first of equals: training must beat raw CLIP."""
     return max(candidates, key=lambda row: row["val/harmonic_map"])
 
 
 def selection_metrics(history: History) -> dict[str, float]:
-    """All metrics of the kept candidate, and the mAPs of raw CLIP, of the start and of the best epoch next to them."""
+    """Return all metrics of the kept candidate, and the mAPs of raw CLIP, of the start and of the best epoch."""
     kept, (raw, start, *epochs) = best(history), history
     metrics = {"best_epoch": kept["epoch"]} | {key: value for key, value in kept.items() if key != "epoch"}
     for name, row in (("raw_clip", raw), ("start", start), ("trained", best(epochs))):
@@ -33,16 +34,16 @@ def selection_metrics(history: History) -> dict[str, float]:
 
 
 def training_notes(metrics: Mapping[str, float]) -> list[str]:
-    """Sentences on where training did not help, none where it did.
+    """Return sentences on where training did not help; none if it helped.
 
-    metrics: of train_classifier, and of evaluate once there are some.
+    metrics: of train_classifier, and of evaluate if it has run.
     """
     notes = list(_problems(metrics))
     return [*notes, TO_TRY] if notes else []
 
 
 def is_untrained(metrics: Mapping[str, float]) -> bool:
-    """Whether the kept classifier has learned nothing from images."""
+    """Tell whether the kept classifier has learned nothing from images."""
     return metrics.get("best_epoch", 1) in (RAW_CLIP, START)
 
 
@@ -58,12 +59,12 @@ def _problems(metrics: Mapping[str, float]) -> list[str]:
             f" photographs or generated images. ZSL / GZSL mAP on val, in %: {figures}."
         ]
     return [
-        f"On {where} the classifier is below raw CLIP in {name}: {100 * ours:.1f} instead of {100 * raw:.1f} %."
-        for where, prefix, raw_prefix in (("val", "val/", "val/raw_clip/"), ("the test split", "", "baseline/clip/"))
+        f"On {where} the classifier is below raw CLIP in {name}: {percent(ours)} instead of {percent(raw)} %."
+        for where, prefix, raw_prefix in (("val", "val/", "val/raw_clip/"), ("the test split", "", CLIP.prefix))
         for key, name in MAPS.items()
         if (ours := metrics.get(prefix + key, 1.0)) < (raw := metrics.get(raw_prefix + key, 0.0))
     ]
 
 
 def _points(metrics: Mapping[str, float], prefix: str) -> str:
-    return " / ".join(f"{100 * metrics[prefix + key]:.1f}" if prefix + key in metrics else "-" for key in MAPS)
+    return " / ".join(percent(metrics.get(prefix + key)) for key in MAPS)

@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tailorset.clip.settings import ClipModel
 from tailorset.settings import Block, Wording
 
 
 class Evaluate(Block):
+    baseline_clip: ClipModel
     top_k: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     templates: tuple[Wording, ...] = Field(min_length=1)

@@ -80,10 +80,8 @@ class Predictor:
         device: torch.device,
         bf16: bool,
     ) -> None:
-        if thresholds and thresholds.labels != classifier.labels:
-            raise ValueError(
-                f"thresholds are for {thresholds.labels}, not {classifier.labels}: run `dvc repro fit_thresholds`"
-            )
+        if thresholds:
+            thresholds.check_labels(classifier.labels)
         self.classifier, self.thresholds, self.novelty = classifier, thresholds, novelty
         self.origin, self.device = origin, device
         self.examples: tuple[bytes, ...] = ()  # PNG files of photos to try

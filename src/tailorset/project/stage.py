@@ -6,7 +6,6 @@ Its paths serve the command and the serving code as well; the library knows none
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 import sys
@@ -30,7 +29,7 @@ from tailorset.project.running import announced
 from tailorset.project.tracking import Tracker
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
-from tailorset.storage.files import write_json
+from tailorset.storage.files import read_metrics, write_json
 from tailorset.storage.location import open_storage
 from tailorset.storage.paths import project_root
 
@@ -179,8 +178,7 @@ def all_metrics(reports: Path = REPORTS) -> dict[str, float]:
     """The metrics of every stage and of the final reports/metrics.json, under the names they have there."""
     metrics: dict[str, float] = {}
     for path in (*sorted(reports.glob("*/metrics.json")), reports / "metrics.json"):
-        if path.exists():
-            metrics |= json.loads(path.read_text(encoding="utf-8"))
+        metrics |= read_metrics(path)
     return metrics
 
 

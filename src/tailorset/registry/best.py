@@ -9,7 +9,7 @@ from statistics import harmonic_mean
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
-from tailorset.evaluation.selection import MAPS
+from tailorset.evaluation.results import MAPS
 from tailorset.project.tracking import registry
 from tailorset.registry.measurement import VAL_SET, val_tag
 from tailorset.registry.promotion import ROLLED_BACK
@@ -19,13 +19,13 @@ NUM_SHOWN = 10
 
 @dataclass(frozen=True)
 class Ranking:
-    """Versions that were measured on the same val photographs, the best first; the others are left out."""
+    """Versions that were measured on the same val photos, best first; the rest is left out."""
 
     versions: tuple[ModelVersion, ...]
     num_left_out: int
 
     def table(self) -> Table:
-        """The first of them with their mAPs on val, in percent."""
+        """Return the first of them with their mAPs on val, in percent."""
         table = Table("version", "experiment", title="Best on val, %")
         for name in MAPS.values():
             table.add_column(name, justify="right")
@@ -33,12 +33,12 @@ class Ranking:
             maps = (f"{100 * value:.2f}" for value in _maps(version))
             table.add_row(str(version.version), version.tags.get("dvc.experiment", ""), *maps)
         if self.num_left_out:
-            table.caption = f"{self.num_left_out} versions were measured on other photographs or rolled back: left out"
+            table.caption = f"{self.num_left_out} versions were measured on other photos or rolled back: left out"
         return table
 
 
 def rank_versions(name: str) -> Ranking:
-    """Rank by the harmonic mean of ZSL and GZSL mAP on val, as training ranks its epochs; of equal ones the newest.
+    """Rank by the harmonic mean of ZSL and GZSL mAP on val, as training ranks its epochs; of equals the newest first.
 
     Raises:
         ValueError: there is no registry, or no version was measured on val.
@@ -47,7 +47,7 @@ def rank_versions(name: str) -> Ranking:
     newest_first = sorted(versions, key=lambda version: -int(version.version))
     measured = [one for one in newest_first if VAL_SET in one.tags and not one.tags.get(ROLLED_BACK)]
     if not measured:
-        raise ValueError(f"no version of models:/{name} says how good it is on val: `make run` registers one that does")
+        raise ValueError(f"no version of models:/{name} was measured on val: `make run` registers one that does")
     alike = [one for one in measured if one.tags[VAL_SET] == measured[0].tags[VAL_SET]]
     ranked = sorted(alike, key=lambda version: -harmonic_mean(_maps(version)))
     return Ranking(tuple(ranked), len(versions) - len(ranked))

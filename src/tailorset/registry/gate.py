@@ -1,11 +1,11 @@
-"""Whether a challenger may replace the champion, as far as measurements tell."""
+"""The gate: may a challenger replace the champion, by its measurements?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tailorset.evaluation.selection import MAPS
+from tailorset.evaluation.results import MAPS
 from tailorset.registry.measurement import Measurement
 
 ROUNDING = 1e-9  # a loss of the margin itself passes
@@ -14,7 +14,7 @@ LEAST_GAIN = 0.005  # points over raw CLIP: less does not show in the figures, a
 
 @dataclass(frozen=True)
 class Change:
-    """One figure in [0, 1] of the challenger, and of what it has to match."""
+    """One figure in [0, 1] of the challenger, and of what it must match."""
 
     name: str
     challenger: float
@@ -22,16 +22,16 @@ class Change:
 
     @property
     def points(self) -> float:
-        """Of a hundred; negative where the challenger is worse."""
+        """Difference in percentage points; negative if the challenger is worse."""
         return 100 * (self.challenger - self.other)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """changes: ZSL and GZSL mAP on val, beside those of `other`: what it is judged by. objections: why the challenger
-    may not take its place. reported: the same on test, where both were measured on the same photographs.
+    """changes: ZSL and GZSL mAP on val, next to those of `other`: they decide. objections: why the challenger may not
+    take its place. reported: the same on test, if both were measured on the same photos.
 
-    regressions: labels that lost more average precision on test than the margin, the worst first; they refuse nothing.
+    regressions: labels that lost more average precision on test than the margin, worst first; they do not decide.
     """
 
     other: str
@@ -42,14 +42,13 @@ class Comparison:
 
 
 def compare(challenger: Measurement, champion: Measurement | None, margin: float) -> Comparison:
-    """On val and without a champion both mAPs must be above raw CLIP's; else none more than `margin` points below its.
+    """Compare both mAPs on val: neither may fall more than `margin` points below the champion's.
 
-    Test is reported and refuses nothing: who looks at it for each promotion would choose by it.
+    Without a champion, both must be above raw CLIP's. Test is reported and does not decide: choosing by it would spoil
+    it as a measure.
     """
     if not challenger.val_maps:
-        return _refused(
-            champion, "no val photograph is annotated for unseen labels, so nothing was measured: annotate some"
-        )
+        return _refused(champion, "no val photo is annotated for unseen labels, so nothing was measured: annotate some")
     if champion is None:
         changes = _changes(MAPS, challenger.val_maps, challenger.val_clip_maps)
         beaten = [
@@ -72,16 +71,16 @@ def compare(challenger: Measurement, champion: Measurement | None, margin: float
 def _incomparable(challenger: Measurement, champion: Measurement) -> str:
     if set(champion.average_precision) != set(challenger.average_precision):
         labels = sorted(set(champion.average_precision) ^ set(challenger.average_precision))
-        return f"only one of challenger and champion knows {labels}: their mAPs cannot be compared"
+        return f"only one of challenger and champion has {labels}: their mAPs cannot be compared"
     if champion.unseen and set(champion.unseen) != set(challenger.unseen):
         labels = sorted(set(champion.unseen) ^ set(challenger.unseen))
         return f"{labels} are unseen for only one of challenger and champion: their ZSL mAPs cannot be compared"
-    remedy = "`tailorset promote --measure` measures the champion on the photographs in data/real"
+    remedy = "`tailorset promote --measure` measures the champion on the photos in data/real"
     if not champion.val_maps:
         return f"the champion was not measured on val, by which versions are compared: {remedy}"
     if champion.val_set != challenger.val_set:
         sets = f"{champion.val_set[:8]}) than the challenger ({challenger.val_set[:8]}"
-        return f"the champion was measured on other val photographs ({sets}): {remedy}"
+        return f"the champion was measured on other val photos ({sets}): {remedy}"
     return ""
 
 

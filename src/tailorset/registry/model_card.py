@@ -1,6 +1,6 @@
-"""The card that goes with a classifier: labels, data, measured figures, limits, licences, how to load it.
+"""Model card of a classifier: labels, data, measured figures, limits, licences, how to load it.
 
-Letters: N images, L labels.
+Shapes: N images, L labels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from torch import Tensor
 
@@ -17,42 +16,41 @@ from tailorset.evaluation.bootstrap import (
     Interval,
     Resamples,
     average_precision_replicates,
+    draw_resamples,
     estimate,
     f1_at_k,
     percentile_interval,
     whole_set,
 )
+from tailorset.evaluation.results import CLIP, OURS, Row, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
 from tailorset.project.params import Params, named_models
 from tailorset.records import SPLITS, LabelSpace
-from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, known_models, licence
+from tailorset.storage.hub import LOCAL, NOT_STATED, licence_in_words
 from tailorset.storage.image_set import is_annotated
 from tailorset.thresholds.rules import Thresholds
 
-TOYBOX = Path("models/foundation/toybox")
 DATA_SETS = {  # as their publishers state them
     "toybox": "Apache-2.0, drawn by tailorset",
     "coco": "annotations CC BY 4.0; photographs under the terms of their Flickr owners",
     "nus_wide": "research only; photographs under the terms of their Flickr owners",
 }
-PARTS = {  # models whose terms go with the classifier or its training images, by their key in params.yaml
-    "train_classifier.backbone": "backbone, within its weights",
+PARTS = {  # models whose terms apply to the training images, by their key in params.yaml
     "clip.discriminator": "discriminator",
     "generator": "image generator",
     "generator.few_step": "few-step LoRA of the generator",
     "write_prompts.llm": "language model",
 }
 UNKNOWN = "not known to tailorset: look it up where it came from"
-NOT_MEASURED = "-"
-RAW_CLIP, OURS = "raw CLIP", "this classifier"
+TITLES = {CLIP: CLIP.title, OURS: "this classifier"}
 
 
 @dataclass(frozen=True)
 class Figures:
-    """maps, f1: by "ZSL" and "GZSL", with 95 % intervals over the test photographs; of one training.
+    """maps, f1: by "ZSL" and "GZSL", with 95 % intervals over the test photos; of one training.
 
-    precisions: each label's average precision; without bounds where a resample held no photograph of it, None where no
-    photograph shows it.
+    precisions: each label's average precision; without bounds if a resample had no photo of it, None if no photo shows
+    it.
     """
 
     maps: dict[str, Interval]
@@ -62,20 +60,35 @@ class Figures:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """metrics: of all stages. figures: of RAW_CLIP and OURS; None where nothing was measured."""
+    """metrics: of all stages. figures: of raw CLIP and of the classifier; None if nothing was measured."""
 
     params: Params
     label_space: LabelSpace
     thresholds: Thresholds
     metrics: Mapping[str, float]
-    figures: Mapping[str, Figures | None]
+    figures: Mapping[Row, Figures | None]
     num_test: int
+
+
+def gather(
+    params: Params,
+    label_space: LabelSpace,
+    thresholds: Thresholds,
+    metrics: Mapping[str, float],
+    scores: Mapping[Row, Tensor],
+    targets: Tensor,
+) -> CardFacts:
+    """Measure the scores of each row, (N, L), and put all facts of the card together. targets: (N, L)."""
+    k = params.evaluate.top_k[0]
+    resamples = draw_resamples(1, len(targets), params.data_card.num_resamples, params.seed)
+    figures = {row: measure_figures(matrix, targets, label_space, resamples, k) for row, matrix in scores.items()}
+    return CardFacts(params, label_space, thresholds, metrics, figures, len(targets))
 
 
 def measure_figures(
     scores: Tensor, targets: Tensor, label_space: LabelSpace, resamples: Resamples, k: int
 ) -> Figures | None:
-    """scores: (N, L); targets: (N, L) in {1, 0, -1}; k: of F1. None if no photograph is annotated."""
+    """Measure scores (N, L) by targets (N, L) in {1, 0, -1}, with F1 at k; None if no photo is annotated."""
     if not is_annotated(targets):
         return None
     everything = whole_set(1, len(targets))
@@ -92,7 +105,7 @@ def measure_figures(
 
 
 def model_card(facts: CardFacts) -> str:
-    """The card in Markdown; the same facts give the same card."""
+    """Return the card in Markdown; the same facts give the same card."""
     space, name = facts.label_space, facts.params.model_name
     sections = [
         f"# {name}: labels of {space.name} in photographs",
@@ -110,7 +123,7 @@ def model_card(facts: CardFacts) -> str:
 
 
 def _origin(metrics: Mapping[str, float]) -> str:
-    """Where the labels that nobody annotated come from."""
+    """Tell what the labels that nobody annotated were learned from."""
     if is_untrained(metrics):
         return "they are CLIP's zero-shot, as all others, because training on generated images did not help"
     return "it learned these from generated images, by the method of arXiv 2404.03144 as tailorset implements it"
@@ -138,7 +151,7 @@ def _labels(facts: CardFacts) -> str:
 
 
 def _measured(facts: CardFacts) -> str:
-    measured = {title: one for title, one in facts.figures.items() if one}
+    measured = {TITLES[row]: one for row, one in facts.figures.items() if one}
     if not measured:
         return "Nothing: no test photograph is annotated."
     k = facts.params.evaluate.top_k[0]
@@ -153,22 +166,24 @@ def _measured(facts: CardFacts) -> str:
         " In brackets 95 % bootstrap intervals over the photographs; they do not"
         " tell how much another training would differ.\n\n"
         f"{table}\n\n"
-        f"Decisions on labels nobody annotated: macro F1 {100 * values['f1_macro']:.1f} % where everything is answered;"
-        f" {100 * values['coverage']:.1f} % are answered where doubtful ones are left open, and"
-        f" {100 * values['answered/risk']:.1f} % of these are wrong. Expected calibration error {values['ece']:.3f}."
+        f"Decisions on labels nobody annotated: macro F1 {percent(values['f1_macro'])} % where everything is answered;"
+        f" {percent(values['coverage'])} % are answered where doubtful ones are left open, and"
+        f" {percent(values['answered/risk'])} % of these are wrong. Expected calibration error {values['ece']:.3f}."
     )
 
 
 def _data(facts: CardFacts) -> str:
     metrics, params = facts.metrics, facts.params
+    generator = _model_or(params, "generator", params.generator.name)
+    llm = _model_or(params, "write_prompts.llm", params.write_prompts.llm.name)
     splits = {split: metrics.get(f"real/{split}/num_images", 0) for split in SPLITS}
     real = ", ".join(f"{split} {count:,.0f}" for split, count in splits.items())
     lines = [
         f"- Photographs: data set `{params.prepare_dataset.name}`, {real}. Labels learned from photographs are"
         " annotated in train, all labels in val and test if at all. Val chooses the epoch, test chooses nothing.",
-        f"- Generated images: {metrics['generate/images']:,.0f} drawn by `{_generator(params)}`,"
+        f"- Generated images: {metrics['generate/images']:,.0f} drawn by `{generator}`,"
         f" {metrics['filter/kept']:,.0f} kept by the filter `{params.filter_images.name}`.",
-        f"- Prompts: {metrics['prompts/count']:,.0f}, by `{_llm(params)}`.",
+        f"- Prompts: {metrics['prompts/count']:,.0f}, by `{llm}`.",
     ]
     return "\n".join(lines)
 
@@ -192,27 +207,20 @@ def _limits(facts: CardFacts) -> str:
 
 def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
     yield "this classifier's code", "tailorset", "Apache-2.0"
+    parts = [(f"{key}, within its weights", model) for key, model in named_models(params.train_classifier)]
     models = dict(named_models(params))
-    for key, part in PARTS.items():
-        if key in models:
-            yield part, models[key].title.removeprefix(LOCAL), _licence(models[key])
+    parts += [(part, models[key]) for key, part in PARTS.items() if key in models]
+    for part, model in parts:
+        stated = licence_in_words(model)
+        yield part, model.title.removeprefix(LOCAL), UNKNOWN if stated == NOT_STATED else stated
     data_set = params.prepare_dataset.name
     yield "photographs", data_set, DATA_SETS.get(data_set, UNKNOWN)
 
 
-def _licence(model: NamedModel) -> str:
-    if model.folder and model.folder.is_relative_to(TOYBOX):
-        return "Apache-2.0, part of tailorset"
-    stated = licence(model)
-    return UNKNOWN if stated == NOT_STATED else known_models().licences.get(stated, stated)
-
-
-def _generator(params: Params) -> str:
-    return str(getattr(params.generator.config, "model", params.generator.name))
-
-
-def _llm(params: Params) -> str:
-    return str(getattr(params.write_prompts.llm.config, "model", params.write_prompts.llm.name))
+def _model_or(params: Params, key: str, name: str) -> str:
+    """Return the model that params.yaml names under a key, else the plug-in's name."""
+    models = dict(named_models(params))
+    return models[key].model if key in models else name
 
 
 def _loading(name: str) -> str:
@@ -234,14 +242,12 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _percent(value: Interval | float | None) -> str:
-    if value is None:
-        return NOT_MEASURED
     if isinstance(value, Interval):
-        return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
-    return f"{100 * value:.1f}"
+        return f"{percent(value.value)} [{percent(value.low)}, {percent(value.high)}]"
+    return percent(value)
 
 
 def _precision(value: float, replicates: Tensor) -> Interval | float | None:
-    if math.isnan(value):  # no photograph shows it
+    if math.isnan(value):  # no photo shows it
         return None
     return value if replicates.isnan().any() else percentile_interval(value, replicates)

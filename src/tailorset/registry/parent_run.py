@@ -1,4 +1,4 @@
-"""What a parent run shows first in MLflow: its results as a table, a few headline metrics, data and model."""
+"""Parent run in MLflow: its results as a table, a few headline metrics, data and model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tailorset.commands.status import COLUMNS, ROWS, percent
+from tailorset.evaluation.results import COLUMNS, shown_rows
 
 HEADLINE = "_headline/"  # MLflow sorts metrics by name: these come first
 DATA_SETS = ("data/real", "data/filtered")
@@ -16,20 +16,20 @@ MAX_DIGEST_CHARS = 36  # of MLflow
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The measures of the results table, of ours, under names that are listed before all others."""
+    """Return our measures of the results table, under names that are listed before all others."""
     return {HEADLINE + key: metrics[key] for key in COLUMNS.values() if key in metrics}
 
 
 def description(metrics: Mapping[str, float], model: str) -> str:
-    """The results table in Markdown, and where the registered version and the data card are."""
+    """Return the results table in Markdown, with a pointer to the registered version and the data card."""
     rows = [["test split, %", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
-    rows += [[row, *(percent(metrics.get(prefix + key)) for key in COLUMNS.values())] for row, prefix in ROWS.items()]
+    rows += shown_rows(metrics)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return f"{table}\n\nModel: `{model}`. Its model card and the data card are among this run's artifacts."
 
 
 def data_sets(lock: Path) -> dict[str, str]:
-    """{path: digest} of the products that the classifier learned from, as dvc.lock has them; {} before DVC wrote it."""
+    """Return {path: digest} of the products that the classifier learned from, by dvc.lock; {} before DVC wrote it."""
     content: Any = yaml.safe_load(lock.read_text(encoding="utf-8")) if lock.exists() else None
     stages = (content or {}).get("stages", {}).values()
     outs = {out["path"]: out.get("md5", "") for stage in stages for out in stage.get("outs", [])}

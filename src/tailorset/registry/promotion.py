@@ -1,4 +1,4 @@
-"""Moving the alias `champion`: forward to a version that passes the gate, and back to the one before it."""
+"""Moves of the alias `champion`: forward to a version that passes the gate, and back to the one before it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tailorset.inference.versions import (
     uri_of,
 )
 from tailorset.messages import some
-from tailorset.project.layout import MEASURED, REAL
+from tailorset.project.layout import FILTERED, MEASURED, REAL, SYNTHETIC
 from tailorset.project.tracking import registry
 from tailorset.project.versions import difference_from_here
 from tailorset.records import LabelSpace
 from tailorset.registry.gate import Comparison, compare
-from tailorset.registry.measurement import Measurement, mean_precisions, measure, photographs_hash
-from tailorset.storage.image_set import load_image_set, real_rows
+from tailorset.registry.measurement import Measurement, mean_precisions, measure, photos_hash
+from tailorset.storage.annotated import Collection
 
 REPLACED, FORCED, ROLLED_BACK = "champion.replaced", "champion.forced", "champion.rolled_back"  # tags of a version
 NUM_SHOWN = 20  # labels on a line
@@ -36,7 +36,7 @@ NUM_SHOWN = 20  # labels on a line
 
 @dataclass(frozen=True)
 class Assessment:
-    """A challenger, the champion it would replace, and all that speaks against it."""
+    """A challenger, the champion that it would replace, and all objections."""
 
     challenger: ModelVersion
     champion: ModelVersion | None
@@ -44,7 +44,7 @@ class Assessment:
     objections: tuple[str, ...]
 
     def table(self) -> Table:
-        """The mAPs of the challenger and of what it has to match, in percent."""
+        """Return the mAPs of the challenger and of what it must match, in percent."""
         other = self.comparison.other
         if self.champion and other == "champion":
             other += f", version {self.champion.version}"
@@ -58,7 +58,7 @@ class Assessment:
         return table
 
     def lines(self) -> Iterator[str]:
-        """What people should know besides the figures."""
+        """Yield notes and objections."""
         lost = self.comparison.regressions
         if lost:
             worst = ", ".join(f"{change.name} {change.points:+.1f}" for change in lost[:NUM_SHOWN])
@@ -72,13 +72,13 @@ class Assessment:
 def assess(
     name: str, label_space: LabelSpace, margin: float, version: str = "", measure_again: bool = False
 ) -> Assessment:
-    """Compare a version (as a rule the challenger) with the champion, and let it answer a request.
+    """Compare a version (usually the challenger) with the champion, and let it answer a request.
 
-    margin: points of mAP it may lose. measure_again: measure the champion on the photographs in data/real.
+    margin: points of mAP that it may lose. measure_again: measure the champion on the photos in data/real.
 
     Raises:
-        ValueError: no registry or version, the version is the champion or knows other labels than the label space, or
-            one says nothing of how it was measured.
+        ValueError: no registry or version, the version is the champion or has other labels than the label space, or
+            one was not measured.
     """
     challenger = find_version(f"models:/{name}/{version}" if version else f"models:/{name}@{CHALLENGER}")
     champion = _champion(name)
@@ -104,7 +104,7 @@ def promote(assessment: Assessment, reason: str = "") -> None:
     """Make the challenger the champion; its tags name the version it replaces and why it was forced, if it was.
 
     Raises:
-        ValueError: something speaks against it, and no reason is given to do it all the same.
+        ValueError: there are objections, and no reason is given to promote it nevertheless.
     """
     if assessment.objections and not reason:
         raise ValueError("; ".join(assessment.objections))
@@ -120,9 +120,9 @@ def promote(assessment: Assessment, reason: str = "") -> None:
 
 
 def rollback(name: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
-    """Make the version that the champion replaced the champion again, back to the first if repeated; (from, to).
+    """Make the version that the champion replaced the champion again, back to the first if repeated; return (from, to).
 
-    A version that was rolled back itself is passed over for the one that it had replaced.
+    A version that was itself rolled back is skipped for the one that it had replaced.
 
     Raises:
         ValueError: there is no champion, it replaced none, that one was deleted or has other labels, or the reason is
@@ -140,10 +140,10 @@ def rollback(name: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
 
 
 def check_labels(uri: str, label_space: LabelSpace) -> None:
-    """Compare a registered version's labels with those of params.yaml; one of before measurements is taken as it is.
+    """Compare a registered version's labels with those of params.yaml; older ones have no measurement to check.
 
     Raises:
-        ValueError: no such version, or it knows other labels.
+        ValueError: no such version, or it has other labels.
     """
     version = find_version(uri)
     try:
@@ -158,7 +158,7 @@ def check_labels(uri: str, label_space: LabelSpace) -> None:
 
 
 def label_difference(labels: Iterable[str], others: Iterable[str]) -> str:
-    """Labels of one side only, as text; "" if there are none."""
+    """Return the labels of one side only, as text; "" if there are none."""
     mine, theirs = sorted(set(labels) - set(others)), sorted(set(others) - set(labels))
     sides = [f"it alone has {some(mine)}" if mine else "", f"it lacks {some(theirs)}" if theirs else ""]
     return " and ".join(filter(None, sides))
@@ -182,7 +182,7 @@ def _champion(name: str) -> ModelVersion | None:
 
 
 def _measured(version: ModelVersion) -> Measurement:
-    """What its registration stored."""
+    """Read what its registration stored."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             return Measurement.load(download(version, Path(folder), f"artifacts/{MEASURED.name}"))
@@ -192,11 +192,12 @@ def _measured(version: ModelVersion) -> Measurement:
 
 
 def _measure(version: ModelVersion) -> Measurement:
-    """The same, of the val and test photographs that are here now."""
+    """Measure it on the val and test photos that are here now."""
     predictor = load_predictor(uri_of(version))
     space, image_px = predictor.label_space, predictor.classifier.image_px
-    val, test = (real_rows(REAL, split, space) for split in ("val", "test"))
-    on_val, on_test = (predictor.scores(load_image_set(*rows, REAL, image_px).images) for rows in (val, test))
-    val_maps = mean_precisions(average_precisions(on_val, val[1]), space)
-    val_set = photographs_hash(val, space.names)
+    collection = Collection(space, REAL, SYNTHETIC, FILTERED)
+    val, test = collection.photos("val"), collection.photos("test")
+    on_val, on_test = (predictor.scores(photos.load(image_px).images) for photos in (val, test))
+    val_maps = mean_precisions(average_precisions(on_val, val.targets), space)
+    val_set = photos_hash(val, space.names)
     return replace(measure(on_test, None, test, space), val_set=val_set, val_maps=val_maps)

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there."""
+"""Files and folders that are complete or missing, never half written; JSON and metrics in them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with atomic_output(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_metrics(path: Path) -> dict[str, float]:
+    """Read a metrics.json; {} if there is no such file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): `git checkout` or `make run` restores it") from None
 
 
 def _remove(path: Path) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LOCAL, HUB = "local-dir:", "hf-hub:"  # open_clip's prefixes
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 NOT_STATED = "not stated"
+OWN_MODELS = Path("models/foundation/toybox")
 KNOWN = Path(__file__).with_name("hub_models.yaml")
 
 
@@ -129,6 +130,14 @@ def licence(model: NamedModel) -> str:
     except (OSError, ValueError, yaml.YAMLError):
         return family_licence(model.repository)
     return data.license_name or data.license or family_licence(model.repository)
+
+
+def licence_in_words(model: NamedModel) -> str:
+    """Return the licence by its usual name; "not stated" if it is not known."""
+    if model.folder and model.folder.is_relative_to(OWN_MODELS):
+        return "Apache-2.0, part of tailorset"
+    stated = licence(model)
+    return known_models().licences.get(stated, stated)
 
 
 def family_licence(repository: str | None) -> str:

@@ -73,6 +73,15 @@ class Thresholds:
     def labels(self) -> tuple[str, ...]:
         return tuple(self.rules)
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Check that the rules are for these labels, in this order.
+
+        Raises:
+            ValueError: they are for others.
+        """
+        if self.labels != tuple(labels):
+            raise ValueError(f"thresholds are for {self.labels}, not {tuple(labels)}: run `dvc repro fit_thresholds`")
+
     def apply(self, scores: Tensor) -> Decisions:
         """Decide on a classifier's scores, (N, L) in [0, 1].
 

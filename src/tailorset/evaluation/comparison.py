@@ -1,0 +1,84 @@
+"""Methods that are compared on the same images: raw CLIP in three ways, and the classifier.
+
+Shapes: N images, L labels, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
+from tailorset.compute.memory import ShrinkingBatches
+from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, zero_shot_metrics
+from tailorset.evaluation.results import CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, Row
+from tailorset.evaluation.score_table import score_table
+from tailorset.records import LabelSpace
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the comparison. scores: (N, L); normalise: applied to the columns that are compared."""
+
+    row: Row
+    scores: Tensor
+    normalise: Normalise = as_is
+
+
+def clip_methods(
+    clip: Clip, images: Tensor, label_space: LabelSpace, template: str, templates: Sequence[str]
+) -> list[Method]:
+    """Score uint8 images by CLIP without any training: raw, by an ensemble of templates, and normalised."""
+    names = label_space.names
+    texts = [clip.encode_texts(names, template), clip.encode_ensemble(names, templates)]
+    logits, ensemble = clip_logits(clip, images, torch.cat(texts)).chunk(2, 1)
+    return [
+        Method(CLIP, logits),
+        Method(CLIP_ENSEMBLE, ensemble),
+        Method(CLIP_NORMALISED, logits, normalise_scores),
+    ]
+
+
+@torch.no_grad()
+def clip_logits(clip: Clip, images: Tensor, text_features: Tensor) -> Tensor:
+    """Return zero-shot logits (N, L) for uint8 images and text features (L, D)."""
+    batches = ShrinkingBatches(BATCH_SIZE, "zero-shot CLIP", MEMORY_REMEDY)
+    return batches.concatenated(lambda batch: clip.logits(batch.float() / 255, text_features), images)
+
+
+def comparison_metrics(
+    methods: Sequence[Method], targets: Tensor, label_space: LabelSpace, top_k: Sequence[int]
+) -> dict[str, float]:
+    """Return the ZSL and GZSL metrics of all methods, each with its prefix."""
+    metrics: dict[str, float] = {}
+    for method in methods:
+        values = zero_shot_metrics(method.scores, targets, label_space, top_k, method.normalise)
+        metrics |= {f"{method.row.prefix}{key}": value for key, value in values.items()}
+    return metrics
+
+
+def per_label_table(methods: Sequence[Method], targets: Tensor, label_space: LabelSpace) -> pd.DataFrame:
+    """Return label, seen, positives and each method's average precision (empty without a positive).
+
+    Unseen labels are scored among the unseen ones, so the mean over them is `zsl/map`; seen labels among all.
+    """
+    names = label_space.names
+    table = pd.DataFrame({"label": names, "seen": [name in label_space.seen for name in names]})
+    table["positives"] = (targets == 1).sum(0).numpy()
+    unseen = label_space.columns(label_space.unseen)
+    for method in methods:
+        values = average_precisions(method.normalise(method.scores), targets)
+        values[unseen] = average_precisions(method.normalise(method.scores[:, unseen]), targets[:, unseen])
+        table[method.row.method] = values.numpy()
+    return table
+
+
+def all_scores(methods: Sequence[Method], image_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """Return the scores of all methods as one table, before any normalisation."""
+    return pd.concat([score_table(method.row.method, method.scores, image_ids, names) for method in methods])

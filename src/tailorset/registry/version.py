@@ -1,0 +1,112 @@
+"""A version of the registered model: logged as code with everything that belongs to it, tagged with what made it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import pandas as pd
+
+import tailorset
+from tailorset.evaluation.selection import training_notes
+from tailorset.inference.mlflow_model import IMAGE, signature
+from tailorset.inference.versions import CHALLENGER, TRAINING
+from tailorset.project.execution import git_revision
+from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, REAL, THRESHOLDS
+from tailorset.project.versions import CONTENT, content_here
+from tailorset.registry.measurement import Measurement, val_tags
+from tailorset.storage.location import shards_of
+from tailorset.storage.shards import read_shard
+
+PACKAGE = Path(tailorset.__file__).parent
+FILES = (CLASSIFIER, THRESHOLDS, NOVELTY, EXAMPLES, MEASURED, MODEL_CARD)  # stored with a version
+REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_requirements.py compares
+    "huggingface-hub",
+    "mlflow",
+    "numpy",
+    "open-clip-torch",
+    "pandas",
+    "pillow",
+    "pyarrow",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "torch",
+    "torchvision",
+    "tqdm",
+)
+
+
+def register(
+    name: str, run_id: str | None, labels: Sequence[str], measured: Measurement, metrics: Mapping[str, float]
+) -> str:
+    """Log the model in models/ with a run, register it as a new version, and tag that; return the version's number.
+
+    metrics: of all stages.
+    """
+    with mlflow.start_run(run_id=run_id):
+        number = log_model(name, labels)
+    client = mlflow.MlflowClient()
+    for key, value in (lineage(metrics) | val_tags(measured)).items():
+        client.set_model_version_tag(name, number, key, value)
+    return number
+
+
+def make_challenger(name: str, number: str) -> None:
+    """Move the alias `challenger` to a version."""
+    mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
+
+
+def log_model(name: str, labels: Sequence[str]) -> str:
+    """Log the model as code, with its files and with this package; return the number of the new version."""
+    with TemporaryDirectory() as folder:
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(PACKAGE / "inference" / "mlflow_model.py"),
+            artifacts=without_links(FILES, Path(folder)),
+            code_paths=[str(PACKAGE)],
+            signature=signature(labels),
+            input_example=pd.DataFrame({IMAGE: [example_image(REAL)]}),
+            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            registered_model_name=name,
+        )
+    return str(info.registered_model_version)
+
+
+def without_links(paths: Sequence[Path], folder: Path) -> dict[str, str]:
+    """Copy files and folders into a folder and return {name: copy}: DVC's may be links, which MLflow refuses."""
+    for path in paths:
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name, copy_function=shutil.copyfile)
+        else:
+            shutil.copyfile(path, folder / path.name)
+    return {path.name: str(folder / path.name) for path in paths}
+
+
+def example_image(folder: Path) -> bytes:
+    """Return the first image of the test split, as the example of an input. folder: of the photos."""
+    shard = min(shards_of(folder).glob("test-*.tar"))
+    return next(iter(read_shard(shard)))[1]
+
+
+def lineage(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return tags that tell what a version was made from: commit, settings, and every product's hash in dvc.lock."""
+    commit, dirty = git_revision()
+    tags = {
+        "git.commit": commit,
+        "git.dirty": str(dirty).lower(),
+        "dvc.lock.sha256": hashlib.sha256(Path("dvc.lock").read_bytes()).hexdigest(),
+        CONTENT: content_here(),
+        "params.sha256": hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest(),
+    }
+    if experiment := os.environ.get("DVC_EXP_NAME"):
+        tags["dvc.experiment"] = experiment
+    if notes := training_notes(metrics):
+        tags[TRAINING] = " ".join(notes)
+    return tags
