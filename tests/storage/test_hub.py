@@ -157,6 +157,7 @@ def test_every_model_of_the_settings_is_found() -> None:
         "generator",
         "write_prompts.llm",
         "train_classifier.backbone",
+        "evaluate.baseline_clip",
     ]
     assert models["clip.discriminator"].repository == "timm/vit_base_patch32_clip_224.openai"
     assert models["write_prompts.llm"].repository == "Qwen/Qwen2.5-7B-Instruct"

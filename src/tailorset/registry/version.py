@@ -39,7 +39,6 @@ REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_re
     "safetensors",
     "torch",
     "torchvision",
-    "tqdm",
 )
 
 
