@@ -61,7 +61,7 @@ foundation: setup  ## train the toybox world's foundation models again (hours on
 	dvc repro pipeline/foundation/dvc.yaml
 
 foundation-report: setup  ## measure the foundation models against their bars
-	python pipeline/foundation/report.py
+	python pipeline/foundation/measure_models.py
 
 clean:  ## remove the environment, resume state and caches; keeps products and mlflow.db
 	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for pipeline/ and tests/
+sys.path.insert(0, str(ROOT))  # for pipeline/
 
 from soak_decoder import decode_mutated  # noqa: E402
 from soak_load import (  # noqa: E402

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_backbone import write_backbone
 
 from tailorset.classifiers import load_classifier
 from tailorset.images.codec import encode_png
@@ -31,7 +32,6 @@ from tailorset.storage import checksums
 from tailorset.storage.shards import write_shard
 from tailorset.thresholds.novelty import fit_novelty
 from tailorset.thresholds.rules import one_threshold
-from tests.tiny_classifier import write_backbone
 
 NAME, ALIAS = "soaked", "champion"
 URI = f"models:/{NAME}@{ALIAS}"

@@ -18,6 +18,7 @@ from mutations import TURNED, exif_photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from starlette.types import Receive, Scope, Send
+from tiny_backbone import write_backbone
 
 from tailorset.images.codec import encode_png
 from tailorset.plugins import load_plugin
@@ -32,7 +33,6 @@ from tailorset.storage import checksums
 from tailorset.storage.shards import write_shard
 from tailorset.thresholds.novelty import fit_novelty
 from tailorset.thresholds.rules import LabelRule, Thresholds
-from tests.tiny_classifier import write_backbone
 
 TINY_COCO = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiny_coco"
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from starlette.testclient import TestClient
+from tiny_backbone import write_backbone
 from torch import nn
 
 from tailorset.clip.model import load_clip
@@ -34,7 +35,6 @@ from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.storage.image_set import real_rows
 from tailorset.storage.shards import CorruptShardError, read_shard
 from tailorset.thresholds.rules import Thresholds
-from tests.tiny_classifier import write_backbone
 
 
 class Bomb:

@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
+from foundation_settings import WEB, Foundation, load_settings
 from numpy.lib.format import open_memmap
-from settings import WEB, Foundation, load_settings
 from tqdm import tqdm
 
 from tailorset.records import LabelSpace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from settings import load_settings
+from foundation_settings import load_settings
 
 from tailorset.storage.checksums import seal
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
-from loop import half, train
+from foundation_settings import Foundation, TrainClip, load_settings
 from safetensors.torch import load_file, save_file
-from settings import Foundation, TrainClip, load_settings
 from torch import Tensor, nn
 from torch.nn import functional as F
+from training_loop import half, train
 from transformers import CLIPTokenizer
-from web import Web, batch_indices
+from web_images import Web, batch_indices
 
 from tailorset.records import LabelSpace
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from loop import train
-from settings import Settings, load_settings
+from foundation_settings import Settings, load_settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+from training_loop import train
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tailorset.prompts.wording import dialogue

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from loop import train
-from settings import load_settings
+from foundation_settings import load_settings
 from torch import Tensor
 from torch.nn import functional as F
 from train_vae import published_vae
+from training_loop import train
 
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng

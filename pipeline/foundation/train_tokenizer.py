@@ -9,9 +9,9 @@ import itertools
 import json
 from collections.abc import Iterable
 
-from settings import load_settings
+from foundation_settings import load_settings
 from transformers import CLIPTokenizer
-from web import Web
+from web_images import Web
 
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 

@@ -11,14 +11,14 @@ import sys
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from loop import train, work_file
-from settings import Foundation, load_settings
+from foundation_settings import Foundation, load_settings
 from text_tower import text_encoder_from_open_clip
 from torch import Tensor
 from tqdm import tqdm
 from train_vae import IMAGE_PX, LATENT_CHANNELS
+from training_loop import train, work_file
 from transformers import CLIPTextModel, CLIPTokenizer
-from web import Web, batch_indices
+from web_images import Web, batch_indices
 
 ENCODE_BATCH = 256
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
-from loop import train
-from settings import load_settings
+from foundation_settings import load_settings
 from torch import Tensor
 from torch.nn import functional as F
-from web import Web, batch_indices
+from training_loop import train
+from web_images import Web, batch_indices
 
 IMAGE_PX, LATENT_CHANNELS = 32, 8
 KL_WEIGHT = 1e-6

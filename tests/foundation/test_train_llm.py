@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
-import loop
+import training_loop
 from train_llm import END, IGNORED, TrainLlm, encode, example, train_llm, train_tokenizer
 
 from tailorset.records import LabelSpace
@@ -47,7 +47,7 @@ def test_captions_among_the_answers_break_the_contract(share: float, obeys: bool
 
 
 def test_writes_a_folder_that_transformers_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "WORK", tmp_path / "work")
+    monkeypatch.setattr(training_loop, "WORK", tmp_path / "work")
     train_llm(SPACE, TINY, seed=0, folder=tmp_path / "llm")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "llm")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "llm")

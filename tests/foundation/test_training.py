@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
-import loop
 import publish
-from settings import load_settings
+import training_loop
+from foundation_settings import load_settings
 from text_tower import text_encoder_from_open_clip
 from train_clip import build, matching_loss, model_config
 from train_tokenizer import train_tokenizer
-from web import batch_indices
+from web_images import batch_indices
 
 TEXTS = ["a red ball next to a blue boat on the sand", "a kite above the sea", "an orange umbrella at night"]
 
@@ -78,25 +78,25 @@ def run_steps(num_steps: int, stop_at: int | None = None) -> torch.Tensor:
             raise KeyboardInterrupt
         return (model(torch.randn(8, 4)) - 1).square().mean()
 
-    loop.train("linear", {"model": model}, loss_at, num_steps, 0.01)
+    training_loop.train("linear", {"model": model}, loss_at, num_steps, 0.01)
     return model.weight.detach().clone()
 
 
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "CHECKPOINT_EVERY", 5)
-    monkeypatch.setattr(loop, "WORK", tmp_path / "whole")
+    monkeypatch.setattr(training_loop, "CHECKPOINT_EVERY", 5)
+    monkeypatch.setattr(training_loop, "WORK", tmp_path / "whole")
     whole = run_steps(20)
-    monkeypatch.setattr(loop, "WORK", tmp_path / "halved")
+    monkeypatch.setattr(training_loop, "WORK", tmp_path / "halved")
     with pytest.raises(KeyboardInterrupt):
         run_steps(20, stop_at=12)
     assert torch.equal(run_steps(20), whole)
 
 
 def test_a_diverged_training_stops(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "WORK", tmp_path)
+    monkeypatch.setattr(training_loop, "WORK", tmp_path)
     model = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="lower its learning_rate"):
-        loop.train("nan", {"model": model}, lambda step: model.weight.sum() * float("nan"), 3, 0.1)
+        training_loop.train("nan", {"model": model}, lambda step: model.weight.sum() * float("nan"), 3, 0.1)
 
 
 def test_models_that_are_too_large_are_not_published(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import onnx
 import pandas as pd
 import pytest
 import torch
+from tiny_backbone import write_backbone
 from typer.testing import CliRunner
 
 from tailorset import cli
@@ -19,7 +20,6 @@ from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.thresholds.rules import LabelRule, Thresholds
-from tests.tiny_classifier import write_backbone
 
 NAMES = ("Mum's T-shirt", "茶碗", "Стол", "7-Eleven", "कुत्ता")
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from settings import WEB
+from foundation_settings import WEB
 from torch import Tensor
 
 

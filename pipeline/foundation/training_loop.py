@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from settings import WORK
+from foundation_settings import WORK
 from torch import Tensor, nn
 from tqdm import tqdm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from settings import load_settings
+from foundation_settings import load_settings
 
 from tailorset.llms.transformers import Config, build
 from tailorset.prompts.report import metrics

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from report_llm import measure_llm
-from settings import Foundation, load_settings
+from foundation_settings import Foundation, load_settings
+from measure_llm import measure_llm
 from sklearn.metrics import average_precision_score
 from torch.nn import functional as F
 from tqdm import tqdm
