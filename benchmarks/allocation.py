@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.clip.scorer import passes
-from tailorset.generation.allocation import Allocation, Ledger, Thompson, build
+from tailorset.clip.settings import ROLES
+from tailorset.generation.allocation import Allocator, DrawCounts, Thompson, build
 from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
@@ -42,7 +43,7 @@ class Pool:
     @classmethod
     def of(cls, rows: pd.DataFrame, unseen: Sequence[str], threshold: float) -> Pool:
         records = rows.to_dict("records")
-        shown = np.stack([passes(records, unseen, threshold, name) for name in ("discriminator", "judge")], axis=1)
+        shown = np.stack([passes(records, unseen, threshold, role) for role in ROLES], axis=1)
         return cls({key: shown[places] for key, places in rows.groupby("prompt_id").indices.items()})
 
     def outcome(self, draw: Draw, seed: int) -> np.ndarray:
@@ -88,14 +89,14 @@ def figures(planner: QuotaPlanner, pool: Pool, draws: Sequence[Draw], shown: np.
     }
 
 
-def allocations(params: Params, seed: int, shares: Sequence[float]) -> Iterator[tuple[str, Allocation]]:
+def allocations(params: Params, seed: int, shares: Sequence[float]) -> Iterator[tuple[str, Allocator]]:
     """Each by name; thompson once for every gain and cap on a pair."""
-    settings = params.generate_images.allocation.model_dump() | {"seed": seed}
+    config = params.generate_images.allocation
     for name in (BASELINE, "turns"):
-        yield name, build(**settings | {"name": name})
+        yield name, build(config.model_copy(update={"name": name}), seed)
     for gain, share in itertools.product(("images", "labels"), shares):
         chosen = {"name": "thompson", "gain": gain, "max_share_per_pair": share}
-        yield f"{gain}, pair <= {share:g}", build(**settings | chosen)
+        yield f"{gain}, pair <= {share:g}", build(config.model_copy(update=chosen), seed)
 
 
 def compare(
@@ -105,8 +106,8 @@ def compare(
     settings, unseen = params.generate_images, LabelSpace.load(params.label_space).unseen
     rows: list[dict[str, Any]] = []
     for seed in tqdm(range(seeds), desc="replaying", unit="seed"):
-        for name, allocation in allocations(params, seed, shares):
-            planner = QuotaPlanner(unseen, prompts, settings.images_per_label, budget, allocation, settings.weakness)
+        for name, allocator in allocations(params, seed, shares):
+            planner = QuotaPlanner(unseen, prompts, settings.images_per_label, budget, allocator, settings.weakness)
             draws, shown, num_rounds = replay(planner, pool, seed)
             kept = {f"kept/{label}": count for label, count in planner.kept.items()}
             rows.append({"allocation": name, "seed": seed, "rounds": num_rounds, **kept})
@@ -123,14 +124,13 @@ def fewest_draws(pool: Pool, prompts: Sequence[Prompt], params: Params, max_shar
     Raises: ValueError where the caps leave no solution.
     """
     settings, unseen = params.generate_images, LabelSpace.load(params.label_space).unseen
-    ledger = Ledger.of(prompts, unseen)
+    counts = DrawCounts.of(prompts, unseen)
     rates = np.array([pool.shown[prompt.prompt_id][:, 0].mean() for prompt in prompts])
     quota = np.array([settings.images_per_label * settings.weakness.get(label, 1) for label in unseen])
-    chosen = settings.allocation.model_dump(exclude={"name", "max_share_per_pair"})
-    capped = Thompson(params.seed, max_share_per_pair=max_share_per_pair, **chosen)
-    caps = capped.room(ledger, quota, np.ones(len(prompts), dtype=bool))
-    of_pair = ledger.pair == np.arange(len(ledger.pair_wants))[:, None]  # (R, P)
-    rows = np.concatenate([ledger.wants.T * -rates, np.diag(rates), of_pair * rates])
+    capped = settings.allocation.model_copy(update={"max_share_per_pair": max_share_per_pair})
+    caps = Thompson(capped, params.seed).remaining(counts, quota, np.ones(len(prompts), dtype=bool))
+    of_pair = counts.pair == np.arange(len(counts.pair_requested))[:, None]  # (R, P)
+    rows = np.concatenate([counts.requested.T * -rates, np.diag(rates), of_pair * rates])
     solution = linprog(np.ones(len(prompts)), A_ub=rows, b_ub=np.concatenate([-quota, *caps]))
     if not solution.success:
         raise ValueError(f"quotas out of reach with max_share_per_pair={max_share_per_pair}: {solution.message}")

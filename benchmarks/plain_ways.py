@@ -23,8 +23,8 @@ from tailorset.clip.model import Clip
 from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import average_precisions
-from tailorset.generation.engine import PlannedShard, Studio
 from tailorset.generation.quota import Draw
+from tailorset.generation.studio import PlannedShard, Studio
 from tailorset.generators.stable_diffusion import StableDiffusion, build
 from tailorset.prompts.wording import dialogue
 from tailorset.records import LabelSpace, Prompt

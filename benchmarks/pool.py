@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from tailorset.compute.device import resolve_device, use_tf32
-from tailorset.generation.engine import MANIFEST_SCHEMA, PlannedShard, Row, Studio
 from tailorset.generation.quota import Draw
-from tailorset.generation.shard_store import ShardStore
+from tailorset.generation.shard_store import MANIFEST_SCHEMA, ShardStore
+from tailorset.generation.studio import PlannedShard, Row, Studio
 from tailorset.project.assembly import open_studio
 from tailorset.project.definition import fingerprint, stage_definition
 from tailorset.project.layout import LORA, SYNTHETIC
@@ -26,13 +26,8 @@ from tailorset.records import LabelSpace, Prompt
 from tailorset.storage.paths import project_root
 
 LOGITS = ("discriminator_logits", "judge_logits")
-SHAPES_NO_IMAGE = {  # of generate_images' dependencies: what plans and reports
-    "pipeline/generate_images.py",
-    "src/tailorset/generation/allocation.py",
-    "src/tailorset/generation/report.py",
-    "src/tailorset/generation/quota.py",
-    "src/tailorset/images/sheets.py",
-}
+SCRIPT = "pipeline/generate_images.py"  # plans and reports, as most of the package does: they shape no image
+PACKAGE, DRAWING = "src/tailorset/generation", "src/tailorset/generation/studio.py"
 MAX_DIFFERENCE = 0.1  # of logits, between a candidate of the manifest and the same drawn again
 
 
@@ -94,7 +89,7 @@ def _folder() -> Path:
     definition = stage_definition("generate_images")
     shaping = {key: value for key, value in definition["params"].items() if not key.startswith("generate_images.")}
     shaping["steps"] = definition["params"]["generate_images.num_inference_steps"]
-    deps = [dep for dep in definition["deps"] if dep not in SHAPES_NO_IMAGE]
+    deps = [DRAWING if dep == PACKAGE else dep for dep in definition["deps"] if dep != SCRIPT]
     folder = project_root() / ".work" / "allocation" / fingerprint({"params": shaping, "deps": deps})
     folder.mkdir(parents=True, exist_ok=True)
     return folder

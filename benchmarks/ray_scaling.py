@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from ray_cluster import local_cluster
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.generation.engine import PlannedShard, Shelf
+from tailorset.generation.engine import Shelf
 from tailorset.generation.quota import Draw
+from tailorset.generation.studio import PlannedShard
 from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.params import Params, load_params
 from tailorset.project.ray_engine import RayEngine

@@ -24,7 +24,7 @@ from tailorset.clip.model import Clip
 from tailorset.clip.scorer import LabelScorer
 from tailorset.compute.flops import flop_counter
 from tailorset.compute.memory import enforce_budget, free_memory
-from tailorset.generation.engine import Studio
+from tailorset.generation.studio import Studio
 from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.project.params import Params

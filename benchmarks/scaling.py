@@ -25,10 +25,11 @@ from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.compute.device import resolve_device, use_tf32
-from tailorset.generation.engine import LocalEngine, Shelf, Studio, generate_shards
+from tailorset.generation.engine import LocalEngine, Shelf, generate_shards
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
 from tailorset.generation.shard_store import ShardStore
+from tailorset.generation.studio import Studio
 from tailorset.project.params import Params, load_params
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace

@@ -13,9 +13,9 @@ import torch
 import yaml
 
 from tailorset.generation.allocation import Turns
-from tailorset.generation.engine import Studio
 from tailorset.generation.quota import Draw, QuotaPlanner
 from tailorset.generation.shard_store import write_manifest
+from tailorset.generation.studio import Studio
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace, Prompt, prompt_id
 

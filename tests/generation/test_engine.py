@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from tailorset.clip.scorer import passes, requested_probabilities
-from tailorset.generation.engine import LocalEngine, Sampler, Shard, Shelf, Studio, generate_shards
+from tailorset.generation.engine import LocalEngine, Shard, Shelf, generate_shards
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
-from tailorset.generators import stable_diffusion
+from tailorset.generation.studio import Studio
+from tailorset.generators import Sampler, stable_diffusion
 from tailorset.images.codec import decode_image
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt, prompt_id
 from tailorset.seeding import numpy_rng, sample_seed

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tailorset.generation.engine import PlannedShard, Studio
+from tailorset.generation.studio import PlannedShard, Studio
 from tailorset.records import LabelSpace
 from tests.generation_project import (
     SETTINGS,

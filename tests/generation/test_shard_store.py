@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tailorset.generation.engine import Row, Samples, manifest_row
 from tailorset.generation.quota import Draw
 from tailorset.generation.report import rows_at
 from tailorset.generation.shard_store import ShardStore, write_manifest
+from tailorset.generation.studio import Row, Samples, manifest_row
 from tailorset.images.codec import encode_png
 from tailorset.records import SYNTHETIC_COLUMNS, Prompt
 

@@ -11,8 +11,9 @@ import pytest
 from ray_cluster import Cluster, local_cluster
 
 from tailorset.commands import doctor
-from tailorset.generation.engine import PlannedShard, Row, Shelf
+from tailorset.generation.engine import Shelf
 from tailorset.generation.quota import Draw
+from tailorset.generation.studio import PlannedShard, Row
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace, Prompt
 from tests.generation_project import (

@@ -1,9 +1,9 @@
-"""Rounds of generation: so that every unseen label gets its kept images within a budget.
+"""Rounds of generation: each unseen label gets its quota of kept images within a budget of candidates.
 
 A round is planned from the outcome of the rounds before it and from nothing else, so a restart plans the same again.
-Each candidate is charged to the label it was chosen for. A label may spend an equal share of the budget; with no
-image kept by then it is given up. What labels at quota leave unspent goes to those which are still short of it.
-Which prompt is drawn within these rules is for `tailorset.generation.allocation` to say.
+Each candidate is charged to the label it was chosen for. A label may spend an equal share of the budget; it is given up
+if no image was kept by then. The budget that labels at quota leave unspent goes to those below it.
+Within these rules an allocator (`tailorset.generation.allocation`) chooses the prompts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tailorset.generation.allocation import Allocation, Ledger, Plan, Turns
+from tailorset.generation.allocation import Allocator, DrawCounts, RoundPlan, Turns, build
+from tailorset.generation.settings import GenerateImages
 from tailorset.records import Prompt
 
 EQUAL: Mapping[str, float] = MappingProxyType({})
@@ -36,10 +37,11 @@ class Draw:
 
 
 class QuotaPlanner:
-    """Plans rounds of draws over `labels`; `record` tells it what became of a round.
+    """Plans rounds of draws over `labels`; `record` counts the outcome of a round.
 
-    weakness: label -> factor of its quota, 1 where a label is not named.
-    Raises: ValueError if the budget gives a label no image, a label has no prompt, a prompt or weight no such label.
+    weakness: label -> factor of its quota, 1 for a label that is not named.
+    Raises: ValueError if the budget gives a label no image, a label has no prompt, or a prompt or a weakness names a
+    label that is not among `labels`.
     """
 
     def __init__(
@@ -48,21 +50,28 @@ class QuotaPlanner:
         prompts: Sequence[Prompt],
         images_per_label: int,
         max_images: int,
-        allocation: Allocation | None = None,
+        allocator: Allocator | None = None,
         weakness: Mapping[str, float] = EQUAL,
     ):
-        self.labels, self.max_images = tuple(labels), max_images
+        self.labels = tuple(labels)
+        self.max_images = max_images
         self.prompts = sorted(prompts, key=lambda prompt: prompt.prompt_id)  # ids are hashes: pairs come mixed
-        self.allocation = allocation or Turns()
+        self.allocator = allocator or Turns()
         self._check(weakness)
         self.quotas = {label: max(1, round(images_per_label * weakness.get(label, 1))) for label in self.labels}
-        self.ledger = Ledger.of(self.prompts, self.labels)
+        self.counts = DrawCounts.of(self.prompts, self.labels)
         self._charged = np.zeros(len(self.labels), dtype=int)
+
+    @classmethod
+    def of(cls, config: GenerateImages, labels: Sequence[str], prompts: Sequence[Prompt], seed: int) -> QuotaPlanner:
+        """Return the planner of the stage's settings."""
+        allocator = build(config.allocation, seed)
+        return cls(labels, prompts, config.images_per_label, config.max_images, allocator, config.weakness)
 
     def _check(self, weakness: Mapping[str, float]) -> None:
         if self.max_images < len(self.labels):
             raise ValueError(
-                f"max_images={self.max_images} for {len(self.labels)} unseen labels; allow at least one image a label"
+                f"max_images={self.max_images} for {len(self.labels)} unseen labels; allow at least one image per label"
             )
         if repeated := [key for key, n in Counter(prompt.prompt_id for prompt in self.prompts).items() if n > 1]:
             raise ValueError(f"prompt_id {repeated[0]!r} occurs twice; write the prompts again")
@@ -77,21 +86,21 @@ class QuotaPlanner:
     @property
     def drawn(self) -> dict[str, int]:
         """label -> candidates that request it."""
-        return self._by_label(self.ledger.by_label(self.ledger.drawn))
+        return self._by_label(self.counts.by_label(self.counts.drawn))
 
     @property
     def kept(self) -> dict[str, int]:
-        """label -> those of them that showed all they were asked for."""
-        return self._by_label(self.ledger.by_label(self.ledger.kept))
+        """label -> those of them that show every requested label."""
+        return self._by_label(self.counts.by_label(self.counts.kept))
 
     @property
     def charged(self) -> dict[str, int]:
-        """label -> candidates drawn on its account."""
+        """label -> candidates charged to it."""
         return self._by_label(self._charged)
 
     @property
     def share(self) -> int:
-        """Candidates a label may have drawn for it before the others had theirs."""
+        """A label's guaranteed share of the budget, in candidates."""
         return self.max_images // len(self.labels)
 
     @property
@@ -110,50 +119,53 @@ class QuotaPlanner:
         return tuple(label for label, count in self.kept.items() if count < self.quotas[label])
 
     def plan_round(self) -> list[Draw]:
-        """The next round, in the order of the allocation; [] when all is over."""
+        """Return the next round, in the order of the allocator; [] when generation is over."""
         plan = self._plan()
         draws = []
-        for prompt, payer in islice(self.allocation.choices(plan), self._round_images()):
+        for prompt, payer in islice(self.allocator.choices(plan), self._round_images()):
             draws.append(Draw(self.prompts[prompt], int(plan.images[prompt]) - 1, self.labels[payer]))
         return draws
 
     def record(self, draws: Sequence[Draw], passed: Iterable[bool]) -> None:
-        """Count a finished round; passed: one flag a draw, true where the image shows every requested label."""
+        """Count a finished round; passed: one flag per draw, true if the image shows every requested label."""
         position = {prompt.prompt_id: i for i, prompt in enumerate(self.prompts)}
         for draw, shown in zip(draws, passed, strict=True):
             self._charged[self.labels.index(draw.charged_to)] += 1
-            self.ledger.drawn[position[draw.prompt.prompt_id]] += 1
-            self.ledger.kept[position[draw.prompt.prompt_id]] += bool(shown)
+            self.counts.drawn[position[draw.prompt.prompt_id]] += 1
+            self.counts.kept[position[draw.prompt.prompt_id]] += bool(shown)
 
-    def _plan(self) -> Plan:
-        """An empty round. Its targets are the quotas and about one standard deviation of what is missing, so that few
-        rounds come after; prompts that ask for a given-up label too are out of use."""
-        kept, quota = self.ledger.by_label(self.ledger.kept), np.array(list(self.quotas.values()))
+    def _plan(self) -> RoundPlan:
+        """Return an empty round.
+
+        Its targets are the quotas and about one standard deviation of the missing images, so that few rounds come
+        after it; prompts that request a given-up label are not used.
+        """
+        kept, quota = self.counts.by_label(self.counts.kept), np.array(list(self.quotas.values()))
         hopeless = np.isin(self.labels, self.given_up)
-        usable = np.logical_not(self.ledger.wants[:, hopeless].any(axis=1))
-        may_draw = self.allocation.may_draw(self.ledger, quota, usable)
+        usable = np.logical_not(self.counts.requested[:, hopeless].any(axis=1))
+        may_draw = self.allocator.may_draw(self.counts, quota, usable)
         target = np.where(kept < quota, quota + np.sqrt(np.maximum(quota - kept, 0)), 0)
-        limit = self._limits((kept < quota) & self.ledger.wants[may_draw].any(0))
-        return Plan(
-            self.ledger,
+        limit = self._limits((kept < quota) & self.counts.requested[may_draw].any(0))
+        return RoundPlan(
+            self.counts,
             usable,
             quota,
             target,
-            kept.astype(float),
-            self._charged.copy(),
-            limit,
-            self.ledger.drawn.copy(),
+            expected=kept.astype(float),
+            charged=self._charged.copy(),
+            limit=limit,
+            images=self.counts.drawn.copy(),
         )
 
     def _limits(self, active: np.ndarray) -> np.ndarray:
-        """(U,) candidates that `active` labels may come to: their share, later an equal part of the round."""
+        """(U,) candidates that may be charged to `active` labels: their share, later an equal part of the round."""
         within = active & (self._charged < self.share)
         if within.any() or not active.any():
             return np.where(within, self.share, 0)
         return np.where(active, self._charged + max(1, self._round_images() // int(active.sum())), 0)
 
     def _round_images(self) -> int:
-        return min(self.left, self.allocation.round_images or self.left)
+        return min(self.left, self.allocator.round_images or self.left)
 
     def _by_label(self, counts: np.ndarray) -> dict[str, int]:
         return dict(zip(self.labels, counts.tolist(), strict=True))

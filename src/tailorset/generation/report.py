@@ -1,11 +1,11 @@
-"""What generation brought, to look at: a table and bars of pass rates per label, sheets of images with their scores.
+"""Report on generation: metrics, a table and bars of pass rates per label, sheets of images with their scores.
 
-Letters: N images, U unseen labels.
+Shapes: N images, U unseen labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 from matplotlib import pyplot as plt
 
 from tailorset.clip.scorer import passes, requested_probabilities
-from tailorset.generation.engine import Row, Shard
+from tailorset.generation.engine import Shard
 from tailorset.generation.quota import QuotaPlanner
+from tailorset.generation.studio import Row
 from tailorset.images.sheets import contact_sheet
 from tailorset.storage.shards import load_images
 
@@ -29,9 +30,9 @@ SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
 
 @dataclass
 class Tally:
-    """What became of the candidates, in a byte each: their rows are read again from the product.
+    """Outcome of the candidates, one byte each: their rows are read again from the product.
 
-    passed: one flag a candidate, by the discriminator; kept, judged: images of each label that passed, by the
+    passed: one flag per candidate, by the discriminator; kept, judged: images of each label that passed, by the
     discriminator and by the judge; num_judged: images that passed by the judge.
     """
 
@@ -49,6 +50,16 @@ class Tally:
     def __len__(self) -> int:
         return len(self.passed)
 
+    def expected_images(self, quotas: Mapping[str, int], max_images: int) -> int:
+        """Number of images that reach every quota if the share of kept images stays the same."""
+        kept = sum(min(self.kept[label], quota) for label, quota in quotas.items())
+        return min(max_images, round(len(self) * sum(quotas.values()) / kept)) if kept else max_images
+
+    def fewest(self, quotas: Mapping[str, int], num_shown: int = 6) -> str:
+        """Return the labels with the smallest part of their quota, for the progress bar."""
+        labels = sorted(self.kept, key=lambda label: self.kept[label] / quotas[label])[:num_shown]
+        return "kept: " + ", ".join(f"{label} {self.kept[label]}/{quotas[label]}" for label in labels)
+
     def add(self, shard: Shard) -> None:
         judged = passes(shard.rows, self.unseen, self.quota_threshold, "judge").tolist()
         self.shards.append(shard.name)
@@ -61,7 +72,7 @@ class Tally:
 
 
 def outcome_table(planner: QuotaPlanner, tally: Tally) -> pd.DataFrame:
-    """One row per unseen label; pass rates are over the candidates that request the label."""
+    """Return one row per unseen label; pass rates are over the candidates that request it."""
     reason = "no prompt left that may be drawn" if planner.left else "budget spent"
     outcome = dict.fromkeys(planner.under_quota, f"under quota, {reason}")
     outcome |= dict.fromkeys(planner.given_up, "given up: not one kept in its share of the budget")
@@ -79,6 +90,25 @@ def outcome_table(planner: QuotaPlanner, tally: Tally) -> pd.DataFrame:
     )
 
 
+def metrics(planner: QuotaPlanner, tally: Tally, outcome: pd.DataFrame) -> dict[str, float]:
+    return {
+        "generate/images": len(tally),
+        "generate/under_quota": len(planner.under_quota),
+        "generate/judge_pass_rate": tally.num_judged / len(tally),
+        **{f"generate/pass_rate/{row.label}": row.pass_rate for row in outcome.itertuples()},
+    }
+
+
+def save_plots(tally: Tally, outcome: pd.DataFrame, product: Path, folder: Path) -> None:
+    """Write pass_rate.csv and .png, and kept.png and rejected.png if there are such images in the product."""
+    outcome.to_csv(folder / "pass_rate.csv", index=False)
+    plot_pass_rates(outcome, folder / "pass_rate.png")
+    passed = np.frombuffer(tally.passed, dtype=bool)
+    for name, chosen in (("kept", passed), ("rejected", ~passed)):
+        if chosen.any():
+            save_sheet(tally.unseen, np.flatnonzero(chosen), product, folder / f"{name}.png")
+
+
 def plot_pass_rates(outcome: pd.DataFrame, path: Path) -> None:
     places = np.arange(len(outcome))
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(outcome)), layout="constrained")
@@ -94,9 +124,9 @@ def plot_pass_rates(outcome: pd.DataFrame, path: Path) -> None:
 
 
 def save_sheet(unseen: Sequence[str], chosen: np.ndarray, product: Path, path: Path) -> None:
-    """Up to 48 of the `chosen` row numbers, evenly spaced, with the probabilities of their requested labels.
+    """Show at most 48 images of the `chosen` row numbers, evenly spaced.
 
-    Beside each label stands the discriminator's probability, then the judge's.
+    Next to each requested label are its probability by the discriminator, then by the judge.
     """
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(SHEET_IMAGES, len(chosen))).round().astype(int)]
     shown = rows_at(product / "manifest.parquet", chosen)
@@ -117,7 +147,7 @@ def save_sheet(unseen: Sequence[str], chosen: np.ndarray, product: Path, path: P
 
 
 def rows_at(manifest: Path, numbers: np.ndarray) -> list[Row]:
-    """The rows of these ascending numbers; row groups that hold none of them are not read."""
+    """Return the rows of these ascending numbers; a row group without any of them is not read."""
     rows: list[Row] = []
     start = 0
     with pq.ParquetFile(manifest) as file:

@@ -1,4 +1,4 @@
-"""Finished shards of an unfinished generation: what lies here whole is not drawn again."""
+"""Finished shards of an unfinished generation: a shard that is stored whole is not drawn again."""
 
 from __future__ import annotations
 
@@ -9,11 +9,23 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tailorset.generation.engine import MANIFEST_SCHEMA, Row, Samples
+from tailorset.generation.studio import Row, Samples
+from tailorset.records import SYNTHETIC_COLUMNS
 from tailorset.storage.checksums import file_digest
 from tailorset.storage.location import place_shards, whole_file
 from tailorset.storage.shards import sha256, write_shard
 
+COLUMN_TYPES = {
+    "labels": pa.list_(pa.string()),
+    "seed": pa.int64(),
+    "width": pa.int32(),
+    "height": pa.int32(),
+    "pixel_mean": pa.float64(),
+    "pixel_std": pa.float64(),
+    "discriminator_logits": pa.list_(pa.float32()),
+    "judge_logits": pa.list_(pa.float32()),
+}
+MANIFEST_SCHEMA = pa.schema([(name, COLUMN_TYPES.get(name, pa.string())) for name in SYNTHETIC_COLUMNS])
 log = logging.getLogger(__name__)
 
 
@@ -24,7 +36,7 @@ class ShardStore:
         self.folder = folder
 
     def finished_rows(self, name: str) -> list[Row] | None:
-        """Rows of a shard that lies here whole; None if it does not: not written, cut off or altered."""
+        """Return the rows of a shard, or None if it is not whole: not written, cut off or altered."""
         if not self._seal(name).exists():
             return None
         if self._seal(name).read_bytes() != self._found(name):
@@ -39,12 +51,12 @@ class ShardStore:
             file.write_bytes(seal)
 
     def assemble(self, names: Sequence[str], folder: Path) -> None:
-        """Make `folder` the product of these shards: their manifest, and they themselves or a note where they lie.
+        """Make `folder` the product of these shards: their manifest, and the shards or a note of their address.
 
-        One after the other: with a thousand labels the rows of a long run would fill a memory.
+        Shards are read one by one: with a thousand labels the rows of a long run would fill the memory.
 
         Raises:
-            ValueError: the rows of a shard are not what was kept.
+            ValueError: the rows of a shard differ from those that were kept.
         """
         folder.mkdir(parents=True)
         with pq.ParquetWriter(folder / "manifest.parquet", MANIFEST_SCHEMA) as manifest:
@@ -65,12 +77,12 @@ class ShardStore:
         return self.folder / f"{name}.sha256"
 
     def _found(self, name: str) -> bytes:
-        """The seal that the files would have that are there."""
+        """Return the seal of the files as they are now."""
         paths = (self._tar(name), self._rows(name))
         return self._sealed(name, *(file_digest(path) if path.exists() else "missing" for path in paths))
 
     def _sealed(self, name: str, tar: str, rows: str) -> bytes:
-        """A seal's content, by the sha256 of both files."""
+        """Return the content of a seal, by the sha256 of both files."""
         return self._line(tar, self._tar(name)) + self._line(rows, self._rows(name))
 
     @staticmethod
@@ -79,7 +91,7 @@ class ShardStore:
 
 
 def write_manifest(rows: list[Row], path: Path) -> str:
-    """Returns the sha256 of what was written."""
+    """Write the rows, and return the sha256 of the file."""
     with whole_file(path) as file:
         pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), file)
         return file_digest(file)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tailorset.generation.engine import Studio
+from tailorset.generation.studio import Studio
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
 

@@ -21,7 +21,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import enforce_budget
-from tailorset.generation.engine import PlannedShard, Row, Samples, Shard, Shelf
+from tailorset.generation.engine import Shard, Shelf
+from tailorset.generation.studio import PlannedShard, Row, Samples
 from tailorset.project.assembly import open_studio
 from tailorset.project.cluster import dial, no_cluster
 from tailorset.project.definition import fingerprint

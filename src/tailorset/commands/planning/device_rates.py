@@ -18,8 +18,8 @@ from tailorset.clip.scorer import LabelScorer, passes
 from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.compute.flops import flop_counter
 from tailorset.datasets import Dataset
-from tailorset.generation.engine import PlannedShard
 from tailorset.generation.quota import Draw
+from tailorset.generation.studio import PlannedShard
 from tailorset.project.assembly import open_studio
 from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts

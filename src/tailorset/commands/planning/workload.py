@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from tailorset.generation.allocation import build
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts
@@ -63,15 +62,7 @@ def template_prompts(params: Params, label_space: LabelSpace) -> tuple[Prompt, .
 
 def expected_drawing(params: Params, label_space: LabelSpace, prompts: Sequence[Prompt], pass_rate: float) -> Drawing:
     """The real planner, told by chance which images pass: every allocation is planned for as it works."""
-    block = params.generate_images
-    planner = QuotaPlanner(
-        label_space.unseen,
-        prompts,
-        block.images_per_label,
-        block.max_images,
-        build(seed=params.seed, **block.allocation.model_dump()),
-        block.weakness,
-    )
+    planner = QuotaPlanner.of(params.generate_images, label_space.unseen, prompts, params.seed)
     chance, drawn, kept = numpy_rng(params.seed, "plan"), 0, 0
     while draws := planner.plan_round():
         passed = chance.random(len(draws)) < pass_rate
