@@ -17,11 +17,11 @@ from tailorset.evaluation.bootstrap import Interval
 from tailorset.evaluation.score_table import read_scores
 from tailorset.evaluation.selection import training_notes
 from tailorset.filters import Filter
-from tailorset.generation.report import AT_QUOTA
 from tailorset.names import safe_file_name
 from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC
 from tailorset.project.params import flatten, named_models, read_yaml
 from tailorset.project.stage import Stage, all_metrics, run_stage
+from tailorset.records import AT_QUOTA
 from tailorset.storage.files import atomic_output
 from tailorset.storage.hub import origin
 from tailorset.storage.image_set import real_rows

@@ -55,6 +55,7 @@ ORIGINS: tuple[Origin, ...] = get_args(Origin)
 MIN_UNSEEN = 3  # a pair is told from what it is not by the others
 MIN_PIXEL_STD = 0.01  # below 2.5 of 255 grey levels an image shows nothing
 NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present
+AT_QUOTA = "at quota"  # outcome of a label in generate_images' pass_rate.csv
 
 
 def _name(name: str) -> str:

@@ -22,9 +22,9 @@ from tailorset.generation.engine import Shard
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.studio import Row
 from tailorset.images.sheets import contact_sheet
+from tailorset.records import AT_QUOTA
 from tailorset.storage.shards import load_images
 
-AT_QUOTA = "at quota"
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
 
 
