@@ -27,7 +27,7 @@ def percent(row: pd.Series, name: str, signed: bool = False) -> str:
 
 
 def verdict(row: pd.Series, name: str) -> str:
-    """Whether a difference's interval lies above 0, below it, or holds it."""
+    """Return the side of 0 on which a difference's interval is; it may contain 0."""
     if pd.isna(row[name]):
         return ""
     if row[f"{name}_low"] > 0:
@@ -107,7 +107,7 @@ def curve_table(table: pd.DataFrame) -> str:
 
 def gap_sentence(world: str, gap: pd.DataFrame) -> str:
     if gap.empty:
-        return f"{world}: none to state: full supervision is not measured, or its difference to raw CLIP may be 0."
+        return f"{world}: not available: full supervision is not measured, or its difference to raw CLIP may be 0."
     value, low, high = gap.iloc[0][["gap", "gap_low", "gap_high"]]
     return (
         f"{world}: {value:.3f} [{low:.3f}, {high:.3f}] of the way from raw CLIP to the better of the two rows annotated"
@@ -116,25 +116,25 @@ def gap_sentence(world: str, gap: pd.DataFrame) -> str:
 
 
 def change_sentence(then: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Say with which settings, no longer those of params.yaml, the figures were measured; "" if all are the same."""
+    """Name the settings of the figures that params.yaml no longer has; "" if all are the same."""
     if not then and not now:
         return ""
     former = ", ".join(f"`{key}` {spelled(value)}" for key, value in then.items())
     added = ", ".join(f"`{key}`" for key in now)
     told = f"with {former}" if former else f"before there was {added}"
-    return f"**Not measured with today's `params.yaml`**, but {told}. `make ladder` measures anew."
+    return f"**Not measured with today's `params.yaml`**, but {told}. `make ladder` measures it again."
 
 
 def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[str, str]) -> str:
     """docs/results.md; changes: `change_sentence` of each part."""
     text = [
         "# Results\n",
-        "Made by `make ladder` from the points' test scores; do not edit. Figures are percent with"
-        f" {100 * ladder.level:.0f} % bootstrap intervals over test photographs and seeds; a step or a"
-        " difference is paired: both rows on the same resamples. Each figure's runs are in MLflow under the name in the"
+        "Written by `make ladder` from the test scores of all points; do not edit. Figures are percent with"
+        f" {100 * ladder.level:.0f} % bootstrap intervals over test photos and seeds; a step or a"
+        " difference is paired: both rows are computed on the same resamples. Each figure's runs are in MLflow under the name in the"
         " last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml` with the settings"
         " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier. A verdict"
-        " is by the interval before rounding. A row without an epoch that helps on val is raw CLIP, or the start of"
+        " uses the interval before rounding. A row without an epoch that helps on val is raw CLIP, or the start of"
         " training where that is better.\n",
     ]
     for world in ladder.worlds:
@@ -146,7 +146,7 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[s
         "![The ladder](pictures/ladder.png)\n",
         "## Make a row again\n",
         f"Seed 0 of each row of {ladder.first_world}, to float noise (the ladder computes on one thread);"
-        " `reports/metrics.json` then holds its figures. Other seeds keep the photographs of seed 0, which only the"
+        " `reports/metrics.json` then holds its figures. Other seeds keep the photos of seed 0, which only the"
         " ladder does; another world needs its label file, `-S label_space=FILE`.\n",
         *(f"**{rung.title}**\n\n    {command(ladder, name)}\n" for name, rung in ladder.rungs.items()),
     ]
@@ -180,7 +180,7 @@ def measured_with(table: pd.DataFrame) -> str:
 
 
 def command(ladder: Ladder, rung: str) -> str:
-    """The experiment that makes seed 0 of a rung on the first world."""
+    """The `dvc exp run` that makes seed 0 of a rung on the first world."""
     settings = ladder.base | ladder.rungs[rung].settings
     return "dvc exp run " + " ".join(f"-S '{key}={spelled(value)}'" for key, value in settings.items())
 
@@ -193,7 +193,7 @@ def spelled(value: object) -> str:
 
 
 def gains_table(worlds: Mapping[str, Tables]) -> str:
-    """What each component adds in ZSL mAP, a column a world."""
+    """Table of the ZSL mAP that each component adds, with one column per world."""
     rows: dict[str, dict[str, str]] = {}
     for world, tables in worlds.items():
         for _, row in tables["components"].iterrows():
@@ -223,7 +223,7 @@ def with_summary(page: str, worlds: Mapping[str, Tables], change: str = "") -> s
 
 
 def ladder_figure(worlds: Tables) -> Figure:
-    """ZSL and GZSL mAP of every row with intervals, a panel a world; worlds: {name: its table of rows}."""
+    """ZSL and GZSL mAP of every row with intervals, one panel per world; worlds: {name: its table of rows}."""
     height = max(len(table) for table in worlds.values())
     figure = Figure(figsize=(6.5 * len(worlds), 0.42 * height + 1.2), layout="constrained")
     panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
@@ -233,7 +233,7 @@ def ladder_figure(worlds: Tables) -> Figure:
             style = {"fmt": "o", "color": colour, "capsize": 3, "label": MEASURES[key]}
             axes.errorbar(100 * rows[key], rows.index + shift, xerr=errors, **style)
         axes.set_yticks(rows.index, rows["title"])
-        axes.set(title=world, xlabel="mAP on the test photographs, %")
+        axes.set(title=world, xlabel="mAP on the test photos, %")
         axes.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
