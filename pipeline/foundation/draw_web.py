@@ -21,7 +21,7 @@ Drawn = tuple[np.ndarray, list[str], list[str]]
 
 
 def scene_at(settings: Foundation, names: tuple[str, ...], index: int) -> tuple[Scene, np.random.Generator]:
-    """Scene number `index`, and the random stream its captions go on with."""
+    """Scene number `index`, and the random stream that its captions continue."""
     rng = numpy_rng("web", settings.seed, index)
     return web_scene(rng, names), rng
 

@@ -1,4 +1,4 @@
-"""Measure the toybox's painter: how often it keeps the prompt contract, and how diverse its phrases are."""
+"""Measure the toybox's painter: share of replies that meet the prompt contract, and diversity of its phrases."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MEASURES = ("raw_acceptance", "distinct_1", "distinct_2", "distinct_texts", "ori
 
 
 def measure_llm(folder: Path, label_space: LabelSpace) -> dict[str, float]:
-    """Flat figures `llm/<quantization>/<measure>` of one round of asking for every pair of unseen labels.
+    """Flat figures `llm/<quantization>/<measure>` of one round of requests for every pair of unseen labels.
 
-    Prompts that the round does not bring come from the template; `origin/llm` of `count` are the model's own.
+    Prompts missing after the round come from the template; `origin/llm` of `count` are the model's own.
     """
     figures: dict[str, float] = {}
     for quantization in QUANTIZATIONS:

@@ -1,6 +1,6 @@
 """Measure the foundation models against their bars: `make foundation-report`.
 
-The oracle, supervised on everything in web style, says what generated images really show.
+The oracle, supervised on everything in web style, finds what generated images really show.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def scenes(style: str, names: tuple[str, ...], count: int) -> tuple[torch.Tensor
 def measure_oracle(settings: Foundation, space: LabelSpace, oracle: Oracle) -> dict[str, float]:
     """On fresh web scenes, and on the same after the VAE: accuracy and recall over labels, images that are all right.
 
-    19 of 20 labels are absent from a typical image, so accuracy alone would flatter: recall says what is found.
+    19 of 20 labels are absent from a typical image, so accuracy alone would flatter: recall counts what is found.
     """
     images, present = scenes("web", space.names, 1000)
     small = F.interpolate(images, size=(IMAGE_PX, IMAGE_PX), mode="area")

@@ -1,4 +1,4 @@
-"""Copy the finished foundation models to where git keeps them, within the size the repository allows."""
+"""Copy the finished foundation models to their folder in git, within the size the repository allows."""
 
 from __future__ import annotations
 

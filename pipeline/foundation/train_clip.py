@@ -99,7 +99,7 @@ def main(name: str) -> None:
     object_tokens = tokens_of([f"a photo of a {object_name}" for object_name in names])
 
     def loss_at(step: int) -> Tensor:
-        """Whole captions every fourth step, else the shortest ones: one object each, so that only shape tells it."""
+        """Whole captions every fourth step, else the shortest ones: one object each, recognisable by its shape only."""
         indices = batch_indices(len(web), clip.batch_size, step, clip.seed)
         if step % 4:
             tokens, matches = object_tokens, torch.from_numpy(web.objects[indices])

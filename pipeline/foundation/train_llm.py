@@ -36,7 +36,7 @@ Example = tuple[list[dict[str, str]], str]
 
 
 class TrainLlm(Settings):
-    """Widths are multiples of 64: bitsandbytes asks for that in 4 bit on a CPU."""
+    """Widths are multiples of 64: bitsandbytes requires that in 4 bit on a CPU."""
 
     vocab_size: int = 1000
     hidden_size: int = 128
@@ -63,7 +63,7 @@ def example(label_space: LabelSpace, caption_share: float, rng: np.random.Genera
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, so that any label of a user's can be spelled."""
+    """Byte-level BPE, so that every label of a user can be spelled."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -84,7 +84,7 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFas
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerFast) -> str:
-    """Names the checkpoint: one that was trained on other token ids must not be continued."""
+    """Name of the checkpoint: training must not continue from other token ids."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:8]
 
 
@@ -120,7 +120,7 @@ def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> tuple
 
 
 def train_llm(label_space: LabelSpace, options: TrainLlm, seed: int, folder: Path) -> None:
-    """Train and write a transformers folder in fp16; goes on from the last checkpoint."""
+    """Train and write a transformers folder in fp16; resumes from the last checkpoint."""
     rng = numpy_rng("llm tokenizer", seed)
     corpus = [example(label_space, options.caption_share, rng) for _ in range(options.num_tokenizer_examples)]
     texts = [text for messages, answer in corpus for text in (messages[0]["content"], answer)]

@@ -22,7 +22,7 @@ LATENT_NOISE = 0.3  # in units of the latents' spread: what the UNet leaves of i
 
 
 def truth(scene: Scene, names: tuple[str, ...]) -> np.ndarray:
-    """(L, 1 + C) bool: what a scene shows, and in which colours."""
+    """(L, 1 + C) bool: the labels in a scene, and their colours."""
     colours = list(COLOURS)
     shown = np.zeros((len(names), 1 + len(colours)), dtype=bool)
     for item in scene.items:

@@ -39,7 +39,7 @@ def build_unet(cross_attention_dim: int) -> UNet2DConditionModel:
 
 
 def first_unet(settings: Foundation, cross_attention_dim: int) -> UNet2DConditionModel:
-    """The UNet that training begins with: random, or `continue_from`'s."""
+    """The UNet at the start of training: random, or `continue_from`'s."""
     if settings.continue_from is None:
         return build_unet(cross_attention_dim)
     folder = settings.continue_from / "diffusion" / "unet"
@@ -47,7 +47,7 @@ def first_unet(settings: Foundation, cross_attention_dim: int) -> UNet2DConditio
 
 
 def text_encoder(settings: Foundation, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """The frozen text encoder: the text tower's, or the one that `continue_from`'s UNet knows."""
+    """The frozen text encoder: the text tower's, or the one of `continue_from`'s UNet."""
     if settings.continue_from is None:
         return text_encoder_from_open_clip(settings.output / "text_tower", tokenizer)
     folder = settings.continue_from / "diffusion" / "text_encoder"

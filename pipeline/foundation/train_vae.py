@@ -44,7 +44,7 @@ def reconstruction_loss(vae: AutoencoderKL, latents: Tensor, images: Tensor) -> 
 
 @torch.no_grad()
 def scaling_factor(vae: AutoencoderKL, images: Tensor) -> float:
-    """What brings the latents to unit variance."""
+    """Factor that gives the latents unit variance."""
     return round(1 / vae.encode(images).latent_dist.mean.std().item(), 5)
 
 
@@ -66,7 +66,7 @@ def main() -> None:
             latents = vae.encode(images).latent_dist.mean
         return reconstruction_loss(vae, latents, images)
 
-    if settings.continue_from is None:  # else the encoder stays: the UNet knows its latents
+    if settings.continue_from is None:  # else the encoder stays: the UNet was trained on its latents
         rate = options.learning_rate
         train("vae", {"vae": vae}, lambda step: vae_loss(vae, images_at(step)), options.num_steps, rate)
         sample = 2 * web.pixels(batch_indices(len(web), 512, 0, settings.seed), IMAGE_PX) - 1

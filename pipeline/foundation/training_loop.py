@@ -1,4 +1,4 @@
-"""The training loop every foundation model shares: linear warm-up, linear decay, progress, resume."""
+"""The training loop of every foundation model: linear warm-up, linear decay, progress, resume."""
 
 from __future__ import annotations
 

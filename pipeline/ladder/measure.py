@@ -39,7 +39,7 @@ SHOWN_ABOVE = 0.5  # the oracle's probability
 def main(part: str) -> None:
     ladder, root = load_ladder(), project_root()
     points = ladder.points(part)
-    shutil.rmtree(root / RESULTS / part, ignore_errors=True)  # of other settings, perhaps; the store knows what is done
+    shutil.rmtree(root / RESULTS / part, ignore_errors=True)  # perhaps of other settings; the store has what is done
     with ProcessPoolExecutor(ladder.num_workers, get_context("spawn"), one_thread) as pool:
         futures = [pool.submit(run_point, root, ladder.oracle, point) for point in points]
         finished = Bar(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
@@ -49,7 +49,7 @@ def main(part: str) -> None:
 
 
 def one_thread() -> None:
-    """Small models gain little from a second thread: a process a core is faster."""
+    """Small models gain little from a second thread: one process per core is faster."""
     import torch
 
     if not torch.cuda.is_available():
@@ -57,7 +57,7 @@ def one_thread() -> None:
 
 
 def run_point(root: Path, oracle: Path | None, point: Point) -> str:
-    """All stages of a point up to evaluation, then what the report needs; returns what went wrong, if anything did."""
+    """Run all stages of a point up to evaluation, then store what the report needs; return the error, if any."""
     (root / WORK / "locks").mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / WORK / "locks" / f"{point.run_name}.lock")  # a worker that outlived a killed ladder
     settings = [read_yaml(root / "params.yaml"), point.settings]  # MLflow takes other ones for another run
@@ -101,7 +101,7 @@ def keep_results(workspace: Workspace, root: Path, point: Point, truth: dict[str
 
 
 def test_targets(real: Path) -> pd.DataFrame:
-    """Rows of the test photographs in a data set's label matrix."""
+    """Rows of the test photos in a data set's label matrix."""
     manifest = pd.read_parquet(real / "manifest.parquet", columns=["image_id", "split"])
     targets = pd.read_parquet(real / "targets.parquet")
     return targets[targets["image_id"].isin(manifest.loc[manifest["split"] == "test", "image_id"])]
@@ -118,7 +118,7 @@ def summarise(workspace: Workspace, root: Path) -> None:
 
 @contextlib.contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """What the stages print goes to a file of the point's own: several write at once."""
+    """Redirect the stages' output to the point's own file: several points run at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger().handlers.clear()  # they write to the log of the point before
     with path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -126,7 +126,7 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def is_measured(point: Point) -> bool:
-    """Whether there are results of this point as it is set now.
+    """Check that there are results of this point with its present settings.
 
     Raises:
         ValueError: there are some of other settings.

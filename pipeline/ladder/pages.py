@@ -131,11 +131,11 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[s
         "# Results\n",
         "Written by `make ladder` from the test scores of all points; do not edit. Figures are percent with"
         f" {100 * ladder.level:.0f} % bootstrap intervals over test photos and seeds; a step or a"
-        " difference is paired: both rows are computed on the same resamples. Each figure's runs are in MLflow under the name in the"
-        " last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml` with the settings"
-        " that `pipeline/ladder/params.yaml` gives it: `dvc exp run -S KEY=VALUE` makes the same classifier. A verdict"
-        " uses the interval before rounding. A row without an epoch that helps on val is raw CLIP, or the start of"
-        " training where that is better.\n",
+        " difference is paired: both rows are computed on the same resamples. Each figure's runs are in MLflow under"
+        " the name in the last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml`"
+        " with the settings of the row in `pipeline/ladder/params.yaml`: `dvc exp run -S KEY=VALUE` makes the same"
+        " classifier. A verdict uses the interval before rounding. A row without an epoch that helps on val is raw"
+        " CLIP, or the start of training if that is better.\n",
     ]
     for world in ladder.worlds:
         text += [f"## {world}\n"] + ([f"{change}\n"] if (change := changes.get(world)) else [])

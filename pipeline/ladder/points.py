@@ -14,9 +14,9 @@ from tailorset.project.params import flatten, read_yaml
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/
 REPORT = Path("reports/ladder")  # <world or curves>/<table>.csv
-CURVES = "curves"  # the part of the ladder that is no world
+CURVES = "curves"  # the part of the ladder that is not a world
 FULL, SEEN, SUPERVISED = "full", "seen", "supervised_residual"  # the rungs that figures are taken from by name
-ASIDE = ("clip", "without_fusion", "supervised", SUPERVISED)  # rows that are no step up from the one before
+ASIDE = ("clip", "without_fusion", "supervised", SUPERVISED)  # rows that are not a step up from the previous one
 
 
 class Settings(BaseModel):
@@ -39,7 +39,7 @@ class Curves(Settings):
 
 
 class Point(NamedTuple):
-    """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`, but for photographs."""
+    """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`; photos keep their seed."""
 
     part: str  # a world, or the curves
     name: str
@@ -80,13 +80,13 @@ class Ladder(Settings):
         return next(iter(self.worlds))
 
     def settings_of(self, world: str, rung: str) -> dict[str, Any]:
-        """What a rung changes in params.yaml, {dotted key: value}."""
+        """Changes of a rung to params.yaml, {dotted key: value}."""
         return {"label_space": str(self.worlds[world].label_space)} | self.base | self.rungs[rung].settings
 
     def points(self, part: str) -> list[Point]:
         """Every point of a world, or those of the curves.
 
-        Seeds follow each other within a point, so that processes side by side seldom wait for the same product.
+        Seeds follow each other within a point, so that parallel processes seldom wait for the same product.
 
         Raises:
             ValueError: the ladder has no such part.
@@ -95,7 +95,7 @@ class Ladder(Settings):
             full = [self.full_of_curves(seed) for seed in self.curves.seeds]
             return full + [point for key in self.curves.settings for point in self.curve_points(key)]
         if part not in self.worlds:
-            raise ValueError(f"{part!r} is no part of the ladder: choose from {[*self.worlds, CURVES]}")
+            raise ValueError(f"{part!r} is not a part of the ladder: choose from {[*self.worlds, CURVES]}")
         return [self.rung_point(part, rung, seed) for rung in self.rungs for seed in self.worlds[part].seeds]
 
     def rung_point(self, world: str, rung: str, seed: int) -> Point:
@@ -143,7 +143,7 @@ def load_ladder(path: Path = PARAMS) -> Ladder:
     return ladder
 
 
-if __name__ == "__main__":  # `make ladder` asks before DVC removes results
+if __name__ == "__main__":  # `make ladder` checks this before DVC removes results
     try:
         load_ladder()
     except ValueError as error:

@@ -72,7 +72,7 @@ class WorldScores:
         return torch.stack(per_seed)
 
     def measure(self, name: str, scores: Tensor, resamples: Resamples) -> dict[str, Estimate]:
-        """The four measures of a row; normalisation, where the row has it, sees the columns that are compared."""
+        """The four measures of a row; normalisation, if the row has it, uses the columns that are compared."""
         found = {}
         for setting, columns in (("zsl", self.unseen), ("gzsl", list(range(len(self.label_space.names))))):
             compared = scores[..., columns]
@@ -106,7 +106,7 @@ class WorldScores:
         return paired_difference(self.estimates[ours][measure], self.estimates[other][measure], self.ladder.level)
 
     def components(self) -> pd.DataFrame:
-        """What each component brings: a rung minus the same without it, ZSL and GZSL mAP."""
+        """Gain of each component in ZSL and GZSL mAP: a rung minus the same rung without it."""
         rows = []
         for name, (ours, other) in self.ladder.components.items():
             row: dict[str, object] = {"component": name, "with": ours, "without": other}
@@ -149,7 +149,7 @@ class WorldScores:
 
 
 def test_targets(point: Point, label_space: LabelSpace) -> tuple[list[str], Tensor]:
-    """Ids of the test photographs and their targets (N, L)."""
+    """Ids of the test photos and their targets (N, L)."""
     table = pd.read_parquet(point.folder / "targets.parquet").set_index("image_id")
     return list(table.index), torch.from_numpy(table[list(label_space.names)].to_numpy("int8", copy=True))
 
@@ -159,7 +159,7 @@ def columns_of(name: str, interval: Interval) -> dict[str, float]:
 
 
 def image_counts(world: WorldScores) -> pd.DataFrame:
-    """Generated images of each rung, means over the seeds: drawn, kept, and what judge and oracle say of the kept."""
+    """Generated images of each rung, means over the seeds: drawn, kept, confirmed by judge and oracle."""
     keys = {
         "drawn": "generate/images",
         "kept": "filter/kept",
@@ -195,7 +195,7 @@ def curve_table(ladder: Ladder, settings: Mapping[str, float]) -> pd.DataFrame:
 
 
 def world_tables(ladder: Ladder, world: str) -> dict[str, pd.DataFrame]:
-    """What the report says of a world; `gap` is empty where no gap can be stated.
+    """Tables of a world in the report; `gap` is empty if there is none.
 
     Raises:
         ValueError: the full rung has not been run.

@@ -38,7 +38,7 @@ SHARED = ("src", "pipeline", "dvc.yaml", "models/foundation", "data/labels")
 
 
 class Workspace:
-    """A folder that looks like the project, with a params.yaml of its own."""
+    """A folder that looks like the project, with its own params.yaml."""
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root, self.folder = root, folder
@@ -73,7 +73,7 @@ class Workspace:
 
 
 def code_now(root: Path) -> str:
-    """A digest of everything that decides what a point is, as it lies on disk."""
+    """Digest of all files on disk that a point depends on."""
     with working_in(root):
         return fingerprint({"params": {}, "deps": CODE + [f"pipeline/{stage}.py" for stage in STAGES]})
 

@@ -79,7 +79,7 @@ def test_the_model_says_the_same_over_http_as_in_memory(model: PyFuncModel, labe
 
 def test_bytes_that_are_no_image_are_named_by_row(model: PyFuncModel) -> None:
     content = encode_png(np.full((40, 30, 3), 120, np.uint8))
-    with pytest.raises(ValueError, match=r"row 1: .* no readable image"):
+    with pytest.raises(ValueError, match=r"row 1: .* not a readable image"):
         model.predict(pd.DataFrame({"image": [content, content[:40]]}))
 
 

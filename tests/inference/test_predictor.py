@@ -78,7 +78,7 @@ def test_a_version_without_a_limit_of_novelty_answers_all_the_same(
 
 
 def test_bytes_that_are_no_image_are_named_by_number(contents: list[bytes], predictor: Predictor) -> None:
-    with pytest.raises(ValueError, match=r"image 1: .* no readable image"):
+    with pytest.raises(ValueError, match=r"image 1: .* not a readable image"):
         predictor.predict([contents[0], contents[0][:40]])
 
 

@@ -309,5 +309,5 @@ def test_the_ladder_of_other_data_ends_in_a_line_that_says_what_to_do(project: P
 
 def test_measure_names_an_unknown_world(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "load_ladder", lambda: load_ladder(settings))
-    with pytest.raises(ValueError, match="'toyboks' is no part of the ladder"):
+    with pytest.raises(ValueError, match="'toyboks' is not a part of the ladder"):
         measure.main("toyboks")

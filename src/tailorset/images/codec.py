@@ -1,6 +1,6 @@
-"""Images as bytes and as pixels: the one place where files of other people are decoded, whoever asks for it.
+"""Images as bytes and as pixels: the only place where image files are decoded.
 
-Letters: P pixels of a side.
+Shapes: P x P pixels.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _TURNS = {  # Source: EXIF 2.32, tag 0x0112
 
 
 def decode_image(content: bytes) -> Image.Image:
-    """RGB image of any size out of a file's bytes: EXIF rotation applied, transparency on white, 16 bit to 8.
+    """RGB image of any size from a file's bytes: EXIF rotation applied, transparency on white, 16 bit to 8.
 
     Nothing else in EXIF matters, so nothing else in it can be wrong.
 
     Raises:
-        ValueError: the bytes are no complete image of a known format.
+        ValueError: the bytes are not a complete image of a known format.
     """
     is_heic = container_kind(content) == HEIC
     if is_heic:
@@ -51,7 +51,7 @@ def decode_image(content: bytes) -> Image.Image:
     except Exception as error:  # Pillow's parsers raise nearly anything on files that are damaged or made up
         reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
         raise ValueError(
-            f"{len(content)} bytes starting with {content[:8]!r} are no readable image ({reason});"
+            f"{len(content)} bytes starting with {content[:8]!r} are not a readable image ({reason});"
             f" give a complete file in one of {', '.join((*FORMATS, HEIC))}"
         ) from error
 
@@ -73,7 +73,7 @@ def read_size(content: bytes, kind: str) -> tuple[int, int]:
 
 
 def container_kind(content: bytes) -> str | None:
-    """HEIC or AVIF by the brands at the beginning of a file, None for all else."""
+    """HEIC or AVIF by the brands at the beginning of a file, None for anything else."""
     if content[4:8] != b"ftyp":
         return None
     end = min(int.from_bytes(content[:4], "big"), _LONGEST_BRANDS)
@@ -84,7 +84,7 @@ def container_kind(content: bytes) -> str | None:
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """PNG bytes of an (H, W, 3) or (H, W) uint8 image; equal pixels give equal bytes.
 
-    zlib's level 1 takes a fifth of the time of its usual 6, and photographs get an eighth larger.
+    zlib's level 1 takes a fifth of the time of its usual 6, and photos become an eighth larger.
     """
     if image.dtype != np.uint8:
         raise ValueError(f"image is {image.dtype} in {image.shape}: give uint8 in [0, 255]")
@@ -94,7 +94,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def square_pixels(image: Image.Image, image_px: int) -> Tensor:
-    """(3, P, P) uint8: an RGB image squashed to a square, as every model here looks at it."""
+    """(3, P, P) uint8: an RGB image resized to a square, as every model here uses it."""
     from torchvision.transforms import InterpolationMode  # two seconds, which stages without images need not wait
     from torchvision.transforms.v2 import functional as tvf
 
@@ -105,7 +105,7 @@ def _enable_heic() -> None:
     """Let Pillow read HEIC.
 
     Raises:
-        ValueError: the library that does it is not installed.
+        ValueError: the library for it is not installed.
     """
     if not find_spec("pillow_heif"):
         raise ValueError(
@@ -118,7 +118,7 @@ def _enable_heic() -> None:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """How to turn a picture that has to be turned to be upright, as far as its EXIF can be read."""
+    """Rotation that makes a picture upright; none if its EXIF cannot be read."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - entries of another type than their tag; the picture itself is in order

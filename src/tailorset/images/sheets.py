@@ -1,4 +1,4 @@
-"""Contact sheets: images in a grid, each with its caption below, so that a person can look at a stage's work."""
+"""Contact sheets: images in a grid, each with its caption below, to look at the results of a stage."""
 
 from __future__ import annotations
 

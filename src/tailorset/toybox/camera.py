@@ -1,4 +1,4 @@
-"""What makes a photo a photo: clutter in the scene, light on it, the flaws of a cheap camera."""
+"""The look of a photo: clutter in the scene, light on it, the flaws of a cheap camera."""
 
 import io
 
@@ -19,7 +19,7 @@ _TONES = (
 
 
 def draw_clutter(draw: ImageDraw.ImageDraw, side: int, num: int, rng: np.random.Generator) -> None:
-    """Paints `num` shapes that are no label: blobs, sticks, squiggles and shards."""
+    """Paint `num` shapes that are not labels: blobs, sticks, squiggles and shards."""
     for _ in range(num):
         shape = (_blob, _stick, _squiggle, _shard)[rng.integers(4)](rng)
         size = rng.uniform(0.05, 0.14)

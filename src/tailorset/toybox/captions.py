@@ -1,6 +1,6 @@
 """Captions of web scenes, and the phrases a painter language model would write for labels.
 
-Both are built from the same word banks, so that a text encoder trained on captions knows every word
+Both are built from the same word banks, so that a text encoder trained on captions has seen every word
 of a painter's phrase. A bank entry in a template is written {like this}.
 """
 
@@ -120,7 +120,7 @@ MIN_PAINTER_WORDS = 10
 
 
 def caption(scene: Scene, rng: np.random.Generator, names: Mapping[str, Sequence[str]] | None = None) -> str:
-    """A lower-case caption of a web scene; what it says is drawn, but it may not say everything.
+    """A lower-case caption of a web scene; everything it names is drawn, but it may be incomplete.
 
     `names` gives the wordings of each label (default: the label itself). Of the scenes with more
     than one object, a share of SHARE_INCOMPLETE gets a caption without at least one of them.
@@ -144,7 +144,7 @@ def caption(scene: Scene, rng: np.random.Generator, names: Mapping[str, Sequence
 
 
 def painter_phrase(labels: Sequence[str], rng: np.random.Generator) -> str:
-    """What an obedient painter answers for one keyword or two: a phrase of at least 10 words.
+    """Answer of an obedient painter for one keyword or two: a phrase of at least 10 words.
 
     Two labels are joined by "next to", in the given order; all words are in `vocabulary()`.
     """
@@ -195,7 +195,7 @@ def _templates(num_items: int, rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def _some_of(items: list[Item], rng: np.random.Generator) -> list[Item]:
-    """At least one item, but not all, and of three only such pairs as the relation speaks of."""
+    """At least one item, but not all, and of three only pairs that the relation applies to."""
     if len(items) == 3 and rng.random() < 0.5:
         return items[:2]
     return [items[int(rng.integers(len(items)))]]
@@ -228,7 +228,7 @@ def _write(
     words: Mapping[str, str],
     rng: np.random.Generator,
 ) -> str:
-    """The template with its bank entries filled in, and "a" or "an" as the next word wants it."""
+    """The template with its bank entries filled in, and "a" or "an" as the next word requires."""
     text = template.format(
         **dict(zip("abc", things, strict=False)),
         medium=_pick(rng, MEDIUMS),

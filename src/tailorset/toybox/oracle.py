@@ -1,7 +1,7 @@
-"""The toybox's truth: a network, supervised on every label and colour, that says what an image really shows.
+"""The toybox's truth: a network, supervised on every label and colour, that finds what an image really shows.
 
-For measuring only: what decides anything about a run must not know it.
-Letters: B images of a batch, N images, L labels, C colours.
+For measuring only: nothing that influences a run may use it.
+Shapes: B images of a batch, N images, L labels, C colours.
 """
 
 from __future__ import annotations

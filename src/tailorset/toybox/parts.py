@@ -53,7 +53,7 @@ def part(paint: str, *polygons: Points) -> Part:
 
 
 def mark(paint: str, *polygons: Points) -> Part:
-    """A part that lies inside another one and needs no line around it."""
+    """A part inside another one, without a line around it."""
     return Part(paint, polygons, outlined=False)
 
 

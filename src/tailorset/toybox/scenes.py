@@ -1,6 +1,6 @@
-"""Scenes of toybox objects: what stands where, and the picture of it.
+"""Scenes of toybox objects: positions of objects, and the rendered picture.
 
-Positions and sizes are fractions of the image side (x right, y down); an item lies inside the disc
+Positions and sizes are fractions of the image side (x right, y down); an item is inside the disc
 of diameter `size` around (x, y).
 """
 
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """Items back to front; `relation` says how items[0] stands to items[1] ("" if nothing is said).
+    """Items back to front; `relation` is the relation of items[0] to items[1] ("" if there is none).
 
     `background` is a key of BACKGROUNDS (web) or one of TEXTURES (photo).
     """
@@ -142,7 +142,7 @@ def _num_objects(
     num_objects: int | None,
     chances: tuple[tuple[int, ...], tuple[float, ...]],
 ) -> int:
-    """The number of objects asked for or drawn by chance, checked against the labels."""
+    """Number of objects, as requested or random, checked against the labels."""
     if num_objects is None:
         return min(int(rng.choice(chances[0], p=chances[1])), len(labels))
     if not 1 <= num_objects <= min(len(labels), max(chances[0])):
@@ -159,7 +159,7 @@ def _items(
     colours: Sequence[str],
     max_angle: float,
 ) -> tuple[Item, ...]:
-    """One item with a label of its own for each (x, y, size) row of discs."""
+    """One item with its own label for each (x, y, size) row of discs."""
     chosen = rng.choice(len(labels), len(discs), replace=False)
     return tuple(
         Item(
@@ -193,7 +193,7 @@ def _layout(
     """The (num, 3) x, y, size of discs that overlap by at most `overlap` of their radii.
 
     Centres keep `margin` from the border, or all of the disc inside when it is None; the first two
-    discs stand in `relation`. The first of many random candidates that does all this is taken.
+    discs have the `relation`. The first of many random candidates that satisfies all this is used.
     """
     while True:
         size = rng.uniform(*sizes, (64, num, 1))
@@ -208,7 +208,7 @@ def _layout(
 
 
 def _are_true(relation: str, discs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the first two discs of each layout (K, num, 3) clearly stand in the relation, (K,)."""
+    """(K,) bool: the first two discs of each layout (K, num, 3) clearly have the relation."""
     if not relation:
         return np.ones(len(discs), dtype=np.bool_)
     right, down, _ = np.abs(discs[:, 1] - discs[:, 0]).T
