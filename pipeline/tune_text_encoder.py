@@ -6,7 +6,6 @@ import logging
 
 from tailorset.clip.scorer import LabelScorer
 from tailorset.generators import Generator
-from tailorset.plugins import load_plugin
 from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts
@@ -25,7 +24,7 @@ def main() -> None:
         params, config = stage.params, stage.params.tune_text_encoder
         prompts, held_out_prompts = split_prompts(read_prompts(PROMPTS), config.held_out_prompts, params.seed)
         held_out = open_held_out(stage, held_out_prompts)
-        generator = load_plugin("generators", params.generator.name).build(params.generator.config, stage.device)
+        generator: Generator = params.generator.build(stage.device)
 
         before = held_out.images(generator, "before")
         progress = tune_all(stage, generator, prompts, held_out) if config.num_updates else Progress()

@@ -1,0 +1,1 @@
+"""Code that serves all filters."""
