@@ -15,9 +15,10 @@ from PIL import Image
 
 from tailorset.card.candidates import Candidates, join_candidates, stored_probabilities
 from tailorset.card.confusions import Photos, confusions
-from tailorset.card.facts import LabelCard, Options, label_card, photo_sheet, shown_ids
+from tailorset.card.facts import LabelCard, label_card, photo_sheet, shown_ids
 from tailorset.card.near_duplicates import signature
 from tailorset.card.page import MAX_PX, data_uri, render
+from tailorset.card.settings import DataCard
 from tailorset.card.verdicts import Precision, verdict
 from tailorset.evaluation.bootstrap import Interval
 from tailorset.records import LabelSpace
@@ -49,7 +50,7 @@ MODELS = [
     Origin("generator", "some/<model>", "c0ffee (the latest)", "mit"),
     Origin("clip.judge", "x", "local folder", "not stated"),
 ]
-OPTIONS = Options(num_shown=4, near_duplicate=0.95, low_pass_rate=0.1)
+SETTINGS = DataCard(num_shown=4, num_resamples=10, near_duplicate=0.95, low_pass_rate=0.1, min_gain=0)
 
 
 def picture(row: int) -> Image.Image:
@@ -112,7 +113,7 @@ def cards(candidates: Candidates, photos: Photos) -> list[LabelCard]:
     precision = Precision(0.5, 0.25, Interval(0.25, 0.125, 0.375))
     unmeasured = verdict(None, 0.0)
     return [
-        label_card(label, candidates, prompts, photos, shortfall.get(label, ""), precision, unmeasured, OPTIONS)
+        label_card(label, candidates, prompts, photos, shortfall.get(label, ""), precision, unmeasured, SETTINGS)
         for label in SPACE.unseen
     ]
 
@@ -158,7 +159,7 @@ def test_a_planted_near_duplicate_is_found(cards: list[LabelCard]) -> None:
     found = cards[0].duplicates
     assert (found.pairs, found.images) == (1, 2)
     assert [tile.image_id for tile in found.closest[0]] == ["image0", "image2"]
-    assert len(found.closest) == OPTIONS.num_shown // 2  # the next pairs too, to see where the limit lies
+    assert len(found.closest) == SETTINGS.num_shown // 2  # the next pairs too, to see where the limit lies
 
 
 def test_confusions_count_who_stands_in_the_way(candidates: Candidates, photos: Photos) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tailorset.card.verdicts import ladder_gains, ladder_says, precisions, verdict
+from tailorset.card.verdicts import ladder_gains, ladder_result, precisions, verdict
 from tailorset.evaluation.bootstrap import Interval
 
 HEADER = "label,difference,low,high\n"
@@ -36,7 +36,7 @@ def test_the_interval_decides(low: float, high: float, min_gain: float, answer: 
 
 def test_without_a_ladder_nothing_is_measured(tmp_path: Path) -> None:
     assert ladder_gains(tmp_path / "per_label.csv") == {}
-    assert ladder_says(tmp_path, {"prepare_dataset.name": "toybox"}) == ({}, "has not run yet: make ladder")
+    assert ladder_result(tmp_path, {"prepare_dataset.name": "toybox"}) == ({}, "has not run yet: make ladder")
     assert verdict(None, 0.0).answer == "not measured"
 
 
@@ -47,7 +47,7 @@ def test_the_ladders_rows_are_read(tmp_path: Path) -> None:
 
 
 def test_the_ladder_is_not_recommended_to_labels_that_it_cannot_measure(tmp_path: Path) -> None:
-    gains, words = ladder_says(tmp_path, {"prepare_dataset.name": "folder"})
+    gains, words = ladder_result(tmp_path, {"prepare_dataset.name": "folder"})
     assert not gains
     assert words.startswith("is for the embedded toybox only.")
     assert "dvc exp run -S 'train_classifier.train_on=[real]'" in words
@@ -77,7 +77,7 @@ def test_a_run_with_other_settings_than_the_ladders_gets_no_verdict(
     (tmp_path / "per_label.csv").write_text(HEADER + "key,0.02,0.01,0.03\n")
     content = {"base": {"prepare_dataset.num_train": 2000}, "settings": MEASURED}
     (tmp_path / "settings.json").write_text(json.dumps(content))
-    gains, words = ladder_says(tmp_path, MEASURED | changed)
+    gains, words = ladder_result(tmp_path, MEASURED | changed)
     if other:
         assert (gains, words) == ({}, f"ran with other values of {other}: make ladder")
     else:

@@ -1,15 +1,16 @@
-"""All candidates that were drawn, with what discriminator, judge and filter said of them.
+"""All candidates that were drawn, with the scores of discriminator and judge and the filter's decision.
 
-Letters: N candidates, U unseen labels, L all labels, D numbers of a signature.
+Shapes: N candidates, U unseen labels, L all labels, D numbers of a signature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -28,13 +29,26 @@ SCORERS = ROLES
 BATCH_SIZE = 128
 
 
+class Decision(Protocol):
+    """What the card needs of a filter's decision on one image."""
+
+    @property
+    def kept(self) -> bool: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+
+Decide = Callable[[Tensor, Sequence[Sequence[str]]], Sequence[Decision]]  # logits (N, U), N lists of requested labels
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Columns of `table`: image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged
     (would the judge keep it by the filter's rule?) and judge_confidence; all arrays have its rows.
 
-    probabilities: scorer -> (N, U), grouped, NaN for labels that were not requested.
-    logits: scorer -> (N, L), against seen labels as well. signatures: (N, D).
+    probabilities: role -> (N, U), grouped, NaN for labels that were not requested.
+    logits: role -> (N, L), against seen labels as well. signatures: (N, D).
     """
 
     table: pd.DataFrame
@@ -45,19 +59,19 @@ class Candidates:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """(N, L) bool: which labels each candidate was asked to show."""
+        """(N, L) bool: requested labels of each candidate."""
         return requested_mask(list(self.table["requested"]), self.label_space.names)
 
     def requested(self, label: str) -> np.ndarray:
-        """(N,) bool: which candidates were asked to show a label."""
+        """(N,) bool: candidates for which a label was requested."""
         return self.mask[:, self.label_space.index(label)]
 
     def carriers(self, label: str) -> np.ndarray:
-        """(N,) bool: which kept candidates train a label, also those in which it was found unasked."""
+        """(N,) bool: kept candidates that train a label, also if it was found without a request."""
         return np.array([label in labels for labels in self.table["labels"]], dtype=bool) & self.kept
 
     def weakest(self, label: str) -> np.ndarray:
-        """(N,) bool: where no requested label has a lower probability by the discriminator."""
+        """(N,) bool: candidates of which no requested label has a lower probability by the discriminator."""
         probabilities = self.probabilities["discriminator"]
         own = probabilities[:, self.label_space.unseen.index(label)]
         return own == np.nanmin(probabilities, axis=1)
@@ -71,8 +85,32 @@ class Candidates:
         return self.table["judged"].to_numpy(bool)
 
 
+def collect(
+    synthetic: pd.DataFrame,
+    filtered: pd.DataFrame,
+    folder: Path,
+    label_space: LabelSpace,
+    decide: Decide,
+    clips: Mapping[str, Clip],
+    template: str,
+) -> Candidates:
+    """Put all candidates together; their images are read once, for the CLIPs and for signatures.
+
+    synthetic, filtered: the manifests. folder: of the images. decide: the filter's rule, also applied to the judge's
+    scores. clips: by role.
+    """
+    table = join_candidates(synthetic, filtered)
+    decisions = decide(torch.from_numpy(np.stack(table["judge_logits"].to_list())), table["requested"].to_list())
+    table["judged"] = [decision.kept for decision in decisions]
+    table["judge_confidence"] = [decision.confidence for decision in decisions]
+    texts = {role: clip.encode_texts(label_space.names, template) for role, clip in clips.items()}
+    logits, signatures = look_at_images(table, folder, clips, texts)
+    probabilities = stored_probabilities(synthetic, label_space.unseen)
+    return Candidates(table, label_space, probabilities, logits, signatures)
+
+
 def join_candidates(synthetic: pd.DataFrame, filtered: pd.DataFrame) -> pd.DataFrame:
-    """The table of `Candidates`, still without the judge's word.
+    """Return the table of `Candidates`, still without the judge's decisions.
 
     Raises:
         ValueError: the filtered manifest is about other images than the synthetic one.
@@ -89,7 +127,7 @@ def join_candidates(synthetic: pd.DataFrame, filtered: pd.DataFrame) -> pd.DataF
 
 
 def stored_probabilities(synthetic: pd.DataFrame, unseen: Sequence[str]) -> dict[str, np.ndarray]:
-    """scorer -> (N, U) grouped probabilities by the scores in the manifest."""
+    """Return role -> (N, U) grouped probabilities by the scores in the manifest."""
     rows = synthetic.to_dict("records")
     return {scorer: requested_probabilities(rows, unseen, scorer) for scorer in SCORERS}
 
@@ -98,9 +136,9 @@ def stored_probabilities(synthetic: pd.DataFrame, unseen: Sequence[str]) -> dict
 def look_at_images(
     rows: pd.DataFrame, folder: Path, clips: Mapping[str, Clip], texts: Mapping[str, Tensor]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """One pass over the images: logits by scorer, (N, L) each, and signatures (N, D); no more than a batch in memory.
+    """Read the images once, a batch at a time: logits by role, (N, L) each, and signatures (N, D).
 
-    texts: scorer -> (L, width) features of the labels' names.
+    texts: role -> (L, width) features of the labels' names.
     """
     logits: dict[str, list[np.ndarray]] = {scorer: [] for scorer in clips}
     signatures: list[np.ndarray] = []
@@ -114,6 +152,6 @@ def look_at_images(
 
 
 def _stacked(images: Iterable[Image.Image]) -> Tensor:
-    """(B, 3, H, W) in [0, 1]; a generator draws images of one size."""
+    """Return (B, 3, H, W) in [0, 1]; a generator draws images of one size."""
     arrays = np.stack([np.asarray(image) for image in images])
     return torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255

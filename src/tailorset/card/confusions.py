@@ -1,6 +1,6 @@
-"""What a label is taken for: on images that were drawn for it, and on test photos.
+"""Confusions of a label with others: on images that were drawn for it, and on test photos.
 
-Letters: N images, L labels, P photos that show the label.
+Shapes: N images, L labels, P photos that show the label.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Photos:
     targets: np.ndarray
 
     def false_alarms(self, index: int) -> np.ndarray:
-        """Row numbers of the photos without the label among its P highest scores, the highest first."""
+        """Return row numbers of the photos without the label among its P highest scores, highest first."""
         known = np.flatnonzero(self.targets[:, index] >= 0)
         ranked = known[np.argsort(-self.scores[known, index], kind="stable")]
         best = ranked[: int((self.targets[:, index] == 1).sum())]
@@ -33,10 +33,10 @@ class Photos:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Shares in which `label` stands in the way of another one; None where there is nothing to take a share of.
+    """How often `label` is mistaken for another label, as shares; None if there is nothing to take a share of.
 
-    wins: of the candidates rejected for want of the label, those in which the discriminator likes this one best.
-    fools: of the kept candidates, those in which the judge sees this one rather than the label.
+    wins: of the candidates rejected because the label was missing, where the discriminator scores this one highest.
+    fools: of the kept candidates, where the judge scores this one above the label.
     alarms: of the label's false alarms on photos, those that show this one; usual: of all photos without the label.
     """
 
@@ -49,12 +49,12 @@ class Confusion:
 
     @property
     def excess(self) -> float | None:
-        """How much more often than usual the false alarms show it."""
+        """Share of the false alarms that show it, minus the usual share."""
         return None if self.alarms is None or self.usual is None else self.alarms - self.usual
 
 
 def confusions(label: str, candidates: Candidates, photos: Photos) -> list[Confusion]:
-    """Look-alikes first, then the labels that stand most in the way in any of the three respects."""
+    """Return look-alikes first, then the labels most often mistaken in any of the three respects."""
     space = candidates.label_space
     shares = _candidate_shares(label, candidates) + _photo_shares(label, space, photos)
     rows = [
@@ -68,10 +68,10 @@ def confusions(label: str, candidates: Candidates, photos: Photos) -> list[Confu
 
 
 def _candidate_shares(label: str, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
-    """(L,) shares of rejected candidates that each label wins, and of kept ones in which it beats the label."""
-    asked, mask, names = candidates.requested(label), candidates.mask, candidates.label_space.names
-    rejected = asked & ~candidates.kept & candidates.weakest(label)
-    kept = asked & candidates.kept
+    """Return (L,) shares of rejected candidates that each label wins, and of kept ones in which it beats the label."""
+    requested, mask, names = candidates.requested(label), candidates.mask, candidates.label_space.names
+    rejected = requested & ~candidates.kept & candidates.weakest(label)
+    kept = requested & candidates.kept
     others = np.where(mask, -np.inf, candidates.logits["discriminator"])[rejected]
     wins = np.bincount(others.argmax(axis=1), minlength=len(names)) if len(others) else np.zeros(len(names))
     judge = candidates.logits["judge"][kept]
@@ -80,7 +80,7 @@ def _candidate_shares(label: str, candidates: Candidates) -> tuple[np.ndarray, n
 
 
 def _photo_shares(label: str, space: LabelSpace, photos: Photos) -> tuple[np.ndarray, np.ndarray]:
-    """(L,) shares of the label's false alarms, and of all photos without it, that show each label."""
+    """Return (L,) shares of the label's false alarms, and of all photos without it, that show each label."""
     index = space.index(label)
     alarms = photos.targets[photos.false_alarms(index)]
     absent = photos.targets[photos.targets[:, index] == 0]

@@ -1,6 +1,6 @@
-"""The facts of the data card: what became of each unseen label, from its prompts to its test photos.
+"""Facts of the data card on each unseen label, from its prompts to its test photos.
 
-Letters: N candidates, U unseen labels.
+Shapes: N candidates, U unseen labels.
 """
 
 from __future__ import annotations
@@ -14,17 +14,8 @@ import pandas as pd
 from tailorset.card.candidates import SCORERS, Candidates
 from tailorset.card.confusions import Confusion, Photos, confusions
 from tailorset.card.near_duplicates import closest_pairs
+from tailorset.card.settings import DataCard
 from tailorset.card.verdicts import Precision, Verdict
-
-
-@dataclass(frozen=True)
-class Options:
-    """num_shown: images a sheet, half as many closest pairs; near_duplicate: similarity of pixels from which a pair
-    counts; low_pass_rate: a label below it is named as hard to draw."""
-
-    num_shown: int
-    near_duplicate: float
-    low_pass_rate: float
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Rates:
-    """Candidates drawn, those kept, and what the judge says; a share of nothing is None.
+    """Numbers of candidates drawn and kept, and by the judge; a share of nothing is None.
 
     judge_kept: candidates the judge would keep by the filter's rule; confirmed: kept candidates among them.
     """
@@ -80,8 +71,8 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """pairs: how many pairs of kept images are near-duplicates, images: how many images are in one; closest: to show,
-    also below the limit."""
+    """pairs: number of pairs of kept images that are near-duplicates; images: number of images in such a pair; closest:
+    pairs to show, also below the limit."""
 
     pairs: int
     images: int
@@ -90,8 +81,8 @@ class Duplicates:
 
 @dataclass(frozen=True)
 class LabelCard:
-    """All that is known of one unseen label. problems: why it is hard to draw; num_training: kept images that carry it,
-    also those in which the filter found it unasked."""
+    """Facts of one unseen label. problems: why it is hard to draw; num_training: number of kept images that train it,
+    also those in which the filter found it without a request."""
 
     label: str
     problems: tuple[str, ...]
@@ -115,22 +106,22 @@ def label_card(
     shortfall: str,
     precision: Precision,
     verdict: Verdict,
-    options: Options,
+    settings: DataCard,
 ) -> LabelCard:
     """prompts: all of the run's; shortfall: what generation says of a label that missed its quota, otherwise empty."""
-    asked = candidates.requested(label)
-    rates = rates_of(candidates, asked)
+    requested = candidates.requested(label)
+    rates = rates_of(candidates, requested)
     return LabelCard(
         label=label,
-        problems=drawing_problems(rates, shortfall, options.low_pass_rate),
+        problems=drawing_problems(rates, shortfall, settings.low_pass_rate),
         rates=rates,
         num_training=int(candidates.carriers(label).sum()),
         partners=tuple(partner_rates(label, candidates)),
         prompts=tuple(prompt_rows(label, candidates, prompts)),
-        sheets=tuple(sheets(candidates, asked, options.num_shown)),
-        duplicates=duplicates(candidates, candidates.carriers(label), options),
+        sheets=tuple(sheets(candidates, requested, settings.num_shown)),
+        duplicates=duplicates(candidates, candidates.carriers(label), settings),
         confusions=tuple(confusions(label, candidates, photos)),
-        photos=photo_sheet(label, candidates, photos, options.num_shown),
+        photos=photo_sheet(label, candidates, photos, settings.num_shown),
         precision=precision,
         verdict=verdict,
     )
@@ -160,11 +151,11 @@ def rates_of(candidates: Candidates, chosen: np.ndarray) -> Rates:
 
 
 def partner_rates(label: str, candidates: Candidates) -> list[tuple[str, Rates]]:
-    """Rates of the label "alone" and with each label it was asked for together, the lowest pass rate first."""
-    asked = candidates.requested(label)
-    alone = asked & (candidates.table["requested"].str.len() == 1).to_numpy(bool)
+    """Return rates of the label "alone" and with each label requested together with it, lowest pass rate first."""
+    requested = candidates.requested(label)
+    alone = requested & (candidates.table["requested"].str.len() == 1).to_numpy(bool)
     groups = {"alone": alone}
-    groups |= {name: asked & candidates.requested(name) for name in candidates.label_space.unseen if name != label}
+    groups |= {name: requested & candidates.requested(name) for name in candidates.label_space.unseen if name != label}
     rates = {name: rates_of(candidates, chosen) for name, chosen in groups.items() if chosen.any()}
     return sorted(rates.items(), key=lambda item: item[1].pass_rate or 0)
 
@@ -180,7 +171,7 @@ def prompt_rows(label: str, candidates: Candidates, prompts: pd.DataFrame) -> li
     return sorted(rows, key=lambda row: (row.rates.pass_rate is None, row.rates.pass_rate or 0, -row.rates.drawn))
 
 
-def sheets(candidates: Candidates, asked: np.ndarray, num_shown: int) -> list[Sheet]:
+def sheets(candidates: Candidates, requested: np.ndarray, num_shown: int) -> list[Sheet]:
     """Kept, rejected, and where the judge disagrees."""
     kept, judged = candidates.kept, candidates.judged
     by_filter = candidates.table["confidence"].to_numpy()
@@ -193,7 +184,7 @@ def sheets(candidates: Candidates, asked: np.ndarray, num_shown: int) -> list[Sh
     )
     found = []
     for title, about, chosen, order, pick in kinds:
-        rows = np.flatnonzero(chosen & asked)
+        rows = np.flatnonzero(chosen & requested)
         ranked = rows[np.argsort(-order[rows], kind="stable")]
         tiles = tuple(candidate_tile(candidates, row) for row in pick(ranked, num_shown))
         found.append(Sheet(title, about, len(rows), tiles))
@@ -211,14 +202,14 @@ def candidate_tile(candidates: Candidates, row: int) -> Tile:
     return Tile(record["image_id"], (*lines, *([] if record["kept"] else [record["reason"]])))
 
 
-def duplicates(candidates: Candidates, chosen: np.ndarray, options: Options) -> Duplicates:
+def duplicates(candidates: Candidates, chosen: np.ndarray, settings: DataCard) -> Duplicates:
     """Near-duplicates among the chosen candidates, (N,) bool."""
     rows, ids = np.flatnonzero(chosen), candidates.table["image_id"]
     pairs = closest_pairs(candidates.signatures[rows])
-    near = [pair for pair in pairs if pair.similarity >= options.near_duplicate]
+    near = [pair for pair in pairs if pair.similarity >= settings.near_duplicate]
     closest = tuple(
         (Tile(ids[rows[first]], (f"{similarity:.3f}",)), Tile(ids[rows[second]], ()))
-        for first, second, similarity in pairs[: options.num_shown // 2]
+        for first, second, similarity in pairs[: settings.num_shown // 2]
     )
     return Duplicates(len(near), len({row for pair in near for row in pair[:2]}), closest)
 

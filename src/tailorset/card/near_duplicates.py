@@ -1,6 +1,6 @@
-"""Images that show nearly the same picture, found by their pixels: no model, so nothing that steered generation.
+"""Images with nearly the same picture, found by their pixels: no model, so none that steered generation.
 
-Letters: N images, D numbers of a signature.
+Shapes: N images, D numbers of a signature.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ SIGNATURE_PX = 16
 
 
 class Pair(NamedTuple):
-    """Two row numbers and how alike their images are, at most 1."""
+    """Two row numbers and the similarity of their images, at most 1."""
 
     first: int
     second: int
@@ -22,10 +22,9 @@ class Pair(NamedTuple):
 
 
 def signature(image: Image.Image) -> np.ndarray:
-    """(D,) unit vector of an RGB image: 16 x 16 pixels minus their mean; zero for an image of a single colour.
+    """Return (D,) unit vector of an RGB image: 16 x 16 pixels minus their mean; zero for an image of a single colour.
 
-    The product of two signatures is the correlation of their pixels, which a change of brightness or contrast leaves
-    as it is.
+    The product of two signatures is the correlation of their pixels, which does not depend on brightness or contrast.
     """
     size = (SIGNATURE_PX, SIGNATURE_PX)
     pixels = np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float64).ravel()
@@ -35,7 +34,7 @@ def signature(image: Image.Image) -> np.ndarray:
 
 
 def closest_pairs(signatures: np.ndarray) -> list[Pair]:
-    """All pairs of (N, D) signatures, the most alike first; equal ones in the order of their rows."""
+    """Return all pairs of (N, D) signatures, most similar first; equal ones in the order of their rows."""
     first, second = np.triu_indices(len(signatures), k=1)
     similarities = (signatures @ signatures.T)[first, second]
     order = np.argsort(-similarities, kind="stable")

@@ -1,4 +1,4 @@
-"""The data card as one HTML file that needs nothing else: images and styles are inside, and all text is escaped."""
+"""The data card as one HTML file without further files: images and styles are inside, and all text is escaped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from tailorset.card.facts import LabelCard, hardest_first
+from tailorset.evaluation.results import percent
 from tailorset.images.codec import encode_png
 from tailorset.pages import render_page
 from tailorset.storage.hub import Origin
@@ -29,24 +30,24 @@ def render(
     photos: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> str:
-    """The page: labels that are hard to draw first.
+    """Return the page, with labels that are hard to draw first.
 
-    facts: settings to state at its head. models: those that were used.
-    generated, photos: image id -> data URI of every image the cards show. notes: where training did not help.
+    facts: settings at its head. models: those that were used.
+    generated, photos: image id -> data URI of every image on the cards. notes: where training did not help.
     """
     context = {"cards": hardest_first(cards), "facts": facts, "models": models, "widest": widest_gain(cards)}
-    filters = {"percent": percent, "signed": signed}
+    filters = {"percent": card_percent, "signed": signed}
     return render_page(TEMPLATE, context | {"generated": generated, "photos": photos, "notes": notes}, filters)
 
 
 def data_uris(manifest: pd.DataFrame, chosen: Iterable[str], folder: Path) -> dict[str, str]:
-    """image id -> data URI of the chosen images of a product folder."""
+    """Return image id -> data URI of the chosen images of a product folder."""
     rows = manifest[manifest["image_id"].isin(set(chosen))]
     return {image_id: data_uri(image) for image_id, image in load_images(rows, folder)}
 
 
 def data_uri(image: Image.Image) -> str:
-    """Small images exactly, as PNG; larger ones as a JPEG thumbnail."""
+    """Return a small image exactly, as PNG; a larger one as a JPEG thumbnail."""
     if max(image.size) <= MAX_PX:
         return _uri("png", encode_png(np.asarray(image)))
     thumbnail = image.copy()
@@ -56,18 +57,18 @@ def data_uri(image: Image.Image) -> str:
     return _uri("jpeg", buffer.getvalue())
 
 
-def percent(share: float | None) -> str:
-    """0.4567 -> "46 %"; a share of nothing is a dash."""
-    return "–" if share is None else f"{100 * share:.0f} %"
+def card_percent(share: float | None) -> str:
+    """Return 0.4567 as "46 %"; a share of nothing is a dash."""
+    return "–" if share is None else f"{percent(share, 0)} %"
 
 
 def signed(points: float) -> str:
-    """0.123 -> "+12.3", in percentage points."""
+    """Return 0.123 as "+12.3", in percentage points."""
     return f"{100 * points:+.1f}".replace("-", "−")
 
 
 def widest_gain(cards: Sequence[LabelCard]) -> float:
-    """The bound furthest from 0 of all intervals: they are drawn on one scale."""
+    """Return the bound furthest from 0 of all intervals: they are drawn on one scale."""
     gains = [gain for card in cards for gain in (card.precision.gain, card.verdict.gain) if gain]
     return max((abs(bound) for gain in gains for bound in (gain.low, gain.high)), default=0.0) or 1.0
 

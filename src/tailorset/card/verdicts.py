@@ -1,6 +1,6 @@
-"""Was it worth generating images of a label? Answered by an interval, or not at all.
+"""Verdict on each label: was it worth generating images? Answered by an interval, or not at all.
 
-Letters: N images, L labels.
+Shapes: N images, L labels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tailorset.evaluation.bootstrap import (
 )
 
 LADDER_COLUMNS = ("label", "difference", "low", "high")
-DECIDING = (  # blocks of params.yaml that decide what the images and the classifier are
+DECIDING = (  # blocks of params.yaml that determine the images and the classifier
     "clip",
     "generator",
     "prepare_dataset",
@@ -40,7 +40,7 @@ Answer = Literal["yes", "no", "undecided", "not measured"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """gain: average precision that the generated images add to the same classifier trained without them."""
+    """gain: average precision that generated images add to the same classifier trained without them."""
 
     answer: Answer
     gain: Interval | None = None
@@ -48,9 +48,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Precision:
-    """Average precision on the test photos; nothing is known of a label that no photo shows.
+    """Average precision on the test photos; None for a label that no photo shows.
 
-    gain: ours - clip with its interval; None where a resample of the photos held no positive.
+    gain: ours - clip with its interval; None if a resample of the photos had no positive.
     """
 
     ours: float | None
@@ -59,7 +59,7 @@ class Precision:
 
 
 def verdict(gain: Interval | None, min_gain: float) -> Verdict:
-    """Yes if all of the interval lies above `min_gain`, no if none of it does, undecided in between."""
+    """Return yes if all of the interval is above `min_gain`, no if none of it is, else undecided."""
     if gain is None:
         return Verdict("not measured")
     if gain.low > min_gain:
@@ -68,7 +68,7 @@ def verdict(gain: Interval | None, min_gain: float) -> Verdict:
 
 
 def ladder_gains(path: Path) -> dict[str, Interval]:
-    """Per label, what the ladder measured with generated images minus without; nothing if it has not run.
+    """Read each label's average precision by the ladder with generated images minus without; {} if it has not run.
 
     Raises:
         ValueError: the table lacks a column, names a label twice, or its bounds are not finite and in order.
@@ -97,14 +97,14 @@ COMPARE = (
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings, {dotted key: value}, that decide what the images and the classifier are."""
+    """Return the settings, {dotted key: value}, that determine the images and the classifier."""
     return {key: value for key, value in settings.items() if key.partition(".")[0] in DECIDING}
 
 
-def ladder_says(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Interval], str]:
-    """What the ladder measured of a run with these settings, {dotted key: value}, and in words how it ran.
+def ladder_result(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Interval], str]:
+    """Return the ladder's gains for a run with these settings, {dotted key: value}, and in words how it ran.
 
-    Nothing where a setting that decides is another one than the ladder's, but for those it makes smaller itself.
+    Empty if a relevant setting differs from the ladder's, except those that the ladder itself makes smaller.
     """
     if settings.get("prepare_dataset.name") != MEASURED_DATA_SET:
         return {}, f"is for the embedded toybox only. For labels of your own, {COMPARE}"
@@ -120,7 +120,7 @@ def ladder_says(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, In
 
 
 def changed_since(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Deciding settings that are not what the ladder was measured with: its values, and those of `settings`."""
+    """Return relevant settings that differ from the ladder's: its values, and those of `settings`."""
     ours, theirs, smaller = deciding(settings), _measured(folder)["settings"], _measured(folder)["base"]
     keys = (ours.keys() | theirs.keys()) - smaller.keys()
     changed = sorted(key for key in keys if ours.get(key) != theirs.get(key))
@@ -129,13 +129,13 @@ def changed_since(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def _measured(folder: Path) -> dict[str, dict[str, Any]]:
-    """`settings` that the ladder was measured with, and `base`, those that it makes smaller itself."""
+    """Read the `settings` of the ladder, and its `base`: those that it makes smaller."""
     measured: dict[str, dict[str, Any]] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     return measured
 
 
 def precisions(ours: Tensor, clip: Tensor, targets: Tensor, num_resamples: int, seed: int) -> list[Precision]:
-    """Each label's average precision by two methods, and their difference on the same resamples of the photos.
+    """Return each label's average precision by two methods, and their difference on the same resamples of the photos.
 
     ours, clip: (N, L) scores on any monotone scale; targets: (N, L) in {1, 0, -1}.
     """

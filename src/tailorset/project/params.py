@@ -121,6 +121,12 @@ def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, Name
             yield from named_models(value, prefix if key == "config" else f"{prefix}{key}.")
 
 
+def classifier_models(params: Params) -> list[tuple[str, NamedModel]]:
+    """Return (dotted key, model) of the models that make the classifier; without the one it is only compared with."""
+    compared = dict(named_models(params.evaluate, "evaluate."))
+    return [(key, model) for key, model in named_models(params) if key not in compared]
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping.
 

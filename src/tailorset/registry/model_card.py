@@ -24,7 +24,7 @@ from tailorset.evaluation.bootstrap import (
 )
 from tailorset.evaluation.results import CLIP, OURS, Row, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
-from tailorset.project.params import Params, named_models
+from tailorset.project.params import Params, classifier_models, named_models
 from tailorset.records import SPLITS, LabelSpace
 from tailorset.storage.hub import LOCAL, NOT_STATED, licence_in_words
 from tailorset.storage.image_set import is_annotated
@@ -208,7 +208,7 @@ def _limits(facts: CardFacts) -> str:
 def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
     yield "this classifier's code", "tailorset", "Apache-2.0"
     parts = [(f"{key}, within its weights", model) for key, model in named_models(params.train_classifier)]
-    models = dict(named_models(params))
+    models = dict(classifier_models(params))
     parts += [(part, models[key]) for key, part in PARTS.items() if key in models]
     for part, model in parts:
         stated = licence_in_words(model)
