@@ -166,8 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         *(f"with all rates known, pair <= {share:g}: {draws:.0f} drawn" for share, draws in bounds.items()),
         sep="\n",
     )
-    content = {"settings": params.generate_images.model_dump() | {"budget": options.budget}}
-    content |= {"pool_images": len(rows), "fewest_draws": bounds, "replays": results.to_dict("records")}
+    settings = {**params.generate_images.model_dump(), "budget": options.budget}
+    replays = results.to_dict("records")
+    content = {
+        "settings": settings,
+        "pool_images": len(rows),
+        "fewest_draws": bounds,
+        "replays": replays,
+    }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(content, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
     print(f"written to {options.output}")

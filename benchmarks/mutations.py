@@ -170,7 +170,7 @@ def _change_head(content: bytes, rng: np.random.Generator) -> bytes:
 
 def _insert(content: bytes, rng: np.random.Generator) -> bytes:
     at = rng.integers(len(content) + 1)
-    return content[:at] + rng.bytes(rng.integers(1, 400)) + content[at:]
+    return content[:at] + rng.bytes(int(rng.integers(1, 400))) + content[at:]
 
 
 def _repeat(content: bytes, rng: np.random.Generator) -> bytes:
@@ -213,7 +213,7 @@ MUTATIONS: dict[str, Mutation] = {
 def _any_entries(rng: np.random.Generator) -> list[tuple[int, int, bytes]]:
     """EXIF entries of known and unknown tags, of any type, with values that may suit neither."""
     tags = rng.choice(sorted(TAGS_V2), rng.integers(1, 6))
-    return [TURNED, *((int(tag), int(rng.integers(14)), rng.bytes(rng.integers(1, 40))) for tag in tags)]
+    return [TURNED, *((int(tag), int(rng.integers(14)), rng.bytes(int(rng.integers(1, 40)))) for tag in tags)]
 
 
 @cache

@@ -123,8 +123,8 @@ def full_stack(bench: Bench) -> Comparison:
             f" {shares[0]:.1%} against {shares[1]:.1%} of {bench.num_judged} images"
         )
         name, goal = "drawing, scoring, storing, against the published loop", bench.goals["full_stack"]
-        sides = drawn_and_stored(studio, bench.prompts, Path(folder)), Side(loop, PLAIN_IMAGES)
-        return bench.compare(name, *sides, note, goal, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
+        ours, plain = drawn_and_stored(studio, bench.prompts, Path(folder)), Side(loop, PLAIN_IMAGES)
+        return bench.compare(name, ours, plain, note, goal, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
 
 
 def features_kept(bench: Bench) -> Comparison:
@@ -134,7 +134,7 @@ def features_kept(bench: Bench) -> Comparison:
     judge = bench.params.clip.judge.load(bench.device)
     scorer = LabelScorer(judge, bench.unseen, bench.params.clip.prompt_template)
     shares = [_judged(generator, scorer, bench, bench.num_steps) for generator in (kept, whole)]
-    sides = [Side(lambda generator=generator: bench.sample(generator), len(bench.texts)) for generator in (kept, whole)]  # type: ignore[misc]
+    ours, plain = (Side(partial(bench.sample, generator), len(bench.texts)) for generator in (kept, whole))
     difference = bench.sample(kept) - bench.sample(whole)
     psnr = -10 * float(difference.square().mean().log10())
     note = (
@@ -142,7 +142,7 @@ def features_kept(bench: Bench) -> Comparison:
         f" {shares[0]:.1%} against {shares[1]:.1%} of {bench.num_judged} images"
     )
     name = "drawing with `generator.cache_interval`, against all of the UNet in each step"
-    return bench.compare(name, *sides, note, goal=None, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
+    return bench.compare(name, ours, plain, note, goal=None, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
 
 
 def filtering(bench: Bench, labels: Sequence[str], goal: float) -> Comparison:
@@ -212,6 +212,7 @@ def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Compari
 def prompts(bench: Bench) -> Comparison:
     """Replies of the LLM in batches, against one by one."""
     block = bench.params.write_prompts
+    config: Any = block.llm.config
     llm = block.llm.build(bench.device)
     pairs = bench.label_space.pairs()
     dialogues = [dialogue(pairs[i % len(pairs)], block.min_words) for i in range(llm.batch_size)]
@@ -222,7 +223,7 @@ def prompts(bench: Bench) -> Comparison:
             llm.reply(dialogues[i : i + 1], seeds[i : i + 1])
 
     ours = Side(lambda: llm.reply(dialogues, seeds), len(dialogues))
-    plain, note = Side(one_by_one, PLAIN_TURN), f"batch {len(dialogues)} against 1, {block.llm.config.quantization}"
+    plain, note = Side(one_by_one, PLAIN_TURN), f"batch {len(dialogues)} against 1, {config.quantization}"
     return bench.compare("writing prompts, against one by one", ours, plain, note, bench.goals["prompts"])
 
 

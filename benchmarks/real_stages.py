@@ -262,9 +262,10 @@ class Bench:
 
     def _full_stack(self, generator: StableDiffusion, prompts: Sequence[Prompt], folder: Path) -> Side:
         """Draw, score by two CLIPs and store, as generate_images does."""
-        clips = [random_clip(self.models.discriminator, self.device) for _ in range(2)]
+        discriminator, judge = (random_clip(self.models.discriminator, self.device) for _ in range(2))
         template, seed, steps = self.params.clip.prompt_template, self.params.seed, self.amounts.steps
-        studio = Studio(generator, *clips, self.label_space.unseen, template, seed, steps, len(prompts))
+        unseen = self.label_space.unseen
+        studio = Studio(generator, discriminator, judge, unseen, template, seed, steps, len(prompts))
         return drawn_and_stored(studio, prompts, folder)
 
     def _published(self, folder: Path) -> Side:

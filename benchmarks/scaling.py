@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -91,9 +92,10 @@ def measure(num_labels: int, images_per_label: int) -> Size:
 def blank_studio(params: Params, space: LabelSpace) -> Studio:
     use_tf32()
     device, block = resolve_device(params.device), params.generate_images
-    clips = [clip.load(device) for clip in (params.clip.discriminator, params.clip.judge)]
-    generator = Blank(params.generator.config.image_px)
-    return Studio(generator, *clips, space.unseen, params.clip.prompt_template, params.seed, 1, block.batch_size)
+    config: Any = params.generator.config
+    discriminator, judge = (clip.load(device) for clip in (params.clip.discriminator, params.clip.judge))
+    template, seed, size = params.clip.prompt_template, params.seed, block.batch_size
+    return Studio(Blank(config.image_px), discriminator, judge, space.unseen, template, seed, 1, size)
 
 
 def peak_memory() -> int:

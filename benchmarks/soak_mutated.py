@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import requests
@@ -67,7 +68,8 @@ def send_generated(url: str, seed: int, count: int, findings: Findings) -> int:
     import hypothesis
     import schemathesis
 
-    operations = [result.ok() for result in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()]
+    schema: Any = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations = [result.ok() for result in schema.get_all_operations()]
     shares = 2 * sum(operation.method.upper() == "POST" for operation in operations)  # the others are soon exhausted
     sent = 0
     for operation in operations:
@@ -86,7 +88,9 @@ def send_generated(url: str, seed: int, count: int, findings: Findings) -> int:
                 nonlocal sent
                 start = time.perf_counter()
                 try:
-                    answer = requests.request(**case.as_transport_kwargs(), timeout=TIMEOUT_S)
+                    answer: requests.Response | Exception = requests.request(
+                        **case.as_transport_kwargs(), timeout=TIMEOUT_S
+                    )
                 except requests.exceptions.RequestException as error:
                     answer = error
                 findings.add(f"schemathesis {case.method} {case.path}", answer, time.perf_counter() - start)
@@ -150,7 +154,7 @@ WAYS: list[Callable[[int, int, np.random.Generator], tuple[str, bytes, dict[str,
 def _form_of(content: bytes) -> tuple[bytes, dict[str, str]]:
     request = requests.Request("POST", "http://127.0.0.1", files={"image": ("x.jpg", content)}).prepare()
     assert isinstance(request.body, bytes)
-    return request.body, {"Content-Type": request.headers["Content-Type"]}
+    return request.body, {"Content-Type": str(request.headers["Content-Type"])}
 
 
 def _any_mutation(body: bytes, rng: np.random.Generator) -> bytes:

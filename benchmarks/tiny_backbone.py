@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -30,8 +31,14 @@ def tiny_tokenizer() -> CLIPTokenizer:
 def write_backbone(folder: Path, vision: str, custom_text: bool = False, seed: int = 0) -> str:
     """A `local-dir:` folder with random weights; returns its open_clip name."""
     tokenizer = tiny_tokenizer()
-    text = {"context_length": CONTEXT_LENGTH, "vocab_size": len(tokenizer), "width": 32, "heads": 2, "layers": 2}
-    config = {"embed_dim": 16, "vision_cfg": VISION[vision], "text_cfg": text}
+    text: dict[str, Any] = {
+        "context_length": CONTEXT_LENGTH,
+        "vocab_size": len(tokenizer),
+        "width": 32,
+        "heads": 2,
+        "layers": 2,
+    }
+    config: dict[str, Any] = {"embed_dim": 16, "vision_cfg": VISION[vision], "text_cfg": text}
     torch.manual_seed(seed)
     model = (open_clip.CustomTextCLIP if custom_text else open_clip.CLIP)(**config)
     for name, parameter in model.named_parameters():

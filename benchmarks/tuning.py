@@ -28,7 +28,8 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.generators.stable_diffusion import StableDiffusion, build
+from tailorset.generators import Generator
+from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
@@ -93,7 +94,7 @@ class Bench:
         self.held_out = held_out * images_per_prompt
 
     def tuner(self, way: Way, checkpointing: bool) -> Tuner:
-        generator = build(self.params.generator.config, self.device)
+        generator: StableDiffusion = self.params.generator.build(self.device)
         others = {"gradient_checkpointing": checkpointing, "num_updates": FOREVER, **way._asdict()}
         config, steering = self.block.model_copy(update=others), self.scorers["discriminator"]
         return new_tuner(generator, steering, self.tuning, config, self.label_space, self.params.seed)
@@ -123,7 +124,7 @@ class Bench:
     def _update(updates: Iterator[Any], norms: list[float]) -> Callable[[], None]:
         return lambda: norms.append(next(updates).grad_norm)
 
-    def _point(self, generator: StableDiffusion, way: Way, samples: int) -> Point:
+    def _point(self, generator: Generator, way: Way, samples: int) -> Point:
         batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", MEMORY_REMEDY)
         steps = self.params.generate_images.num_inference_steps
         images = torch.cat(list(draw_images(generator, self.held_out, self.params.seed, steps, batches)))

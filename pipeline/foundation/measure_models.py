@@ -56,7 +56,7 @@ def prompts_single(names: tuple[str, ...]) -> list[tuple[str, tuple[str, ...], s
 def prompts_pair(space: LabelSpace) -> list[tuple[str, tuple[str, ...], str]]:
     colours = [c for c in COLOURS if c != "white"]
     rng = numpy_rng("report pairs")
-    prompts = []
+    prompts: list[tuple[str, tuple[str, ...], str]] = []
     for pair in (pair for pair in space.pairs() if len(pair) == 2):
         for i in range(PROMPTS_PER_PAIR):
             first, second = rng.permutation(len(colours))[:2]

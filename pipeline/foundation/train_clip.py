@@ -91,6 +91,8 @@ def main(name: str) -> None:
     if settings.continue_from is not None and name != "text_tower":  # published as the text encoder only
         model.load_state_dict(load_file(settings.continue_from / name / WEIGHTS))
     web = Web.load(clip.half)
+    image_px = clip.vision["image_size"]
+    assert isinstance(image_px, int)
     names = LabelSpace.load(settings.label_space).names
 
     def tokens_of(texts: list[str]) -> Tensor:
@@ -107,7 +109,7 @@ def main(name: str) -> None:
             rng = np.random.default_rng((clip.seed, step))
             tokens = tokens_of([rng.choice(web.captions[i]) for i in indices])
             matches = (tokens[:, None] == tokens[None]).all(-1)
-        images = augment(web.pixels(indices), int(clip.vision["image_size"]))
+        images = augment(web.pixels(indices), image_px)
         image_features, text_features, scale = model(images.contiguous(memory_format=torch.channels_last), tokens)
         return matching_loss(scale.clamp(max=50) * image_features @ text_features.T, matches)
 
