@@ -14,7 +14,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from timing import Side, seconds_per_sample
@@ -22,7 +22,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip.model import Clip
 from tailorset.clip.scorer import LabelScorer
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.project.assembly import open_studio
@@ -82,7 +81,7 @@ class Candidates:
         space = LabelSpace.load(params.label_space)
         self.settings = params.generate_images
         self.studio: Any = open_studio(params, space, self.device, LORA)
-        self.scorer = LabelScorer(cast(Clip, self.studio.discriminator), space.unseen, params.clip.prompt_template)
+        self.scorer = LabelScorer(self.studio.discriminator, space.unseen, params.clip.prompt_template)
         prompts = read_prompts(PROMPTS)
         order = numpy_rng(params.seed, "early rejection").integers(len(prompts), size=num_candidates)
         self.prompts = [prompts[i] for i in order]
