@@ -1,7 +1,7 @@
-"""What the ways to allocate the budget of generate_images cost: images drawn for the same quota of kept ones.
+"""Cost of each way to allocate the budget of generate_images: images drawn for the same quota of kept ones.
 
 Draws a pool of candidates once (resumable), then replays every allocation on it, each with the same seeds. A seed
-shuffles the images of a prompt; a replay that asks for more than the pool has of a prompt meets some again (`repeats`).
+shuffles the images of a prompt; a replay that needs more of a prompt than the pool has uses some again (`repeats`).
 Needs the products of `dvc repro generate_images`, or at least those of the stages before it.
 """
 
@@ -36,7 +36,7 @@ BASELINE = "uniform"
 
 @dataclass(frozen=True)
 class Pool:
-    """prompt_id -> (N, 2) bool: whether each image shows all it was asked for, by discriminator and by judge."""
+    """prompt_id -> (N, 2) bool: each image shows all requested labels, by discriminator and by judge."""
 
     shown: dict[str, np.ndarray]
 
@@ -47,14 +47,14 @@ class Pool:
         return cls({key: shown[places] for key, places in rows.groupby("prompt_id").indices.items()})
 
     def outcome(self, draw: Draw, seed: int) -> np.ndarray:
-        """(2,) bool, of the image that is this draw's under `seed`; a prompt's images come shuffled, over and over."""
+        """(2,) bool, of the image that is this draw's under `seed`; a prompt's images come shuffled, repeatedly."""
         shown = self.shown[draw.prompt.prompt_id]
         lap, place = divmod(draw.index, len(shown))
         return shown[numpy_rng(seed, draw.prompt.prompt_id, lap).permutation(len(shown))[place]]
 
 
 def replay(planner: QuotaPlanner, pool: Pool, seed: int) -> tuple[list[Draw], np.ndarray, int]:
-    """All draws, (N, 2) whether discriminator and judge passed each, and the number of rounds."""
+    """All draws, (N, 2) passed by discriminator and judge, and the number of rounds."""
     draws: list[Draw] = []
     outcomes: list[np.ndarray] = []
     num_rounds = 0
@@ -66,7 +66,7 @@ def replay(planner: QuotaPlanner, pool: Pool, seed: int) -> tuple[list[Draw], np
 
 
 def figures(planner: QuotaPlanner, pool: Pool, draws: Sequence[Draw], shown: np.ndarray) -> dict[str, float]:
-    """What a replay cost, and what the kept images are like."""
+    """Cost of a replay, and properties of the kept images."""
     kept = [draw for draw, passed in zip(draws, shown[:, 0], strict=True) if passed]
     useful = sum(min(count, planner.quotas[label]) for label, count in planner.kept.items())
     pairs = pd.Series([draw.prompt.labels for draw in kept])
@@ -116,12 +116,12 @@ def compare(
 
 
 def fewest_draws(pool: Pool, prompts: Sequence[Prompt], params: Params, max_share_per_pair: float) -> float:
-    """Draws that would fill the quotas, were every prompt's rate in the pool known beforehand.
+    """Draws that would fill the quotas if every prompt's rate in the pool were known beforehand.
 
     A linear programme over draws per prompt, under the caps of `Thompson`; no allocation does better on average. Rates
     of few images flatter the best prompts, so the true bound is higher.
 
-    Raises: ValueError where the caps leave no solution.
+    Raises: ValueError if the caps leave no solution.
     """
     settings, unseen = params.generate_images, LabelSpace.load(params.label_space).unseen
     counts = DrawCounts.of(prompts, unseen)
@@ -138,7 +138,7 @@ def fewest_draws(pool: Pool, prompts: Sequence[Prompt], params: Params, max_shar
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, and how many times fewer images are drawn than by the baseline with the same seed."""
+    """Means over seeds, and the ratio of images drawn by the baseline with the same seed."""
     by_seed = results.pivot(index="seed", columns="allocation")
     means = results.drop(columns="seed").groupby("allocation", sort=False).mean()
     for name in ("drawn", "drawn_per_kept", "drawn_per_label_image"):

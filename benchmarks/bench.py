@@ -1,6 +1,6 @@
-"""How fast this project's loops are against the plain way to do the same: `make bench`, some ten minutes on two cores.
+"""Speed of this project's loops against the plain way to do the same: `make bench`, ten minutes on two cores.
 
-Both sides of a comparison run in this process, turn about, after a warm-up each; medians count. The models and
+Both sides of a comparison run in this process, in alternation, after a warm-up each; medians count. The models and
 settings are those of params.yaml. --write-docs writes the table of docs/performance.md.
 """
 

@@ -9,7 +9,7 @@ from performance_page import put, significant
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """Markdown: a row per comparison, then how much of the machine drawing uses."""
+    """Markdown: a row per comparison, then the share of the machine that drawing uses."""
     settings, use = figures["settings"], figures["utilisation"]
     lines = [
         f"{settings['model']}, {settings['dtype']}, on {settings['device']} ({settings['machine']},"

@@ -1,11 +1,11 @@
-"""Would it pay to give up on hopeless candidates before their last sampling step?
+"""Measure the gain of giving up hopeless candidates before their last sampling step.
 
 Draws the same candidates of the project's prompts to the end and only as far as the image predicted after S steps, for
 each S. On half of them it chooses, for each S, the probability below which a candidate is given up so that at most
---lost of the good ones go with it; on the other half it says what that would save. `python
+--lost of the good ones go with it; on the other half it measures what that would save. `python
 benchmarks/early_rejection.py`, two minutes on two cores, after `dvc repro generate_images`.
 
-Letters: N candidates, T sampling steps, S of them taken.
+Shapes: N candidates, T sampling steps, S of them taken.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tailorset.seeding import numpy_rng, sample_seed
 
 @dataclass(frozen=True)
 class Saving:
-    """What giving up after S steps would do: shares of the good and of the others that are given up, and the time a
+    """Effect of giving up after S steps: shares of the good and of the others that are given up, and the time a
     kept candidate then takes, as a share of what it takes with all candidates drawn to the end."""
 
     steps: int
@@ -45,7 +45,7 @@ class Saving:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds an image: of a sampling step, and of decoding and scoring it."""
+    """Seconds per image: of a sampling step, and of decoding and scoring it."""
 
     num_steps: int
     step: float
@@ -54,7 +54,7 @@ class Cost:
 
 def saving(preview: Tensor, final: Tensor, threshold: float, lost: float, steps: int, cost: Cost) -> Saving:
     """preview, final: (N,) probabilities of the weakest requested label after S and after all steps; the first half
-    chooses the cutoff, which the second half judges."""
+    chooses the cutoff, which is measured on the second half."""
     half = len(final) // 2
     good = final > threshold
     cutoff = float(preview[:half][good[:half]].quantile(lost))
@@ -72,7 +72,7 @@ def saving(preview: Tensor, final: Tensor, threshold: float, lost: float, steps:
 
 
 class Candidates:
-    """Some candidates of the project's prompts, which can be looked at after any number of steps."""
+    """Some candidates of the project's prompts, which can be scored after any number of steps."""
 
     def __init__(self, num_candidates: int) -> None:
         params = load_params()
@@ -88,7 +88,7 @@ class Candidates:
         self.seeds = [sample_seed(params.seed, "early rejection", i) for i in range(num_candidates)]
 
     def weakest(self, steps: int) -> Tensor:
-        """(N,) probability of the weakest requested label in the image predicted after so many steps."""
+        """(N,) probability of the weakest requested label in the image predicted after this many steps."""
         size = self.settings.batch_size
         parts = [slice(start, start + size) for start in range(0, len(self.prompts), size)]
         return torch.cat([self.scorer.weakest(self._images(part, steps), self.prompts[part]) for part in parts]).cpu()

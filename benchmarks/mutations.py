@@ -1,6 +1,6 @@
-"""Image files as nobody should send them: cut off, changed, lying about their size, or two things at once.
+"""Invalid image files: cut off, changed, with a false size, or two faults at once.
 
-Everything is drawn from (seed, number): the same number is the same file wherever and whenever it is asked for.
+Everything is drawn from (seed, number): the same number always gives the same file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Mutation = Callable[[bytes, np.random.Generator], bytes]
 
 @cache
 def originals() -> dict[str, bytes]:
-    """A small valid file of each kind that cameras, scanners and browsers make."""
+    """A small valid file of each kind that cameras, scanners and browsers write."""
     rng = np.random.default_rng(0)
     rgb = _picture()
     deep = Image.fromarray(rng.integers(0, 65536, (48, 64), dtype=np.uint16))
@@ -67,7 +67,7 @@ def mutated(seed: int, number: int) -> bytes:
 
 
 def header_mutated(seed: int, number: int) -> bytes:
-    """The number-th file of another series: a picture in order behind a header that is not, EXIF above all."""
+    """The number-th file of another series: a valid picture behind an invalid header, mostly EXIF."""
     rng = numpy_rng(seed, "header", number)
     files = [*originals().values(), _saved(_picture(), "AVIF"), *[exif_photo(_any_entries(rng))] * len(originals())]
     content = files[rng.integers(len(files))]
@@ -80,7 +80,7 @@ def header_mutated(seed: int, number: int) -> bytes:
 
 
 def exif_photo(entries: Iterable[tuple[int, int, bytes]]) -> bytes:
-    """A JPEG of 64 x 48 with EXIF entries (tag, type, value), whatever they are.
+    """A JPEG of 64 x 48 with any EXIF entries (tag, type, value).
 
     Source: TIFF 6.0, section 2: an image file directory.
     """
@@ -95,13 +95,13 @@ def exif_photo(entries: Iterable[tuple[int, int, bytes]]) -> bytes:
 
 
 def deep_colour_png() -> bytes:
-    """16 bits a channel, which Pillow reads and cannot write."""
+    """16 bits per channel, which Pillow reads and cannot write."""
     rows = b"".join(b"\0" + bytes(range(6 * 8)) for _ in range(8))
     return _png(8, 8, depth=16, colour=2, data=zlib.compress(rows))
 
 
 def size_bombs() -> dict[str, bytes]:
-    """Small files whose headers promise BOMB_PX x BOMB_PX pixels, or as many as the format can."""
+    """Small files whose headers declare BOMB_PX x BOMB_PX pixels, or as many as the format can."""
     jpeg = bytearray(originals()["jpeg"])
     frame = jpeg.index(b"\xff\xc0")
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", BOMB_PX, BOMB_PX)
@@ -113,7 +113,7 @@ def size_bombs() -> dict[str, bytes]:
 
 
 def scan_bomb(scans: int = 2000, px: int = 4000) -> bytes:
-    """A progressive JPEG in which one scan over the whole picture comes again and again."""
+    """A progressive JPEG in which one scan over the whole picture is repeated."""
     content = _saved(Image.new("L", (px, px)), "JPEG", progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:last] + content[last:-2] * scans + content[-2:]
@@ -127,7 +127,7 @@ def text_bomb() -> bytes:
 
 
 def floods(num_bytes: int = 9_900_000) -> dict[str, bytes]:
-    """Files that consist of next to nothing, many times over."""
+    """Files of almost nothing, repeated many times."""
     png, jpeg = originals()["png"], originals()["jpeg"]
     data = png.index(b"IDAT") - 4
     empty = {kind: _chunk(kind, b"") for kind in (b"tEXt", b"IDAT")}
@@ -142,7 +142,7 @@ def floods(num_bytes: int = 9_900_000) -> dict[str, bytes]:
 
 
 def polyglots() -> Iterator[bytes]:
-    """Images that are something else as well: a zip, a page, a pickle, a PDF."""
+    """Images that are also a zip, a page, a pickle or a PDF."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("__main__.py", "raise SystemExit(3)")
@@ -211,7 +211,7 @@ MUTATIONS: dict[str, Mutation] = {
 
 
 def _any_entries(rng: np.random.Generator) -> list[tuple[int, int, bytes]]:
-    """EXIF entries of known and unknown tags, of any type, with values that may suit neither."""
+    """EXIF entries of known and unknown tags, of any type, with values that may fit neither."""
     tags = rng.choice(sorted(TAGS_V2), rng.integers(1, 6))
     return [TURNED, *((int(tag), int(rng.integers(14)), rng.bytes(int(rng.integers(1, 40)))) for tag in tags)]
 

@@ -1,4 +1,4 @@
-"""docs/performance.md: what stands between its marks, and how its figures are written."""
+"""The text between the marks of docs/performance.md, and the format of its figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAGE = Path("docs/performance.md")
 
 
 def put(mark: str, content: str) -> None:
-    """Replace what stands between `<!-- mark -->` and `<!-- /mark -->`."""
+    """Replace the text between `<!-- mark -->` and `<!-- /mark -->`."""
     between = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
     text = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(between.sub(lambda marks: f"{marks[1]}{content}\n{marks[2]}", text), encoding="utf-8")

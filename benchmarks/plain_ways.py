@@ -1,4 +1,4 @@
-"""What a stage does against the plain way to do the same: one image, one reply, one label at a time."""
+"""The work of a stage against the plain way to do the same: one image, one reply, one label at a time."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def full_stack(bench: Bench) -> Comparison:
 
 
 def features_kept(bench: Bench) -> Comparison:
-    """The same steps, on every other of which only the UNet's outermost blocks run."""
+    """The same steps; in every second one only the UNet's outermost blocks run."""
     settings = ({"compile": False, "cache_interval": interval} for interval in (1, CACHE_INTERVAL))
     whole, kept = (build(bench.config.model_copy(update=update), bench.device) for update in settings)
     judge = bench.params.clip.judge.load(bench.device)
@@ -245,7 +245,7 @@ def metrics(bench: Bench) -> Comparison:
 
 
 def _judged(generator: StableDiffusion, judge: LabelScorer, bench: Bench, num_steps: int) -> float:
-    """Share of images in which the judge recognises all that was asked for."""
+    """Share of images in which the judge recognises all requested labels."""
     asked: list[Prompt] = bench_prompts(bench.label_space, bench.num_judged)
     batches = ShrinkingBatches(len(bench.texts), "drawing", MEMORY_REMEDY)
     images = torch.cat(list(draw_images(generator, asked, bench.params.seed, num_steps, batches, "bench")))

@@ -1,7 +1,7 @@
-"""A pool of candidates: the first images of every prompt with what both CLIPs say of them, drawn once and kept on disk.
+"""A pool of candidates: the first images of every prompt with the scores of both CLIPs, drawn once and kept on disk.
 
 An image is a function of (seed, prompt, index) alone, so the pool holds what any allocation would have drawn, and
-candidates that generate_images has drawn already are taken from its manifest after a batch of them was drawn again.
+earlier candidates of generate_images are taken from its manifest after a batch of them was drawn again as a check.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def candidates(params: Params, prompts: Sequence[Prompt], images_per_prompt: int
 def drawn_before(studio: Studio, wanted: Sequence[Draw]) -> list[Row]:
     """Rows of the manifest of generate_images, if there is one and a batch of it comes out the same when drawn again.
 
-    Raises: ValueError where it does not: the manifest is of other settings, prompts or weights.
+    Raises: ValueError if it does not: the manifest is of other settings, prompts or weights.
     """
     path = SYNTHETIC / "manifest.parquet"
     if not path.exists():
@@ -65,7 +65,7 @@ def drawn_before(studio: Studio, wanted: Sequence[Draw]) -> list[Row]:
 
 
 def _difference(some: Sequence[Row], others: Sequence[Row], name: str) -> float:
-    """The largest between two lists of logits."""
+    """Largest difference between two lists of logits."""
     a, b = (np.array([row[name] for row in rows]) for rows in (some, others))  # (B, U)
     return float(np.abs(a - b).max())
 
@@ -85,7 +85,7 @@ def _draw(studio: Studio, draws: Sequence[Draw]) -> Iterator[Row]:
 
 
 def _folder() -> Path:
-    """Where the pool lies: a folder of its own for every setting, weight and prompt that shapes an image."""
+    """Folder of the pool: a separate one for every setting, weight and prompt that changes an image."""
     definition = stage_definition("generate_images")
     shaping = {key: value for key, value in definition["params"].items() if not key.startswith("generate_images.")}
     shaping["steps"] = definition["params"]["generate_images.num_inference_steps"]

@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine's cores, for a benchmark or a test: its head is a process of ours and ends with it."""
+"""A Ray cluster of this machine's cores, for a benchmark or a test: its head is a child process and ends with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBJECT_BYTES = 200_000_000
 
 
 class Cluster(NamedTuple):
-    """address: HOST:PORT of the head; head: the process whose children all others are."""
+    """address: HOST:PORT of the head; head: the parent of all other processes."""
 
     address: str
     head: psutil.Process
@@ -35,7 +35,7 @@ class Cluster(NamedTuple):
 
 @contextlib.contextmanager
 def local_cluster(num_cpus: int) -> Iterator[Cluster]:
-    """A head on 127.0.0.1 with places for so many workers of one core."""
+    """A head on 127.0.0.1 with resources for this number of workers of one core."""
     import ray
 
     folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # paths of sockets must be short

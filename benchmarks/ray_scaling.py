@@ -1,4 +1,4 @@
-"""How much faster two workers of a Ray cluster on this machine draw than one, a thread each: `python
+"""Speed of two workers of a Ray cluster on this machine against one, one thread each: `python
 benchmarks/ray_scaling.py`, two minutes on two cores, after `dvc repro generate_images`."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tailorset.records import LabelSpace, read_prompts
 
 
 def seconds(num_workers: int, params: Params, plans: Sequence[PlannedShard]) -> float:
-    """For all shards but a first one of each worker, during which it loads and warms up."""
+    """Seconds for all shards except the first one of each worker, during which it loads and warms up."""
     space = LabelSpace.load(params.label_space)
     with local_cluster(num_workers) as cluster:
         engine = RayEngine(cluster.address, params, space, LORA, (), lambda num_images: None)

@@ -110,7 +110,7 @@ QWEN_7B = {
 
 @dataclass(frozen=True)
 class Models:
-    """What is measured; discriminator and backbone are architectures of open_clip's."""
+    """The measured models; discriminator and backbone are architectures of open_clip's."""
 
     diffusion: Diffusion = SD_2_1
     discriminator: str = "ViT-B-32-quickgelu"
@@ -137,7 +137,7 @@ def random_text_encoder(config: dict[str, Any]) -> nn.Module:
 
 
 def random_open_clip(name: str) -> nn.Module:
-    """On the device of the surrounding `torch.device`; it says that no weights were loaded."""
+    """A model on the device of the surrounding `torch.device`; open_clip warns that no weights were loaded."""
     import open_clip
 
     model = open_clip.create_model(name, device=torch.get_default_device())
@@ -154,7 +154,7 @@ def random_chat_model(config: Mapping[str, Any]) -> nn.Module:
 
 
 def random_components(config: Diffusion, unet_dtype: torch.dtype, device: torch.device) -> Components:
-    """What StableDiffusion is made of, with CLIP's own tokenizer."""
+    """The parts of StableDiffusion, with CLIP's own tokenizer."""
     with torch.device(device):
         return Components(
             clip_tokenizer(),
@@ -166,7 +166,7 @@ def random_components(config: Diffusion, unet_dtype: torch.dtype, device: torch.
 
 
 def clip_tokenizer() -> Any:
-    """The tokenizer of Stable Diffusion's text encoders, from the vocabulary that open_clip carries."""
+    """The tokenizer of Stable Diffusion's text encoders, from the vocabulary in open_clip."""
     from open_clip.tokenizer import SimpleTokenizer
     from transformers import CLIPTokenizer
 
@@ -185,9 +185,9 @@ def random_clip(name: str, device: torch.device) -> Clip:
 
 
 def random_llm(config: Mapping[str, Any], settings: LlmConfig, device: torch.device) -> TransformersLLM:
-    """Loaded and quantised as the plug-in does it, one layer of it; the others are copies of that layer.
+    """Loaded and quantised as the plug-in does it, one layer of it; all other layers are copies of it.
 
-    The toybox's chat tokenizer writes the prompts: its ids are a few of this vocabulary's.
+    The toybox's chat tokenizer writes the prompts: its ids are a small part of this vocabulary.
     """
     from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -220,7 +220,7 @@ def _filled(key: str, like: Tensor, block: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Published:
-    """What the public weights of a model are: how many numbers, and the shapes of some of their tensors."""
+    """Public weights of a model: their count, and the shapes of some tensors."""
 
     build: Callable[[], nn.Module]
     num_parameters: int
@@ -262,9 +262,9 @@ PUBLISHED = {
 
 
 def check_shapes(name: str) -> int:
-    """Build a published model on the meta device, which holds no numbers; how many parameters it has.
+    """Build a published model on the meta device, which holds no numbers; return its number of parameters.
 
-    Raises: AssertionError where its size or a tensor is not as published.
+    Raises: AssertionError if its size or a tensor is not as published.
     """
     published = PUBLISHED[name]
     with torch.device("meta"):

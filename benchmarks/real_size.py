@@ -1,7 +1,7 @@
 """Each stage's own inner loop on models of real size with random weights: `python benchmarks/real_size.py`.
 
 Peak memory, samples per second, FLOPs of a sample and the share of the best rate measured in this process. Settings are
-those of presets/coco.yaml; a CPU takes float32, fewer steps and one sample of what would take it hours. Figures are
+those of presets/coco.yaml; a CPU uses float32, fewer steps and one sample of what would take hours. Figures are
 kept in reports/real_size.json, a part at a time; --write-docs writes the tables of docs/performance.md from them.
 """
 
@@ -32,7 +32,7 @@ CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier"
 
 
 def measured(bench: Bench, part: str) -> dict[str, Any]:
-    """A part's row, or why it has none."""
+    """A part's row, or the reason for having none."""
     free = psutil.virtual_memory().available / 2**30
     if bench.device.type == "cpu" and bench.models == Models() and free < CPU_GIB[part]:
         return {"reason": f"it takes {CPU_GIB[part]} GiB of memory, and {free:.0f} are free"}

@@ -1,4 +1,4 @@
-"""The stages' own inner loops on models of real size: what one run of each takes."""
+"""The stages' own inner loops on models of real size: cost of one run of each."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ TEXTS_AGAIN, ONE_BY_ONE = "texts encoded for each image", "one by one"
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of each stage runs at a time; tuning_gb: the memory that tuning must do with, 0 = no limit."""
+    """Amounts of each stage per run; tuning_gb: memory limit of tuning, 0 = no limit."""
 
     image_px: int
     steps: int
@@ -61,8 +61,8 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Row:
-    """What a part took. flops: of a sample; mfu: share of `roof`, the best rate of matmuls and convolutions, FLOP/s;
-    times: how many times faster than other ways to do the same, a sample each."""
+    """Cost of a part. flops: of a sample; mfu: share of `roof`, the best rate of matmuls and convolutions, FLOP/s;
+    times: speed-up over other ways to do the same, per sample."""
 
     what: str
     samples: str
@@ -75,7 +75,7 @@ class Row:
 
 
 class Bench:
-    """The parts; each builds its models, runs and lets go of them."""
+    """The parts; each builds its models, runs and releases them."""
 
     def __init__(
         self, params: Params, models: Models, amounts: Amounts, device: torch.device, repetitions: int
@@ -90,7 +90,7 @@ class Bench:
 
     @property
     def parts(self) -> Mapping[str, Callable[[], Row]]:
-        """What can be measured, by its name on the command line; `fast` draws with the settings of another preset."""
+        """All parts by their name on the command line; `fast` draws with the settings of another preset."""
         drawing = {"generation": self.generation, "fast": self.generation}
         return drawing | {"tuning": self.tuning, "filter": self.filter, "classifier": self.classifier, "llm": self.llm}
 
@@ -137,7 +137,7 @@ class Bench:
         return new_tuner(generator, scorer, prompts, config, self.label_space, self.params.seed)
 
     def filter(self) -> Row:
-        """Scores of generated images by the discriminator, and what the filter decides on them."""
+        """Scores of generated images by the discriminator, and the filter's decisions on them."""
         clip, count = random_clip(self.models.discriminator, self.device), self.amounts.scored
         unseen, side = self.label_space.unseen, self.generator_config.image_px
         texts = clip.encode_texts(unseen, self.params.clip.prompt_template)
@@ -208,7 +208,7 @@ class Bench:
         return Row(what, samples, peak + sum(weights.values()), 1 / seconds, flops, flops / seconds / roof, roof)
 
     def _times(self, ours: Side, others: Mapping[str, Side]) -> dict[str, float]:
-        """How many times faster ours is than each other way, turn about."""
+        """Speed-up of ours over each other way, in alternation."""
         seconds = seconds_per_sample({"": ours, **others}, self.device, self.repetitions)
         return {name: seconds[name] / seconds[""] for name in others}
 
@@ -224,7 +224,7 @@ class Bench:
         return f"{self.generator_config.image_px} px, {steps} steps, {self.generator_config.dtype}"
 
     def _pipeline(self, dtype: torch.dtype, scheduler: str) -> Any:
-        """diffusers' own, all of it in one dtype, as loading a pipeline with a dtype makes it."""
+        """diffusers' own pipeline in a single dtype, as after loading it with a dtype."""
         from diffusers import StableDiffusionPipeline
 
         parts = random_components(self.models.diffusion, dtype, self.device)
@@ -289,10 +289,10 @@ class Bench:
 
 
 def unknown_flops() -> dict[Any, Callable[..., int]]:
-    """FLOPs of the operations that torch's counter does not know and takes for free.
+    """FLOPs of operations that torch's counter does not include.
 
     bitsandbytes' products of (..., K) with a packed (N, K), and the attention layer of (B, T, D) that torch runs as one
-    operation where no gradient is wanted.
+    operation if no gradient is needed.
     """
     import bitsandbytes  # noqa: F401 - registers the operations
 
@@ -317,7 +317,7 @@ def held_tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def amounts_of(params: Params, device: torch.device, image_px: int | None, steps: int | None) -> Amounts:
-    """The preset's on a GPU; on a CPU what takes it minutes."""
+    """The preset's amounts on a GPU; on a CPU amounts that take minutes."""
     draw, tune = params.generate_images, params.tune_text_encoder
     llm, trained = params.write_prompts.llm.config.model_dump(), params.train_classifier.config.model_dump()
     side = image_px or params.generator.config.model_dump()["image_px"]
@@ -355,7 +355,7 @@ def amounts_of(params: Params, device: torch.device, image_px: int | None, steps
 
 @contextmanager
 def limited_to(gb: int, device: torch.device) -> Iterator[None]:
-    """At most so much memory of a GPU, in GB of 10^9 bytes; 0 = all."""
+    """Limit on the memory of a GPU, in GB of 10^9 bytes; 0 = none."""
     free_memory()
     enforce_budget(gb or None, device)
     try:

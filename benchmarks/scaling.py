@@ -1,7 +1,7 @@
-"""What scheduling and scoring take as labels and images become many: `python benchmarks/scaling.py`, a few minutes.
+"""Cost of scheduling and scoring for many labels and images: `python benchmarks/scaling.py`, a few minutes.
 
-generate_images' own planner, scorer and shards, with a generator that hands out blank images at once. Each size runs in
-a process of its own. Prompts are capped at the number of images (write_prompts.max_prompts), as pairs outnumber them.
+generate_images' own planner, scorer and shards, with a generator that returns blank images at once. Each size runs in
+its own process. Prompts are capped at the number of images (write_prompts.max_prompts), as pairs outnumber them.
 The plot goes to docs/pictures/scaling.png, the figures to reports/scaling.json.
 """
 
@@ -42,7 +42,7 @@ PICTURE = Path("docs/pictures/scaling.png")
 
 @dataclass(frozen=True)
 class Size:
-    """One run. seconds: of scheduling, scoring, storing; peak_bytes: beyond what models and prompts take."""
+    """One run. seconds: of scheduling, scoring, storing; peak_bytes: beyond models and prompts."""
 
     labels: int
     images_per_label: int
@@ -70,7 +70,7 @@ class Blank:
 
 
 def measure(num_labels: int, images_per_label: int) -> Size:
-    """Write prompts from the template and fill the quotas of so many unseen labels; every image is kept."""
+    """Write prompts from the template and fill the quotas of this number of unseen labels; every image is kept."""
     torch.set_num_threads(1)
     params = load_params()
     labels = [{"name": f"thing {number}", "seen": False} for number in range(num_labels)]
@@ -111,7 +111,7 @@ def peak_memory() -> int:
 
 
 def plot(sizes: Sequence[Size], path: Path) -> None:
-    """Time and memory over labels, a line for each number of images a label."""
+    """Time and memory over labels, one line for each number of images per label."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = {
         "milliseconds an image": lambda size: 1e3 * size.seconds / size.images,

@@ -1,7 +1,7 @@
-"""Does `tailorset serve` hold? `make soak`: figures against goals; exit status 1 where one is missed.
+"""Stress test of `tailorset serve`: `make soak` compares figures with goals; exit status 1 if one is missed.
 
 Everything happens on this machine: a registry in a temporary folder with two versions of models/classifier (or of a
-tiny one), `tailorset serve` as a process, and clients that talk to 127.0.0.1.
+tiny one), `tailorset serve` as a process, and clients that connect to 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ IN_FLIGHT_S = 0.1  # a request that was sent so long before has reached the serv
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured value, what was wanted of it, and anything that helps to understand it."""
+    """One measured value, its goal, and notes that help to understand it."""
 
     name: str
     value: float
@@ -69,13 +69,13 @@ def at_least(name: str, value: float, limit: float, note: str = "") -> Figure:
 
 
 def none_of(name: str, faults: Sequence[str], note: str = "") -> Figure:
-    """How many of something there must be none of; the first one is told."""
+    """Count of something that must not occur; the first one is shown."""
     return Figure(name, len(faults), "0", not faults, " ".join([note, *faults[:1]]))
 
 
 @dataclass(frozen=True)
 class Size:
-    """How long and how much."""
+    """Duration and amounts."""
 
     requests: int
     files: int
@@ -85,7 +85,7 @@ class Size:
 
 
 class Soak:
-    """The parts, each yielding its figures; they share a project and the answers that are right."""
+    """The parts, each yielding its figures; they share a project and the correct answers."""
 
     def __init__(self, root: Path, models: Path, size: Size) -> None:
         self.root, self.size = root, size
@@ -96,7 +96,7 @@ class Soak:
         gc.freeze()  # a pause of the clients would count as the server's
 
     def mutated(self) -> Iterator[Figure]:
-        """Requests as nobody should send them."""
+        """Invalid requests."""
         size, findings = self.size, Findings()
         with Server(self.root) as server:
             warm = range(min(WARM_REQUESTS, size.requests))
@@ -118,7 +118,7 @@ class Soak:
         yield none_of("  decoded or refused otherwise than they should", found.faults)
 
     def throughput(self) -> Iterator[Figure]:
-        """Micro-batching against one by one, turn about."""
+        """Micro-batching against one by one, in alternation."""
         rates: dict[str, list[float]] = {"batched": [], "alone": []}
         with Server(self.root) as batched, Server(self.root, "--max-batch", "1") as alone:
             for _ in range(3):

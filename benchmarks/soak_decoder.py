@@ -1,4 +1,4 @@
-"""Does `decode_image` hold? Files with mutated headers: what Pillow can show is decoded, all else is a ValueError."""
+"""Stress test of `decode_image`: a file with a mutated header is decoded if Pillow can show it, else a ValueError."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_PIXELS = 1_000_000  # a header may promise gigabytes, which would only take 
 
 @dataclass
 class Decoded:
-    """num_shown: files that Pillow can show; faults: files that were not answered as they should be."""
+    """num_shown: files that Pillow can show; faults: files with a wrong answer."""
 
     num_files: int = 0
     num_shown: int = 0
@@ -41,7 +41,7 @@ def decode_mutated(seed: int, numbers: Iterable[int]) -> Decoded:
 
 
 def size_shown(content: bytes) -> tuple[int, int] | None:
-    """The picture's size if Pillow can show it, without a look at what EXIF says."""
+    """The picture's size if Pillow can show it, regardless of EXIF."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             image.load()
@@ -51,7 +51,7 @@ def size_shown(content: bytes) -> tuple[int, int] | None:
 
 
 def fault_of(content: bytes, size: tuple[int, int] | None) -> str:
-    """What is wrong with the decoder's answer, "" if nothing is. size: see `size_shown`."""
+    """Fault of the decoder's answer, "" if there is none. size: see `size_shown`."""
     try:
         image = decode_image(content)
     except ValueError as error:

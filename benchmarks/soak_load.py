@@ -1,4 +1,4 @@
-"""Clients: as fast as answers come, or at a rate of their own; every answer is timed and looked at."""
+"""Clients: as fast as answers come, or at a fixed rate; every answer is timed and checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADERS = {"Content-Type": "image/png"}
 
 
 class Reply(NamedTuple):
-    """status: 0 where no answer came. `text` is the body."""
+    """status: 0 if no answer came. `text` is the body."""
 
     status: int
     started: float
@@ -45,18 +45,18 @@ class Reply(NamedTuple):
 
 
 class Expected:
-    """Scores by version, photograph and label, to compare answers with."""
+    """Scores by version, photo and label, to compare answers with."""
 
     def __init__(self, scores: dict[str, list[dict[str, float]]]) -> None:
         self.scores = scores
         self._versions: list[tuple[float, str]] = []  # when an answer of which version ended
 
     def faults(self, replies: Sequence[Reply]) -> list[str]:
-        """The answers that are not what their version says of their photograph."""
+        """Answers that differ from their version's scores of their photo."""
         return [fault for reply in replies if reply.status == 200 and (fault := self._fault(reply))]
 
     def order(self) -> list[str]:
-        """The versions that answered, one after the other."""
+        """The versions that answered, in order."""
         versions = [version for _, version in sorted(self._versions)]
         return [version for version, _ in groupby(versions)]
 
@@ -143,17 +143,17 @@ async def ask(session: aiohttp.ClientSession, url: str, photos: Sequence[bytes],
 
 
 def statuses(replies: Sequence[Reply]) -> dict[str, int]:
-    """How often which status came, for a report."""
+    """Count of each status, for a report."""
     return {str(status): count for status, count in sorted(Counter(reply.status for reply in replies).items())}
 
 
 def p99_ms(replies: Sequence[Reply]) -> float:
-    """Of those that were answered."""
+    """99th percentile of the answered requests."""
     return 1000 * float(np.percentile([reply.seconds for reply in replies if reply.status == 200], 99))
 
 
 def throughput(replies: Sequence[Reply]) -> float:
-    """Answers a second, without the first and the last tenth of the time."""
+    """Answers per second, without the first and the last tenth of the time."""
     ends = np.array(sorted(reply.ended for reply in replies if reply.status == 200))
     low, high = np.quantile(ends, [0.1, 0.9])
     return float(((ends >= low) & (ends <= high)).sum() / (high - low))

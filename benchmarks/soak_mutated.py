@@ -1,4 +1,4 @@
-"""Requests as nobody should send them: mutated files, broken bodies, and what schemathesis makes of the OpenAPI."""
+"""Invalid requests: mutated files, broken bodies, and requests that schemathesis derives from the OpenAPI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCHEMA_SHARE = 0.15
 
 @dataclass
 class Findings:
-    """What came back: counts by status, the slowest answer, and everything that should not be."""
+    """Answers: counts by status, the slowest one, and all faults."""
 
     statuses: dict[int, int] = field(default_factory=dict)
     slowest_s: float = 0.0
@@ -46,7 +46,7 @@ class Findings:
 
 
 def send_mutated(url: str, seed: int, numbers: range, findings: Findings) -> None:
-    """One request a number, the same ones for the same seed."""
+    """One request per number, the same ones for the same seed."""
 
     def send(number: int) -> None:
         path, body, headers = _request(seed, number)
@@ -64,7 +64,7 @@ def send_mutated(url: str, seed: int, numbers: range, findings: Findings) -> Non
 
 
 def send_generated(url: str, seed: int, count: int, findings: Findings) -> int:
-    """`count` requests, nearly, that schemathesis derives from the app's own OpenAPI; how many were sent."""
+    """About `count` requests that schemathesis derives from the app's own OpenAPI; return the number sent."""
     import hypothesis
     import schemathesis
 

@@ -1,4 +1,4 @@
-"""A project of its own with two registered versions of a classifier, and `tailorset serve` as a process beside it."""
+"""A separate project with two registered versions of a classifier, and `tailorset serve` as a process."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def point_to(root: Path, version: str) -> None:
 
 
 def expected_scores(root: Path, photos: list[bytes]) -> dict[str, list[dict[str, float]]]:
-    """version -> for each photograph its scores by label, computed here."""
+    """version -> scores by label for each photo, computed here."""
     with contextlib.chdir(root):
         predictors = {version: load_predictor(f"models:/{NAME}/{version}") for version in ("1", "2")}
     return {
@@ -77,7 +77,7 @@ def expected_scores(root: Path, photos: list[bytes]) -> dict[str, list[dict[str,
 
 
 class Server:
-    """`tailorset serve` in `root`, on a free port of this machine; killed at the end if it is still there."""
+    """`tailorset serve` in `root`, on a free port of this machine; killed at the end if it is still running."""
 
     def __init__(self, root: Path, *options: str) -> None:
         command = [sys.executable, "-m", "tailorset.cli", "serve", "--model", URI, "--port", "0", *options]
@@ -140,7 +140,7 @@ def _tiny_classifier(target: Path) -> None:
 
 
 def _stand_in(path: Path, classifier: Path) -> None:
-    """What belongs to a version, for a classifier that was never measured."""
+    """Files of a version, for a classifier that was never measured."""
     if path.name == "thresholds.json":
         one_threshold(load_classifier(classifier).labels).save(path)
     elif path.name == "novelty.safetensors":

@@ -1,4 +1,4 @@
-"""diffusers' own pipeline on the models of params.yaml, and what both sides of a comparison are given to draw."""
+"""diffusers' own pipeline on the models of params.yaml, and the prompts of both sides of a comparison."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def bench_prompts(label_space: LabelSpace, num_prompts: int) -> list[Prompt]:
 
 
 def stock_pipeline(config: Any, device: torch.device) -> Any:
-    """diffusers' own pipeline with the scheduler of params.yaml, all of it in the generator's dtype."""
+    """diffusers' own pipeline with the scheduler of params.yaml, in the generator's dtype."""
     from diffusers import StableDiffusionPipeline
 
     pipeline = StableDiffusionPipeline.from_pretrained(
@@ -45,7 +45,7 @@ def stock_pipeline(config: Any, device: torch.device) -> Any:
 
 
 def stock_noise(generator: StableDiffusion, seeds: Sequence[int]) -> Tensor:
-    """(B, C, h, w) the start that our generator makes of the seeds."""
+    """(B, C, h, w) the noise that our generator draws from the seeds."""
     factor = 2 ** (len(generator.vae.config.block_out_channels) - 1)
     side = generator.image_px // factor
     shape = (generator.unet.config.in_channels, side, side)

@@ -1,4 +1,4 @@
-"""Clocks and roofs: medians of alternating turns, time inside one module, and what the machine can do at best."""
+"""Clocks and roofs: medians of alternating turns, time inside one module, and the machine's best rates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOF_MATMUL = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], device: torch.device, repetitions: int) -> dict[str, float]:
-    """Median seconds of each side over turns that alternate between them, so that a disturbance hits all alike."""
+    """Median seconds of each side over turns that alternate between them, so that a disturbance affects all alike."""
     for work in sides.values():
         work()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -33,10 +33,10 @@ def interleaved(sides: Mapping[str, Callable[[], object]], device: torch.device,
 
 @dataclass(frozen=True)
 class Comparison:
-    """Median seconds per sample of two ways to do the same; goal: how many times faster ours should be.
+    """Median seconds per sample of two ways to do the same; goal: speed-up that ours should reach.
 
-    note: what was compared, and anything that differs in the outcome. equal: whether the outcomes are alike; a ratio
-    reaches no goal where they are not.
+    note: what was compared, and anything that differs in the outcome. equal: the outcomes are alike; otherwise a ratio
+    does not reach its goal.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Side(NamedTuple):
 
 
 def compared(ours: Side, plain: Side, device: torch.device, repetitions: int) -> dict[str, float]:
-    """Median seconds per sample, turn about, under the names of Comparison."""
+    """Median seconds per sample, in alternation, under the names of Comparison."""
     return seconds_per_sample({"ours_s": ours, "plain_s": plain}, device, repetitions)
 
 
@@ -83,7 +83,7 @@ def synchronise(device: torch.device) -> None:
 
 
 class TimedModule:
-    """Adds up the seconds spent in a module's forward passes, and on request the FLOPs; counting them takes time."""
+    """Add up the seconds spent in a module's forward passes, and on request the FLOPs; counting them takes time."""
 
     def __init__(self, module: nn.Module, device: torch.device, count_flops: bool = False) -> None:
         self.module, self.device, self.count_flops = module, device, count_flops
@@ -139,13 +139,13 @@ def measured_roofs(unet: Any, batch: int, device: torch.device, repetitions: int
 
 
 def _rate(work: Callable[[], object], flops: float, device: torch.device, repetitions: int) -> float:
-    """The best of several turns: a roof is what the machine can do, not what it usually does."""
+    """The best of several turns: a roof is the machine's best rate, not its usual one."""
     work()
     return flops / min(timed_call(work, device) for _ in range(3 * repetitions))
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """Most bytes of tensors that `work` held at once, on top of what there was before."""
+    """Most bytes of tensors that `work` held at once, in addition to those before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

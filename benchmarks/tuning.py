@@ -1,7 +1,7 @@
-"""What each way of tuning costs and what it buys: `python benchmarks/tuning.py`, some 30 minutes on two CPU cores.
+"""Cost and benefit of each way of tuning: `python benchmarks/tuning.py`, about 30 minutes on two CPU cores.
 
 The gradient of the finished image through the last K of the steps that generate_images takes, for several K, and the
-setting of params.yaml; with and without gradient checkpointing, in this process: seconds per sample turn about, the
+setting of params.yaml; with and without gradient checkpointing, in this process: seconds per sample in alternation, the
 peak of memory, gradient norms. Then each way tunes on the same prompts and seeds, and held-out prompts are judged by
 the discriminator, the judge and the toybox's oracle. Models, prompts and all other settings are those of params.yaml;
 write the prompts first (`dvc repro write_prompts`).
@@ -42,7 +42,7 @@ GOALS = {"seconds per sample": 3.0, "seconds to equal oracle precision": 5.0}
 
 
 class Way(NamedTuple):
-    """Where an update's gradient comes from: see tune_text_encoder in params.yaml."""
+    """Source of an update's gradient: see tune_text_encoder in params.yaml."""
 
     backprop_steps: int
     num_inference_steps: int
@@ -56,7 +56,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Cost:
-    """What an update of one way takes; seconds per sample, bytes at the peak of one update."""
+    """Cost of an update of one way; seconds per sample, bytes at the peak of one update."""
 
     way: str
     checkpointing: bool
@@ -67,7 +67,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Point:
-    """Shares of held-out images that show what was asked for, to each observer, after `samples` tuning samples."""
+    """Shares of held-out images that show the requested labels, to each observer, after `samples` tuning samples."""
 
     way: str
     samples: int
@@ -100,7 +100,7 @@ class Bench:
         return new_tuner(generator, steering, self.tuning, config, self.label_space, self.params.seed)
 
     def costs(self, ways: Sequence[Way], repetitions: int) -> list[Cost]:
-        """Every way with and without checkpointing, turn about."""
+        """Every way with and without checkpointing, in alternation."""
         sides = {(way.name, on): self.tuner(way, on).updates() for way in ways for on in (False, True)}
         norms: dict[tuple[str, bool], list[float]] = {side: [] for side in sides}
         work = {side: self._update(updates, norms[side]) for side, updates in sides.items()}
@@ -111,7 +111,7 @@ class Bench:
         ]
 
     def curve(self, way: Way, num_updates: int, every: int) -> Iterator[Point]:
-        """Tune from the untuned text encoder on, and look at the held-out prompts now and then."""
+        """Tune from the untuned text encoder on, and evaluate the held-out prompts at intervals."""
         tuner = self.tuner(way, checkpointing=False)
         updates = tuner.updates()
         for done in tqdm(range(num_updates + 1), desc=f"tuning, {way.name}", unit="update"):
@@ -160,7 +160,7 @@ def seconds_to_equal(curves: pd.DataFrame, full: str) -> dict[str, float | None]
 
 
 def ratios(costs: Sequence[Cost], equal: dict[str, float | None], full: str) -> list[dict[str, Any]]:
-    """How many times cheaper each way is than all steps with checkpointing, the published way, and without."""
+    """Ratios of the cost of all steps, with checkpointing (the published way) and without, to that of each way."""
     spent, seconds = equal[full], {(cost.way, cost.checkpointing): cost.seconds for cost in costs}
     return [
         {

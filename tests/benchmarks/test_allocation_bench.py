@@ -1,4 +1,4 @@
-"""The replay counts what the pool holds, the bound is the hand-computed one, a pool of other settings is refused."""
+"""The replay counts the images of the pool, the bound is the hand-computed one, a pool of other settings is refused."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_candidates_drawn_before_are_taken_only_if_they_come_out_the_same_again(
 def test_a_pool_on_disk_is_not_drawn_again(
     bench: ModuleType, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second reader finds the shards whole: drawing is left out, so a Studio that cannot draw will do."""
+    """A second reader finds complete shards and draws nothing, so a Studio that cannot draw is enough."""
     pool, draws = sys.modules["pool"], [Draw(prompt, 0, prompt.labels[0]) for prompt in alone(("boat", "clock"))]
     monkeypatch.setattr(pool, "_folder", lambda: tmp_path)
     studio = Studio(_Painter(), _Clip(), _Clip(), ("boat", "clock"), "a {}", 0, 1, 1)

@@ -1,4 +1,4 @@
-"""What giving up early would save, on made-up probabilities."""
+"""Savings of giving up early, on made-up probabilities."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "lay
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
-    """Architectures that open_clip knows for the length of a test; and a roof that is soon measured."""
+    """Architectures registered with open_clip during a test; and a roof that is quickly measured."""
     import open_clip
 
     monkeypatch.setitem(timing.ROOF_MATMUL, "cpu", (64, 256))

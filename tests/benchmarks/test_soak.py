@@ -1,4 +1,4 @@
-"""`make soak` in small: nothing breaks the service, too much is refused rightly, and what goes wrong is noticed."""
+"""`make soak` on a small scale: nothing breaks the service, overload is refused, and faults are noticed."""
 
 from __future__ import annotations
 

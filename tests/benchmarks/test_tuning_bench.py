@@ -1,4 +1,4 @@
-"""benchmarks/tuning.py: what it works out of measurements, by hand; and that it runs."""
+"""benchmarks/tuning.py: its computations, compared with results by hand; and a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small project whose stages are finished once, and what a fault must not change about their products."""
+"""A small project whose stages are finished once, and the products that a fault must not change."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LARGER = {
 
 
 class StageRuns(NamedTuple):
-    """A stage's script in a project where all stages before it are finished, and what it makes there."""
+    """A stage's script in a project where all stages before it are finished, and its products there."""
 
     folder: Path
     name: str
@@ -45,7 +45,7 @@ class StageRuns(NamedTuple):
         return self.folder / ".work" / self.name
 
     def start(self, **options: Any) -> subprocess.Popen[str]:
-        """The script in a process of its own."""
+        """The script in its own process."""
         command = [sys.executable, f"pipeline/{self.name}.py"]
         return subprocess.Popen(
             command,
@@ -58,7 +58,7 @@ class StageRuns(NamedTuple):
         )
 
     def wait_for_work(self, process: subprocess.Popen[str]) -> None:
-        """Until its imports are over and it works."""
+        """Wait until its imports are over and it works."""
         while not (self.work.is_dir() and any(self.work.iterdir())):
             assert process.poll() is None, process.communicate()[1][-3000:]
             time.sleep(0.01)
@@ -107,7 +107,7 @@ def runs_of(finished: Path) -> Callable[[str], StageRuns]:
 
 
 def measured(folder: Path, name: str) -> StageRuns:
-    """A finished stage, run once more without a fault to see how long it works."""
+    """A finished stage, run once more without a fault to measure its duration."""
     stage = StageRuns(folder, name, {}, 0.0)
     expected = stage.products()
     process = stage.start()
@@ -121,7 +121,7 @@ def measured(folder: Path, name: str) -> StageRuns:
 
 @contextmanager
 def intact(stage: StageRuns) -> Iterator[None]:
-    """Whatever happens within, afterwards the stage makes what it would have made."""
+    """After any fault inside the context, the stage makes the same products."""
     stage.remove_products()
     yield
     stage.finish()

@@ -20,7 +20,7 @@ RunsOf = Callable[[str], StageRuns]
 
 
 def thorough(test: Callable[..., None]) -> Callable[..., None]:
-    """Only `make faults` runs it."""
+    """Mark of tests that only `make faults` runs."""
     return pytest.mark.faults(pytest.mark.timeout(3600)(test))
 
 
@@ -30,7 +30,7 @@ def finished_shards(stage: StageRuns) -> dict[str, int]:
 
 
 def kill_at_random_moments(stage: StageRuns, kills: int) -> None:
-    """kill -9 so many runs, one after the other; each goes on where the one before was."""
+    """kill -9 this number of runs in turn; each resumes where the previous one was."""
     moments, before = random.Random(0), {}
     with intact(stage):
         while kills:
@@ -54,7 +54,7 @@ def kill_at_random_moments(stage: StageRuns, kills: int) -> None:
 
 
 def fill_the_disk(stage: StageRuns, share: float) -> None:
-    """Run it where no file may grow beyond a share of the largest that it makes."""
+    """Run it with a limit on file size, a share of the largest file that it makes."""
     largest = max((stage.folder / path).stat().st_size for path in stage.expected)
     limit = max(1, int(share * largest))
 
@@ -74,7 +74,7 @@ def fill_the_disk(stage: StageRuns, share: float) -> None:
 
 @pytest.mark.timeout(900)
 def test_one_stage_stands_a_kill_and_a_full_disk(tmp_path: Path) -> None:
-    """What `make faults` does, in small, so that it is known to work on the day it is needed."""
+    """`make faults` on a small scale, so that it works when it is needed."""
     make_small_project(tmp_path, generate_images={"shard_size": 16, "batch_size": 16})
     run(tmp_path, "dvc", "repro", "generate_images")
     stage = measured(tmp_path, "generate_images")

@@ -1,4 +1,4 @@
-"""How the toybox's painter is trained: only its answers carry loss, and what it writes loads as any other model."""
+"""Training of the toybox's painter: only its answers carry loss, and the written model loads as any other."""
 
 from __future__ import annotations
 

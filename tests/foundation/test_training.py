@@ -1,4 +1,4 @@
-"""How the foundation models are trained: resumable, on mini-batches that depend on the step only."""
+"""Training of the foundation models: resumable, on mini-batches that depend on the step only."""
 
 from __future__ import annotations
 

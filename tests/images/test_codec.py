@@ -1,4 +1,4 @@
-"""Decoding: every kind of file, whatever its EXIF says, and the callers who all decode in the same way."""
+"""Decoding: every kind of file, with any EXIF, and the callers, which all decode in the same way."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_transparent_pixels_are_white() -> None:
 
 @pytest.mark.parametrize("tag", TAGS)
 def test_an_entry_of_any_type_leaves_the_orientation_readable(tag: int) -> None:
-    """480 combinations of tag and type in all; Pillow's own exif_transpose fails on some 170 of them."""
+    """480 combinations of tag and type in all; Pillow's own exif_transpose fails on about 170 of them."""
     sizes = {}
     for kind, num_bytes in TYPE_BYTES.items():
         value = (1).to_bytes(4, "big") * 2 if num_bytes == 8 else (1).to_bytes(num_bytes, "big")
@@ -211,8 +211,8 @@ def test_a_truncated_image_is_refused(file_format: str) -> None:
         decode_image(content[: len(content) // 2])
 
 
-@pytest.mark.skipif(not TINY_COCO.is_dir(), reason="the photographs are not here")
-def test_real_photographs_are_read() -> None:
+@pytest.mark.skipif(not TINY_COCO.is_dir(), reason="the photos are not here")
+def test_real_photos_are_read() -> None:
     paths = sorted(TINY_COCO.rglob("*.jpg"))
     assert paths
     for path in paths[:20]:

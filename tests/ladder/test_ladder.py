@@ -1,4 +1,4 @@
-"""The ladder: which points it has, that a product is made once, and that its report says what the scores say."""
+"""The ladder: its points, each product made once, and a report that agrees with the scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Captions tell the truth in few words; a painter's phrase uses the same ones."""
+"""Captions are true and use few words; a painter's phrase uses the same words."""
 
 import itertools
 import re

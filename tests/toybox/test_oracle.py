@@ -1,4 +1,4 @@
-"""The oracle tells the truth about drawings, names what it tells, and refuses files it cannot read."""
+"""The oracle is right about drawings, names its outputs, and refuses files it cannot read."""
 
 from __future__ import annotations
 
