@@ -30,7 +30,7 @@ from tailorset.registry.examples import write_examples
 from tailorset.registry.measurement import Measurement, measure, with_val
 from tailorset.registry.model_card import gather, model_card
 from tailorset.registry.parent_run import data_sets, description, headline
-from tailorset.registry.version import make_challenger, register
+from tailorset.registry.version import check_made_for, make_challenger, register
 from tailorset.storage.annotated import Collection
 from tailorset.storage.files import atomic_output
 from tailorset.thresholds.rules import Thresholds
@@ -43,11 +43,13 @@ def main() -> None:
         space = stage.label_space
         weights_bytes = sum(file.stat().st_size for file in CLASSIFIER.iterdir())
         stage.save_metrics({"register/num_labels": len(space.names), "register/weights_bytes": weights_bytes})
+        thresholds = Thresholds.load(THRESHOLDS)
+        check_made_for(space, thresholds)
         metrics, photos = all_metrics(), Collection(space, REAL, SYNTHETIC, FILTERED)
         test, val = photos.photos("test"), photos.photos("val")
         scores = {row: read_scores(SCORES, row.method, test.rows["image_id"], space.names) for row in (CLIP, OURS)}
         measured = with_val(measure(scores[OURS], scores[CLIP], test, space), val, space, metrics)
-        facts = gather(stage.params, space, Thresholds.load(THRESHOLDS), metrics, scores, test.targets)
+        facts = gather(stage.params, space, thresholds, metrics, scores, test.targets)
         with atomic_output(MEASURED) as path:
             measured.save(path)
         with atomic_output(EXAMPLES) as path:

@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.evaluation.results import COLUMNS
+from tailorset.evaluation.results import columns
 from tailorset.project.params import load_params
 from tailorset.project.unlogged import keep
 from tailorset.storage.files import write_json
@@ -39,7 +39,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 def write_results(reports: Path) -> None:
     rows = {"baseline/clip/": 0.25, "baseline/clip_normalised/": 0.5, "": 0.75}
-    metrics = {prefix + key: value for prefix, value in rows.items() for key in COLUMNS.values()}
+    metrics = {prefix + key: value for prefix, value in rows.items() for key in columns({}).values()}
     acceptance = {"before/discriminator": 0.125, "after/discriminator": 0.625, "before/judge": 0.1, "after/judge": 0.2}
     write_json(reports / "metrics.json", metrics | {f"acceptance/{key}": value for key, value in acceptance.items()})
 
@@ -97,7 +97,7 @@ def test_results_say_where_training_did_not_help(project: Path) -> None:
     code, output = run("results")
     words = " ".join(output.split())
     assert code == 0
-    assert "Training did not help: no epoch is better on val, so the classifier is raw CLIP itself" in words
+    assert "Training did not help: no epoch beats raw CLIP on val, so the classifier is raw CLIP itself" in words
     assert "To try:" in words
     write_json(project / "reports/train_classifier/metrics.json", {"best_epoch": 2} | trained)
     assert "did not help" not in run("results")[1]

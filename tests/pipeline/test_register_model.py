@@ -12,7 +12,9 @@ import yaml
 from pipeline import register_model
 from tailorset.project.layout import CLASSIFIER, NOVELTY, THRESHOLDS
 from tailorset.project.versions import CONTENT, content_here
+from tailorset.records import LabelSpace
 from tailorset.registry import version
+from tailorset.thresholds.rules import LabelRule, Thresholds
 from tests.registered import MEASUREMENT
 from tests.small_project import run
 
@@ -63,3 +65,13 @@ def test_challenger_is_what_is_in_the_project_and_no_point_of_a_sweep(
     assert {tags["val.zsl_map"], tags["val.gzsl_map"], tags["val.set"]} == {"0.510000", "0.610000", "c" * 64}
     assert ("a point of a sweep" in capsys.readouterr().out) == is_point
     mlflow.set_tracking_uri("")
+
+
+def test_a_classifier_of_another_label_file_is_not_registered() -> None:
+    """The stage can be run alone after params.yaml has named another label file."""
+    labels = [{"name": name, "seen": name == "ball"} for name in ("cup", "key", "ball")]
+    space = LabelSpace.model_validate({"name": "sub", "labels": labels})
+    rule = LabelRule(1.0, 0.0, 0.5, 0.4, 0.6)
+    version.check_made_for(space, Thresholds(dict.fromkeys(space.names, rule)))
+    with pytest.raises(ValueError, match=r"not of the labels of sub in params\.yaml: it alone has star\. `make run`"):
+        version.check_made_for(space, Thresholds(dict.fromkeys([*space.names, "star"], rule)))

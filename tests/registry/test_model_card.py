@@ -126,7 +126,17 @@ def test_nothing_annotated_gives_a_card_without_figures(params: Params, space: L
 
 def test_the_card_of_raw_clip_claims_nothing_learned(params: Params, space: LabelSpace, targets: torch.Tensor) -> None:
     text = card(params, space, targets, best_epoch=-1)
-    assert "**Training did not help: no epoch is better on val, so the classifier is raw CLIP itself" in text
+    assert "**Training did not help: no epoch beats raw CLIP on val, so the classifier is raw CLIP itself" in text
     assert "learned these from generated images" not in text
     assert "| cup | nothing: zero-shot | " in text
     assert "| ball | nothing: zero-shot | " in text
+
+
+def test_a_card_of_a_classifier_that_leaves_everything_open(
+    params: Params, space: LabelSpace, targets: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No decision is answered, so none of them can be wrong: `evaluate` stores no risk then."""
+    monkeypatch.delitem(METRICS, "trust/fitted/zsl/answered/risk")
+    text = card(params, space, targets, **{"trust/fitted/zsl/coverage": 0.0})
+    assert "0.0 % are answered where doubtful ones are left open." in text
+    assert "of these are wrong" not in text

@@ -127,7 +127,9 @@ def test_a_version_whose_training_did_not_help_says_so_and_is_no_first_champion(
     code, output = run("promote")
     words = " ".join(output.split())
     assert code == 1
-    assert "Note: training = Training did not help: no epoch is better on val, so the classifier is raw CLIP" in words
+    assert (
+        "Note: training = Training did not help: no epoch beats raw CLIP on val, so the classifier is raw CLIP" in words
+    )
     assert "ZSL mAP is 31.00 instead of 31.00, which is not above raw CLIP" in words
     assert TRAINING not in lineage({"best_epoch": 3} | trained)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tailorset.evaluation.results import COLUMNS, percent, shown_rows
+from tailorset.evaluation.results import columns, percent, shown_rows
 from tailorset.project.params import Params, named_models, read_yaml
 from tailorset.project.running import running_stages
 from tailorset.storage.files import read_metrics
@@ -22,7 +22,7 @@ REPORTS = Path("reports")
 def results_table(metrics: dict[str, float]) -> Table:
     """Return one row per method and one column per measure, in percent."""
     table = Table("test split, %", title="Labels nobody annotated (ZSL), and together with the annotated ones (GZSL)")
-    for column in COLUMNS:
+    for column in columns(metrics):
         table.add_column(column, justify="right")
     for row in shown_rows(metrics):
         table.add_row(*row)
@@ -55,7 +55,7 @@ def results_line(label_file: Path) -> str:
     metrics = read_metrics(REPORTS / "metrics.json")
     if not metrics:
         return "none yet: make run"
-    return ", ".join(f"{column} {percent(metrics.get(key))} %" for column, key in COLUMNS.items())
+    return ", ".join(f"{column} {percent(metrics.get(key))} %" for column, key in columns(metrics).items())
 
 
 def other_label_file(label_file: Path) -> str:

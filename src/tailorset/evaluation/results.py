@@ -21,13 +21,27 @@ OURS = Row("ours", "ours", "")
 
 SHOWN = (CLIP, CLIP_NORMALISED, OURS)  # rows of the short table of results
 MAPS = {"zsl/map": "ZSL mAP", "gzsl/map": "GZSL mAP"}  # key of a metric: its title
-COLUMNS = {"ZSL mAP": "zsl/map", "ZSL F1@3": "zsl/f1_at_3", "GZSL mAP": "gzsl/map", "GZSL F1@3": "gzsl/f1_at_3"}
+USUAL_K = 3  # of F1@k, where several were measured
 ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
+
+
+def columns(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Return {title: key} of the measures in the short table: mAP, and F1 at 3 labels or at the fewest measured."""
+    measured = [int(key.rpartition("_")[2]) for key in metrics if key.startswith("zsl/f1_at_")]
+    k = USUAL_K if USUAL_K in measured else min(measured, default=USUAL_K)
+    settings = {"ZSL": "zsl", "GZSL": "gzsl"}
+    measures = {"mAP": "map", f"F1@{k}": f"f1_at_{k}"}
+    return {
+        f"{setting} {measure}": f"{prefix}/{key}"
+        for setting, prefix in settings.items()
+        for measure, key in measures.items()
+    }
 
 
 def shown_rows(metrics: Mapping[str, float]) -> list[list[str]]:
     """Return the short table of results in percent: one row per method, its title first, then one cell per column."""
-    return [[row.title, *(percent(metrics.get(row.prefix + key)) for key in COLUMNS.values())] for row in SHOWN]
+    keys = columns(metrics).values()
+    return [[row.title, *(percent(metrics.get(row.prefix + key)) for key in keys)] for row in SHOWN]
 
 
 def acceptance_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -160,15 +160,17 @@ def _measured(facts: CardFacts) -> str:
         for title, one in measured.items()
     ]
     table = _table(("test split, %", "ZSL mAP", f"ZSL F1@{k}", "GZSL mAP", f"GZSL F1@{k}"), rows)
-    values = {key: facts.metrics[f"trust/fitted/zsl/{key}"] for key in ("ece", "f1_macro", "coverage", "answered/risk")}
+    values = {key: facts.metrics[f"trust/fitted/zsl/{key}"] for key in ("ece", "f1_macro", "coverage")}
+    risk = facts.metrics.get("trust/fitted/zsl/answered/risk")  # absent if nothing is answered
+    wrong = "" if risk is None else f", and {percent(risk)} % of these are wrong"
     return (
         f"On {facts.num_test:,} test photographs. ZSL: the labels nobody annotated; GZSL: all labels together."
         " In brackets 95 % bootstrap intervals over the photographs; they do not"
         " tell how much another training would differ.\n\n"
         f"{table}\n\n"
         f"Decisions on labels nobody annotated: macro F1 {percent(values['f1_macro'])} % where everything is answered;"
-        f" {percent(values['coverage'])} % are answered where doubtful ones are left open, and"
-        f" {percent(values['answered/risk'])} % of these are wrong. Expected calibration error {values['ece']:.3f}."
+        f" {percent(values['coverage'])} % are answered where doubtful ones are left open{wrong}."
+        f" Expected calibration error {values['ece']:.3f}."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tailorset.evaluation.results import COLUMNS, shown_rows
+from tailorset.evaluation.results import columns, shown_rows
 
 HEADLINE = "_headline/"  # MLflow sorts metrics by name: these come first
 DATA_SETS = ("data/real", "data/filtered")
@@ -17,12 +17,13 @@ MAX_DIGEST_CHARS = 36  # of MLflow
 
 def headline(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return our measures of the results table, under names that are listed before all others."""
-    return {HEADLINE + key: metrics[key] for key in COLUMNS.values() if key in metrics}
+    return {HEADLINE + key: metrics[key] for key in columns(metrics).values() if key in metrics}
 
 
 def description(metrics: Mapping[str, float], model: str) -> str:
     """Return the results table in Markdown, with a pointer to the registered version and the data card."""
-    rows = [["test split, %", *COLUMNS], ["---"] * (1 + len(COLUMNS))]
+    titles = columns(metrics)
+    rows = [["test split, %", *titles], ["---"] * (1 + len(titles))]
     rows += shown_rows(metrics)
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return f"{table}\n\nModel: `{model}`. Its model card and the data card are among this run's artifacts."

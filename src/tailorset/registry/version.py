@@ -20,9 +20,12 @@ from tailorset.inference.versions import CHALLENGER, TRAINING
 from tailorset.project.execution import git_revision
 from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, REAL, THRESHOLDS
 from tailorset.project.versions import CONTENT, content_here
+from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, val_tags
+from tailorset.registry.promotion import label_difference
 from tailorset.storage.location import shards_of
 from tailorset.storage.shards import read_shard
+from tailorset.thresholds.rules import Thresholds
 
 PACKAGE = Path(tailorset.__file__).parent
 FILES = (CLASSIFIER, THRESHOLDS, NOVELTY, EXAMPLES, MEASURED, MODEL_CARD)  # stored with a version
@@ -40,6 +43,19 @@ REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_re
     "torch",
     "torchvision",
 )
+
+
+def check_made_for(label_space: LabelSpace, thresholds: Thresholds) -> None:
+    """Check that the classifier in models/, known by its thresholds, is of the labels in params.yaml.
+
+    Raises:
+        ValueError: it was trained for other labels.
+    """
+    if difference := label_difference(thresholds.labels, label_space.names):
+        raise ValueError(
+            f"{CLASSIFIER} is not of the labels of {label_space.name} in params.yaml: {difference}."
+            " `make run` trains one; this stage alone only registers what is there"
+        )
 
 
 def register(
