@@ -1,6 +1,6 @@
 """The class-discriminative loss: grouped softmax over CLIP scores, and the asymmetric loss on probabilities.
 
-Letters: B images, L labels, P requested labels of an image, N its other labels.
+Shapes: B images, L labels, P requested labels of an image, N the rest of its labels.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def grouped_softmax(logits: Tensor, requested: Tensor) -> Tensor:
-    """Probabilities in which requested labels never compete with each other.
+    """Return probabilities for which requested labels never compete with each other.
 
     For each p in P a softmax over {p} and N only: p keeps the probability of its own group, a label of N gets the
-    mean of its probabilities over the |P| groups. Where N is empty, every p is certain (probability 1, no gradient).
+    mean of its probabilities over the |P| groups. If N is empty, every p is certain (probability 1, no gradient).
 
-    logits: (B, L), scaled cosines; requested: (B, L) bool, at least one label a row; returns (B, L) in [0, 1],
+    logits: (B, L), scaled cosines; requested: (B, L) bool, at least one label per row; returns (B, L) in [0, 1],
     at least float32.
 
     Raises: ValueError for shapes that differ, or a row that requests nothing.
@@ -41,13 +41,13 @@ def asymmetric_loss(
     clip: float,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Asymmetric loss directly on probabilities, summed over labels, mean over the batch.
+    """Return the asymmetric loss directly on probabilities, summed over labels, mean over the batch.
 
     positive: -(1 - p)^gamma_pos log p;  negative: -q^gamma_neg log(1 - q) with q = max(p - clip, 0).
     The focal weights (the powers) carry no gradient.
 
     probabilities: (B, L) in [0, 1]; targets: (B, L), 1 or True = present; mask: (B, L) bool, False = not annotated,
-    counts for nothing.
+    without weight.
 
     Raises: ValueError for shapes that differ or an empty batch.
     Source: Ridnik et al. 2021, eq. 7; Zhang et al. 2024, sec. 3.2.

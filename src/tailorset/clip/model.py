@@ -1,6 +1,6 @@
-"""CLIP as a judge of images: a frozen open_clip model with a differentiable preprocessing.
+"""CLIP as a scorer of images: a frozen open_clip model with differentiable preprocessing.
 
-Letters: B images, L labels, D embedding width, N images of a whole set.
+Shapes: B images, L labels, D embedding width, N images of a whole set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MEMORY_REMEDY = "name a smaller model under clip"
 class Clip:
     """A frozen CLIP in evaluation mode; gradients flow to images, never to its weights.
 
-    architecture: open_clip's description of the model, which can build it again.
+    architecture: open_clip's description of the model, from which it can be built again.
     """
 
     def __init__(
@@ -80,7 +80,11 @@ class OpenClip(NamedModel):
     pretrained: str | None = None
 
     def load(self, device: torch.device | str) -> Clip:
-        """Raises: ValueError, see load_clip."""
+        """Load the model.
+
+        Raises:
+            ValueError: see load_clip.
+        """
         return load_clip(self.model, device, self.pretrained, self.revision)
 
     @property
@@ -96,7 +100,7 @@ class OpenClip(NamedModel):
         return None if self.folder else hub_file(self.model, self.pretrained)[0] or None
 
     def name_problem(self) -> str:
-        """What is wrong with a name of open_clip's, see name_problem; "" for a folder or a hub repository."""
+        """Return the fault of a name of open_clip's, see name_problem; "" for a folder or a hub repository."""
         return "" if self.model.startswith((LOCAL, HUB)) else name_problem(self.model, self.pretrained)
 
     @property
@@ -142,7 +146,7 @@ def preprocessed(
 
 
 def interpolation_of(preprocess_cfg: Mapping[str, Any]) -> Literal["bicubic", "bilinear"]:
-    """How a model's images are resized: to open_clip everything but bilinear is bicubic."""
+    """Return the way a model's images are resized: for open_clip everything but bilinear is bicubic."""
     return "bilinear" if preprocess_cfg.get("interpolation") == "bilinear" else "bicubic"
 
 

@@ -1,4 +1,4 @@
-"""The weights of an open_clip model: found by name, fetched, and refused where they are not what the name builds."""
+"""The weights of an open_clip model: found by name, fetched, and refused if they do not fit the model of that name."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def check_positions(model: nn.Module, path: Path) -> None:
 
 
 def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Path, str, dict[str, Any]]:
-    """The file of weights, and name and options for open_clip to read it by.
+    """Return the file of weights, and the name and options with which open_clip reads it.
 
-    open_clip knows no revisions: a pinned repository is read as the folder of that commit, pinned weights of a tag as
+    open_clip has no revisions: a pinned repository is read as the folder of that commit, pinned weights of a tag as
     a file with the tag's preprocessing. Weights that are missing, where open_clip only warns, or that would be
     unpickled are refused.
     """
@@ -57,7 +57,7 @@ def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Pa
 
 
 def _weights_file(model: str, pretrained: str | None, revision: str | None) -> Path:
-    """The file to read; fetched first if it lies on a hub."""
+    """Return the file to read; from a hub it is fetched first."""
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 
@@ -80,7 +80,7 @@ def _weights_file(model: str, pretrained: str | None, revision: str | None) -> P
 
 
 def name_problem(model: str, pretrained: str | None) -> str:
-    """What is wrong with a name of open_clip's and the tag of its weights, "" if nothing is.
+    """Return the fault of a name of open_clip's and the tag of its weights, "" if there is none.
 
     A tag whose weights were trained with another activation than the name builds is refused: open_clip only warns, and
     the features are silently wrong.
@@ -107,32 +107,32 @@ def name_problem(model: str, pretrained: str | None) -> str:
 
 
 def _file_problem(model: str, file: str) -> str:
-    """What is left open about a file of weights, which does not say what its images were like; "" if nothing is."""
+    """Return the problem of a file of weights, which does not record its preprocessing; "" if there is none."""
     folder = Path(file).parent
     if folder.joinpath(CONFIG).is_file():
         return f"CLIP {model}: {folder / CONFIG} describes {Path(file).name}, so name the folder: {LOCAL}{folder}"
     if len(_preprocessings(model)) < 2:
         return ""
     return (
-        f"CLIP {model}: weights of this name come with different mean and std, and {file} does not say which are its"
+        f"CLIP {model}: weights of this name come with different mean and std, and {file} does not record its"
         f" own: put them into {folder / CONFIG} and name {LOCAL}{folder}"
     )
 
 
 def _preprocessings(model: str) -> list[dict[str, Any]]:
-    """What open_clip knows of the images that weights of this name want, each once."""
+    """Return the different preprocessings that open_clip lists for weights of this name."""
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
 
     tags = [tag for tag in list_pretrained_tags_by_model(model) if _has_activation_of(model, tag)]
     found = []
     for tag in tags:
-        wanted = {key: get_pretrained_cfg(model, tag)[key] for key in ("mean", "std", "interpolation")}
-        found += [wanted] if wanted not in found else []
+        needed = {key: get_pretrained_cfg(model, tag)[key] for key in ("mean", "std", "interpolation")}
+        found += [needed] if needed not in found else []
     return found
 
 
 def _has_activation_of(model: str, tag: str) -> bool:
-    """Whether a tag's weights were trained with the activation that open_clip builds under this name."""
+    """Check that a tag's weights were trained with the activation that open_clip builds under this name."""
     from open_clip import get_model_config, get_pretrained_cfg
 
     built, trained = get_model_config(model), get_pretrained_cfg(model, tag)
@@ -140,7 +140,7 @@ def _has_activation_of(model: str, tag: str) -> bool:
 
 
 def hub_file(model: str, pretrained: str | None) -> tuple[str, str]:
-    """Repository and file of a tag's weights, each "" where open_clip leaves it open."""
+    """Return repository and file of a tag's weights, each "" if open_clip does not name it."""
     from open_clip import get_pretrained_cfg
 
     repository, _, file = get_pretrained_cfg(model, pretrained or "").get("hf_hub", "").rpartition("/")
@@ -148,7 +148,7 @@ def hub_file(model: str, pretrained: str | None) -> tuple[str, str]:
 
 
 def _fetch_commit(repository: str, revision: str) -> str:
-    """Weights, configuration and tokenizer of one commit, side by side; the weights' path."""
+    """Fetch weights, config and tokenizer of one commit into one folder; return the weights' path."""
     from huggingface_hub import snapshot_download
 
     files = [WEIGHTS, CONFIG, *TOKENIZER_FILES]

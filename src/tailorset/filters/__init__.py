@@ -1,7 +1,7 @@
 """Plug-ins that decide which generated images are kept, and with which labels.
 
 A filter is one file here with a `Config` and `build(config, label_space) -> Filter`.
-Letters: N images, U unseen labels in label-space order.
+Shapes: N images, U unseen labels in label-space order.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch
 
 
 class Decision(NamedTuple):
-    """What becomes of one image: its final labels (none if rejected), why, and how sure the scorer is."""
+    """The decision on one image: its final labels (none if rejected), the reason, and the confidence."""
 
     kept: bool
     labels: tuple[str, ...]
-    reason: str  # "kept", or which label failed and how
+    reason: str  # "kept", or the label that failed and its fault
     confidence: float  # smallest grouped probability of the requested labels, in [0, 1]
 
 
@@ -25,16 +25,16 @@ class Filter(Protocol):
     """A rule on the scores that CLIP gives generated images."""
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
-        """One decision per image.
+        """Return one decision per image.
 
-        logits: (N, U) logit_scale * cosine against all unseen labels. requested: N lists of the unseen
-        labels each image was asked to show.
+        logits: (N, U) logit_scale * cosine against all unseen labels. requested: N lists of the unseen labels that each
+        image was asked to show.
         """
         ...
 
 
 def checked_scores(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The logits in double precision, so that a decision does not hang on rounding.
+    """Return the logits in double precision, so that no decision depends on rounding.
 
     Raises:
         ValueError: their shape is not (N, U), or some are not finite.

@@ -1,4 +1,4 @@
-"""Keeps an image when each requested label wins against all labels that were not requested."""
+"""Keep an image if each requested label wins against all labels that were not requested."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class GroupedSoftmax:
         self.unseen = label_space.unseen
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
-        """Keeps images whose requested labels all have a grouped probability above the threshold."""
+        """Keep images whose requested labels all have a grouped probability above the threshold."""
         mask = torch.from_numpy(requested_mask(requested, self.unseen))
         probabilities = grouped_softmax(checked_scores(logits, mask), mask)
         return [self._decision(row.tolist(), labels) for row, labels in zip(probabilities, requested, strict=True)]
@@ -40,5 +40,5 @@ class GroupedSoftmax:
 
 
 def build(config: Config, label_space: LabelSpace) -> GroupedSoftmax:
-    """The filter for the unseen labels of a label space."""
+    """Return the filter for the unseen labels of a label space."""
     return GroupedSoftmax(config, label_space)

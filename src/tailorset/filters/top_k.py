@@ -1,4 +1,4 @@
-"""Keeps an image when its requested labels are among the best k, and adds what else it clearly shows."""
+"""Keep an image if its requested labels are among the best k, and add the labels that it clearly shows as well."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tailorset.records import LabelSpace, requested_mask
 
 
 class Config(BaseModel):
-    """k: how many of the unseen labels an image may be mistaken for; extra_threshold: softmax probability
-    over all unseen labels from which a label that was not requested is taken for present."""
+    """k: number of best labels among which each requested one must be; extra_threshold: softmax probability over all
+    unseen labels above which a label that was not requested counts as present."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     k: int = Field(default=7, ge=1)
@@ -30,7 +30,7 @@ class TopK:
         self.parents = {name: label_space.parents_of(name) for name in self.unseen}
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
-        """Keeps images whose requested labels are all among the k best of the unseen labels."""
+        """Keep images whose requested labels are all among the k best of the unseen labels."""
         mask = torch.from_numpy(requested_mask(requested, self.unseen))
         scores = checked_scores(logits, mask)
         grouped = grouped_softmax(scores, mask)
@@ -48,12 +48,14 @@ class TopK:
         return Decision(True, self._with_parents((*labels, *extras)), "kept", confidence)
 
     def _with_parents(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """The labels in order and their unseen ancestors; seen ones are left out, as generated images
-        are annotated for unseen labels only."""
+        """Return the labels in order with their unseen ancestors.
+
+        Seen ancestors are left out, as generated images are annotated for unseen labels only.
+        """
         ancestors = [parent for label in labels for parent in self.parents[label] if parent in self.unseen]
         return tuple(dict.fromkeys((*labels, *ancestors)))
 
 
 def build(config: Config, label_space: LabelSpace) -> TopK:
-    """The filter for the unseen labels of a label space."""
+    """Return the filter for the unseen labels of a label space."""
     return TopK(config, label_space)

@@ -10,7 +10,7 @@ from tailorset.settings import Block
 
 
 class Allocation(Block):
-    """How the budget of a round is spent; the keys after `name` are used by `thompson` only."""
+    """The allocator of a round's budget; the keys after `name` are used by `thompson` only."""
 
     name: Literal["uniform", "turns", "thompson"]
     round_images: int = Field(gt=0)  # the most candidates planned before their outcome is known

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 class ShardStore:
     """Finished shards in the resume folder or in storage: the tar, its rows and, last, the checksums of both."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def finished_rows(self, name: str) -> list[Row] | None:

@@ -1,6 +1,6 @@
-"""Stable Diffusion (any `StableDiffusionPipeline` folder or hub id) with a sampling loop one can differentiate.
+"""Stable Diffusion (any `StableDiffusionPipeline` folder or hub id) with a differentiable sampling loop.
 
-Letters: B images, T sampling steps, S of them taken, K of those with gradient, C latent channels, h x w latent pixels,
+Shapes: B images, T sampling steps, S of them taken, K of those with gradient, C latent channels, h x w latent pixels,
 E text width.
 """
 
@@ -24,31 +24,30 @@ from tailorset.storage.hub import NamedModel
 
 
 class Config(NamedModel):
-    """image_px: side of the images, a multiple of the VAE's factor.
+    """A pipeline, the way it samples, and options for speed and memory."""
 
-    guidance_scale: 1 or less switches guidance off and halves the cost. freeze_negative: the negative prompt keeps the
-    text states it has without an adapter, in tuning and in drawing, and only prompts get a gradient. dtype: of the
-    UNet; the VAE always decodes in float32, where half precision overflows, and the text encoder stays in float32,
-    where small updates survive. vae_slicing: decode one image at a time, the same images for less memory. vae_tiling:
-    decode images larger than the VAE's own size in overlapping tiles; their pixels differ slightly, so it is never
-    switched on by itself. scheduler: dpm++_2m needs the fewest steps; euler is what the paper used; ddim is the
-    plainest; ddim_trailing starts from pure noise, as models distilled to few steps are trained to. few_step: a
-    LoRA that makes a few-step model of it, fused into the UNet. compile: fuse the UNet's and the decoder's
-    operations by torch.compile, where there is no gradient; it takes a minute or two at the start, and images
-    differ by rounding. cache_interval: only each so many steps run the whole UNet, the others its outermost blocks
-    (`tailorset.generators.parts.feature_cache`); 1 = all do.
-    """
-
-    image_px: int = Field(gt=0)
-    guidance_scale: float = Field(default=7.5, ge=0)
+    image_px: int = Field(gt=0)  # side of the images, a multiple of the VAE's factor
+    guidance_scale: float = Field(default=7.5, ge=0)  # 1 or less switches guidance off and halves the cost
     negative_prompt: str = ""
+    # Keep the text states that the negative prompt has without an adapter, in tuning and in drawing, so that only
+    # prompts get a gradient.
     freeze_negative: bool = False
+    # Of the UNet. The VAE always decodes in float32, as half precision overflows there, and the text encoder stays in
+    # float32, in which small updates are not lost.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    vae_slicing: bool = False
+    vae_slicing: bool = False  # decode one image at a time: the same images for less memory
+    # Decode images larger than the VAE's own size in overlapping tiles. Their pixels differ slightly, so it is never
+    # switched on by itself.
     vae_tiling: bool = False
+    # dpm++_2m needs the fewest steps; euler is the paper's; ddim is the plainest; ddim_trailing starts from pure noise,
+    # as models distilled to few steps are trained to.
     scheduler: Literal["dpm++_2m", "euler", "ddim", "ddim_trailing"] = "dpm++_2m"
-    few_step: FewStep | None = None
+    few_step: FewStep | None = None  # a LoRA that makes a few-step model, fused into the UNet
+    # Fuse the operations of the UNet and the decoder by torch.compile when there is no gradient. It takes a minute or
+    # two at the start, and images differ by rounding.
     compile: bool = False
+    # Run the whole UNet only every n-th step, and its outermost blocks in between
+    # (`tailorset.generators.parts.feature_cache`); 1 = always the whole.
     cache_interval: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
@@ -142,7 +141,7 @@ class StableDiffusion:
         """Recompute the UNet and the decoder in the backward pass, one of their blocks at a time.
 
         Steps before the last are recomputed as a whole first, so that memory does not grow with K; in the decoder one
-        layer at a time: at 768 px the three layers of its last block keep 7 GB an image.
+        layer at a time: at 768 px the three layers of its last block keep 7 GB per image.
         """
         if self.gradient_checkpointing:
             return
@@ -154,7 +153,7 @@ class StableDiffusion:
                 layer.forward = _recomputed(layer.forward)
 
     def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
-        """LoRA on the text encoder's attention projections; the first matrix comes from the seed, the second is 0."""
+        """Add LoRA to the text encoder's attention; the first matrix comes from the seed, the second is 0."""
         add_lora(self.text_encoder, rank, alpha, seed)
 
     def save_adapter(self, folder: Path) -> None:
@@ -165,7 +164,7 @@ class StableDiffusion:
         """Read what save_adapter wrote, frozen.
 
         Raises:
-            ValueError: no adapter there, or one whose matrices do not fit this text encoder.
+            ValueError: there is no adapter, or its matrices do not fit this text encoder.
         """
         load_lora(self.text_encoder, folder)
 
@@ -233,13 +232,13 @@ class StableDiffusion:
         return negative + self.config.guidance_scale * (positive - negative)
 
     def _run(self, model: Callable[..., Any], *inputs: Tensor) -> Tensor:
-        """A model that may be compiled: for all batch sizes from 2 at once, and only where no gradient is wanted."""
+        """Run a model, compiled if the config says so: once for all batch sizes from 2, and only without a gradient."""
         if not self.config.compile:
             return model(*inputs, return_dict=False)[0]
         if torch.is_grad_enabled():
             with torch.compiler.set_stance("force_eager"):
                 return model(*inputs, return_dict=False)[0]
-        detached = [batch.detach() for batch in inputs]  # what could have a gradient would be compiled anew
+        detached = [batch.detach() for batch in inputs]  # inputs that may have a gradient would be compiled again
         for batch in detached:
             if batch.ndim:
                 torch._dynamo.maybe_mark_dynamic(batch, 0)
@@ -250,7 +249,8 @@ def build(config: Config, device: torch.device | str) -> StableDiffusion:
     """Load the model.
 
     Raises:
-        ValueError: the folder or hub id is missing, is no Stable Diffusion, or its weights are damaged or incomplete.
+        ValueError: the folder or hub id is missing, is not a Stable Diffusion pipeline, or its weights are damaged or
+            incomplete.
     """
     components = load_components(config.model, getattr(torch, config.dtype), config.revision)
     if config.few_step:
@@ -259,7 +259,7 @@ def build(config: Config, device: torch.device | str) -> StableDiffusion:
 
 
 def build_tokenizers(config: Config) -> list[Any]:
-    """The text encoder's tokenizer, without loading anything else.
+    """Return the text encoder's tokenizer, without loading anything else.
 
     Raises:
         ValueError: the folder or hub id is missing, or its tokenizer is damaged.
@@ -268,7 +268,7 @@ def build_tokenizers(config: Config) -> list[Any]:
 
 
 def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, but nothing except its inputs is kept for the backward pass, where it is called again."""
+    """Return a function that keeps only its inputs for the backward pass, where `call` runs again."""
 
     def checkpointed(*inputs: Any, **others: Any) -> Any:
         if not torch.is_grad_enabled():

@@ -1,7 +1,7 @@
-"""Plug-ins that answer dialogues: the language models which write prompts.
+"""Plug-ins that answer dialogues: the language models that write prompts.
 
 An LLM is one file here with a `Config` and `build(config, device) -> LLM`. Its replies are untrusted text; the
-contract of tailorset.prompts.contract decides what becomes a prompt.
+contract of tailorset.prompts.contract decides which of them become prompts.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from tailorset.prompts.wording import Dialogue
 class LLM(Protocol):
     """A chat model."""
 
-    batch_size: int  # dialogues worth asking for at a time
+    batch_size: int  # the best number of dialogues per call
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
-        """One reply to each dialogue, drawn with its own seed in [0, 2**63)."""
+        """Return one reply per dialogue, drawn with its own seed in [0, 2**63)."""
         ...

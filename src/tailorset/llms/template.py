@@ -1,4 +1,4 @@
-"""No language model at all: template phrases, the ablation that shows what a model's variety is worth."""
+"""Template phrases without a language model: the ablation that shows the value of a model's variety."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tailorset.prompts.wording import Dialogue, keywords_of, template_phrase
 
 
 class Config(BaseModel):
-    """num_words: the least number of words of a phrase; give it write_prompts.min_words or more."""
+    """num_words: the least number of words of a phrase, write_prompts.min_words or more."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     num_words: int = Field(default=10, ge=1)
@@ -25,7 +25,7 @@ class TemplateLLM:
         self.num_words = config.num_words
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
-        """One template phrase to each dialogue; depends on its keywords and its seed only."""
+        """Return one template phrase per dialogue; it depends on keywords and seed only."""
         return [
             template_phrase(keywords_of(messages), self.num_words, np.random.default_rng(seed))
             for messages, seed in zip(dialogues, seeds, strict=True)
@@ -33,5 +33,5 @@ class TemplateLLM:
 
 
 def build(config: Config, device: torch.device) -> TemplateLLM:
-    """The template; `device` is not used."""
+    """Return the template; `device` is not used."""
     return TemplateLLM(config)

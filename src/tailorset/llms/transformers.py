@@ -1,6 +1,6 @@
 """Any chat model of the transformers library, at full precision or quantised by bitsandbytes.
 
-Letters: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabulary.
+Shapes: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 
 MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
-NO_THINKING = {"enable_thinking": False, "thinking": False}  # what chat templates call it; others do not look
+NO_THINKING = {"enable_thinking": False, "thinking": False}  # the names in chat templates; the rest ignore them
 CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
 
 
@@ -37,22 +37,24 @@ class Config(NamedModel):
 
 
 class TransformersLLM:
-    """Samples replies with one stream of random numbers a dialogue.
+    """Samples replies with one stream of random numbers per dialogue.
 
-    A reply depends on its dialogue and seed. Batches change it only where padding changes the rounding of the
-    logits just at the border between two tokens; with the same batches replies are the same on the same machine.
+    A reply depends on its dialogue and seed. Batches change it only if padding changes the rounding of the logits just
+    at the border between two tokens; with the same batches replies are the same on the same machine.
     """
 
     def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
-        self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.batch_size = config.batch_size  # what is asked at a time; `batches` is what is run at a time
+        self.config = config
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = config.batch_size  # dialogues per call; `batches` may run them in smaller parts
         self.batches = ShrinkingBatches(config.batch_size, "writing prompts", MEMORY_REMEDY)
         stops = model.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
         self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id} if i is not None])
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
-        """One reply to each dialogue, special tokens removed."""
+        """Return one reply per dialogue, special tokens removed."""
         replies: list[str] = []
         for _, tokens in self.batches.over(len(dialogues), lambda part: self._sample(dialogues[part], seeds[part])):
             replies += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -60,7 +62,7 @@ class TransformersLLM:
 
     @torch.inference_mode()
     def _sample(self, dialogues: list[Dialogue], seeds: list[int]) -> Tensor:
-        """Token ids (B, <= N), padded behind the end of each reply."""
+        """Return token ids (B, <= N), padded after the end of each reply."""
         inputs = self.tokenizer.apply_chat_template(
             dialogues, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt", **NO_THINKING
         )
@@ -117,7 +119,8 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
     """Load tokenizer and weights.
 
     Raises:
-        ValueError: no such model, weights missing, truncated or not in safetensors, or no chat template.
+        ValueError: the model does not exist, its weights are missing, truncated or not in safetensors, or it has no
+            chat template.
     """
     import transformers
     from safetensors import SafetensorError
@@ -146,7 +149,7 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
 
 
 def _precision(config: Config, device: torch.device) -> dict[str, Any]:
-    """Arguments of from_pretrained. Unquantised weights are float32 on a CPU, where it is fastest, else bfloat16."""
+    """Return arguments of from_pretrained; unquantised weights are float32 on a CPU, else bfloat16."""
     import transformers
 
     if config.quantization == "none":

@@ -1,1 +1,1 @@
-"""Stage write_prompts: dialogues with an LLM, and the contract its replies must meet."""
+"""Stage write_prompts: dialogues with an LLM, and the contract that its replies must meet."""

@@ -1,4 +1,4 @@
-"""From what a language model answered to one phrase, and the contract such a phrase has to meet.
+"""Reduce the reply of a language model to one phrase, and check the contract that a phrase must meet.
 
 A reply is untrusted text: it is read with regular expressions that need linear time, never evaluated and never
 part of a path.
@@ -32,7 +32,7 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 
 ANOTHER_LLM = "choose an instruction-tuned LLM without a thinking mode, or a larger one"
 SHORTER = "lower write_prompts.min_words, shorten the label's first alias"
-ADVICE: dict[Reason, tuple[str, str]] = {  # what is wrong with such a phrase, and what helps
+ADVICE: dict[Reason, tuple[str, str]] = {  # the fault of such a phrase, and the remedy
     "thinking": ("ends within the model's thoughts", f"{ANOTHER_LLM}, or raise write_prompts.llm.max_new_tokens"),
     "empty": ("is empty", ANOTHER_LLM),
     "control_characters": ("has invisible characters", ANOTHER_LLM),
@@ -48,7 +48,7 @@ ADVICE: dict[Reason, tuple[str, str]] = {  # what is wrong with such a phrase, a
     "duplicate": ("is there already", "raise write_prompts.llm.temperature, or lower write_prompts.prompts_per_pair"),
 }
 
-MAX_REPLY_CHARS = 4000  # what follows is not read
+MAX_REPLY_CHARS = 4000  # the rest is not read
 _THOUGHTS = "think|thinking|thoughts?|reason|reasoning|reflection|analysis"
 _THOUGHTS_BEGIN = re.compile(
     rf"<(?:{_THOUGHTS})>|\[(?:{_THOUGHTS})\]|<\|channel\|>analysis|^\s*analysis(?=(?:We|The|User|Need)\b)",
@@ -78,23 +78,23 @@ _SPEECH = re.compile(
 
 
 def parse_reply(reply: str) -> str:
-    """The first phrase of a reply without reasoning, preamble, numbering and quotes; "" if there is none."""
+    """Return the first phrase of a reply without reasoning, preamble, numbering and quotes; "" if there is none."""
     phrases = (_bare(line) for line in _without_thoughts(reply)[:MAX_REPLY_CHARS].splitlines())
     return next((phrase for phrase in phrases if phrase and not phrase.endswith(":")), "")
 
 
 def ends_in_thoughts(reply: str) -> bool:
-    """Whether a reply begins to think and does not come to an end."""
+    """Check whether a reply begins to reason and does not finish."""
     return bool(_THOUGHTS_BEGIN.search(_after_thoughts(reply)))
 
 
 def refused_replies(metrics: Mapping[str, float]) -> dict[str, float]:
-    """reason -> replies that were refused for it, of the metrics of write_prompts."""
+    """Return reason -> number of refused replies, from the metrics of write_prompts."""
     return {reason: metrics[f"prompts/rejected/{reason}"] for reason in REASONS}
 
 
 def main_cause(refused: Mapping[str, float]) -> str:
-    """Why most of the refused replies were refused, and what helps; refused: how many for each reason, not all 0."""
+    """Return the most frequent reason of refusal with its remedy; refused: number per reason, not all 0."""
     reason = max(REASONS, key=lambda reason: refused[reason])
     problem, remedy = ADVICE[reason]
     total = sum(refused[reason] for reason in REASONS)
@@ -102,16 +102,16 @@ def main_cause(refused: Mapping[str, float]) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Its words in lower case, without the punctuation around them. Equal words mean a duplicate."""
+    """Return the words in lower case without the punctuation around them. Equal words mean a duplicate."""
     words = (word.strip(_AROUND_WORDS) for word in text.casefold().split())
     return [word for word in words if any(map(str.isalnum, word))]
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a prompt has to be: one plain line of min_words to max_words words about a picture that names its labels.
+    """The rules for a prompt: one plain line of min_words to max_words words about a picture that names its labels.
 
-    limit: of the text encoders that will read it; labels have to be named within. None = they read everything.
+    limit: of the text encoders that will read it; the labels must be named within it. None = they read everything.
     """
 
     label_space: LabelSpace
@@ -121,7 +121,7 @@ class Contract:
     max_chars: int = 400
 
     def rejection(self, phrase: str, labels: Collection[str]) -> Reason | None:
-        """The first clause a phrase breaks, or None. Duplicates are for the caller to see."""
+        """Return the first rule that a phrase breaks, or None. The caller checks for duplicates."""
         num_words = len(words_of(phrase))
         broken: dict[Reason, bool] = {
             "empty": not phrase.strip(),
@@ -142,7 +142,7 @@ class Contract:
 
 
 def _after_thoughts(reply: str) -> str:
-    """What follows the last end of thoughts; their beginning is often part of the chat template, and not there."""
+    """Return the text after the last end of thoughts; their beginning may be missing, as part of the chat template."""
     return _THOUGHTS_END.split(reply)[-1]
 
 
@@ -151,7 +151,7 @@ def _without_thoughts(reply: str) -> str:
 
 
 def _bare(line: str) -> str:
-    """The line without what stands around the phrase, peeled off layer by layer."""
+    """Return the phrase of a line: numbering, preamble and quotes are removed layer by layer."""
     text = " ".join(line.split())
     while True:
         peeled = _NUMBERING.sub("", text, count=1) if _NUMBERING.match(text) else text

@@ -1,4 +1,4 @@
-"""How much of a prompt a generator's text encoders read."""
+"""The part of a prompt that a generator's text encoders read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class TokenLimit:
-    """The first tokens of a text, as many as each of the text encoders takes; the rest never reaches them.
+    """Limit of the tokens that text encoders read; the rest of a text never reaches them.
 
     tokenizers: of the transformers library, one per text encoder, at least one.
     """
@@ -17,15 +17,15 @@ class TokenLimit:
         self.tokenizers = tokenizers
 
     def excess(self, text: str) -> int:
-        """Tokens beyond the limit, by the strictest tokenizer; 0 or less where all are read."""
+        """Number of tokens beyond the limit, by the strictest tokenizer; 0 or less if all are read."""
         return max(self._count(tokenizer, text) - tokenizer.model_max_length for tokenizer in self.tokenizers)
 
     def count(self, text: str) -> int:
-        """Tokens of a text with those at its start and end, by the tokenizer that makes most of them."""
+        """Number of tokens with those at start and end, by the tokenizer that makes the most."""
         return max(self._count(tokenizer, text) for tokenizer in self.tokenizers)
 
     def read(self, text: str) -> str:
-        """The leading words that all text encoders read whole."""
+        """Return the leading words that all text encoders read completely."""
         if self.excess(text) <= 0:
             return text
         words = text.split(" ")

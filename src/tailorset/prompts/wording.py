@@ -1,4 +1,4 @@
-"""The painter: how a language model is asked for a picture of some keywords, and a template that needs no model."""
+"""The painter: the request for a picture of some keywords, and a template that needs no language model."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ _EXTRA = "with nothing else in the picture"
 
 
 def dialogue(keywords: Sequence[str], min_words: int) -> Dialogue:
-    """The request for one phrase that names one keyword, or two of them next to each other.
+    """Return the request for one phrase that names one keyword, or two of them next to each other.
 
-    One user message: some chat templates know no system role.
-    Source: Zhang et al. 2024, sec. 3.1. Deviation: asks for the phrase only, so that less has to be stripped.
+    It is one user message, as some chat templates have no system role.
+    Source: Zhang et al. 2024, sec. 3.1. Deviation: requests the phrase only, so that less has to be removed.
     """
     if len(keywords) not in (1, 2):
-        raise ValueError(f"{len(keywords)} keywords {list(keywords)}: a painter is given one or two")
+        raise ValueError(f"{len(keywords)} keywords {list(keywords)}: give the painter one or two")
     task = _TASK.format(min_words=min_words) + (_BOTH if len(keywords) == 2 else _ONE)
     noun = "Keywords" if len(keywords) == 2 else "Keyword"
     content = f"{task} Answer with the phrase only.\n{noun}: {_SEPARATOR.join(keywords)}"
@@ -55,13 +55,13 @@ def dialogue(keywords: Sequence[str], min_words: int) -> Dialogue:
 
 
 def keywords_of(messages: Dialogue) -> tuple[str, ...]:
-    """The keywords a dialogue asks for: the inverse of `dialogue`."""
+    """Return the keywords of a dialogue: the inverse of `dialogue`."""
     last_line = messages[-1]["content"].rpartition("\n")[2]
     return tuple(last_line.partition(": ")[2].split(_SEPARATOR))
 
 
 def template_phrase(keywords: Sequence[str], min_words: int, rng: np.random.Generator) -> str:
-    """A phrase of at least `min_words` words out of fixed word banks; a few thousand different ones for one keyword."""
+    """Return a phrase of at least `min_words` words from fixed word banks, which make a few thousand per keyword."""
     things = " next to ".join(f"a {_pick(rng, _LOOKS)} {keyword}" for keyword in keywords)
     phrase = f"a {_pick(rng, _MEDIUMS)} of {things} {_pick(rng, _PLACES)} {_pick(rng, _LIGHTS)}"
     missing = max(0, min_words - len(phrase.split()))

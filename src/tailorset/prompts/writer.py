@@ -1,4 +1,4 @@
-"""Prompts for the unseen labels: a language model is asked for each, and its reply is checked against the contract.
+"""Prompts for the unseen labels: a language model writes each, and its reply is checked against the contract.
 
 Every slot is filled: by the first reply ("llm"), by a reply of a later round ("retry"), or by a template ("template")
 after the last round.
@@ -22,7 +22,7 @@ from tailorset.seeding import numpy_rng, sample_seed
 Ask = Callable[[list[Dialogue], list[int]], list[str]]  # dialogues and their seeds -> one reply each
 
 TEMPLATE_DRAWS = 1000
-FEW_DRAWS = 20  # templates that are tried with a label before any prompt is asked for
+FEW_DRAWS = 20  # templates that are tried with a label before any reply is requested
 
 
 class Ledger(Record):
@@ -32,7 +32,7 @@ class Ledger(Record):
     """
 
     attempt: int = 1
-    asked: int = 0  # slots asked for in this attempt
+    asked: int = 0  # slots of this attempt that have a reply
     prompts: tuple[Prompt, ...] = ()
     counts: dict[str, int] = Field(default_factory=dict)
 
@@ -69,7 +69,7 @@ def write_prompts(
 
 
 def unwritable(contract: Contract) -> Iterator[str]:
-    """Yield a problem for each unseen label that no template can name: asking a model for it would be in vain."""
+    """Yield a problem for each unseen label that no template can name: no reply of a model could be accepted."""
     for label in contract.label_space.unseen:
         keyword = contract.label_space.prompt_names(label)[0]
         rngs = (numpy_rng("try", label, draw) for draw in range(FEW_DRAWS))
@@ -133,7 +133,7 @@ class _Writer:
         return self._prompt(slot, phrase, "llm" if attempt == 1 else "retry", attempt)
 
     def _template(self, slot: Slot) -> Prompt:
-        """Return a template phrase that no other prompt has; its attempt is 0, as no round of asking brought it."""
+        """Return a template phrase that no other prompt has; its attempt is 0, as it comes from no round of asking."""
         for draw in range(TEMPLATE_DRAWS):
             rng = numpy_rng("template", self.seed, slot.prompt_id, draw)
             phrase = template_phrase(self._keywords(slot), self.config.min_words, rng)

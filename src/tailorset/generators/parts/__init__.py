@@ -1,1 +1,1 @@
-"""What the generators share."""
+"""Code that generators share."""

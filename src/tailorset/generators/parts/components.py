@@ -49,7 +49,7 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
     Tensors that a file lacks are refused: diffusers and transformers fill them with random numbers and only warn.
 
     Raises:
-        ValueError: names the part, what is wrong with it, and the remedy.
+        ValueError: a part is missing or damaged; names the part, its fault and the remedy.
     """
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -69,7 +69,7 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
 
 
 def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
-    """One per text encoder of the pipeline.
+    """Return one tokenizer per text encoder of the pipeline.
 
     Raises:
         ValueError: one cannot be loaded.
@@ -96,7 +96,7 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
         options = {"weight_name": few_step.file, "revision": few_step.revision, "use_safetensors": True}
         weights, alphas = StableDiffusionPipeline.lora_state_dict(source, **options)
         if others := sorted(key for key in weights if not key.startswith("unet.")):
-            raise ValueError(f"not all of it is for a UNet, {others[0]} for one")
+            raise ValueError(f"not all of it is for a UNet, for example {others[0]}")
         StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet)
         num_layers, adapted = len(weights) // 2, sum(hasattr(module, "lora_A") for module in unet.modules())
         if adapted != num_layers:
@@ -108,7 +108,7 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
 
 
 def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:
-    """Transformers makes one without a vocabulary where its files are missing; that is refused."""
+    """Load a tokenizer; one without a vocabulary, which transformers makes when files are missing, is refused."""
 
     def load() -> Any:
         tokenizer = kind.from_pretrained(model, subfolder=part, revision=revision)
@@ -136,14 +136,14 @@ def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str
 
 
 def _check_files(folder: Path) -> None:
-    """A local folder is checked completely before the first part is loaded."""
+    """Check a local folder completely before the first part is loaded."""
     from safetensors import SafetensorError, safe_open
 
     checksums.check(folder, REMEDY)
     for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
         files = sorted(folder.joinpath(part).glob("*.safetensors"))
         if not files:
-            raise ValueError(f"{folder / part} holds no .safetensors weights; {REMEDY}")
+            raise ValueError(f"{folder / part} has no .safetensors weights; {REMEDY}")
         for file in files:
             try:
                 with safe_open(file, framework="pt"):

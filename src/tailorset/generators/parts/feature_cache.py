@@ -9,9 +9,9 @@ import torch
 
 
 class FeatureCache:
-    """Gives a diffusers UNet a way to run only its outermost blocks, on what its inner ones said last.
+    """Lets a diffusers UNet run only its outermost blocks, reusing the last output of the inner blocks.
 
-    While `reuse` is set, the blocks within return what they returned when it was not; it needs a batch of that size.
+    While `reuse` is set, the inner blocks return their output from before it was set; it needs a batch of that size.
     """
 
     def __init__(self, unet: Any) -> None:

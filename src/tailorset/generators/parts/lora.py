@@ -16,7 +16,7 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # suffixes: transformers m
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NOTE = "tuning.json"
 PREFIX = "text_encoder."
-HEADER_KEY = "lora_adapter_metadata"  # diffusers' name for it
+HEADER_KEY = "lora_adapter_metadata"  # the name in diffusers
 REMEDY = "tune again for this model (`dvc repro tune_text_encoder`), or name the generator.model it was tuned for"
 
 
@@ -35,14 +35,14 @@ def add_lora(text_encoder: nn.Module, rank: int, alpha: float, seed: int) -> Non
 
 
 def has_lora(text_encoder: nn.Module) -> bool:
-    """Whether an adapter is in place."""
+    """Check whether an adapter is in place."""
     return any(".lora_A." in name for name, _ in text_encoder.named_parameters())
 
 
 def save_lora(text_encoder: nn.Module, folder: Path) -> None:
-    """Write the adapter; its alpha travels in the file's header, without which diffusers would take the rank for it.
+    """Write the adapter with its alpha in the file's header, without which diffusers would use the rank instead.
 
-    The same adapter gives the same bytes: the header holds one entry only; safetensors writes several in random order.
+    The same adapter gives the same bytes: the header has one entry only, as safetensors writes several in random order.
 
     Raises: ValueError without an adapter.
     """
@@ -64,15 +64,15 @@ def save_lora(text_encoder: nn.Module, folder: Path) -> None:
 
 
 def load_lora(text_encoder: nn.Module, folder: Path) -> None:
-    """Put a saved adapter in place, frozen; nothing happens for a folder that says it holds zero updates.
+    """Put a saved adapter in place, frozen; a folder of zero updates changes nothing.
 
     Raises:
-        ValueError: no adapter, a damaged file, or matrices that do not fit, the first of them named.
+        ValueError: there is no adapter, its file is damaged, or matrices do not fit; names the first of them.
     """
     _refuse_second(text_encoder)
     checksums.check(folder, REMEDY)
     path = folder / WEIGHTS
-    if not path.is_file() and _says_zero_updates(folder / NOTE):
+    if not path.is_file() and _has_zero_updates(folder / NOTE):
         return
     stored, header = _read(path)
     rank = next((weight.shape[0] for name, weight in stored.items() if name.endswith(".lora_A.weight")), 0)
@@ -89,7 +89,7 @@ def _refuse_second(text_encoder: nn.Module) -> None:
 
 
 def _lora_weights(text_encoder: nn.Module) -> dict[str, nn.Parameter]:
-    """The adapter's matrices as peft names them in files: `<module>.lora_A.weight`, `<module>.lora_B.weight`."""
+    """Return the adapter's matrices as peft names them in files: `<module>.lora_A.weight`, `<module>.lora_B.weight`."""
     own = text_encoder.named_parameters()
     return {name.replace(".default.", "."): weight for name, weight in own if ".lora_" in name}
 
@@ -116,7 +116,7 @@ def _check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, i
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Matrices under peft's names without the part's prefix, and the adapter's settings from the header."""
+    """Return matrices under peft's names without the part's prefix, and the adapter's settings from the header."""
     from diffusers.utils import convert_state_dict_to_peft
     from safetensors import SafetensorError, safe_open
 
@@ -135,5 +135,5 @@ def _in_diffusers_format(weights: Mapping[str, Tensor]) -> bool:
     return any(".lora_linear_layer." in name for name in weights)
 
 
-def _says_zero_updates(note: Path) -> bool:
+def _has_zero_updates(note: Path) -> bool:
     return note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("num_updates") == 0

@@ -1,4 +1,4 @@
-"""Solvers of diffusers by short names, and what a prediction in mid-course says of the end."""
+"""Solvers of diffusers by short names, and the final latents that a prediction in mid-course implies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, and what it takes other than the pipeline's settings
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, and settings that differ from the pipeline's
     "dpm++_2m": ("DPMSolverMultistepScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "ddim": ("DDIMScheduler", {}),
@@ -16,17 +16,17 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, and what it take
 
 
 def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
-    """A scheduler of diffusers with the settings of the pipeline's own; fresh, as it keeps state while sampling."""
+    """Return a new scheduler of diffusers with the pipeline's settings; it keeps state while sampling."""
     import diffusers
 
-    kind, others = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(dict(scheduler_config) | others)
+    kind, changes = SCHEDULERS[name]
+    return getattr(diffusers, kind).from_config(dict(scheduler_config) | changes)
 
 
 def clean_latents(scheduler: Any, prediction: Tensor, step: int, scaled: Tensor) -> Tensor:
-    """The latents without noise that the UNet's prediction in a sampling step foresees, (B, C, h, w).
+    """Return the latents without noise that the UNet's prediction in a sampling step implies, (B, C, h, w).
 
-    scaled: what the UNet was given, of variance one whatever the scheduler's own scale.
+    scaled: the input of the UNet, of variance one whatever the scheduler's own scale.
     """
     if hasattr(scheduler, "sigmas"):
         kept = float(1 / (1 + scheduler.sigmas[step] ** 2))
