@@ -464,7 +464,7 @@ def test_truncated_and_missing_weights_are_refused_with_a_remedy(make: Make, cop
     with pytest.raises(ValueError, match=r"truncated or damaged.*git checkout"):
         make(model=str(copied_folder))
     weights.unlink()
-    with pytest.raises(ValueError, match=rf"{part} holds no .safetensors.*git checkout"):
+    with pytest.raises(ValueError, match=rf"{part} has no .safetensors.*git checkout"):
         make(model=str(copied_folder))
 
 
