@@ -8,6 +8,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import code_map
@@ -152,6 +153,16 @@ def test_modules_the_documents_name_exist() -> None:
         for name in re.findall(r"`(?:src/tailorset/)?([a-z_]+/[a-z_/]+\.py)\b", document.read_text(encoding="utf-8")):
             places = (ROOT / name, SRC / "tailorset" / name)
             assert any(place.exists() for place in places), f"{document.name} names {name}, which is not there"
+
+
+def test_the_map_names_every_package_and_layer() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    children = [path for path in (SRC / "tailorset").iterdir() if path.name[:2] != "__"]
+    names = [f"{path.name}/" if path.is_dir() else path.name for path in children if path.suffix in {"", ".py"}]
+    assert not [name for name in names if f"`{name}" not in text]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert "".join(f"    {layer}\n" for layer in layers) in text
 
 
 def test_files_the_documents_point_to_exist() -> None:
