@@ -33,7 +33,7 @@ from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
 from tailorset.tuning.tuner import Tuner, new_tuner
 
-STOCK_IMAGES = 4  # images a turn of the one-at-a-time sides; times are per image
+STOCK_IMAGES = 4  # images per turn of the one-at-a-time sides; times are per image
 COCO, NUS_WIDE = Path("data/labels/coco.yaml"), Path("data/labels/nus_wide.yaml")  # 17 and 81 unseen labels
 GOALS: dict[str, dict[str, float | None]] = {  # times faster than the plain way
     "cpu": {"generation": 3, "batched": None, "full_stack": 15, "tuning": 3, "prompts": 4},

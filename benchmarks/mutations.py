@@ -21,7 +21,7 @@ from tailorset.seeding import numpy_rng
 
 BOMB_PX = 60_000
 ORIENTATION = 0x0112
-TURNED = (ORIENTATION, 3, b"\0\6")  # as EXIF wants it: a quarter turn
+TURNED = (ORIENTATION, 3, b"\0\6")  # as EXIF requires: a quarter turn
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # of TIFF's types
 Mutation = Callable[[bytes, np.random.Generator], bytes]
 

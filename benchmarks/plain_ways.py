@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from bench import Bench
 
 PUBLISHED_STEPS = 50  # of the Euler solver
-PLAIN_IMAGES = 2  # of a turn of the published loop
+PLAIN_IMAGES = 2  # per turn of the published loop
 CACHE_INTERVAL = 2
-PLAIN_TURN = 4  # images or replies of a turn of other plain ways
+PLAIN_TURN = 4  # images or replies per turn of other plain ways
 CONTEXT_TOKENS = 8  # the toybox's tokenizer cuts long words into many; the tower's input is as long for any number
 SAME_ACCEPTANCE = 0.02
 SCORES = (40_000, 81)

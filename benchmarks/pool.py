@@ -26,7 +26,7 @@ from tailorset.records import LabelSpace, Prompt
 from tailorset.storage.paths import project_root
 
 LOGITS = ("discriminator_logits", "judge_logits")
-SCRIPT = "pipeline/generate_images.py"  # plans and reports, as most of the package does: they shape no image
+SCRIPT = "pipeline/generate_images.py"  # plans and reports, like most of the package: they change no image
 PACKAGE, DRAWING = "src/tailorset/generation", "src/tailorset/generation/studio.py"
 MAX_DIFFERENCE = 0.1  # of logits, between a candidate of the manifest and the same drawn again
 

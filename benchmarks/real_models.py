@@ -21,7 +21,7 @@ from tailorset.llms.transformers import Config as LlmConfig
 from tailorset.llms.transformers import TransformersLLM, _precision
 
 CHAT_TOKENIZER = Path(__file__).resolve().parents[1] / "models" / "foundation" / "toybox" / "llm"
-RANDOM_BLOCK = 2**20  # numbers that fill an LLM's weights again and again
+RANDOM_BLOCK = 2**20  # numbers that fill an LLM's weights repeatedly
 
 _UNET = {
     "in_channels": 4,
@@ -142,7 +142,7 @@ def random_open_clip(name: str) -> nn.Module:
 
     model = open_clip.create_model(name, device=torch.get_default_device())
     for key, weight in model.named_parameters():
-        if key.endswith("bn3.weight"):  # zero at first, which cuts a residual branch off; not so in a trained network
+        if key.endswith("bn3.weight"):  # zero at first, which cuts a residual branch off; not zero in a trained network
             nn.init.ones_(weight)
     return model
 

@@ -84,7 +84,9 @@ class Bench:
         self.device, self.repetitions = device, repetitions
         self.label_space = LabelSpace.load(params.label_space)
         chosen: dict[str, Any] = {"image_px": amounts.image_px}
-        if device.type == "cpu":  # where half precision is slower, and compiling takes longer than all that is measured
+        if (
+            device.type == "cpu"
+        ):  # half precision is slower there, and compiling takes longer than the whole measurement
             chosen |= {"dtype": "float32", "compile": False}
         self.generator_config: Any = params.generator.config.model_copy(update=chosen)
 
@@ -191,7 +193,7 @@ class Bench:
             f" batch {len(dialogues)}"
         )
         replies = Side(lambda: llm.reply(dialogues, seeds), len(dialogues))
-        roof = self._matmul_roof(torch.bfloat16, torch.float32)  # which a CPU without bfloat16 units computes in
+        roof = self._matmul_roof(torch.bfloat16, torch.float32)  # computed by a CPU without bfloat16 units
         row = self._row(what, "replies", replies, [llm.model], roof)
         one_by_one = {ONE_BY_ONE: Side(lambda: llm.reply(dialogues[:1], seeds[:1]))} if len(dialogues) > 1 else {}
         return replace(row, times=self._times(replies, one_by_one))

@@ -41,8 +41,8 @@ from soak_server import Server, build_project, expected_scores, point_to  # noqa
 import tailorset  # noqa: E402, F401 - sets the offline and telemetry switches before any library is imported
 
 PHOTOS = 64
-WARM_REQUESTS = 1000  # until memory is what it stays
-IN_FLIGHT_S = 0.1  # a request that was sent so long before has reached the server
+WARM_REQUESTS = 1000  # until memory is constant
+IN_FLIGHT_S = 0.1  # a request sent this long ago has reached the server
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Soak:
         self.photos = some_photos(PHOTOS)
         self.scores = expected_scores(root, self.photos)
         gc.collect()
-        gc.freeze()  # a pause of the clients would count as the server's
+        gc.freeze()  # a pause of the clients would be counted as the server's
 
     def mutated(self) -> Iterator[Figure]:
         """Invalid requests."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from tailorset.images.codec import FORMATS, decode_image
 
-MAX_PIXELS = 1_000_000  # a header may promise gigabytes, which would only take long
+MAX_PIXELS = 1_000_000  # a header may declare gigabytes, which would only take time
 
 
 @dataclass

@@ -49,7 +49,7 @@ class Expected:
 
     def __init__(self, scores: dict[str, list[dict[str, float]]]) -> None:
         self.scores = scores
-        self._versions: list[tuple[float, str]] = []  # when an answer of which version ended
+        self._versions: list[tuple[float, str]] = []  # time and version of an answer
 
     def faults(self, replies: Sequence[Reply]) -> list[str]:
         """Answers that differ from their version's scores of their photo."""

@@ -70,7 +70,7 @@ def send_generated(url: str, seed: int, count: int, findings: Findings) -> int:
 
     schema: Any = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations = [result.ok() for result in schema.get_all_operations()]
-    shares = 2 * sum(operation.method.upper() == "POST" for operation in operations)  # the others are soon exhausted
+    shares = 2 * sum(operation.method.upper() == "POST" for operation in operations)  # the rest are soon exhausted
     sent = 0
     for operation in operations:
         for mode in schemathesis.GenerationMode:
@@ -96,7 +96,7 @@ def send_generated(url: str, seed: int, count: int, findings: Findings) -> int:
                 findings.add(f"schemathesis {case.method} {case.path}", answer, time.perf_counter() - start)
                 sent += 1
 
-            with contextlib.suppress(hypothesis.errors.Unsatisfiable):  # nothing can be wrong where nothing is sent
+            with contextlib.suppress(hypothesis.errors.Unsatisfiable):  # nothing can be wrong if nothing is sent
                 send()
     return sent
 

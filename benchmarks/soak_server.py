@@ -124,7 +124,7 @@ def _register(root: Path, space: LabelSpace) -> None:
         log_model(NAME, space.names)
     weights = Path("models/classifier/classifier.safetensors")
     tensors = load_file(weights)
-    tensors["text_features"] = tensors["text_features"].flip(1)  # what one label meant, another one means now
+    tensors["text_features"] = tensors["text_features"].flip(1)  # the meaning of the labels is exchanged
     save_file(tensors, weights)
     checksums.seal(weights.parent)
     with mlflow.start_run():

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from tailorset.compute.flops import flop_counter
 
-FOREVER = 10**6  # updates of a tuner: as many as are asked for
+FOREVER = 10**6  # updates of a tuner: as many as requested
 ROOF_MATMUL = {"cpu": (512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 
 

@@ -18,7 +18,7 @@ from tailorset.toybox.oracle import IMAGE_PX, Oracle, save_oracle
 from tailorset.toybox.scenes import Scene, render, web_scene
 
 WEB_PX = 64
-LATENT_NOISE = 0.3  # in units of the latents' spread: what the UNet leaves of it
+LATENT_NOISE = 0.3  # in units of the latents' spread: the part that the UNet leaves
 
 
 def truth(scene: Scene, names: tuple[str, ...]) -> np.ndarray:

@@ -45,7 +45,7 @@ def main(part: str) -> None:
         finished = Bar(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
         messages = [message for future in finished if (message := future.result())]
     if messages:
-        sys.exit("\n".join([f"{len(messages)} points failed; the next run goes on from what is finished.", *messages]))
+        sys.exit("\n".join([f"{len(messages)} points failed; the next run continues from finished points.", *messages]))
 
 
 def one_thread() -> None:
@@ -59,8 +59,8 @@ def one_thread() -> None:
 def run_point(root: Path, oracle: Path | None, point: Point) -> str:
     """Run all stages of a point up to evaluation, then store what the report needs; return the error, if any."""
     (root / WORK / "locks").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / WORK / "locks" / f"{point.run_name}.lock")  # a worker that outlived a killed ladder
-    settings = [read_yaml(root / "params.yaml"), point.settings]  # MLflow takes other ones for another run
+    lock = FileLock(root / WORK / "locks" / f"{point.run_name}.lock")  # a worker that survived a killed ladder
+    settings = [read_yaml(root / "params.yaml"), point.settings]  # MLflow takes different settings for a different run
     version = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
     os.environ |= {"DVC_ROOT": str(root), "DVC_EXP_NAME": point.run_name, "DVC_EXP_BASELINE_REV": version}
     with lock, log_to(root / WORK / "logs" / f"{point.run_name}.log"):
@@ -120,7 +120,7 @@ def summarise(workspace: Workspace, root: Path) -> None:
 def log_to(path: Path) -> Iterator[None]:
     """Redirect the stages' output to the point's own file: several points run at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    logging.getLogger().handlers.clear()  # they write to the log of the point before
+    logging.getLogger().handlers.clear()  # they write to the log of the previous point
     with path.open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
 

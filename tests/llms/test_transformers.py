@@ -33,7 +33,7 @@ def test_replies_stay_the_same_where_memory_runs_out(tiny_llm: Path, failing_twi
     calls = failing_twice(llm, "_sample")
     assert llm.reply(dialogues, list(range(6))) == expected
     assert calls == [6, 3, 3, 1, 1, 1]
-    assert llm.batch_size == 6  # how many are asked for between two looks at the replies
+    assert llm.batch_size == 6  # replies requested between two checks
 
 
 def test_thinking_is_switched_off_where_the_chat_template_can(tiny_llm: Path, tmp_path: Path) -> None:

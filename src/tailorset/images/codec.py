@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # none that runs a program to decode
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no format that runs a program to decode
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-HEIC = "HEIC"  # read where the extra `heic` is installed
+HEIC = "HEIC"  # read if the extra `heic` is installed
 _BRANDS = {  # of the container that both formats share
     HEIC: (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
     "AVIF": (b"avif", b"avis"),
@@ -95,7 +95,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 def square_pixels(image: Image.Image, image_px: int) -> Tensor:
     """(3, P, P) uint8: an RGB image resized to a square, as every model here uses it."""
-    from torchvision.transforms import InterpolationMode  # two seconds, which stages without images need not wait
+    from torchvision.transforms import InterpolationMode  # two seconds, which stages without images need not spend
     from torchvision.transforms.v2 import functional as tvf
 
     return tvf.resize(tvf.pil_to_tensor(image), [image_px, image_px], InterpolationMode.BICUBIC)
