@@ -141,7 +141,7 @@ def test_what_is_not_there_is_named_with_its_remedy(
     assert not (tmp_path / "mlflow.db").exists()
     monkeypatch.chdir(registry)
     for uri in ("models:/tiny", "models:/tiny/latest", "models:/tiny@champion/artifacts", "models:/a/../b"):
-        with pytest.raises(ValueError, match=r"names no registered version: write models:/NAME@ALIAS"):
+        with pytest.raises(ValueError, match=r"is not the name of a registered version: write models:/NAME@ALIAS"):
             load_predictor(uri)
     for uri in ("models:/tiny@nobody", "models:/tiny/99", "models:/other@champion"):
         with pytest.raises(ValueError, match=f"{uri} is not in the registry .* `tailorset promote`"):

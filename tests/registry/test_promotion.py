@@ -221,7 +221,7 @@ def test_the_best_of_a_sweep_on_val_is_promoted_whichever_was_last(
             client.set_model_version_tag(NAME, number, key, value)
     code, output = run("promote", "--best")
     assert (code, champion(client)) == (0, "4"), output
-    assert "2 versions were measured on other photographs or rolled back: left out" in output
+    assert "2 versions were measured on other photos or rolled back: left out" in output
     assert run("promote", "--best", "--version", "3")[0] == 1
     assert run("promote", "--best")[0] == 1  # it is the champion already
     assert champion(client) == "4"
@@ -293,7 +293,7 @@ def test_a_champion_of_other_photographs_is_measured_on_these(
     register(replace(here, val_maps={key: value + 0.01 for key, value in here.val_maps.items()}))
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
-    assert "other val photographs (bbbbbbbb)" in output
+    assert "other val photos (bbbbbbbb)" in output
     code, output = run("promote", "--measure")
     assert (code, champion(client)) == (0, "2"), output
     assert output.count("+1.00") == 2

@@ -154,7 +154,7 @@ ROWS: dict[str, tuple[int, str, Any]] = {
     "column": (422, "row 0 has the columns ['img']", {"dataframe_records": [{"img": "aGk="}]}),
     "width": (422, "2 values for 1 columns", {"dataframe_split": {"columns": ["image"], "data": [["a", "b"]]}}),
     "number": (422, "row 1: this is int", {"dataframe_records": [{"image": "aGk="}, {"image": 5}]}),
-    "url": (422, "row 0: this text is no base64", {"dataframe_records": [{"image": "http://127.0.0.1/"}]}),
+    "url": (422, "row 0: this text is not valid base64", {"dataframe_records": [{"image": "http://127.0.0.1/"}]}),
     "no image": (415, "row 1: This is not a photo", {"dataframe_records": [{"image": None}, {"image": "aGk="}]}),
     "too many": (413, "at most 32", {"dataframe_records": [{"image": "aGk="}] * 33}),
     "no object": (422, "should be an object", [1, 2]),

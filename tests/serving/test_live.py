@@ -105,12 +105,12 @@ def test_a_version_that_cannot_be_used_does_not_take_over(
     assert live.refresh() is False
 
     def broken(_: str) -> None:
-        raise ValueError("no usable classifier")
+        raise ValueError("not hold a usable classifier")
 
     point_to("2")
     with monkeypatch.context() as patch:
         patch.setattr("tailorset.serving.live.load_predictor", broken)
-        with pytest.raises(ValueError, match="no usable classifier"):
+        with pytest.raises(ValueError, match="not hold a usable classifier"):
             live.refresh()
     assert live.predictor.origin.version == "1"
     assert live.refresh() is True
@@ -122,11 +122,11 @@ def test_a_version_of_other_labels_does_not_take_over(project_of_two: Path, monk
     others = replace_labels(load_predictor("models:/live/2"), ("tea cup", "fish"))
     point_to("2")
     monkeypatch.setattr("tailorset.serving.live.load_predictor", lambda _: others)
-    with pytest.raises(ValueError, match=r"version 2 knows other labels.*start the server again"):
+    with pytest.raises(ValueError, match=r"version 2 has other labels.*start the server again"):
         live.refresh()
     assert live.predictor.labels == ("tea cup", "ball")
     monkeypatch.setattr("tailorset.serving.service.LiveModel", lambda uri, _: replace_live(live, others, uri))
-    with pytest.raises(ValueError, match="only models of the same can be compared"):
+    with pytest.raises(ValueError, match="only models of the same labels can be compared"):
         Service("models:/live/1", challenger="models:/live/2")
 
 

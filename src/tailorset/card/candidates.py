@@ -30,7 +30,7 @@ BATCH_SIZE = 128
 
 
 class Decision(Protocol):
-    """What the card needs of a filter's decision on one image."""
+    """A filter's decision on one image, as far as the card needs it."""
 
     @property
     def kept(self) -> bool: ...

@@ -33,7 +33,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often `label` is mistaken for another label, as shares; None if there is nothing to take a share of.
+    """Shares of images in which `label` is mistaken for another label; None for a share of nothing.
 
     wins: of the candidates rejected because the label was missing, where the discriminator scores this one highest.
     fools: of the kept candidates, where the judge scores this one above the label.

@@ -133,7 +133,7 @@ def hardest_first(cards: Sequence[LabelCard]) -> list[LabelCard]:
 
 
 def drawing_problems(rates: Rates, shortfall: str, low_pass_rate: float) -> tuple[str, ...]:
-    """Why a label is hard to draw, worst first."""
+    """Return reasons why a label is hard to draw, worst first."""
     problems = []
     if not rates.kept:
         problems.append(f"none of {rates.drawn} candidates kept" if rates.drawn else "no candidate drawn")

@@ -1,6 +1,6 @@
-"""Many photographs at once: sources in, tables of scores and decisions out, in constant memory.
+"""Predict many photos: sources in, tables of scores and decisions out, in constant memory.
 
-Letters: N images of a batch, L labels.
+Shapes: N images of a batch, L labels.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tailorset.inference.sources import Source, image_sources
 from tailorset.inference.tables import prediction_file
 from tailorset.progress import Bar
 
-Read = tuple[str, Tensor | str]  # name, and pixels or what is wrong
+Read = tuple[str, Tensor | str]  # name, and pixels or an error
 PATH, PRESENT, OPEN, ERROR = "path", "present", "open", "error"
 TYPES = {float: pa.float32(), str: pa.string()}
-NUM_LISTED = 20  # failures that are said at the end; the file has them all
+NUM_LISTED = 20  # failures listed at the end; the file has them all
 
 
 @dataclass
 class Summary:
-    """What became of the sources; failures: the first ones, "path: what is wrong", and how many more there are."""
+    """Numbers of images and failures. failures: the first ones as "path: error", and the number of the rest."""
 
     num_images: int = 0
     num_failed: int = 0
@@ -41,7 +41,7 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
     """Write the tables of all sources below the paths to a file, of the kind that its suffix names.
 
     Raises:
-        ValueError: a path that does not exist, another suffix, or nothing to be read.
+        ValueError: a path that does not exist, another suffix, or no readable image.
     """
     summary = Summary()
     with prediction_file(output, schema(predictor)) as writer, Bar(desc="predict", unit=" images") as progress:
@@ -61,9 +61,9 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
 
 
 def schema(predictor: Predictor) -> pa.Schema:
-    """path; labels that are present, and those left open; what the registered model answers; error.
+    """Return the columns: path; present labels, and those left open; the registered model's answer; error.
 
-    Null where unknown. A label left open is not among those that are present, as the web service says it.
+    Unknown values are null. A label left open is not among those present, as in the web service's answers.
     """
     lists = [pa.field(name, pa.list_(pa.string())) for name in (PRESENT, OPEN)]
     answers = [pa.field(name, TYPES[kind]) for name, kind in answer_columns(predictor.labels).items()]
@@ -71,7 +71,7 @@ def schema(predictor: Predictor) -> pa.Schema:
 
 
 def predict_tables(predictor: Predictor, sources: Iterable[Source], batch_size: int) -> Iterator[pa.Table]:
-    """One table a batch, one row a source in their order; see `schema`."""
+    """Yield one table per batch, one row per source in their order; see `schema`."""
     columns = schema(predictor)
     images = _read_ahead(predictor, sources, 2 * batch_size)
     while batch := list(islice(images, batch_size)):

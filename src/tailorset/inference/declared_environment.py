@@ -1,8 +1,8 @@
-"""Run a module as in an environment made from a requirements.txt: what it does not lead to cannot be imported.
+"""Run a module as in an environment made from a requirements.txt: other distributions cannot be imported.
 
     python -P declared_environment.py REQUIREMENTS MODULE [ARGUMENTS ...]
 
-A script and not imported: the package that travels in a registered version has to be the one that is loaded.
+It is a script and not imported: the package stored in a registered version has to be the one that is loaded.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class DeclaredFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Nothing for a hidden module and what is below it."""
+        """Return None for a hidden module and its submodules."""
         return None if name.partition(".")[0] in self.hidden_modules else PathFinder.find_spec(name, path, target)
 
     def find_distributions(self, context: metadata.DistributionFinder.Context) -> Iterator[metadata.Distribution]:
-        """Only distributions that would be installed."""
+        """Yield only distributions that would be installed."""
         for found in metadata.MetadataPathFinder.find_distributions(context):
             if canonicalize_name(found.metadata["Name"]) in self.distributions:
                 yield found
 
     def invalidate_caches(self) -> None:
-        """As Python's own does."""
+        """Do as Python's own finder."""
         PathFinder.invalidate_caches()
 
 
 def closure(requirements: Iterable[str]) -> set[str]:
-    """Names of all distributions that installing the requirements would install, as installed ones declare them."""
+    """Return the names of all distributions that the requirements lead to, as installed ones declare them."""
     found: set[tuple[str, str]] = set()  # (name, extra)
     queue = [Requirement(line) for line in requirements]
     while queue:
@@ -56,13 +56,13 @@ def closure(requirements: Iterable[str]) -> set[str]:
             try:
                 needed = [Requirement(text) for text in metadata.requires(name) or ()]
             except metadata.PackageNotFoundError:
-                continue  # not needed on this platform, or missing: importing it tells
+                continue  # not needed on this platform, or missing: then importing it fails
             queue += [other for other in needed if not other.marker or other.marker.evaluate({"extra": extra})]
     return {name for name, _ in found}
 
 
 def hide_undeclared(requirements: Iterable[str]) -> None:
-    """From now on only the standard library, the closure of the requirements and code on sys.path can be imported."""
+    """Allow only imports from the standard library, the closure of the requirements and code on sys.path."""
     declared = closure(requirements)
     hidden = {
         module

@@ -1,6 +1,6 @@
 """The registered model, as code: MLflow runs this file to load it. Image bytes in, a decision per label out.
 
-Nothing is unpickled: the weights are safetensors, everything else is JSON. The package travels with the model.
+Nothing is unpickled: the weights are safetensors, everything else is JSON. The package is stored with the model.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import torch
 from mlflow.models import ModelSignature
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
-from torch import Tensor
 
 from tailorset.inference.predictor import CLASSIFIER, answer_columns, load_predictor
-from tailorset.inference.uploads import file_bytes
+from tailorset.inference.uploads import file_bytes, named
 
 IMAGE = "image"
 TYPES = {float: DataType.double, str: DataType.string}
@@ -34,27 +33,24 @@ class ServedClassifier(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """One row per image; the columns of `signature`.
+        """Return one row per image, with the columns of `signature`.
 
         Raises:
-            ValueError: no such column, or bytes that are no image; names the row.
+            ValueError: no such column, or bytes that are not an image; names the row.
         """
         if IMAGE not in model_input:
             raise ValueError(f"The columns are {list(model_input)}: give one named {IMAGE!r} with the bytes of a file.")
-        rows = [self._pixels(number, content) for number, content in enumerate(model_input[IMAGE])]
+        rows = []
+        for number, content in enumerate(model_input[IMAGE]):
+            with named(number):
+                rows.append(self.predictor.pixels(file_bytes(content)))
         looked = self.predictor.look(torch.stack(rows))
         return pd.DataFrame(self.predictor.answers(looked), index=model_input.index)
 
-    def _pixels(self, row: int, content: object) -> Tensor:
-        try:
-            return self.predictor.pixels(file_bytes(content))
-        except ValueError as error:
-            raise ValueError(f"row {row}: {error}") from None
-
 
 def signature(labels: Iterable[str]) -> ModelSignature:
-    """Binary column `image` in. Out: how unlike the photos of training it is (above 1: very), and of every label the
-    calibrated probability, the decision (present, absent or open), the threshold of it, and the raw score."""
+    """Return the signature. In: binary column `image`. Out: novelty (above 1: unlike the photos of training), and per
+    label the calibrated probability, the decision (present, absent or open), its threshold, and the raw score."""
     outputs = [ColSpec(TYPES[kind], name) for name, kind in answer_columns(labels).items()]
     return ModelSignature(inputs=Schema([ColSpec(DataType.binary, IMAGE)]), outputs=Schema(outputs))
 

@@ -1,4 +1,4 @@
-"""The whole classifier as one ONNX file: photographs' pixels in, scores out, and all that a reader must know."""
+"""The whole classifier as one ONNX file: photos' pixels in, scores out, and all metadata that a reader needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCHES = (1, 2, 5)  # it is traced with 2
 
 
 def export(model: str, folder: Path) -> Iterator[str]:
-    """Write classifier.onnx and, where one lies beside the classifier, MODEL_CARD.md; a line on each.
+    """Write classifier.onnx and, if there is one next to the classifier, MODEL_CARD.md; yield a line on each.
 
     model: as `load_predictor` takes it.
     """
@@ -39,11 +39,11 @@ def export(model: str, folder: Path) -> Iterator[str]:
             shutil.copy(card, folder)
             yield f"{folder / card.name}"
         else:
-            yield f"No {card.name} lies beside {model}: `dvc repro register_model` writes it."
+            yield f"There is no {card.name} next to {model}: `dvc repro register_model` writes it."
 
 
 def export_onnx(predictor: Predictor, path: Path) -> float:
-    """Write images (B, 3, P, P) float32 in [0, 1] -> scores (B, L), any B; the largest difference from torch.
+    """Write images (B, 3, P, P) float32 in [0, 1] -> scores (B, L), any B; return the largest difference from torch.
 
     Metadata: labels, seen, unseen, thresholds (JSON each), image_px, preprocessing, origin.
 
@@ -53,7 +53,7 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
     import onnx
     import torch.onnx
 
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells of every node that it does not fold
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it logs every node that it does not fold
     example, classifier = _example(predictor, 2), predictor.classifier
     program = torch.onnx.export(
         classifier,  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
 
 
 def metadata(predictor: Predictor) -> dict[str, str]:
-    """What goes with the file: names of the scores, and how a photograph becomes its input."""
+    """Return the file's metadata: names of the scores, and how a photo becomes its input."""
     px = predictor.classifier.image_px
     rules = predictor.thresholds.rules if predictor.thresholds else {}
     return {
@@ -94,7 +94,7 @@ def metadata(predictor: Predictor) -> dict[str, str]:
 
 
 def largest_difference(predictor: Predictor, path: Path) -> float:
-    """Between the file's scores by onnxruntime and torch's, over random photographs in batches of several sizes."""
+    """Return the largest difference between scores by onnxruntime and torch, over batches of several sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -108,7 +108,7 @@ def largest_difference(predictor: Predictor, path: Path) -> float:
 
 
 def _example(predictor: Predictor, batch_size: int) -> Tensor:
-    """Smooth random colours: on plain noise all scores are much alike."""
+    """Draw smooth random colours: on plain noise all scores are nearly equal."""
     px = predictor.classifier.image_px
     coarse = torch.rand(batch_size, 3, 4, 4, generator=torch_generator("export", batch_size))
     return F.interpolate(coarse, size=(px, px), mode="bicubic").clamp(0, 1)

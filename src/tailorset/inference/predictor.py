@@ -1,6 +1,6 @@
-"""How photographs become scores outside the pipeline: one classifier, loaded from a folder or from the registry.
+"""Scores of photos outside the pipeline, by one classifier loaded from a folder or from the registry.
 
-Letters: N images, L labels, P pixels of a side.
+Shapes: N images, L labels, P x P pixels.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.images.codec import decode_image, square_pixels
+from tailorset.inference.uploads import named
 from tailorset.thresholds.novelty import Novelty
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
 
@@ -31,18 +32,18 @@ ANSWER_KINDS = {"probability": float, "decision": str, "threshold": float, "scor
 
 
 def answer_columns(labels: Iterable[str]) -> dict[str, type]:
-    """Columns of the table of an answer, in their order, and what they hold."""
+    """Return the columns of the table of an answer, in their order, with their types."""
     return {NOVEL: float} | {f"{name}/{label}": kind for label in labels for name, kind in ANSWER_KINDS.items()}
 
 
 def is_unfamiliar(novelty: float | None) -> bool | None:
-    """Whether a photo is beyond the limit of what is usual; None where that is not known."""
+    """Tell whether a photo is beyond the limit of novelty; None if the model has no limit."""
     return None if novelty is None else novelty > 1
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a classifier comes from: its folder or registry URI, and what the registry knows of the version."""
+class Provenance:
+    """Folder or registry URI of a classifier, with the version's number, run and commit if it is registered."""
 
     uri: str
     version: str | None = None
@@ -51,19 +52,19 @@ class Origin:
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """Return the URI, with the version if there is one."""
         return f"{self.uri}, version {self.version}" if self.version else self.uri
 
 
 class Looked(NamedTuple):
-    """scores: (N, L). novelty: (N,), above 1 a photo is unlike those of training; None where that is not known."""
+    """scores: (N, L). novelty: (N,), above 1 for a photo unlike those of training; None if the model has no limit."""
 
     scores: Tensor
     novelty: Tensor | None
 
 
 class Predictor:
-    """A classifier in evaluation mode with its thresholds and its limit of novelty, where it has some, and its origin.
+    """A classifier in evaluation mode with its origin and, if it has them, its thresholds and limit of novelty.
 
     bf16: whether a GPU computes in bfloat16; scores then differ by about 1e-2. A CPU computes in float32.
 
@@ -76,7 +77,7 @@ class Predictor:
         classifier: Classifier,
         thresholds: Thresholds | None,
         novelty: Novelty | None,
-        origin: Origin,
+        origin: Provenance,
         device: torch.device,
         bf16: bool,
     ) -> None:
@@ -90,31 +91,35 @@ class Predictor:
         self.seen, self.unseen = self.label_space.seen, self.label_space.unseen
 
     def predict(self, images: Sequence[Image.Image | bytes], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Scores (N, L) in [0, 1], float32 on the CPU, of RGB images or of the bytes of image files.
+        """Return scores (N, L) in [0, 1], float32 on the CPU, of RGB images or of the bytes of image files.
 
         Raises:
-            ValueError: bytes that are no image; names its number, from 0.
+            ValueError: bytes that are not an image; names its number, from 0.
         """
         if not images:
             return torch.empty(0, len(self.labels))
-        return self.scores(torch.stack([self._numbered(*item) for item in enumerate(images)]), batch_size)
+        rows = []
+        for number, image in enumerate(images):
+            with named(number, "image"):
+                rows.append(self.pixels(image))
+        return self.scores(torch.stack(rows), batch_size)
 
     def pixels(self, image: Image.Image | bytes) -> Tensor:
-        """(3, P, P) uint8: one photograph as the classifier was measured on it. May be called from several threads.
+        """Return (3, P, P) uint8: one photo as the classifier was measured on it. May be called from several threads.
 
         Raises:
-            ValueError: bytes that are no image.
+            ValueError: bytes that are not an image.
         """
         decoded = decode_image(image) if isinstance(image, bytes) else image.convert("RGB")
         return square_pixels(decoded, self.classifier.image_px)
 
     def scores(self, pixels: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
-        """Scores (N, L) in [0, 1], float32 on the CPU, of (N, 3, P, P) uint8."""
+        """Return scores (N, L) in [0, 1], float32 on the CPU, of (N, 3, P, P) uint8."""
         return self.look(pixels, batch_size).scores
 
     @torch.inference_mode()
     def look(self, pixels: Tensor, batch_size: int = BATCH_SIZE) -> Looked:
-        """The same, and how unlike the photos of training each one is."""
+        """Return scores of (N, 3, P, P) uint8, and the novelty of each photo."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             batches = [self.classifier.look(batch.to(self.device).float() / 255) for batch in pixels.split(batch_size)]
         scores, features = (torch.cat(parts).float().cpu() for parts in zip(*batches, strict=True))
@@ -122,7 +127,7 @@ class Predictor:
 
     @torch.inference_mode()
     def map(self, pixels: Tensor, label: str) -> Tensor:
-        """(h, w) float32 on the CPU, summing to 1: where in one (3, P, P) uint8 photograph the label is looked for."""
+        """Return (h, w) float32 on the CPU, summing to 1: attention to the label in a (3, P, P) uint8 photo."""
         maps = self.classifier.spatial_maps(pixels[None].to(self.device).float() / 255)
         return maps[0, self.labels.index(label)].float().cpu()
 
@@ -132,13 +137,13 @@ class Predictor:
         return self.thresholds or one_threshold(self.labels)
 
     def decide(self, scores: Tensor) -> Decisions:
-        """Calibrated probabilities, what is present and what is left open, (N, L) each."""
+        """Return calibrated probabilities, present labels and those left open, (N, L) each."""
         return self.rules.apply(scores)
 
     def answers(self, looked: Looked) -> dict[str, list[Any]]:
-        """The table of an answer: `novelty`, and `KIND/LABEL` for every kind in ANSWER_KINDS, N values each.
+        """Return the table of an answer: `novelty`, and `KIND/LABEL` for every kind in ANSWER_KINDS, N values each.
 
-        Novelty, and probabilities, are None where the model has no limit of it, or no thresholds.
+        Novelty is None if the model has no limit of it, and probabilities if it has no thresholds.
         """
         scores, novelty = looked
         unknown = [None] * len(scores)
@@ -154,17 +159,11 @@ class Predictor:
             }
         return columns
 
-    def _numbered(self, number: int, image: Image.Image | bytes) -> Tensor:
-        try:
-            return self.pixels(image)
-        except ValueError as error:
-            raise ValueError(f"image {number}: {error}") from None
-
 
 def load_predictor(model: str | Path, device: torch.device | str | None = None, bf16: bool = False) -> Predictor:
-    """A classifier from a folder, or from the registry as `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+    """Load a classifier from a folder, or from the registry as `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
-    Thresholds are read from beside the folder, where `fit_thresholds` puts them. device: None = a GPU, if there is one.
+    Thresholds are read from next to the folder, where `fit_thresholds` writes them. device: None = a GPU, if any.
 
     Raises:
         ValueError: no such folder, version or registry, or nothing usable there.
@@ -176,10 +175,10 @@ def load_predictor(model: str | Path, device: torch.device | str | None = None, 
 
 
 @contextmanager
-def model_files(model: str | Path) -> Iterator[tuple[Path, Origin]]:
-    """The classifier's folder with its origin; what comes from the registry lies there only inside the context.
+def model_files(model: str | Path) -> Iterator[tuple[Path, Provenance]]:
+    """Yield the classifier's folder with its origin; files of the registry exist only inside the context.
 
-    All else that belongs to it lies beside the folder: thresholds.json, measured.json, MODEL_CARD.md.
+    Its other files are next to the folder: thresholds.json, measured.json, MODEL_CARD.md.
     """
     if not str(model).startswith(REGISTRY):
         if not Path(model).is_dir():
@@ -187,18 +186,18 @@ def model_files(model: str | Path) -> Iterator[tuple[Path, Origin]]:
                 f"There is no folder {model}: name one of a trained classifier, models/{CLASSIFIER} after `dvc repro`,"
                 f" or a registered one as {REGISTRY}NAME@ALIAS (`tailorset status` lists them)"
             )
-        yield Path(model), Origin(str(model))
+        yield Path(model), Provenance(str(model))
         return
     from tailorset.inference.versions import download, find_version
 
     version = find_version(str(model))
-    origin = Origin(str(model), str(version.version), version.run_id, version.tags.get("git.commit"))
+    origin = Provenance(str(model), str(version.version), version.run_id, version.tags.get("git.commit"))
     with tempfile.TemporaryDirectory() as folder:
         yield download(version, Path(folder)) / CLASSIFIER, origin
 
 
-def open_predictor(folder: Path, origin: Origin, device: torch.device, bf16: bool = False) -> Predictor:
-    """See `load_predictor`."""
+def open_predictor(folder: Path, origin: Provenance, device: torch.device, bf16: bool = False) -> Predictor:
+    """Open a folder; see `load_predictor`."""
     thresholds, novelty = folder.parent / THRESHOLDS, folder.parent / NOVELTY
     rules = Thresholds.load(thresholds) if thresholds.exists() else None
     limit = Novelty.load(novelty) if novelty.exists() else None  # older versions have none, and no examples

@@ -1,4 +1,4 @@
-"""Photographs where people have them: files, folders of files, and our shards, one after the other."""
+"""Sources of photos: files, folders of files, and shards, one after the other."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from tailorset.storage.shards import CorruptShardError, read_shard
 
-MAX_FILE_BYTES = 256 << 20  # a video among the photographs must not fill the memory
+MAX_FILE_BYTES = 256 << 20  # a video among the photos must not fill the memory
 
 
 class Source(NamedTuple):
-    """A photograph to be read: its name in the output, and a function that gives its bytes.
+    """A photo to be read: its name in the output, and a function that returns its bytes.
 
-    The function raises OSError or ValueError where there are none to be had.
+    The function raises OSError or ValueError if it cannot be read.
     """
 
     name: str
@@ -24,10 +24,10 @@ class Source(NamedTuple):
 
 
 def image_sources(paths: Iterable[Path], without: Path | None = None) -> Iterator[Source]:
-    """Every file below the paths, in order and only as it is asked for; a `.tar` is a shard, its images one by one.
+    """Yield every file below the paths, in order and lazily; a `.tar` is a shard, its images one by one.
 
-    Hidden files and folders are left out, and the file `without` (where answers are written); nothing else: what is
-    no image, cannot be opened or ends too early is a source that raises.
+    Hidden files and folders are left out, and so is the file `without` (where answers are written). Everything else is
+    a source; it raises if it is not an image, cannot be opened or ends too early.
 
     Raises:
         ValueError: a path that does not exist.
@@ -64,7 +64,7 @@ def _shard(path: Path) -> Iterator[Source]:
 
 
 def _name(path: Path) -> str:
-    """Names of files need not be UTF-8; those in a table do."""
+    """Return a name for a table: it must be UTF-8, which names of files need not be."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -77,7 +77,7 @@ def _failed(name: str, error: Exception) -> Source:
 
 def _content(path: Path) -> bytes:
     if path.exists() and not path.is_file():
-        raise ValueError("this is no regular file")
+        raise ValueError("this is not a regular file")
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise ValueError(f"{size >> 20} MiB are no photograph: at most {MAX_FILE_BYTES >> 20} are read")
+        raise ValueError(f"{size >> 20} MiB are too much for a photo: at most {MAX_FILE_BYTES >> 20} are read")
     return path.read_bytes()

@@ -1,4 +1,4 @@
-"""Tables of predictions to a file as they come: Parquet, CSV or JSON lines, and no half file at its place."""
+"""Write tables of predictions to a file as they come: Parquet, CSV or JSON lines, never a half-written file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tailorset.messages import unknown
 from tailorset.storage.files import atomic_output
 
 ROW_GROUP = 10_000
-SEPARATOR = ";"  # of the labels in a CSV cell; no label's name holds one
+SEPARATOR = ";"  # of the labels in a CSV cell; no label's name contains one
 
 
 class Writer(Protocol):
-    """Takes one table after the other."""
+    """Write one table after the other."""
 
     def write_table(self, table: pa.Table) -> None: ...
 
@@ -29,7 +29,7 @@ class Writer(Protocol):
 
 
 class ParquetWriter:
-    """Row groups of ROW_GROUP rows: each costs memory until the file is closed."""
+    """Write row groups of ROW_GROUP rows: each costs memory until the file is closed."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.file = pyarrow.parquet.ParquetWriter(path, schema)
@@ -51,7 +51,7 @@ class ParquetWriter:
 
 
 class CsvWriter:
-    """Lists as one text, nothing for a null."""
+    """Write lists as one text, and nothing for a null."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         fields = [pa.field(field.name, pa.string()) if pa.types.is_list(field.type) else field for field in schema]
@@ -67,7 +67,7 @@ class CsvWriter:
 
 
 class JsonLinesWriter:
-    """One object a line, with every key."""
+    """Write one object per line, with every key."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.file = path.open("w", encoding="utf-8")
@@ -88,7 +88,7 @@ WRITERS: dict[str, Callable[[Path, pa.Schema], Writer]] = {
 
 @contextmanager
 def prediction_file(path: Path, schema: pa.Schema) -> Iterator[Writer]:
-    """A writer of the kind that the suffix names; `path` is there only when all is written.
+    """Yield a writer of the kind that the suffix names; `path` exists only once everything is written.
 
     Raises:
         ValueError: another suffix, or a folder of that name.

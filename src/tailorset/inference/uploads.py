@@ -1,4 +1,4 @@
-"""What an upload may be: looked at before anything is decoded, so that a small file cannot cost much."""
+"""Checks of an upload before anything is decoded, so that a small file cannot cost much."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 from PIL.Image import DecompressionBombError
@@ -23,7 +24,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd8]")  # of a segment: no stuffed b
 
 
 class Refusal(Exception):
-    """A request that is not answered: an HTTP status, one line for whoever sent it, and when to come again."""
+    """A request that is not answered: an HTTP status, one line for the sender, and when to try again."""
 
     def __init__(self, status: int, text: str, retry_after_s: int | None = None) -> None:
         super().__init__(text)
@@ -31,7 +32,7 @@ class Refusal(Exception):
 
 
 def check_upload(content: bytes) -> None:
-    """Refuse what is no JPEG, PNG or WebP of at most MAX_PIXELS by its header. Nothing is decoded.
+    """Refuse a file that is not a JPEG, PNG or WebP of at most MAX_PIXELS by its header. Nothing is decoded.
 
     Raises:
         Refusal: 400 empty or damaged, 413 too many pixels or passes, 415 another kind of file.
@@ -52,8 +53,19 @@ def check_upload(content: bytes) -> None:
         raise Refusal(413, f"The JPEG is stored in too many scans: at most {MAX_SCANS} are decoded.")
 
 
+@contextmanager
+def named(number: int, what: str = "row") -> Iterator[None]:
+    """Put the number of an image in front of the message of its error."""
+    try:
+        yield
+    except Refusal as refusal:
+        raise Refusal(refusal.status, f"{what} {number}: {refusal.text}", refusal.retry_after_s) from None
+    except ValueError as error:
+        raise ValueError(f"{what} {number}: {error}") from None
+
+
 def file_bytes(content: object) -> bytes:
-    """A file's bytes, given as they are or as base64 text, which may be wrapped or a data URL.
+    """Return a file's bytes, given as bytes or as base64 text, which may be wrapped or a data URL.
 
     Raises:
         ValueError: neither of them.
@@ -68,11 +80,11 @@ def file_bytes(content: object) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:  # ValueError: not ASCII
-        raise ValueError(f"this text is no base64 ({error}): send a file's bytes, base64-encoded.") from None
+        raise ValueError(f"this text is not valid base64 ({error}): send a file's bytes, base64-encoded.") from None
 
 
 def damaged(content: bytes) -> Refusal:
-    """What to say of a file that begins as an image does and cannot be decoded."""
+    """Return the refusal of a file that begins like an image and cannot be decoded."""
     return Refusal(400, f"The image is damaged or incomplete: {len(content):,} bytes that cannot be decoded.")
 
 
@@ -84,7 +96,7 @@ def _other_kind(content: bytes) -> str:
 
 
 def _parts(content: bytes, kind: str) -> Iterator[int]:
-    """Where each chunk of a PNG begins, or each segment and each byte of padding before a JPEG's picture."""
+    """Yield the start of each chunk of a PNG, or of each segment and byte of padding before a JPEG's picture."""
     position = len(SIGNATURES["PNG"]) if kind == "PNG" else 2
     end = 0 if kind == "WEBP" else len(content) - 4
     while position <= end:
@@ -104,7 +116,7 @@ def _parts(content: bytes, kind: str) -> Iterator[int]:
 
 
 def _scans(content: bytes) -> Iterator[int]:
-    """Where each scan of a JPEG begins, up to the picture's end: a film or anything else may follow it."""
+    """Yield the start of each scan of a JPEG, up to the picture's end: a film or anything else may follow it."""
     position = 2
     while found := _MARKER.search(content, position):
         position, code = found.end(), content[found.end() - 1]

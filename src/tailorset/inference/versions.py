@@ -1,4 +1,4 @@
-"""The model registry as commands and servers use it: which version a name stands for, and its files."""
+"""The model registry as commands and servers use it: versions by name, and their files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from tailorset.project.tracking import registry
 from tailorset.project.versions import REGISTER, earlier_champion
 
-CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: what is in use, and what the project's last run made
+CHAMPION, CHALLENGER = "champion", "challenger"  # aliases: the version in use, and that of the project's last run
 TRAINING = "training"  # tag of a version: where training did not help
 ANSWER_TIMEOUT_S = 300
 DECLARED_ENVIRONMENT = Path(__file__).with_name("declared_environment.py")
@@ -26,14 +26,16 @@ URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d
 
 
 def find_version(uri: str) -> ModelVersion:
-    """The version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` stands for at this moment.
+    """Return the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` stands for at this moment.
 
     Raises:
         ValueError: the URI is of another form, there is no registry, or it has no such version.
     """
     match = URI.fullmatch(uri)
     if not match:
-        raise ValueError(f"{uri!r} names no registered version: write models:/NAME@ALIAS or models:/NAME/VERSION")
+        raise ValueError(
+            f"{uri!r} is not the name of a registered version: write models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
     client = registry(Path.cwd())
     try:
         if match["alias"]:
@@ -48,10 +50,10 @@ def find_version(uri: str) -> ModelVersion:
 
 
 def download(version: ModelVersion, folder: Path, path: str = "artifacts") -> Path:
-    """Copy a file or folder of a version; in `artifacts` all lies side by side that belongs to the classifier.
+    """Copy a file or folder of a version; `artifacts` holds the classifier and all its files side by side.
 
     Raises:
-        ValueError: it is not where the registry says.
+        ValueError: it is missing from the place that the registry records.
     """
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
@@ -65,9 +67,9 @@ def uri_of(version: ModelVersion) -> str:
 
 
 def request_problem(version: ModelVersion) -> str:
-    """What is wrong with a version's answer to its own example, asked by MLflow in a fresh process; "" if nothing.
+    """Let a version answer its own example by MLflow in a new process; return the problem, "" if there is none.
 
-    The process can import what the version's requirements.txt leads to, and nothing else that is installed here.
+    The process can import the closure of the version's requirements.txt, and nothing else that is installed here.
     """
     with tempfile.TemporaryDirectory() as folder:
         request, requirements = (
@@ -94,6 +96,6 @@ def request_problem(version: ModelVersion) -> str:
 
 
 def _is_fair(row: dict[str, object]) -> bool:
-    """Whether probabilities, thresholds and scores are in [0, 1]; older versions answer with a score per label only."""
+    """Tell whether probabilities, thresholds and scores are in [0, 1]; older versions answer with scores only."""
     values = [value for name, value in row.items() if not name.startswith(NO_SHARES)]
     return bool(values) and all(isinstance(value, float) and 0 <= value <= 1 for value in values)

@@ -1,1 +1,1 @@
-"""The classifier in use: the MLflow model."""
+"""The web service: HTTP requests, batches of several of them, and a page."""

@@ -1,4 +1,4 @@
-"""What every request passes first: how many are let in, how much of a body is read, and what is counted and logged."""
+"""Admission of requests: limits on their number and on the size of a body, counts, and the access log."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tailorset.serving.measures import Measures
 from tailorset.serving.server_log import log_access
 from tailorset.serving.service import busy
 
-BODY_S, IDLE_S = 30.0, 5.0  # for a body to arrive, and between two parts of it: who stalls keeps others out
-BASE64 = 4 / 3  # bytes of text a byte
+BODY_S, IDLE_S = 30.0, 5.0  # for a body to arrive, and between two parts of it: a stalled sender blocks others
+BASE64 = 4 / 3  # bytes of text per byte
 PATHS = ("/", "/predict", "/invocations", "/health", "/ready", "/model", "/metrics")  # counted by name
 PROTECTION = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
@@ -72,15 +72,15 @@ class Admission:
 
 
 def refused(refusal: Refusal) -> JSONResponse:
-    """The response to a request that is not answered."""
+    """Return the response to a request that is not answered."""
     headers = {} if refusal.retry_after_s is None else {"Retry-After": str(refusal.retry_after_s)}
     if refusal.status == 413:
-        headers["Connection"] = "close"  # what is left of the body is not read
+        headers["Connection"] = "close"  # the rest of the body is not read
     return JSONResponse(Problem(error=refusal.text).model_dump(), refusal.status, headers)
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
-    """`receive`, until the body has become longer than `limit` bytes or has taken too long."""
+    """Return `receive`, which refuses a body that is longer than `limit` bytes or takes too long."""
     loop = asyncio.get_running_loop()
     deadline, num_bytes = loop.time() + BODY_S, 0
 
@@ -105,9 +105,9 @@ def _declared_length(scope: Scope) -> int:
 
 
 def _limit(scope: Scope) -> int:
-    """Bytes that are read of a body: a file, or one in base64 with some JSON around it."""
+    """Return the limit on the bytes of a body: a file, or one in base64 with some JSON around it."""
     return round(MAX_BODY_BYTES * BASE64) + 1024 if scope["path"] == "/invocations" else MAX_BODY_BYTES
 
 
 def _too_long(limit: int) -> Refusal:
-    return Refusal(413, f"The body has more than {limit / 2**20:.0f} MiB, which is as much as is read.")
+    return Refusal(413, f"The body has more than {limit / 2**20:.0f} MiB: at most that much is read.")

@@ -1,4 +1,4 @@
-"""What the service says, as JSON: the same words in the answers, in `/openapi.json` and on the page."""
+"""Answers of the service as JSON: the same words in the answers, in `/openapi.json` and on the page."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tailorset.thresholds.rules import Decision
 
 
 class Problem(BaseModel):
-    """Every answer that is not 2xx."""
+    """Body of every answer that is not 2xx."""
 
-    error: str = Field(description="one line: what is wrong with the request, and what would be right")
+    error: str = Field(description="one line: what is wrong with the request, and how to correct it")
 
 
 class Rule(BaseModel):
-    """How a label is decided. All values are calibrated probabilities, or plain scores where nothing was calibrated."""
+    """Rule for one label. All values are calibrated probabilities, or plain scores if nothing was calibrated."""
 
     label: str
-    seen: bool = Field(description="annotated in photographs; otherwise learned from generated images")
+    seen: bool = Field(description="annotated in photos; otherwise learned from generated images")
     threshold: float = Field(description="present from here on")
     abstain_low: float = Field(description="strictly between the two, the question is better left open")
     abstain_high: float
@@ -28,34 +28,36 @@ class Rule(BaseModel):
 
 class LabelAnswer(Rule):
     score: float = Field(description="of the classifier, in [0, 1]")
-    probability: float | None = Field(description="calibrated; null where the model has no thresholds")
+    probability: float | None = Field(description="calibrated; null if the model has no thresholds")
     decision: Decision
 
 
 class Attention(BaseModel):
-    """Where the classifier looks for a label, over the whole photograph: rows from the top, columns from the left."""
+    """Attention to a label over the whole photo: rows from the top, columns from the left."""
 
     label: str
     weights: list[list[float]] = Field(description="sum to 1")
 
 
 class ModelAnswer(BaseModel):
-    """What one model says of a photograph."""
+    """Answer of one model on a photo."""
 
     model: str
     version: str | None
-    novelty: float | None = Field(description="how unlike the photos of training it is; null where that is not known")
-    unfamiliar: bool | None = Field(description="whether novelty is above 1: decisions are hardly worth anything then")
+    novelty: float | None = Field(
+        description="distance from the photos of training; null if the model has no limit of it"
+    )
+    unfamiliar: bool | None = Field(description="whether novelty is above 1: decisions are unreliable then")
     labels: list[LabelAnswer]
     map: Attention | None = None
 
 
 class Answer(ModelAnswer):
-    challenger: ModelAnswer | None = Field(None, description="the second model's answer, where it was asked for")
+    challenger: ModelAnswer | None = Field(None, description="the second model's answer, if it was requested")
 
 
 class ModelCard(BaseModel):
-    """What a model is made from, and its labels."""
+    """Origin of a model, and its labels."""
 
     model: str
     version: str | None
@@ -67,7 +69,7 @@ class ModelCard(BaseModel):
 
 
 class Models(ModelCard):
-    challenger: ModelCard | None = Field(None, description="the second model, where one is served")
+    challenger: ModelCard | None = Field(None, description="the second model, if one is served")
 
 
 class Status(BaseModel):
@@ -98,7 +100,7 @@ class Invocation(BaseModel):
         return self
 
     def images(self) -> list[Any]:
-        """The column `image`.
+        """Return the column `image`.
 
         Raises:
             ValueError: a row without it.
@@ -114,8 +116,8 @@ class Invocation(BaseModel):
         return [record["image"] for record in records]
 
 
-def model_card(predictor: Predictor) -> dict[str, Any]:
-    """The fields of a ModelCard."""
+def describe_model(predictor: Predictor) -> dict[str, Any]:
+    """Return the fields of a ModelCard."""
     origin = predictor.origin
     labels = [
         Rule(
@@ -139,7 +141,7 @@ def model_card(predictor: Predictor) -> dict[str, Any]:
 
 
 def model_answer(predictor: Predictor, looked: Looked, attention: Attention | None) -> dict[str, Any]:
-    """The fields of a ModelAnswer. looked: at one photograph."""
+    """Return the fields of a ModelAnswer. looked: at one photo."""
     scores, novelty = looked.scores[0], None if looked.novelty is None else float(looked.novelty[0])
     decisions = predictor.decide(looked.scores)
     probabilities = decisions.probabilities[0].tolist()
@@ -147,7 +149,7 @@ def model_answer(predictor: Predictor, looked: Looked, attention: Attention | No
     labels = [
         LabelAnswer(**dict(rule), score=score, probability=probability if calibrated else None, decision=word)
         for rule, score, probability, word in zip(
-            model_card(predictor)["labels"], scores.tolist(), probabilities, decisions.words[0], strict=True
+            describe_model(predictor)["labels"], scores.tolist(), probabilities, decisions.words[0], strict=True
         )
     ]
     return {

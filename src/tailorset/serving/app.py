@@ -1,9 +1,9 @@
-"""The web service: photographs in, labels out, and the page that shows them."""
+"""The web service: photos in, labels out, and the page that shows them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import tailorset
-from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes
+from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes, named
 from tailorset.serving.admission import Admission, refused
-from tailorset.serving.answers import Answer, Invocation, ModelCard, Models, Predictions, Problem, Status, model_card
+from tailorset.serving.answers import (
+    Answer,
+    Invocation,
+    ModelCard,
+    Models,
+    Predictions,
+    Problem,
+    Status,
+    describe_model,
+)
 from tailorset.serving.service import Service
 
 PAGE = Path(__file__).parent / "page"
@@ -33,8 +42,8 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         413: "body, picture or batch too large",
         415: "not a kind of file or body that is taken",
         422: "request that cannot be answered",
-        429: "too many requests wait; Retry-After says when to come again",
-        503: "no answer now; Retry-After says when to come again",
+        429: "too many requests wait; Retry-After tells when to try again",
+        503: "no answer now; Retry-After tells when to try again",
     }.items()
 }
 NO_SUCH = {"model": Problem, "description": "no example of that number"}
@@ -45,7 +54,7 @@ ROWS = {"required": True, "content": {"application/json": {"schema": Invocation.
 
 
 def create_app(service: Service) -> FastAPI:
-    """The routes of a service. What it needs at run time starts and ends with the app."""
+    """Return the app with the routes of a service, which starts and ends with the app."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -80,12 +89,12 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         ] = None,
         compare: Annotated[bool, Query(description="ask the second model as well")] = False,
     ) -> Answer:
-        """The labels of a photograph: a JPEG, PNG or WebP as the body, or as the file of a form."""
+        """Return the labels of a photo: a JPEG, PNG or WebP as the body, or as the file of a form."""
         return await service.answer(await _photo(request), label, compare)
 
     @app.post("/invocations", responses=REFUSALS, openapi_extra={"requestBody": ROWS})
     async def invocations(request: Request) -> Predictions:
-        """MLflow's scoring protocol: photographs as base64 in a column `image`, the registered model's columns out."""
+        """Answer MLflow's scoring protocol: base64 photos in a column `image`, the registered model's columns out."""
         return Predictions(predictions=await service.rows(await _rows(request)))
 
 
@@ -93,28 +102,28 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Status:
-        """Whether the process answers."""
+        """Tell that the process answers."""
         return Status(status="ok")
 
     @app.head("/ready", include_in_schema=False)
     @app.get("/ready", responses={503: REFUSALS[503]})
     async def ready() -> Status:
-        """Whether photographs are answered."""
+        """Tell whether photos are answered."""
         if not service.is_ready:
-            raise Refusal(503, "No photographs are answered now.", retry_after_s=1)
+            raise Refusal(503, "No photos are answered now.", retry_after_s=1)
         return Status(status="ready")
 
     @app.head("/model", include_in_schema=False)
     @app.get("/model")
     async def model() -> Models:
-        """What the models are made from, and their labels."""
-        challenger = service.challenger and ModelCard(**model_card(service.challenger.predictor))
-        return Models(**model_card(service.champion.predictor), challenger=challenger)
+        """Return the origin of the models, and their labels."""
+        challenger = service.challenger and ModelCard(**describe_model(service.challenger.predictor))
+        return Models(**describe_model(service.champion.predictor), challenger=challenger)
 
     @app.head("/examples/{number}", include_in_schema=False)
     @app.get("/examples/{number}", response_class=Response, responses={404: NO_SUCH})
     async def example(number: int) -> Response:
-        """A photo to try, that the model was neither trained nor fitted on."""
+        """Return a photo to try, which the model was neither trained nor fitted on."""
         examples = service.champion.predictor.examples
         if not 0 <= number < len(examples):
             raise Refusal(404, f"There is no example {number}: this model has {len(examples)}.")
@@ -123,7 +132,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
-        """Prometheus' text format."""
+        """Return the measures in Prometheus' text format."""
         return Response(service.measures.text(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -155,20 +164,18 @@ async def _rows(request: Request) -> list[bytes]:
         raise Refusal(415, f"Content-Type {kind!r}: send application/json.")
     content = await request.body()
     try:
-        images = Invocation.model_validate_json(content).images()
+        return list(_files(Invocation.model_validate_json(content).images()))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise Refusal(400 if fault["type"] == "json_invalid" else 422, _line(fault)) from None
     except ValueError as error:
         raise Refusal(422, str(error)) from None
-    return [_row(number, image) for number, image in enumerate(images)]
 
 
-def _row(number: int, image: object) -> bytes:
-    try:
-        return file_bytes(image)
-    except ValueError as error:
-        raise Refusal(422, f"row {number}: {error}") from None
+def _files(images: Iterable[object]) -> Iterator[bytes]:
+    for number, image in enumerate(images):
+        with named(number):
+            yield file_bytes(image)
 
 
 def _media_type(request: Request) -> str:

@@ -1,4 +1,4 @@
-"""Micro-batching: what many requests ask for at about the same time is computed together, by one thread."""
+"""Micro-batching: jobs of requests at about the same time are computed together, by one thread."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Result = TypeVar("Result")
 
 
 class Full(Exception):
-    """As many jobs wait as may wait."""
+    """The queue is full."""
 
 
 class Batcher(Generic[Job, Result]):
-    """Calls `work(jobs) -> results`, in order, on at most `max_batch` jobs at a time.
+    """Call `work(jobs) -> results`, in order, on at most `max_batch` jobs at a time.
 
-    A batch that is not full waits `max_wait_s` for company. At most `max_waiting` jobs wait for their turn.
+    A batch that is not full waits `max_wait_s` for more jobs. At most `max_waiting` jobs wait for their turn.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Batcher(Generic[Job, Result]):
         return self._waiting.qsize()
 
     async def submit(self, jobs: Sequence[Job]) -> list[Result]:
-        """The results of these jobs; all of them are taken, or none.
+        """Return the results of these jobs; all of them are accepted, or none.
 
         Raises:
             Full: they do not fit into the queue.
@@ -48,21 +48,21 @@ class Batcher(Generic[Job, Result]):
         return await asyncio.gather(*futures)
 
     async def run(self) -> None:
-        """Work off the queue until cancelled."""
+        """Process the queue until cancelled."""
         while True:
             batch = [await self._waiting.get()]
             if len(batch) + self.num_waiting < self.max_batch:
                 await asyncio.sleep(self.max_wait_s)
             while self.num_waiting and len(batch) < self.max_batch:
                 batch.append(self._waiting.get_nowait())
-            if wanted := [pair for pair in batch if not pair[1].done()]:  # done: nobody waits for it any more
-                await self._answer(wanted)
+            if pending := [pair for pair in batch if not pair[1].done()]:  # done: its request is gone
+                await self._answer(pending)
 
     async def _answer(self, batch: list[tuple[Job, asyncio.Future[Result]]]) -> None:
         jobs, futures = [job for job, _ in batch], [future for _, future in batch]
         try:
             results = await asyncio.get_running_loop().run_in_executor(self._thread, self._work, jobs)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to those who wait
+        except Exception as error:  # noqa: BLE001 - any error is passed to the waiting requests
             for future in futures:
                 if not future.done():
                     future.set_exception(error)

@@ -1,4 +1,4 @@
-"""The model that answers at this moment: it follows its alias in the registry while requests are served."""
+"""The model that answers now: it follows its alias in the registry while requests are served."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class LiveModel:
-    """A predictor that can be exchanged. Who takes `predictor` keeps it until done: nothing in flight is dropped."""
+    """A predictor that can be replaced. A request keeps the `predictor` it took: nothing in flight is dropped."""
 
     def __init__(self, uri: str, on_load: Callable[[Predictor], None] = lambda _: None) -> None:
-        """Load what the folder or the registry URI stands for now.
+        """Load the model of the folder, or the version that the registry URI stands for now.
 
         Raises:
-            ValueError: there is no such model, with the remedy.
+            ValueError: there is no such model; names the remedy.
         """
         self.uri, self._on_load = uri, on_load
         self.predictor = self._load()
         self._on_load(self.predictor)
 
     def describe(self) -> str:
-        """Which model this is, and how many labels it knows."""
+        """Return the model's URI and version, and its numbers of labels."""
         predictor = self.predictor
         version = f" version {predictor.origin.version}" if predictor.origin.version else ""
         return f"{self.uri}{version}, {len(predictor.seen)} seen and {len(predictor.unseen)} unseen labels"
@@ -37,11 +37,11 @@ class LiveModel:
         return self.uri.startswith(REGISTRY) and "@" in self.uri
 
     def refresh(self) -> bool:
-        """Whether the alias has moved; the new version is loaded and has answered once before it takes over.
+        """Load the new version if the alias has moved, and let it answer once before it takes over; True if it moved.
 
         Raises:
-            ValueError: the registry does not answer, or the new version cannot be used or knows other labels: the old
-                one stays.
+            ValueError: the registry does not answer, or the new version cannot be used or has other labels: the old one
+                stays.
         """
         from tailorset.inference.versions import find_version
 
@@ -50,15 +50,15 @@ class LiveModel:
         predictor = self._load()
         if set(predictor.labels) != set(self.predictor.labels):
             raise ValueError(
-                f"version {predictor.origin.version} knows other labels, which those who ask do not expect:"
-                " start the server again to take it over"
+                f"version {predictor.origin.version} has other labels, which clients do not expect:"
+                " start the server again to use it"
             )
         self.predictor = predictor
         self._on_load(predictor)
         return True
 
     def follow(self, every_s: float, stop: threading.Event) -> None:
-        """Refresh again and again, until `stop`; a failure is logged once, and the model in use goes on."""
+        """Refresh repeatedly until `stop`; a failure is logged once, and the model in use stays."""
         failure = ""
         while not stop.wait(every_s):
             try:
@@ -72,6 +72,6 @@ class LiveModel:
 
     def _load(self) -> Predictor:
         predictor = load_predictor(self.uri)
-        side = predictor.classifier.image_px
-        predictor.scores(torch.zeros(1, 3, side, side, dtype=torch.uint8))  # the first answer is the slowest
+        px = predictor.classifier.image_px
+        predictor.scores(torch.zeros(1, 3, px, px, dtype=torch.uint8))  # the first answer is the slowest
         return predictor

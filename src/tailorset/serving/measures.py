@@ -1,4 +1,4 @@
-"""What the service counts, in Prometheus' format."""
+"""Measures of the service, in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Measures:
-    """Counters of one service; they live in a registry of their own, so that several services can share a process."""
+    """Counters of one service, in their own registry, so that several services can share a process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -33,9 +33,9 @@ class Measures:
             "tailorset_batch_images", "Images computed together", buckets=IMAGES, registry=self.registry
         )
         self.decisions = Counter(
-            "tailorset_decisions", "Decisions on photographs", ["label", "decision"], registry=self.registry
+            "tailorset_decisions", "Decisions on photos", ["label", "decision"], registry=self.registry
         )
-        self.photographs = Counter("tailorset_photographs", "Photographs answered", registry=self.registry)
+        self.photographs = Counter("tailorset_photographs", "Photos answered", registry=self.registry)
         self.undecided = Counter(
             "tailorset_photographs_undecided", "Of these, with a label left open", registry=self.registry
         )
@@ -48,7 +48,7 @@ class Measures:
         self.loads.labels(predictor.origin.uri, predictor.origin.version or "").inc()
 
     def decided(self, decisions: Mapping[str, str], unfamiliar: bool | None) -> None:
-        """Count the decisions on one photograph, by label."""
+        """Count the decisions on one photo, by label."""
         for label, decision in decisions.items():
             self.decisions.labels(label, decision).inc()
         self.photographs.inc()

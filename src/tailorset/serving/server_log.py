@@ -1,4 +1,4 @@
-"""The server's log: one line per event as `key=value` pairs (logfmt), which people and log collectors can read."""
+"""The server's log: one line per event as `key=value` pairs (logfmt), readable for people and log collectors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 ACCESS = "tailorset.access"
 MAX_CHARS = 1000  # of a value: a path comes from outside
-PROBES = ("/health", "/ready", "/metrics")  # asked every few seconds: logged where they fail
+PROBES = ("/health", "/ready", "/metrics")  # requested every few seconds: logged only if they fail
 _PLAIN = re.compile(r"[\w./:@%+-]+", re.ASCII)
 _log = logging.getLogger(ACCESS)
 
 
 class LogfmtFormatter(logging.Formatter):
-    """time, level, and the record's own fields, or its message; a traceback follows in lines of its own."""
+    """time, level, and the record's own fields, or its message; a traceback follows on its own lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -30,7 +30,7 @@ class LogfmtFormatter(logging.Formatter):
 
 
 def log_access(scope: Mapping[str, Any], status: int, seconds: float) -> None:
-    """Say that a request was answered, whatever the answer was; a server's fault is an error, a refusal a warning."""
+    """Log that a request was answered; a fault of the server is an error, a refusal a warning."""
     if scope["path"] in PROBES and status < 400:
         return
     level = logging.ERROR if status >= 500 else logging.WARNING if status >= 400 else logging.INFO
@@ -40,7 +40,7 @@ def log_access(scope: Mapping[str, Any], status: int, seconds: float) -> None:
 
 
 def log_config() -> dict[str, Any]:
-    """For uvicorn, and `logging.config.dictConfig`: everything to stderr in one form."""
+    """Return settings for uvicorn and `logging.config.dictConfig`: everything to stderr in one format."""
     loggers = {name: {"handlers": ["stderr"], "level": "INFO", "propagate": False} for name in ("uvicorn", ACCESS)}
     return {
         "version": 1,
@@ -52,6 +52,6 @@ def log_config() -> dict[str, Any]:
 
 
 def _value(value: object) -> str:
-    """As it is, or quoted with everything escaped that could end a line or a value."""
+    """Return the text unchanged, or quoted with everything escaped that could end a line or a value."""
     text = str(value)[:MAX_CHARS]
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

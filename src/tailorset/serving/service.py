@@ -1,6 +1,6 @@
-"""From the bytes of a photograph to an answer: looked at, decoded, computed together with others, decided.
+"""From the bytes of a photo to an answer: checked, decoded, computed together with others, decided.
 
-Letters: L labels, P pixels of a side, h, w positions of a map.
+Shapes: L labels, P x P pixels, h x w positions of a map.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from tailorset.images.codec import decode_image
 from tailorset.inference.predictor import NOVEL, Looked, Predictor, is_unfamiliar
-from tailorset.inference.uploads import Refusal, check_upload, damaged
+from tailorset.inference.uploads import Refusal, check_upload, damaged, named
 from tailorset.messages import unknown
 from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answer
 from tailorset.serving.batching import Batcher, Full
@@ -30,13 +31,13 @@ from tailorset.serving.measures import Measures
 logger = logging.getLogger("uvicorn.error")
 
 DECODERS = 2  # threads; each may hold a picture of MAX_PIXELS
-ANSWER_S = 30.0  # after which nobody is kept waiting
-DRAIN_S = 40  # for what is in flight when the service is told to end
+ANSWER_S = 30.0  # after which a waiting request is refused
+DRAIN_S = 40  # for requests in flight when the service ends
 
 
 @dataclass(frozen=True)
 class Load:
-    """How much is taken on at a time. `max_waiting` bounds the requests let in, and the images that wait."""
+    """Limits on simultaneous work. `max_waiting` bounds the admitted requests, and the images that wait."""
 
     max_batch: int = 16
     max_wait_s: float = 0.003
@@ -44,7 +45,7 @@ class Load:
 
 
 class Job(NamedTuple):
-    """A photograph for one model, (3, P, P) uint8, and the label whose map is wanted."""
+    """A photo for one model, (3, P, P) uint8, and the label whose map is requested."""
 
     predictor: Predictor
     pixels: Tensor
@@ -60,7 +61,7 @@ class Scored(NamedTuple):
 
 
 class Service:
-    """The models, the threads that decode and compute, and what is counted."""
+    """The models, the threads that decode and compute, and the measures."""
 
     def __init__(
         self, model: str, challenger: str | None = None, load: Load | None = None, poll_s: float = 5.0
@@ -68,13 +69,15 @@ class Service:
         """Load the models.
 
         Raises:
-            ValueError: one of them cannot be used, or they know other labels.
+            ValueError: one of them cannot be used, or they have different labels.
         """
         self.load, self.poll_s, self.measures = load or Load(), poll_s, Measures()
         self.champion = LiveModel(model, self.measures.loaded)
         self.challenger = LiveModel(challenger, self.measures.loaded) if challenger else None
         if self.challenger and set(self.challenger.predictor.labels) != set(self.champion.predictor.labels):
-            raise ValueError(f"{model} and {challenger} know other labels: only models of the same can be compared")
+            raise ValueError(
+                f"{model} and {challenger} have different labels: only models of the same labels can be compared"
+            )
         self.batcher = Batcher(self._compute, self.load.max_batch, self.load.max_wait_s, self.load.max_waiting)
         self.measures.watch_queue(lambda: self.batcher.num_waiting)
         self.is_ready = False
@@ -91,7 +94,7 @@ class Service:
             if model.follows_alias:
                 threading.Thread(target=model.follow, args=(self.poll_s, stop), daemon=True).start()
         gc.collect()
-        gc.freeze()  # all that torch and MLflow hold; looking through it again and again would stop answers for 0.4 s
+        gc.freeze()  # all objects of torch and MLflow; collecting them repeatedly would stop answers for 0.4 s
         self.is_ready = True
         try:
             await self.batcher.run()
@@ -100,10 +103,10 @@ class Service:
             stop.set()
 
     async def answer(self, content: bytes, label: str | None, compare: bool) -> Answer:
-        """What the champion says of a photograph, and the challenger if asked to.
+        """Return the champion's answer on a photo, and the challenger's if `compare`.
 
         Raises:
-            Refusal: the photograph cannot be used, there is no such label or challenger, or too much waits.
+            Refusal: the photo cannot be used, there is no such label or challenger, or the queue is full.
         """
         if compare and not self.challenger:
             raise Refusal(422, "No second model is served here: start with --challenger models:/NAME@challenger.")
@@ -118,10 +121,10 @@ class Service:
         return Answer(**dict(answers[0]), challenger=answers[1] if compare else None)
 
     async def rows(self, contents: Sequence[bytes]) -> list[dict[str, Any]]:
-        """What the champion says, one row per photograph, with the columns of the registered model.
+        """Return the champion's answers, one row per photo, with the columns of the registered model.
 
         Raises:
-            Refusal: names the row of a photograph that cannot be used; or there are too many.
+            Refusal: names the row of a photo that cannot be used; or there are too many.
         """
         if len(contents) > self.load.max_waiting:
             raise Refusal(413, f"{len(contents)} images: send at most {self.load.max_waiting} in one request.")
@@ -141,9 +144,9 @@ class Service:
     ) -> list[Job]:
         loop, jobs = asyncio.get_running_loop(), []
         for number, content in enumerate(contents):
-            where = f"row {number}: " if len(contents) > 1 else ""
-            pixels = await loop.run_in_executor(self._decoders, _decode, predictors, content, where)
-            jobs += [Job(predictor, side, label) for predictor, side in zip(predictors, pixels, strict=True)]
+            with named(number) if len(contents) > 1 else nullcontext():
+                decoded = await loop.run_in_executor(self._decoders, _decode, predictors, content)
+            jobs += [Job(predictor, pixels, label) for predictor, pixels in zip(predictors, decoded, strict=True)]
         return jobs
 
     async def _computed(self, jobs: list[Job]) -> list[Scored]:
@@ -154,12 +157,12 @@ class Service:
             raise busy() from None
         except TimeoutError:
             raise Refusal(503, f"No answer within {ANSWER_S:.0f} s: try again.", retry_after_s=5) from None
-        except RuntimeError as error:  # out of memory, as a rule
+        except RuntimeError as error:  # usually out of memory
             logger.exception("a batch failed")
             raise Refusal(503, f"The classifier failed ({type(error).__name__}): try again.", retry_after_s=5) from None
 
     def _compute(self, jobs: list[Job]) -> list[Scored]:
-        """In the one thread that uses the models; a batch may hold jobs of two models, or of two versions of one."""
+        """Compute a batch, in the one thread that uses the models; it may have jobs of two models or versions."""
         self.measures.batches.observe(len(jobs))
         order = sorted(range(len(jobs)), key=lambda index: id(jobs[index].predictor))
         results: dict[int, Scored] = {}
@@ -170,23 +173,21 @@ class Service:
 
 
 def busy() -> Refusal:
-    """What to say when as much waits as may wait."""
-    return Refusal(429, "As many requests as can be answered soon are waiting: try again in a second.", retry_after_s=1)
+    """Return the refusal if the queue is full."""
+    return Refusal(429, "The queue is full: try again in a second.", retry_after_s=1)
 
 
-def _decode(predictors: Sequence[Predictor], content: bytes, where: str) -> list[Tensor]:
+def _decode(predictors: Sequence[Predictor], content: bytes) -> list[Tensor]:
     try:
         check_upload(content)
         image = decode_image(content)
         return [predictor.pixels(image) for predictor in predictors]
-    except Refusal as refusal:
-        raise Refusal(refusal.status, where + refusal.text) from None
     except ValueError:
-        raise Refusal(400, where + damaged(content).text) from None
+        raise damaged(content) from None
 
 
 def _score(jobs: Sequence[Job]) -> Iterator[Scored]:
-    """jobs: of one predictor."""
+    """Score jobs of one predictor."""
     predictor = jobs[0].predictor
     scores, novelty = predictor.look(torch.stack([job.pixels for job in jobs]))
     for number, job in enumerate(jobs):
@@ -195,7 +196,7 @@ def _score(jobs: Sequence[Job]) -> Iterator[Scored]:
 
 
 def _together(scored: Sequence[Scored]) -> Looked:
-    """scored: of one predictor."""
+    """Join the results of one predictor."""
     novelty = [result.novelty for result in scored if result.novelty is not None]
     return Looked(torch.stack([result.scores for result in scored]), torch.stack(novelty) if novelty else None)
 

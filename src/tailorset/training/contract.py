@@ -1,4 +1,4 @@
-"""What a classifier plug-in offers to training: its settings and its methods.
+"""Contract between a classifier plug-in and training: its settings and its methods.
 
 Loading a trained classifier imports this module, so it imports nothing of the loop.
 Shapes: B images of a batch, N images, L labels, H x W and P x P pixels.

@@ -1,1 +1,1 @@
-"""What the classifiers share."""
+"""Parts that classifiers share."""
