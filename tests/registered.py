@@ -97,7 +97,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """One file of each kind a camera, a scanner or a browser makes, all sizes, and real photographs where present."""
+    """One file of each kind a camera, a scanner or a browser makes, all sizes, and real photos where present."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)

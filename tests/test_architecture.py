@@ -48,7 +48,7 @@ def reachable_files(path: Path) -> frozenset[str]:
     return frozenset(str(file.relative_to(ROOT)) for file in found.values() if holds_code(file))
 
 
-def test_photographs_are_read_before_anything_that_takes_hours() -> None:
+def test_photos_are_read_before_anything_that_takes_hours() -> None:
     """DVC runs stages that do not depend on each other in an order that differs from run to run."""
     deps = {name: stage_definition(name, ROOT)["deps"] for name in STAGES}
     made: dict[str, str] = {}

@@ -113,11 +113,11 @@ def test_what_is_not_in_mlflow_ends_the_table_and_is_in_status_and_doctor(projec
     assert line in run("doctor")[1]
 
 
-def test_results_without_annotated_photographs_say_so(project: Path) -> None:
+def test_results_without_annotated_photos_say_so(project: Path) -> None:
     write_json(project / "reports/metrics.json", {"acceptance/before/judge": 0.5})
     code, output = run("results")
     assert code == 0
-    assert "No test photograph is annotated" in output
+    assert "No test photo is annotated" in output
     assert "raw CLIP" not in output
 
 
@@ -177,7 +177,7 @@ def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -
     subprocess.run(["git", "add", "models"], check=True)
     code, output = run("check")
     assert code == 0
-    assert output == "ok: toybox, 14 seen and 6 unseen labels; settings, models and photographs can be used.\n"
+    assert output == "ok: toybox, 14 seen and 6 unseen labels; settings, models and photos can be used.\n"
     labels = project / "data/labels/toybox.yaml"
     labels.write_text(labels.read_text().replace("name: ball", "name: ../../x"))
     code, output = run("check")
@@ -254,8 +254,8 @@ def test_check_reads_the_annotations_of_own_photographs(project: Path) -> None:
     assert run("check")[0] == 0
     for rows, message in {
         "a.jpg,bot": "Did you mean 'boat'?",
-        "a.jpg,car\nb.jpg,boat": "1 photographs are annotated for every label and show an unseen one",
-        "a.jpg,boat\nb.jpg,cup": "no photograph is left for train",
+        "a.jpg,car\nb.jpg,boat": "1 photos are annotated for every label and show an unseen one",
+        "a.jpg,boat\nb.jpg,cup": "no photo is left for train",
     }.items():
         table.write_text(f"image,labels\n{rows}\n")
         code, output = run("check")
@@ -264,7 +264,7 @@ def test_check_reads_the_annotations_of_own_photographs(project: Path) -> None:
     table.write_text("image,boat,cup,car\na.jpg,,,\nb.jpg,,,\n")
     code, output = run("check")
     assert code == 1
-    assert "labels.csv says nothing of any photograph: write 1 where one shows a label" in output
+    assert "labels.csv says nothing of any photo: write 1 where one shows a label" in output
 
 
 def test_damaged_figures_are_named(project: Path) -> None:

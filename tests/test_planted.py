@@ -185,7 +185,7 @@ def test_a_shard_with_links_or_devices(tmp_path: Path, kind: bytes, target: str)
         link = tarfile.TarInfo("b.png")
         link.type, link.linkname = kind, target
         tar.addfile(link)
-    with pytest.raises(CorruptShardError, match=r"'b\.png' is no file"):
+    with pytest.raises(CorruptShardError, match=r"'b\.png' is not a file"):
         list(read_shard(tmp_path / "x.tar"))
 
 

@@ -41,7 +41,7 @@ def composed(name: str) -> str:
 
 
 def fold(name: str) -> str:
-    """What makes two names the same one: their words, whatever case, blanks and hyphens. "T-Shirt" -> "t shirt"."""
+    """Return the words of a name, equal for names that count as one: "T-Shirt" -> "t shirt"."""
     return " ".join(word.text for word in words(name))
 
 
@@ -56,12 +56,12 @@ def words(text: str) -> list[Word]:
 
 
 def is_word_char(char: str) -> bool:
-    """Whether it belongs to a word: letters, digits and what is written onto them."""
+    """Check that a character belongs to a word: letters, digits and marks on them."""
     return unicodedata.category(char)[0] in "LMN"
 
 
 def name_problem(name: str) -> str | None:
-    """Why this cannot be the name of a label, or None."""
+    """Reason why this is not a valid label name, or None."""
     if odd := next((char for char in name if not is_word_char(char) and char not in " -_'’"), None):
         return (
             f"has {shown(odd)}: use letters, digits, blanks, hyphens, underscores and apostrophes; other wordings go to"
@@ -75,7 +75,7 @@ def name_problem(name: str) -> str | None:
 
 
 def wording_problem(text: str) -> str | None:
-    """Why prompts cannot name a label by this, or None."""
+    """Reason why prompts cannot name a label by this, or None."""
     if hidden := next((char for char in text if unicodedata.category(char)[0] == "C"), None):
         return f"has {shown(hidden)}, which no prompt may have: remove it"
     if not fold(text) or text != " ".join(text.split()):
@@ -135,7 +135,7 @@ class NameFinder:
 
 
 def plural(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The plurals of a name, all that are likely: a wrong one is no word, and does no harm."""
+    """The plurals of a name, all that are likely: a wrong one is not a word and does no harm."""
     *others, last = name
     ends = {last + "s", last + "es"} if last.endswith(("o", "s", "x", "z", "ch", "sh")) else {last + "s"}
     if last.endswith("y") and last[-2:-1] not in tuple("aeiou"):

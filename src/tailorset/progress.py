@@ -40,7 +40,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Report:
-    """What is done.
+    """Progress of the work.
 
     share: in [0, 1]. left, after: seconds that this takes yet, and that the stages behind it take. others: cores that
     other programs use.
@@ -123,11 +123,11 @@ class Bar(tqdm):
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What FORMAT is filled with."""
+        """Values for FORMAT."""
         return super().format_dict | {"line": str(self.report())}
 
     def report(self) -> Report:
-        """How far this is, and what is left of it or of the stage."""
+        """Describe the progress, and the time left of it or of the stage."""
         state = super().format_dict
         share = min(1.0, self.n / self.total) if self.total else None
         done = self.n - self.initial

@@ -49,10 +49,10 @@ FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-Source = Literal["real", "synthetic"]  # photograph or generated image
+Source = Literal["real", "synthetic"]  # photo or generated image
 Origin = Literal["llm", "retry", "template"]  # of a prompt: a first reply, a later one, or the template
 ORIGINS: tuple[Origin, ...] = get_args(Origin)
-MIN_UNSEEN = 3  # a pair is told from what it is not by the others
+MIN_UNSEEN = 3  # a pair is scored against at least one further unseen label
 MIN_PIXEL_STD = 0.01  # below 2.5 of 255 grey levels an image shows nothing
 NOT_ANNOTATED = -1  # in targets.parquet, beside 0 absent and 1 present
 AT_QUOTA = "at quota"  # outcome of a label in generate_images' pass_rate.csv
@@ -62,7 +62,7 @@ def _name(name: str) -> str:
     if problem := name_problem(name):
         raise ValueError(f"{name!r} is not a label name: it {problem}")
     if name in ("image_id", "method"):
-        raise ValueError(f"{name!r} is the name of a column beside the labels: write it in another way")
+        raise ValueError(f"{name!r} is the name of another column: write the label in another way")
     return composed(name)
 
 
@@ -104,7 +104,7 @@ class LabelSpace(Record):
         """Reads and checks a label space file.
 
         Raises:
-            ValueError: the file is missing, is no YAML mapping, or contradicts itself.
+            ValueError: the file is missing, is not a YAML mapping, or contradicts itself.
         """
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -208,7 +208,7 @@ class LabelSpace(Record):
         return tuple(found)
 
     def pairs(self) -> list[tuple[str, ...]]:
-        """What is asked for together: each unseen label alone, each pair that is not confusable."""
+        """Labels that are requested together: each unseen label alone, each pair that is not confusable."""
         pairs = combinations_with_replacement(self.unseen, 2)
         return [(a,) if a == b else (a, b) for a, b in pairs if {a, b} not in self.confusable]
 
@@ -242,7 +242,7 @@ class RealSample(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """An image that is no use, and why: counted and listed, and in no manifest."""
+    """An image that cannot be used, with the reason: counted and listed, and in no manifest."""
 
     image_id: str
     reason: str

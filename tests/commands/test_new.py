@@ -55,7 +55,7 @@ def test_without_annotations_there_is_a_table_to_fill_in(hub: FakeHub) -> None:
     hub.deliver(load_preset("folder"))
     code, output = run("new", "rooms", *LABELS, "--seen", "plant")
     assert code == 0, output
-    assert "Found:   60 photographs" in output
+    assert "Found:   60 photos" in output
     assert "Missing: what they show. Fill in data/labels/rooms.csv" in output
     rows = list(csv.reader(Path("data/labels/rooms.csv").read_text().splitlines()))
     assert rows[0] == ["image", "Mug", "lamp", "sofa", "plant"]
@@ -69,14 +69,14 @@ def test_without_annotations_there_is_a_table_to_fill_in(hub: FakeHub) -> None:
     assert run("use", "rooms")[0] == 0
     code, output = run("check")
     assert code == 1
-    assert "data/labels/rooms.csv says nothing of any photograph" in output  # nobody has filled it in
+    assert "data/labels/rooms.csv says nothing of any photo" in output  # nobody has filled it in
 
 
 @pytest.mark.usefixtures("photos")
 def test_with_annotations_it_says_what_they_give() -> None:
     code, output = run("new", "rooms", *LABELS, "--annotations", "folders")
     assert code == 0, output
-    assert "60 photographs, 60 annotated for every label" in output
+    assert "60 photos, 60 annotated for every label" in output
     assert not Path("data/labels/rooms.csv").exists()
     params = load_preset("rooms")
     assert params.train_classifier.config.train_on == ("synthetic",)  # type: ignore[attr-defined]
@@ -142,7 +142,7 @@ def test_nothing_is_overwritten_unless_forced() -> None:
         (("folder", *LABELS, "--force"), "presets/folder.yaml was not written by `tailorset new`"),
         (("rooms", "--labels", "mug, lamp", "--images", "photos"), "--labels names 2: name at least 3"),
         (("rooms", "--labels", "mug, lamp, image", "--images", "photos"), "a column image of their own"),
-        (("rooms", *LABELS, "--annotations", "none.csv"), "none.csv is no readable CSV file"),
+        (("rooms", *LABELS, "--annotations", "none.csv"), "none.csv is not a readable CSV file"),
         (("rooms", "--labels", "mug, lamp, sofa", "--images", ""), "is this project's own folder"),
         (
             ("rooms", "--labels", "cat, dog, cow", "--images", "photos", "--annotations", "folders"),
@@ -178,7 +178,7 @@ def test_names_that_yaml_reads_as_something_else_stay_names(name: str) -> None:
     assert (space.name, space.unseen) == (name, ("yes", "12", "lamp"))
 
 
-def test_photographs_that_changed_after_they_were_read_are_noticed(photos: Path, hub: FakeHub) -> None:
+def test_photos_that_changed_after_they_were_read_are_noticed(photos: Path, hub: FakeHub) -> None:
     hub.deliver(load_preset("folder"))
     run("new", "rooms", *LABELS, "--annotations", "folders")
     run("use", "rooms")

@@ -29,7 +29,7 @@ from tailorset.records import LabelSpace
 ROOT = Path(__file__).resolve().parents[2]
 UNITS = (
     "start",
-    "photograph",
+    "photo",
     "reply",
     "tuning step",
     "sampling step",
@@ -83,7 +83,7 @@ def test_drawing_ends_with_the_quota_or_with_the_budget(params: Params, space: L
 
 def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> None:
     work = {(stage, unit): count for stage, unit, count in workload(params, space, PHOTOS, 1.5, Drawing(1000, 500, 0))}
-    assert work["prepare_dataset", "photograph"] == 7000
+    assert work["prepare_dataset", "photo"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
     assert work["tune_text_encoder", "tuning step"] == 80 * 32 * (4 + 2)
     assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # three looks, before, after
@@ -101,7 +101,7 @@ def test_what_is_switched_off_is_no_work(space: LabelSpace) -> None:
 
 
 def test_costs_add_up_over_units_and_stages(space: LabelSpace) -> None:
-    plan = plan_of(changed(), space, start=Cost(2), photograph=Cost(0.01, 0, 100), training_image=Cost(0.1, 1e9))
+    plan = plan_of(changed(), space, start=Cost(2), photo=Cost(0.01, 0, 100), training_image=Cost(0.1, 1e9))
     assert plan.stage("prepare_dataset") == pytest.approx(Cost(70, 0, 700_000))
     assert plan.starts.seconds == 10
     assert plan.run == pytest.approx(total([plan.starts, *map(plan.stage, plan.stages)]))
@@ -130,7 +130,7 @@ def test_a_run_above_the_cap_is_told_by_how_much(space: LabelSpace) -> None:
 
 
 def test_the_last_run_stands_beside_the_estimate(space: LabelSpace) -> None:
-    plan = plan_of(changed(), space, photograph=Cost(0.01))
+    plan = plan_of(changed(), space, photo=Cost(0.01))
     columns = {column.header: list(column.cells) for column in plan_table(plan, {"prepare_dataset": 66}).columns}
     assert columns["time"][0] == "1.2 min"
     assert columns["last run"][0] == "1.1 min"
@@ -162,7 +162,7 @@ def test_plan_measures_tiny_models_and_leaves_nothing_behind(
     assert answer.exit_code == 0, answer.output
     for stage in ("prepare_dataset", "generate_images", "train_classifier", "register_model"):
         assert stage in answer.output
-    assert "7,000 photographs" in answer.output
+    assert "7,000 photos" in answer.output
     assert {path for path in project.rglob("*") if ".work" not in path.parts} == before
 
     (project / "params.yaml").write_text(yaml.safe_dump(values | {"max_hours": 0.0001}))

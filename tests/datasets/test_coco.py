@@ -1,4 +1,4 @@
-"""MS-COCO on miniature trees in the official format, each kind of damage, and real photographs where there are some."""
+"""MS-COCO on miniature trees in the official format, each kind of damage, and real photos where there are some."""
 
 from __future__ import annotations
 
@@ -236,8 +236,8 @@ def test_a_split_without_images_is_refused(coco: Path) -> None:
         dataset(coco, num_val=4000)
 
 
-@pytest.mark.skipif(not TINY_COCO.is_dir(), reason="no real photographs at hand")
-def test_real_photographs_are_counted_as_in_their_annotation_files() -> None:
+@pytest.mark.skipif(not TINY_COCO.is_dir(), reason="no real photos at hand")
+def test_real_photos_are_counted_as_in_their_annotation_files() -> None:
     space = LabelSpace.load(ROOT / "data" / "labels" / "coco.yaml")
     data = build(Config(root=TINY_COCO, year=2017, num_val=5, test_images="all", image_px=64), space, 0)
     content = json.loads(annotation_file(TINY_COCO, "val2017").read_text())

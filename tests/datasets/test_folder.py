@@ -1,4 +1,4 @@
-"""A folder of photographs of every kind, with annotations of every kind, whole and damaged."""
+"""A folder of photos of every kind, with annotations of every kind, whole and damaged."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def shown(sample: RealSample) -> set[str]:
     return {name for name, present in sample.targets.items() if present}
 
 
-def test_every_annotated_photograph_is_in_one_split_with_its_labels(photos: Path, listed: Path) -> None:
+def test_every_annotated_photo_is_in_one_split_with_its_labels(photos: Path, listed: Path) -> None:
     found = list(samples(dataset(photos, listed)))
     assert len({sample.image_id for _, sample in found}) == len(SHOWN)
     for split, sample in found:
@@ -88,7 +88,7 @@ def test_shares_are_of_what_could_be_trained_on(photos: Path, listed: Path) -> N
     assert most.sizes["train"] > trainable * 0.7
 
 
-def test_a_new_photograph_moves_no_other_and_a_copy_is_left_out(photos: Path, listed: Path) -> None:
+def test_a_new_photo_moves_no_other_and_a_copy_is_left_out(photos: Path, listed: Path) -> None:
     before = {sample.image_id: split for split, sample in samples(dataset(photos, listed))}
     (photos / "zzz.jpg").write_bytes((photos / "003.jpg").read_bytes())
     save(photos / "aaa.jpg", 1000)
@@ -101,7 +101,7 @@ def test_a_new_photograph_moves_no_other_and_a_copy_is_left_out(photos: Path, li
     assert "1 files are copies of others and left out" in data.notes
     listed.write_text(listed.read_text().replace("zzz.jpg,", "zzz.jpg,mug;"))
     if "mug" not in SHOWN["003.jpg"]:
-        with pytest.raises(ValueError, match=r"003.jpg and zzz.jpg are the same photograph, but differ in \['mug'\]"):
+        with pytest.raises(ValueError, match=r"003.jpg and zzz.jpg are the same photo, but differ in \['mug'\]"):
             dataset(photos, listed)
 
 
@@ -150,25 +150,25 @@ def test_what_is_annotated_for_seen_labels_only_is_for_training(photos: Path) ->
     assert data.sizes["val"] + data.sizes["test"] == 30
     assert all(set(sample.targets) == {"mug", "lamp"} for split, sample in samples(data) if split == "train")
     notes = "\n".join(data.notes)
-    assert "64 photographs, 30 annotated for every label, 31 for some, 3 not at all" in notes
-    assert "1 annotated photographs are of no use" in notes
+    assert "64 photos, 30 annotated for every label, 31 for some, 3 not at all" in notes
+    assert "1 annotated photos are of no use" in notes
 
 
-def test_without_seen_labels_all_photographs_are_for_measuring(photos: Path, listed: Path) -> None:
+def test_without_seen_labels_all_photos_are_for_measuring(photos: Path, listed: Path) -> None:
     data = dataset(photos, listed, ALL_UNSEEN)
     assert data.sizes["train"] == 0
     assert data.sizes["val"] + data.sizes["test"] == len(SHOWN)
 
 
-def test_photographs_that_nobody_annotated_are_kept_apart_for_calibration_and_looking(photos: Path) -> None:
+def test_photos_that_nobody_annotated_are_kept_apart_for_calibration_and_looking(photos: Path) -> None:
     data = dataset(photos, None, ALL_UNSEEN)
     assert data.sizes["train"] == 0
     assert min(data.sizes["val"], data.sizes["test"]) > 0
     assert data.sizes["val"] + data.sizes["test"] == len(SHOWN)
     assert all(sample.targets == {} for _, sample in samples(data))
-    assert "64 photographs, 0 annotated for every label, 0 for some, 64 not at all" in data.notes[0]
+    assert "64 photos, 0 annotated for every label, 0 for some, 64 not at all" in data.notes[0]
     assert "left out" not in "".join(data.notes)
-    with pytest.raises(ValueError, match=r"\['mug', 'lamp'\] of 'rooms' are seen, but no photograph is annotated"):
+    with pytest.raises(ValueError, match=r"\['mug', 'lamp'\] of 'rooms' are seen, but no photo is annotated"):
         dataset(photos, None)
 
 
@@ -177,7 +177,7 @@ def test_a_folder_a_label(tmp_path: Path) -> None:
         save(tmp_path / ("Sofa", "lamp", "attic")[place % 3] / "deep" / f"{place}.png", place)
     data = dataset(tmp_path, "folders")
     assert {tuple(shown(sample)) for _, sample in samples(data)} == {("sofa",), ("lamp",)}
-    assert "60 photographs, 40 annotated for every label, 0 for some, 20 not at all" in data.notes[0]
+    assert "60 photos, 40 annotated for every label, 0 for some, 20 not at all" in data.notes[0]
 
 
 def test_coco_annotations_of_nested_files(photos: Path) -> None:
@@ -200,7 +200,7 @@ def test_coco_annotations_of_nested_files(photos: Path) -> None:
         assert shown(sample) == SHOWN[sample.image_id.removeprefix("deep-")[:3] + ".jpg"]
 
 
-def test_photographs_of_every_kind_are_read(photos: Path) -> None:
+def test_photos_of_every_kind_are_read(photos: Path) -> None:
     grey16 = np.full((20, 40), 40_000, dtype=np.uint16)
     Image.fromarray(grey16).save(photos / "grey16.png")
     Image.new("CMYK", (40, 20), (0, 200, 0, 0)).save(photos / "cmyk.JPG")
@@ -227,7 +227,7 @@ def test_photographs_of_every_kind_are_read(photos: Path) -> None:
     assert images["grey-webp"].mode == "RGB"
 
 
-def test_a_damaged_photograph_is_rejected_by_name(photos: Path, listed: Path) -> None:
+def test_a_damaged_photo_is_rejected_by_name(photos: Path, listed: Path) -> None:
     (photos / "005.jpg").write_bytes((photos / "005.jpg").read_bytes()[:200])
     (photos / "006.jpg").write_bytes(b"")
     data = dataset(photos, listed)
@@ -241,7 +241,7 @@ def test_a_damaged_photograph_is_rejected_by_name(photos: Path, listed: Path) ->
     [
         (["image,labels", "000.jpg,mugg"], r"line 2: .*label.*mugg.*mug"),
         (["image,labels", "000.jpg,mug", "000.jpg,sofa"], r"line 3: 000.jpg is there twice"),
-        (["image,labels", "nowhere.jpg,mug"], r"1 of 1 images that are not photographs in .*nowhere.jpg \(.* nothing"),
+        (["image,labels", "nowhere.jpg,mug"], r"1 of 1 images that are not photos in .*nowhere.jpg \(.* nothing"),
         (["image,mug,sofa", "000.jpg,1,yes"], r"line 2: sofa is 'yes': write 1, 0, or nothing"),
         (["image,mug,couch", "000.jpg,1,0"], r"line 1: .*couch"),
         (["image,labels", "000.jpg,MUG"], r"line 2: .*There is 'mug'"),
@@ -249,13 +249,13 @@ def test_a_damaged_photograph_is_rejected_by_name(photos: Path, listed: Path) ->
         (["image,labels", "000.JPG,mug"], r"000.JPG \(there is 000.jpg\)"),
         (["image,labels", "sub/000.png,mug"], r"sub/000.png \(there is 000.jpg\)"),
         (["image,labels", "000.jpg,mug", "./000.jpg,mug"], r"000.jpg twice, once as './000.jpg'"),
-        (["image,mug,lamp,sofa", "000.jpg,1,0,1", "001.jpg,0,0,1"], r"annotates no photograph for plant"),
+        (["image,mug,lamp,sofa", "000.jpg,1,0,1", "001.jpg,0,0,1"], r"annotates no photo for plant"),
         (["image,labels", "000.jpg,mug,sofa"], r"line 2: 2 columns were expected"),
         (["image,mug,sofa", "000.jpg,1"], r"line 2: 3 columns were expected"),
         (["file,labels", "000.jpg,mug"], r"has the columns \['file', 'labels'\]: give `image,labels`"),
         (["image,labels"], "at least one row"),
-        (["image,labels", "000.jpg,sofa"], r"1 photographs are annotated .* and show an unseen one .*: annotate more"),
-        (["image,labels", "000.jpg,sofa", "001.jpg,sofa"], r"no photograph is left for train: .*: annotate more"),
+        (["image,labels", "000.jpg,sofa"], r"1 photos are annotated .* and show an unseen one .*: annotate more"),
+        (["image,labels", "000.jpg,sofa", "001.jpg,sofa"], r"no photo is left for train: .*: annotate more"),
     ],
 )
 def test_faulty_annotations_are_named(photos: Path, rows: list[str], message: str) -> None:
@@ -270,7 +270,7 @@ def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tm
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"holds 1 files and no image \(notes.txt\): images end with .avif"):
         dataset(tmp_path / "empty", listed)
-    with pytest.raises(ValueError, match=r"absent.csv is no readable CSV"):
+    with pytest.raises(ValueError, match=r"absent.csv is not a readable CSV"):
         dataset(photos, tmp_path / "absent.csv")
     with pytest.raises(ValueError, match=r"give a .csv file, a COCO .json file, or the word folders"):
         dataset(photos, tmp_path / "annotations.xlsx")
@@ -327,7 +327,7 @@ def test_a_coco_category_in_another_case_is_the_cause_that_is_told(photos: Path,
 
 
 def test_a_seen_label_without_any_annotation_is_the_cause_that_is_told(photos: Path) -> None:
-    with pytest.raises(ValueError, match="annotates no photograph for mug: annotate them there, give each label"):
+    with pytest.raises(ValueError, match="annotates no photo for mug: annotate them there, give each label"):
         dataset(photos, coco_file(photos, {"mug": "beaker"}))
 
 

@@ -220,7 +220,7 @@ def set_param(block: str, key: str, value: object) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params))
 
 
-def test_photographs_that_nobody_annotated_are_calibrated_on_and_looked_at(
+def test_photos_that_nobody_annotated_are_calibrated_on_and_looked_at(
     small_project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     labels = [{"name": name, "seen": False} for name, seen in LABELS.items() if not seen]
@@ -284,7 +284,7 @@ def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew()
     config = AugmentConfig(synthetic=Augmentation(zoom_out=0.5))
     seen = augmented(data, range(4), config, seed=0, epoch=0)
     assert len({image.numpy().tobytes() for image in seen[1:]}) == 3
-    assert torch.equal(seen[0], pixels[0] / 255)  # photographs have settings of their own
+    assert torch.equal(seen[0], pixels[0] / 255)  # photos have settings of their own
 
 
 def test_a_rare_label_is_held_out_as_well_if_it_can_be() -> None:
@@ -318,7 +318,7 @@ def test_what_is_held_out_shares_no_prompt_with_what_is_trained_on(small_project
 
 
 def annotate_val_as_raw_clip_sees_it() -> None:
-    """No training can be better on val than raw CLIP, whose best-scored half of the photographs shows each label."""
+    """No training can be better on val than raw CLIP, whose best-scored half of the photos shows each label."""
     space, params = LabelSpace.load("data/labels/small.yaml"), yaml.safe_load(Path("params.yaml").read_text())
     clip = load_clip(params["train_classifier"]["backbone"]["model"], "cpu")
     rows, targets = real_rows(Path("data/real"), "val", space)

@@ -29,7 +29,7 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
         port = taken.getsockname()[1]
         code, said = run("--model", "no such folder", "--port", str(port))
     assert code == 1
-    assert said.startswith(f"127.0.0.1:{port} cannot be listened on")
+    assert said.startswith(f"127.0.0.1:{port} cannot be used")
     assert "choose another --port" in said
 
 

@@ -1,4 +1,4 @@
-"""The command `tailorset`: choose settings, see where things stand, see the results. Stages are run by DVC."""
+"""The command `tailorset`: choose settings, check and run them, see the results. DVC runs the stages."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tailorset.records import LabelSpace
 from tailorset.storage.files import read_metrics
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
-NOTHING_ANNOTATED = "No test photograph is annotated: nothing was measured. Look at reports/card/index.html"
+NOTHING_ANNOTATED = "No test photo is annotated: nothing was measured. Look at reports/card/index.html"
 READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
 
 
@@ -71,13 +71,13 @@ def _preset_texts() -> Iterator[str]:
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="Name of the label file and the preset to write")],
-    labels: Annotated[str, typer.Option(help='Labels to generate images for, e.g. "mug, lamp, sofa"; three at least')],
-    images: Annotated[Path, typer.Option(help="Folder of your photographs")],
-    seen: Annotated[str, typer.Option(help="Further labels, which your photographs are annotated for")] = "",
-    annotations: Annotated[str, typer.Option(help=".csv, COCO .json, or `folders`; else a table to fill")] = "",
+    labels: Annotated[str, typer.Option(help='Labels to generate images for, e.g. "mug, lamp, sofa"; at least three')],
+    images: Annotated[Path, typer.Option(help="Folder of your photos")],
+    seen: Annotated[str, typer.Option(help="Further labels, for which your photos are annotated")] = "",
+    annotations: Annotated[str, typer.Option(help=".csv, COCO .json or `folders` (default: a table to fill in)")] = "",
     force: Annotated[bool, typer.Option(help="Overwrite files of that name")] = False,
 ) -> None:
-    """Write the files for labels and photographs of your own, and say what is found and what is missing."""
+    """Write the files for your own labels and photos, and list what is found and what is missing."""
     from tailorset.commands.new import split_names, start
 
     _need_presets()
@@ -88,7 +88,7 @@ def new(
 
 @app.command()
 def status() -> None:
-    """What is up to date, what is missing, what was measured and registered last."""
+    """Show what is up to date, what is missing, and what was measured and registered last."""
     from tailorset.commands.sweep import failed_points
 
     params, space = _settings()
@@ -106,7 +106,7 @@ def status() -> None:
 
 @app.command()
 def plan() -> None:
-    """What a run of params.yaml will take on this device, stage by stage, measured by a short sample of each."""
+    """Estimate what a run of params.yaml takes on this device, from a short sample of each stage."""
     from tailorset.commands.planning.page import notes, over_cap, plan_table
     from tailorset.commands.planning.plan import make_plan
     from tailorset.project.running import last_durations
@@ -122,7 +122,7 @@ def plan() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Examine machine, packages, settings, data and weights: each finding with its remedy; fails where a run would."""
+    """Examine machine, packages, settings, data and weights, each with a remedy. Fails if a run would fail."""
     from tailorset.commands.doctor import examine
 
     failed = False
@@ -140,10 +140,10 @@ def doctor() -> None:
 @app.command()
 def check(
     set_param: Annotated[
-        list[str], typer.Option("--set-param", "-S", help="KEY=VALUE,... as `dvc exp run` takes it: check each point")
+        list[str], typer.Option("--set-param", "-S", help="KEY=VALUE,... as in `dvc exp run`: check each point")
     ] = [],  # noqa: B006 - typer makes a new one each time
 ) -> None:
-    """Whether params.yaml, label file, models and photographs can be used as they are; runs nothing, is soon done."""
+    """Check settings, labels, models and photos. Takes seconds and runs nothing."""
     from tailorset.commands.doctor import quick
     from tailorset.commands.sweep import point_problems
     from tailorset.project.definition import stage_definition
@@ -157,9 +157,9 @@ def check(
             console.print(f"warning: {finding.text}: {finding.remedy}", markup=False)
     settings = stage_definition("prepare_dataset")["params"]
     if has_changed(Path.cwd(), settings, REAL, params.prepare_dataset.config):
-        stop(f"Photographs or annotations have changed since they were read: {READ_AGAIN}")
+        stop(f"Photos or annotations have changed since they were read: {READ_AGAIN}")
     counts = f"{len(space.seen)} seen and {len(space.unseen)} unseen labels"
-    console.print(f"ok: {space.name}, {counts}; settings, models and photographs can be used.", markup=False)
+    console.print(f"ok: {space.name}, {counts}; settings, models and photos can be used.", markup=False)
     with stopping():
         problems = list(point_problems(set_param)) if set_param else []
     for point, problem in problems:
@@ -170,11 +170,11 @@ def check(
 
 @app.command()
 def results() -> None:
-    """The measured results: ours beside raw and normalised CLIP, acceptance before and after tuning, quotas."""
+    """Show the results: ours next to raw and normalised CLIP, acceptance before and after tuning, quotas."""
     params = or_stop(load_params, PARAMS)
     metrics = or_stop(read_metrics, REPORTS / "metrics.json")
     if not metrics:
-        stop("Nothing was evaluated yet: make run")
+        stop("Nothing has been evaluated yet: make run")
     if other := or_stop(other_label_file, params.label_space):
         stop(f"{REPORTS}/ holds results of {other}, and params.yaml names {params.label_space}: make run")
     if or_stop(was_edited, params.label_space):

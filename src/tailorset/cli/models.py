@@ -1,4 +1,4 @@
-"""Commands around a registered model: serve it, promote one, go back, score photos, export."""
+"""Commands for registered models: serve, promote, roll back, predict, export."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from tailorset.commands.terminal import PARAMS, console, or_stop, stop, stopping
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 
+MODEL = "Folder or models:/NAME@ALIAS (default: the champion of params.yaml)"
+
 
 def serve(
-    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS; else the champion of params.yaml")] = "",
-    challenger: Annotated[str, typer.Option(help="Second model to compare with: models:/NAME@challenger")] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; others than 127.0.0.1 let others in")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one")] = 8000,
-    max_batch: Annotated[int, typer.Option(min=1, help="Photographs computed together")] = 16,
-    max_wait_ms: Annotated[float, typer.Option(min=0, help="Time a batch that is not full waits for more")] = 3.0,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Requests let in at a time; others get a 429")] = 32,
-    poll_s: Annotated[float, typer.Option(min=0.1, help="Seconds between looks for a new version")] = 5.0,
+    model: Annotated[str, typer.Option(help=MODEL)] = "",
+    challenger: Annotated[str, typer.Option(help="Second model to compare with, e.g. models:/NAME@challenger")] = "",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any other than 127.0.0.1 admits other machines")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any free port")] = 8000,
+    max_batch: Annotated[int, typer.Option(min=1, help="Maximum photos per batch")] = 16,
+    max_wait_ms: Annotated[
+        float, typer.Option(min=0, help="Maximum time that an incomplete batch waits for more")
+    ] = 3.0,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Maximum concurrent requests; the rest get 429")] = 32,
+    poll_s: Annotated[float, typer.Option(min=0.1, help="Seconds between checks for a new version")] = 5.0,
 ) -> None:
-    """A page to drop photographs on, and an HTTP service for programs."""
+    """Serve the champion: a page to drop photos on, and an HTTP service for programs."""
     import uvicorn
 
     from tailorset.serving.app import create_app
@@ -34,7 +40,7 @@ def serve(
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
     except OSError as error:
-        stop(f"{host}:{port} cannot be listened on ({error.strerror}): choose another --port or --host")
+        stop(f"{host}:{port} cannot be used ({error.strerror}): choose another --port or --host")
     load = Load(max_batch, max_wait_ms / 1000, max_waiting)
     service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s)
     console.print(service.champion.describe(), markup=False)
@@ -50,16 +56,16 @@ def serve(
 
 
 def promote(
-    version: Annotated[str, typer.Option(help="Number of a version to promote instead of the challenger")] = "",
-    best: Annotated[bool, typer.Option("--best", help="Promote the version that is best on val")] = False,
-    margin: Annotated[float, typer.Option(min=0, help="Points of ZSL or GZSL mAP that it may lose")] = 0.5,
-    measure: Annotated[bool, typer.Option(help="Measure the champion on the photographs in data/real")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Compare and try only, change nothing")] = False,
+    version: Annotated[str, typer.Option(help="Version to promote instead of the challenger")] = "",
+    best: Annotated[bool, typer.Option("--best", help="Promote the version with the best scores on val")] = False,
+    margin: Annotated[float, typer.Option(min=0, help="Points of ZSL or GZSL mAP by which it may be worse")] = 0.5,
+    measure: Annotated[bool, typer.Option(help="Measure the champion again, on the photos in data/real")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Compare and test only; change nothing")] = False,
     force: Annotated[
-        str, typer.Option(metavar="REASON", help="Promote whatever speaks against it; kept as a tag")
+        str, typer.Option(metavar="REASON", help="Promote despite objections; the reason is kept as a tag")
     ] = "",
 ) -> None:
-    """Make the challenger the champion, if it is not worse on the same val photographs and answers a request."""
+    """Make the challenger the champion if it is not worse on the same val photos and answers a request."""
     from tailorset.registry.best import rank_versions
     from tailorset.registry.promotion import assess
     from tailorset.registry.promotion import promote as move_alias
@@ -76,7 +82,7 @@ def promote(
     for line in assessment.lines():
         console.print(line, markup=False)
     if assessment.objections and not force.strip():
-        stop("Not promoted. Register a better one, or say why all the same: tailorset promote --force REASON")
+        stop("Not promoted. Register a better one, or give a reason: tailorset promote --force REASON")
     if dry_run:
         console.print("Nothing was changed (--dry-run).")
         return
@@ -84,27 +90,31 @@ def promote(
     console.print(f"models:/{assessment.challenger.name}@champion is now version {assessment.challenger.version}.")
 
 
-def rollback(reason: Annotated[str, typer.Argument(help="Why; kept as a tag of the version that is given up")]) -> None:
-    """Make the version that the champion replaced the champion again."""
+def rollback(
+    reason: Annotated[str, typer.Argument(help="Reason; kept as a tag of the version that is replaced")],
+) -> None:
+    """Make the previous champion the champion again."""
     from tailorset.registry.promotion import rollback as move_alias
 
     champion, previous = or_stop(move_alias, named()[0], reason)
-    console.print(f"models:/{champion.name}@champion is version {previous.version} again, no more {champion.version}.")
+    console.print(
+        f"models:/{champion.name}@champion is version {previous.version} again, no longer {champion.version}."
+    )
 
 
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Files, folders (nested ones too), or .tar shards")],
+    paths: Annotated[list[Path], typer.Argument(help="Files, folders (including nested ones) or .tar shards")],
     output: Annotated[Path, typer.Option("--output", "-o", help=".parquet, .csv or .jsonl")] = Path(
         "predictions.parquet"
     ),
-    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry; the champion")] = "",
+    model: Annotated[str, typer.Option(help=MODEL)] = "",
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU, if there is one")] = "auto",
-    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16, where a GPU does")] = True,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto = a GPU if there is one")] = "auto",
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 on GPUs that support it")] = True,
 ) -> None:
-    """Score photographs: one row a file, with the labels it shows. What cannot be read is a row with its error.
+    """Score photos: one row per file, with the labels it shows, or with the error if it cannot be read.
 
-    Exit status 0 if any could be read: a broken file among many does not undo the others.
+    The exit status is 0 if any file could be read.
     """
     from tailorset.compute.device import resolve_device
     from tailorset.inference.batch import predict_file
@@ -120,9 +130,9 @@ def predict(
 
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to")] = Path("export"),
-    model: Annotated[str, typer.Option(help="Folder, or models:/NAME@ALIAS of the registry; the champion")] = "",
+    model: Annotated[str, typer.Option(help=MODEL)] = "",
 ) -> None:
-    """Write the classifier as ONNX, compared with torch first, and its model card."""
+    """Export the classifier as ONNX, after a comparison with torch, with its model card."""
     from tailorset.inference.onnx import export as write
 
     if output.exists() and not output.is_dir():
@@ -133,13 +143,13 @@ def export(
 
 
 def named() -> tuple[str, LabelSpace]:
-    """Name of the registered model, and the labels, of params.yaml."""
+    """Return the name of the registered model and the labels of params.yaml."""
     params = or_stop(load_params, PARAMS)
     return params.model_name, or_stop(LabelSpace.load, params.label_space)
 
 
 def champion_uri() -> str:
-    """Return what answers where no model is named."""
+    """Return the model that answers if none is named."""
     from tailorset.registry.promotion import check_labels
 
     name, space = named()

@@ -1,1 +1,1 @@
-"""What the commands of `tailorset` do, except for serving and the registry."""
+"""Work of the commands of `tailorset`, except for serving and the registry."""

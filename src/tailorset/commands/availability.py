@@ -1,4 +1,4 @@
-"""Whether models are there: in a folder, in the hub's cache, or for the hub to deliver."""
+"""Availability of models: in a folder, in the hub's cache, or on the hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWER_SECONDS = 10
 
 
 def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
-    """Whether the model of a key in params.yaml is there and, which reads all of it, `whole`."""
+    """Check that the model of a key in params.yaml exists; `whole` also reads all of it."""
     if problem := isinstance(model, OpenClip) and model.name_problem():
         return Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
     return local_weights(key, model.folder, whole) if model.folder else hub_weights(key, model, whole)
@@ -66,7 +66,7 @@ def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
 
 
 def not_downloaded(title: str, model: NamedModel) -> Finding:
-    """Whether a hub model that is not here can be fetched: asked of the hub where downloads are allowed."""
+    """Check that a missing hub model can be downloaded; the hub is asked if downloads are allowed."""
     gone = departure(str(model.repository))
     if not downloads_allowed():
         remedy = gone or "`HF_HUB_OFFLINE=0 make run` downloads it; if a folder is meant, there is none of this name"
@@ -78,14 +78,14 @@ def not_downloaded(title: str, model: NamedModel) -> Finding:
 
 
 def downloads_allowed() -> bool:
-    """Whether HF_HUB_OFFLINE is off, as the hub's own library read it when it was started."""
+    """Check that HF_HUB_OFFLINE is off, as the hub's own library read it at import."""
     from huggingface_hub import constants
 
     return not constants.HF_HUB_OFFLINE
 
 
 def delivery_problem(model: NamedModel) -> tuple[str, str]:
-    """What keeps the hub from delivering a model, and the remedy; ("", "") if nothing does. Nothing is downloaded."""
+    """Reason why the hub cannot deliver a model, and the remedy; ("", "") if it can. Nothing is downloaded."""
     from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError

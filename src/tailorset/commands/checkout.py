@@ -1,4 +1,4 @@
-"""What DVC needs of the project's folder: a git repository that tracks what experiments need, a queue of its own."""
+"""Needs of DVC in the project's folder: a git repository that tracks what experiments use, and its own queue."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COMMIT = "`git add --all && git commit --message start`"
 
 
 def checkout(root: Path, needed: Iterable[Path]) -> Iterator[Finding]:
-    """What git lacks for runs and experiments; needed: files and folders that the settings name."""
+    """List what git lacks for runs and experiments; needed: files and folders that the settings name."""
     if not shutil.which("git"):
-        yield Finding("error", "git", "there is no git on this machine, which DVC needs", "install git")
+        yield Finding("error", "git", "git is not installed, and DVC needs it", "install git")
         return
     asked = _git(root, "rev-parse", "--is-shallow-repository")
     reason = (asked.stderr.strip().splitlines() or [""])[0]
@@ -30,7 +30,7 @@ def checkout(root: Path, needed: Iterable[Path]) -> Iterator[Finding]:
         yield Finding("error", "git", text, f"`git init && {COMMIT[1:]}")
         return
     if asked.returncode:
-        remedy = "`git status` says what to do"
+        remedy = "`git status` shows what to do"
         yield Finding("warning", "git", f"git does not read this folder ({reason}), so no `dvc exp run` works", remedy)
         return
     tracked = set(_git(root, "ls-files", "-z").stdout.split("\0"))
@@ -44,7 +44,7 @@ def checkout(root: Path, needed: Iterable[Path]) -> Iterator[Finding]:
 
 
 def _untracked(needed: Iterable[Path], root: Path, tracked: set[str]) -> Iterator[Finding]:
-    """What is in the project's folder, or relative to it, and would be missing in a copy."""
+    """List files that are in the project's folder, or relative to it, and would be missing in a copy."""
     there = {os.path.normpath(path) for path in needed if not path.is_absolute() and (root / path).exists()}
     lost = sorted(name for name in there - tracked if not any(file.startswith(f"{name}/") for file in tracked))
     files = [name for name in lost if (root / name).is_file()]

@@ -1,4 +1,4 @@
-"""What stands in the way of a run on this machine: each finding with its remedy, before anything expensive starts."""
+"""Checks before a run, each with a remedy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PINS = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)
 
 
 def examine(root: Path = Path()) -> Iterator[Finding]:
-    """Everything that can be known without running a stage, the cheapest first."""
+    """Check everything that can be checked without running a stage, the cheapest first."""
     yield from packages(root / "constraints.txt")
     yield from machine(root)
     yield from cores()
@@ -58,7 +58,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
 
 
 def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
-    """What would end a run of these settings in the project here, as far as seconds tell."""
+    """Check in seconds what would end a run of these settings in the project here."""
     yield from writable(Path())
     yield from tracking(Path())
     yield from repository(Path(), params)
@@ -70,7 +70,7 @@ def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
 
 
 def packages(constraints: Path) -> Iterator[Finding]:
-    """Installed versions against those that the project is tested with."""
+    """Compare installed versions with those that the project is tested with."""
     yield Finding(
         "ok" if sys.version_info >= (3, 11) else "error", "python", sys.version.split()[0], "install 3.11 or later"
     )
@@ -92,7 +92,7 @@ def packages(constraints: Path) -> Iterator[Finding]:
 
 
 def machine(root: Path) -> Iterator[Finding]:
-    """Free memory and disk."""
+    """Check free memory and disk."""
     memory, disk = psutil.virtual_memory().available, shutil.disk_usage(root).free
     status: Status = "ok" if memory >= MIN_FREE_MEMORY else "warning"
     yield Finding(
@@ -105,7 +105,7 @@ def machine(root: Path) -> Iterator[Finding]:
 
 
 def cores() -> Iterator[Finding]:
-    """Other programs that would slow a run."""
+    """Find other programs that would slow a run."""
     if (used := cores_used_by_others(1)) >= MANY:
         text = f"other programs use {used:.1f} of {psutil.cpu_count()} cores, most of all {busiest(1)}"
         yield Finding("warning", "cores", text, "end them, or a run takes longer")
@@ -121,11 +121,11 @@ def writable(root: Path) -> Iterator[Finding]:
                 pass
         except OSError as error:
             text = f"{path.resolve()} cannot be written to ({error.strerror})"
-            yield Finding("error", "folder", text, "give yourself the right to, or copy the project elsewhere")
+            yield Finding("error", "folder", text, "change its permissions, or copy the project elsewhere")
 
 
 def tracking(root: Path) -> Iterator[Finding]:
-    """Whether a local database of MLflow, copied or moved, can be used here."""
+    """Check that a local database of MLflow can be used here if it was copied or moved."""
     database = database_of(tracking_uri(root))
     try:
         if database:
@@ -135,20 +135,20 @@ def tracking(root: Path) -> Iterator[Finding]:
 
 
 def records(root: Path) -> Iterator[Finding]:
-    """What keeps, or kept, runs out of MLflow."""
+    """List what keeps, or kept, runs out of MLflow."""
     for gap in tracking_gaps(root):
         yield Finding("warning", "tracking", gap.text, gap.remedy)
 
 
 def repository(root: Path, params: Params) -> Iterator[Finding]:
-    """What git must know of the project and of the files that settings name."""
+    """Check that git tracks the project and the files that settings name."""
     folders = [model.folder for _, model in named_models(params) if model.folder]
     yield from checkout(root, [params.label_space, *folders])
     yield from foreign_queue(root)
 
 
 def labels(path: Path, params: Params) -> Iterator[Finding]:
-    """The label file, and settings that do not suit it."""
+    """Check the label file, and settings against it."""
     try:
         space = LabelSpace.load(path)
     except ValueError as error:
@@ -161,7 +161,7 @@ def labels(path: Path, params: Params) -> Iterator[Finding]:
 
 
 def own_photos(params: Params, space: LabelSpace, whole: bool = False) -> Iterator[Finding]:
-    """What is wrong with annotations of own photographs; `whole`: with the photographs too, which reads them all."""
+    """Check the annotations of the user's own photos; `whole`: also the photos, which reads them all."""
     config = params.prepare_dataset.config
     if not isinstance(config, folder.Config):
         return
@@ -178,7 +178,7 @@ def own_photos(params: Params, space: LabelSpace, whole: bool = False) -> Iterat
 
 
 def device(params: Params) -> Iterator[Finding]:
-    """The device that will be used, and settings that do not suit it."""
+    """Check the device that will be used, and settings against it."""
     import torch
 
     yield from compiler(params, torch.cuda.is_available() and params.device != "cpu")
@@ -204,7 +204,7 @@ def device(params: Params) -> Iterator[Finding]:
 
 
 def compiler(params: Params, is_gpu: bool) -> Iterator[Finding]:
-    """What generator.compile needs: Triton takes $CC, gcc or clang."""
+    """Check for the compiler that generator.compile needs: Triton takes $CC, gcc or clang."""
     if not getattr(params.generator.config, "compile", False):
         return
     if not is_gpu:
@@ -216,7 +216,7 @@ def compiler(params: Params, is_gpu: bool) -> Iterator[Finding]:
 
 
 def data_paths(config: BaseModel) -> Iterator[Finding]:
-    """Files and folders that the data set reads."""
+    """Check files and folders that the data set reads."""
     for key, value in config:
         if isinstance(value, Path):
             remedy = "" if value.exists() else f"correct prepare_dataset.{key}"
@@ -224,7 +224,7 @@ def data_paths(config: BaseModel) -> Iterator[Finding]:
 
 
 def place(params: Params) -> Iterator[Finding]:
-    """Whether shards can be written where params.yaml wants them, and what another engine needs."""
+    """Check that shards can be written to the storage of params.yaml, and the needs of another engine."""
     if params.storage is not None:
         try:
             open_storage(params.storage)
@@ -237,7 +237,7 @@ def place(params: Params) -> Iterator[Finding]:
 
 
 def cluster(address: str) -> Finding:
-    """Whether Ray is installed and something listens at the address; `auto` is known to Ray alone."""
+    """Check that Ray is installed and something listens at the address; only Ray can resolve `auto`."""
     if find_spec("ray") is None:
         remedy = "`pip install --constraint constraints.txt --editable '.[ray]'`, or set engine.name to local"
         return Finding("error", "engine", "Ray is not installed", remedy)
@@ -249,6 +249,6 @@ def cluster(address: str) -> Finding:
 
 
 def weights(params: Params, whole: bool = True) -> Iterator[Finding]:
-    """Every model that params.yaml names: whether it is there and, which reads all of it, `whole`."""
+    """Check every model that params.yaml names; `whole` also reads all of it."""
     for key, model in named_models(params):
         yield model_finding(key, model, whole)

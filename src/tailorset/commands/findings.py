@@ -1,4 +1,4 @@
-"""What a check of a project finds."""
+"""Findings of a check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Status = Literal["ok", "warning", "error"]
 
 
 class Finding(NamedTuple):
-    """What is so, and where it stands in the way of a run, what to do."""
+    """A fact about the project and, if it stops or slows a run, its remedy."""
 
     status: Status
     subject: str

@@ -1,4 +1,4 @@
-"""Files for labels and photographs of one's own: a label file, a preset, and a table to annotate photographs in."""
+"""Files for the user's own labels and photos: a label file, a preset, and a table for annotations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def split_names(text: str) -> list[str]:
 
 
 def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelSpace:
-    """The labels, checked as a label file is.
+    """Return the labels, checked as a label file is.
 
     Raises:
         ValueError: a name is not a label name, is there twice, or there are too few unseen labels.
@@ -43,7 +43,7 @@ def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelS
     check_column_names(space)
     if len(space.unseen) < MIN_UNSEEN:
         raise ValueError(
-            f"--labels names {len(space.unseen)}: name at least {MIN_UNSEEN}, each is told from the others"
+            f"--labels names {len(space.unseen)}: name at least {MIN_UNSEEN}, as each is compared with the rest"
         )
     return space
 
@@ -51,7 +51,7 @@ def label_space(name: str, unseen: Sequence[str], seen: Sequence[str]) -> LabelS
 def label_file(space: LabelSpace) -> str:
     """The text of a label file."""
     lines = [
-        "# seen: photographs are annotated for it; otherwise its training images are generated. aliases: wordings for",
+        "# seen: photos are annotated for it; otherwise its training images are generated. aliases: wordings for",
         "# prompts, e.g. {name: mug, seen: false, aliases: [coffee mug]}. confusable: pairs never drawn together.",
         f"name: {_quoted(space.name)}",
         "labels:",
@@ -73,7 +73,7 @@ def preset_file(stem: str, settings: Mapping[str, Mapping[str, object] | str]) -
 
 
 def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
-    """A CSV file with a row for each of up to 200 photographs and an empty column for each label, to be filled in."""
+    """CSV text with a row for each of up to 200 photos and an empty column for each label."""
     chosen = drawn({name: name for name in photos}, NUM_TO_ANNOTATE, "annotate")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -92,10 +92,10 @@ def held_out_prompts(space: LabelSpace) -> int:
 def start(
     name: str, unseen: Sequence[str], seen: Sequence[str], images: Path, annotations: str, force: bool
 ) -> list[str]:
-    """Write label file, preset and, without annotations, a table to fill in; returns what to tell.
+    """Write label file, preset and, without annotations, a table to fill in; return lines for the user.
 
     Raises:
-        ValueError: labels, photographs or annotations are not usable, or a file is there already.
+        ValueError: labels, photos or annotations are not usable, or a file is there already.
     """
     space = label_space(name, unseen, seen)
     stem = safe_file_name(name)
@@ -113,7 +113,7 @@ def start(
         settings |= {"train_classifier": {"train_on": ["synthetic"]}, "fit_thresholds": {"source": "synthetic"}}
     files = {labels: label_file(space), preset: preset_file(stem, settings)}
     if there := [str(path) for path in files if path.exists() and not force]:
-        raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or say --force")
+        raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or add --force")
     if not annotations and not table.exists():  # never over somebody's work
         files[table] = annotation_table(found.photos, space)
     told = _found(images, annotations, space) if annotations else _to_annotate(found, table)
@@ -144,7 +144,7 @@ def _found(images: Path, annotations: str, space: LabelSpace) -> list[str]:
 
 
 def _columns(table: Path) -> list[str]:
-    """The columns of an annotation table but for the first, that of the images."""
+    """Columns of an annotation table without the first, which names the images."""
     with table.open(encoding="utf-8-sig", newline="") as file:
         return next(csv.reader(file), [])[1:]
 
@@ -152,16 +152,16 @@ def _columns(table: Path) -> list[str]:
 def _to_annotate(found: Found, table: Path) -> list[str]:
     others = f", {len(found.others):,} other files: {some(found.others)}" if found.others else ""
     return [
-        f"Found:   {len(found.photos):,} photographs{others}",
+        f"Found:   {len(found.photos):,} photos{others}",
         *([f"         {found.unread_note()}"] if found.unread else []),
-        f"Missing: what they show. Fill in {table}: 1 where a photograph shows the label, 0 where it does not;",
-        "         fifty rows are the least that tells a good classifier from a bad one. Without any, set",
+        f"Missing: what they show. Fill in {table}: 1 where a photo shows the label, 0 where it does not;",
+        "         at least fifty rows are needed to tell a good classifier from a bad one. Without any, set",
         "         prepare_dataset.annotations to null: nothing is measured then, but labels are learned.",
     ]
 
 
 def _quoted(name: str) -> str:
-    """YAML reads a bare `no` or `1` as something else than a name."""
+    """Quote a name that YAML would not read as text, such as `no` or `1`."""
     try:
         is_text = yaml.safe_load(name) == name
     except (yaml.YAMLError, ValueError):  # e.g. a date that there is not

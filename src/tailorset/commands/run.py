@@ -1,4 +1,4 @@
-"""`dvc repro` with nothing but what a person can act on: stages say themselves what they do and why they fail."""
+"""`dvc repro` without its own messages: stages report themselves what they do and why they fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the
 
 
 def run() -> None:
-    """Run every stage that is out of date, as `dvc repro` does; what is finished is not done again."""
+    """Run every stage that is out of date, as `dvc repro` does."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo

@@ -1,4 +1,4 @@
-"""Where a project stands: tables and lines of what was measured, what is out of date and what is registered."""
+"""State of a project: what was measured, what is out of date, what is registered."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ def other_label_file(label_file: Path) -> str:
 
 
 def was_edited(label_file: Path) -> bool:
-    """Whether the label file has changed since the figures in reports/ were measured."""
+    """Check if the label file has changed since the figures in reports/ were measured."""
     sums = {dep["path"]: dep.get("md5") for dep in _evaluated().get("deps", ())}
     now = hashlib.md5(label_file.read_bytes(), usedforsecurity=False).hexdigest()
     return bool(sums.get(str(label_file), now) != now)
 
 
 def _evaluated() -> dict[str, Any]:
-    """What dvc.lock records of the last evaluation."""
+    """Record of the last evaluation in dvc.lock."""
     lock = Path("dvc.lock")
     return read_yaml(lock).get("stages", {}).get("evaluate", {}) if lock.exists() else {}
 
@@ -88,7 +88,7 @@ def weights_line(params: Params) -> str:
 
 
 def stages_line() -> str:
-    """What runs now, or what a run has to do."""
+    """Stages that run now, or that a run has to do."""
     if running := running_stages(Path.cwd()):
         return "running: " + "; ".join(running)
     command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]
@@ -103,7 +103,7 @@ def stages_line() -> str:
 
 
 def registry_line(model: str) -> str:
-    """Which versions champion and challenger are, and whether the challenger is what is in models/."""
+    """Versions of champion and challenger, and a note if the challenger is not the one in models/."""
     from mlflow.exceptions import MlflowException
 
     from tailorset.project.tracking import registry

@@ -1,4 +1,4 @@
-"""Points of a sweep: checked before they are queued, since DVC has no hook for it, and what ended those that failed."""
+"""Points of a sweep: checks before they are queued, since DVC has no hook for it, and causes of failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENDED = re.compile(r"^ERROR: (?P<why>.+)$", re.MULTILINE)  # by DVC, before a st
 
 
 def point_problems(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each point of `dvc exp run -S KEY=VALUE,VALUE ...`, and what is wrong with its settings; "" if nothing.
+    """Yield each point of `dvc exp run -S KEY=VALUE,VALUE ...` and the fault of its settings, "" if none.
 
     Raises:
         ValueError: DVC does not understand the settings themselves.
@@ -56,7 +56,7 @@ def _problem(params_file: Path) -> str:
 
 
 def failed_points() -> Iterator[tuple[str, str]]:
-    """Each failed experiment in DVC's queue, and why it failed; `dvc queue remove --failed` forgets them."""
+    """Yield each failed experiment in DVC's queue and its cause; `dvc queue remove --failed` removes them."""
     if not Path(".dvc/tmp/exps").is_dir():
         return
     from dvc.repo import Repo

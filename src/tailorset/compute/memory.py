@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class ShrinkingBatches:
-    """How many samples run at once: halved whenever memory runs out, and kept for all that follows.
+    """Number of samples that run at once: halved whenever memory runs out, and kept from then on.
 
-    what, remedy: who says it, and what to change where not even one sample fits. fallback: called once before that,
-    to save memory in another way.
+    what, remedy: for messages: the work, and what to change if not even one sample fits. fallback: called once before
+    that, to save memory in another way.
     """
 
     def __init__(self, size: int, what: str, remedy: str, fallback: Callable[[], object] | None = None) -> None:
@@ -75,7 +75,7 @@ class ShrinkingBatches:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the CPU, had no memory left; torch.compile wraps what happens while it compiles."""
+    """Check that a device, or the CPU, ran out of memory; torch.compile wraps errors while it compiles."""
     error = getattr(error, "inner_exception", error)
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error) and "memory" in str(error)
@@ -84,7 +84,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def explained(what: str, remedy: str) -> Iterator[None]:
-    """Say what to change where memory runs out and a smaller batch would change the result, or there is none.
+    """Name the setting to change if memory runs out where no smaller batch is possible or allowed.
 
     Raises:
         MemoryError: memory ran out.
@@ -98,7 +98,7 @@ def explained(what: str, remedy: str) -> Iterator[None]:
 
 
 def free_memory() -> None:
-    """Give back what no tensor uses."""
+    """Return memory that no tensor uses."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

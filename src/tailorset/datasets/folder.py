@@ -1,4 +1,4 @@
-"""Your own photographs: a folder of images, and what some of them show."""
+"""The user's own photos: a folder of images, and annotations of some of them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 
 HASHES = 1 << 63
-MORE = "annotate more photographs for every label, fifty at least, or change val_share and test_share"
+MORE = "annotate more photos for every label, fifty at least, or change val_share and test_share"
 
 
 class Config(DatasetConfig):
-    """Where the photographs are, what they show, and how they are divided.
+    """Photos, their annotations, and their division into splits.
 
-    images: folder of photographs, nested or not.
+    images: folder of photos, nested or not.
     annotations: a CSV file (`image,labels` or `image` and a column of 1, 0 or nothing for each label), a COCO
-        `instances` file (.json), or `folders`: the first folder below `images` names the one label of a photograph.
-        File names are relative to `images`. Without any, photographs are only calibrated on and looked at.
-    val_share, test_share: of the photographs that are annotated for every label and could be trained on as well.
-    image_px: photographs are stored with a shorter side of at most this.
+        `instances` file (.json), or `folders`: the first folder below `images` names the one label of a photo.
+        File names are relative to `images`. Without any, photos are only calibrated on and looked at.
+    val_share, test_share: of the photos that are annotated for every label and could be trained on as well.
+    image_px: photos are stored with a shorter side of at most this.
     """
 
     images: UserPath
@@ -57,13 +57,13 @@ class Config(DatasetConfig):
 
 
 def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
-    """Photographs divided by the hashes of their bytes: a new one moves no other, and a copy is left out.
+    """Photos divided by the hashes of their bytes: a new one moves no other, and a copy is left out.
 
     What shows an unseen label, or cannot be trained on, is for val and test; what is annotated for seen labels only
     is for training.
 
     Raises:
-        ValueError: folder or annotations cannot be read, or name unknown labels or files; too few photographs are
+        ValueError: folder or annotations cannot be read, or name unknown labels or files; too few photos are
             annotated for every label.
     """
     found = find_photos(config.images)
@@ -90,7 +90,7 @@ def without_copies(
     A copy in the folder of another label shows both.
 
     Raises:
-        ValueError: copies of a photograph are annotated in contradiction.
+        ValueError: copies of a photo are annotated in contradiction.
     """
     found: dict[str, tuple[str, Truth]] = {}
     for name, truth in Bar(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
@@ -102,15 +102,13 @@ def without_copies(
         if config.annotations == FOLDERS:
             truth = {label: max(present, known.get(label, 0)) for label, present in truth.items()}
         elif against := sorted(label for label in known.keys() & truth.keys() if known[label] != truth[label]):
-            raise ValueError(
-                f"{first} and {name} are the same photograph, but differ in {against}: correct one of them"
-            )
+            raise ValueError(f"{first} and {name} are the same photo, but differ in {against}: correct one of them")
         found[digest] = first, {**known, **truth}
     return found, len(truths) - len(found)
 
 
 def check_truths(truths: Mapping[str, Truth], config: Config, label_space: LabelSpace) -> None:
-    """Check that what is annotated could fill the splits, before a photograph is read.
+    """Check that what is annotated could fill the splits, before a photo is read.
 
     Raises:
         ValueError: nothing is annotated, or too little for one of the splits.
@@ -119,7 +117,7 @@ def check_truths(truths: Mapping[str, Truth], config: Config, label_space: Label
         return
     if not any(truths.values()):
         raise ValueError(
-            f"{config.annotations} says nothing of any photograph: write 1 where one shows a label and 0 where it does"
+            f"{config.annotations} says nothing of any photo: write 1 where one shows a label and 0 where it does"
             " not, or set prepare_dataset.annotations to null, which measures nothing"
         )
     showing = [truth for truth in truths.values() if any(truth.get(name) for name in label_space.unseen)]
@@ -127,41 +125,39 @@ def check_truths(truths: Mapping[str, Truth], config: Config, label_space: Label
     annotated = {label for truth in truths.values() for label in truth}
     if num_measured < 2 and (never := [label for label in label_space.names if label not in annotated]):
         raise ValueError(
-            f"{config.annotations} annotates no photograph for {some(never)}: annotate them there, give each label the"
+            f"{config.annotations} annotates no photo for {some(never)}: annotate them there, give each label the"
             " name or an alias that it has there, or remove it from the label space"
         )
     if num_measured < 2:
         raise ValueError(
-            f"{num_measured} photographs are annotated for every label and show an unseen one"
+            f"{num_measured} photos are annotated for every label and show an unseen one"
             f" ({', '.join(label_space.unseen)}), where val and test need one each: {MORE}"
         )
     spare = [truth for truth in truths.values() if truth not in showing or len(truth) < len(label_space.names)]
     if label_space.seen and not any(truth.keys() & set(label_space.seen) for truth in spare):
         raise ValueError(
-            f"no photograph is left for train: each one that is annotated for a seen label"
+            f"no photo is left for train: each one that is annotated for a seen label"
             f" ({', '.join(label_space.seen)}) shows an unseen one: {MORE}"
         )
 
 
 def check_splits(splits: Mapping[Split, Sequence[Photo]], config: Config, label_space: LabelSpace) -> None:
-    """Whether the splits can be learned from and measured on.
+    """Check that the splits can be learned from and measured on.
 
     Raises:
         ValueError: a split is empty, or val or test show no unseen label.
     """
-    more = MORE if config.annotations else "two photographs are the least"
+    more = MORE if config.annotations else "at least two photos are needed"
     needed: tuple[Split, ...] = ("train", "val", "test") if label_space.seen else ("val", "test")
     if empty := [split for split in needed if not splits[split]]:
-        raise ValueError(f"no photograph of {config.images} is left for {' and '.join(empty)}: {more}")
+        raise ValueError(f"no photo of {config.images} is left for {' and '.join(empty)}: {more}")
     for split in ("val", "test") if config.annotations else ():
         if not any(photo.shown & set(label_space.unseen) for photo in splits[split]):
-            raise ValueError(
-                f"no photograph for {split} shows an unseen label ({', '.join(label_space.unseen)}): {more}"
-            )
+            raise ValueError(f"no photo for {split} shows an unseen label ({', '.join(label_space.unseen)}): {more}")
 
 
 def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSpace, seed: int) -> Split:
-    """A photograph's split, by a number in [0, 1) that its bytes decide."""
+    """A photo's split, by a number in [0, 1) that its bytes decide."""
     if config.annotations is not None and len(truth) < len(label_space.names):
         return "train"
     number = sample_seed(seed, "folder", digest) / HASHES
@@ -188,14 +184,14 @@ def _notes(
     complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
     known = sum(bool(truth) for truth in truths.values())
     notes = [
-        f"{config.images}: {len(found.photos):,} photographs, {complete:,} annotated for every label,"
+        f"{config.images}: {len(found.photos):,} photos, {complete:,} annotated for every label,"
         f" {known - complete:,} for some, {len(found.photos) - known:,} not at all",
         ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
     ]
     if num_copies:
         notes.append(f"{num_copies:,} files are copies of others and left out")
     if (left := known - num_copies - sum(map(len, splits.values()))) > 0:
-        notes.append(f"{left:,} annotated photographs are of no use: nothing is known of a label they could serve")
+        notes.append(f"{left:,} annotated photos are of no use: nothing is known of a label they could serve")
     if config.annotations == FOLDERS and (
         strange := sorted(set(map(folder_of, found.photos)) - folder_labels(found, label_space).keys())
     ):

@@ -61,12 +61,12 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     is_published = (len(label_space.seen), len(label_space.unseen)) == (925, 81)
     published = PUBLISHED if is_published else None
     unlabelled = sum(not image.shown for image in images.values())
-    found = [f"{len(images):,} images are listed; {unlabelled:,} of them show no label and are no use"]
+    found = [f"{len(images):,} images are listed; {unlabelled:,} of them show no label and are left out"]
     return zero_shot_set("NUS-WIDE", train, test, label_space, config, seed, published, found)
 
 
 def image_paths(folder: Path, listed: Sequence[str]) -> list[Path]:
-    """Where each listed image is: the lists name class folders, which collections of one's own may be without."""
+    """Find each listed image; the lists name class folders, which a collection may lack."""
     paths = [folder / plain_path(line) for line in listed]  # written with backslashes
     if any(path.exists() for path in paths[:NUM_TRIED]):
         return paths
@@ -108,7 +108,7 @@ class OfficialFiles:
         try:
             found = [line for text in path.read_text(encoding="utf-8-sig").splitlines() if (line := text.strip())]
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path} is no text ({error}): unpack it again") from error
+            raise ValueError(f"{path} is not a text file ({error}): unpack it again") from error
         if twice := [line for line, count in Counter(found).items() if count > 1]:
             raise ValueError(f"{path} lists {some(twice)} twice: unpack it again")
         return found

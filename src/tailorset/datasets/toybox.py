@@ -1,4 +1,4 @@
-"""The drawn data set of the embedded world: photographs of toys, cluttered, blurred and noisy."""
+"""The drawn data set of the embedded world: photos of toys, cluttered, blurred and noisy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tailorset.toybox.scenes import Scene, photo_scene, render, web_scene
 
 
 class Config(DatasetConfig):
-    """Number of images per split and their side length; photographs become legible from about 48 px on.
+    """Number of images per split and their side length; photos become legible from about 48 px on.
 
-    annotate_unseen: train photographs show and annotate unseen labels too. Nobody has such data: it is what the ladder
+    annotate_unseen: train photos show and annotate unseen labels too. Nobody has such data: it is what the ladder
     measures the full supervision with that everything else is compared to.
     """
 
@@ -34,7 +34,7 @@ class Config(DatasetConfig):
 
 
 class Toybox:
-    """Every image is drawn from a seed of its own, (base seed, split, number): no image depends on another."""
+    """Every image is drawn from its own seed, (base seed, split, number): no image depends on another."""
 
     def __init__(self, config: Config, label_space: LabelSpace, seed: int) -> None:
         self.image_px = config.image_px
@@ -50,7 +50,7 @@ class Toybox:
     notes = ()
 
     def samples(self, split: Split, start: int = 0) -> Iterator[RealSample]:
-        """Draws the samples of a split; in train, unseen labels are as a rule neither drawn nor annotated."""
+        """Draw the samples of a split; in train, unseen labels are usually neither drawn nor annotated."""
         labels = self._labels(split)
         for number in range(start, self.sizes[split]):
             scene = self._photo(split, number)
@@ -59,7 +59,7 @@ class Toybox:
             yield RealSample(f"{split}-{number:06d}", png, {name: int(name in shown) for name in labels})
 
     def sheets(self, num_examples: int) -> Mapping[str, list[Example]]:
-        """The target domain beside the style that the foundation models learned from."""
+        """The target domain next to the style that the foundation models learned from."""
         numbers = range(num_examples)
         test = [self._photo("test", number % self.sizes["test"]) for number in numbers]
         return {
@@ -86,10 +86,10 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> Toybox:
     """The data set for a label space whose labels can all be drawn.
 
     Raises:
-        ValueError: a label has no drawing, or too few labels are seen to fill a photograph.
+        ValueError: a label has no drawing, or too few labels are seen to fill a photo.
     """
     if unknown := sorted(set(label_space.names) - set(DRAWINGS)):
         raise ValueError(f"toybox cannot draw {unknown}: use labels out of {sorted(DRAWINGS)} or another data set")
     if not label_space.seen:
-        raise ValueError("toybox needs a seen label: train photographs show nothing else")
+        raise ValueError("toybox needs a seen label: train photos show nothing else")
     return Toybox(config, label_space, seed)

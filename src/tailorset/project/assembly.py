@@ -1,4 +1,4 @@
-"""What draws and scores, as params.yaml names it."""
+"""Generator and CLIPs, as params.yaml names them."""
 
 from __future__ import annotations
 

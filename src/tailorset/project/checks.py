@@ -12,7 +12,7 @@ from tailorset.records import MIN_UNSEEN, LabelSpace
 
 
 def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
-    """What would stop a stage later, each with its remedy."""
+    """Yield faults that would stop a stage later, each with its remedy."""
     where = f"label space {params.label_space}"
     if len(label_space.unseen) < MIN_UNSEEN:
         yield (
@@ -28,7 +28,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     if max_prompts is not None and max_prompts < len(label_space.unseen):
         yield (
             f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
-            " raise it, each label needs a prompt of its own"
+            " raise it, as each label needs its own prompt"
         )
     yield from unwritable(Contract(label_space, params.write_prompts.min_words))
     total = params.write_prompts.num_prompts(label_space)
@@ -40,7 +40,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     if (most := params.generate_images.max_images) < len(label_space.unseen):
         yield (
             f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
-            " each label needs an image at least"
+            " as each label needs at least one image"
         )
     if params.prepare_dataset.config.annotates_unseen and not params.validate_data.annotated_unseen:
         yield (

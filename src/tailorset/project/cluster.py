@@ -1,4 +1,4 @@
-"""Whether a Ray cluster answers, before Ray itself tries for minutes."""
+"""Check that a Ray cluster answers, before Ray itself tries for minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dvc.yaml defines: a stage's dependencies and settings, and the fingerprint of both."""
+"""Definitions of dvc.yaml: a stage's dependencies and settings, and the fingerprint of both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tailorset.storage.checksums import file_digest
 
 
 def stage_definition(name: str, folder: Path | None = None) -> dict[str, Any]:
-    """What dvc.yaml says a stage depends on: {"deps": [paths], "params": {flat name: value}}, templates resolved.
+    """Return what a stage depends on by dvc.yaml: {"deps": [paths], "params": {flat name: value}}, templates resolved.
 
     Raises:
         ValueError: no such stage, or a template that params.yaml does not fill.

@@ -1,4 +1,4 @@
-"""Which execution of the pipeline a stage belongs to, and what to call it: an experiment of DVC, or one `dvc repro`."""
+"""The execution of the pipeline that a stage belongs to, and its name: an experiment of DVC, or one `dvc repro`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def execution_key() -> str:
 
 
 def settings_digest() -> str:
-    """What the settings of params.yaml are known by, wherever it lies and however it is written."""
+    """Digest of the settings of params.yaml, whatever its folder and layout."""
     return hashlib.sha256(json.dumps(_settings(), sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

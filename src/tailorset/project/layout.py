@@ -1,4 +1,4 @@
-"""Where the stages keep their products, relative to the project's folder."""
+"""Paths of the stages' products, relative to the project's folder."""
 
 from __future__ import annotations
 

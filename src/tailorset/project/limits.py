@@ -1,4 +1,4 @@
-"""What a stage runs under: a cap on its time, a lock on its resume folder, and plain words where a disk is full."""
+"""Limits of a stage: a cap on its time, a lock on its resume folder, and a clear error when the disk is full."""
 
 from __future__ import annotations
 

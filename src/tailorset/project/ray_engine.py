@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """What a worker must know. files: what the images depend on, beside params and adapter; state: of these."""
+    """Work for a worker. files: those that the images depend on, next to params and adapter; state: their digest."""
 
     params: Params
     label_space: LabelSpace
@@ -48,7 +48,7 @@ class Job(NamedTuple):
 
 
 class Task(Enum):
-    """What an actor may do beside drawing: load its models, or show that it is still there."""
+    """Tasks of an actor other than drawing: load its models, or answer that it is alive."""
 
     OPEN = "open"
     PING = "ping"
@@ -101,7 +101,7 @@ class Worker:
         """Answers while the worker is there."""
 
     def draw(self, plan: PlannedShard) -> tuple[list[Row], Samples, int]:
-        """What `Studio.draw_shard` returns, and how many images it draws at once."""
+        """Result of `Studio.draw_shard`, and the number of images it draws at once."""
         return *self._studio.draw_shard(plan), self._studio.drawing.size
 
 
@@ -228,7 +228,7 @@ def connect(address: str) -> None:
 
 
 def devices(device: str) -> tuple[str, int]:
-    """What a worker of the cluster takes, GPU or CPU, and how many of it there are.
+    """Resource that a worker of the cluster takes, GPU or CPU, and its number.
 
     Raises:
         ValueError: the cluster has no GPU, and params.yaml asks for one.

@@ -39,7 +39,7 @@ def announced(name: str, root: Path, work_dir: Path, is_main: bool) -> Iterator[
 
 
 def place(name: str, root: Path) -> Position:
-    """Where a stage is in dvc.yaml, and what it and the stages behind it took the last time."""
+    """Place of a stage in dvc.yaml, and the last durations of it and the stages after it."""
     stages = list(read_yaml(Path("dvc.yaml"))["stages"])
     number, known = stages.index(name) + 1, last_durations(root)
     after = [known.get(later) for later in stages[number:]]
@@ -71,7 +71,7 @@ def running_stages(root: Path) -> list[str]:
 
 
 def _is_alive(pid: int, created: float) -> bool:
-    """Whether this very process is there: ids are used again, and the system's clock moves a little."""
+    """Check that this very process is alive: ids are reused, and the system's clock moves a little."""
     try:
         return abs(psutil.Process(pid).create_time() - created) < 2
     except psutil.Error:

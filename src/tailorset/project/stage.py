@@ -1,6 +1,6 @@
-"""What every script in pipeline/ shares: settings, paths, resume folder, metrics files and the MLflow run of its stage.
+"""A running stage, for the scripts in pipeline/: settings, paths, resume folder, metrics files and MLflow run.
 
-Its paths serve the command and the serving code as well; the library knows none of this.
+The library does not depend on it.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class Stage:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device params.yaml asks for, kept to the memory budget; `auto` takes a GPU where there is one."""
+        """The device of params.yaml, limited to the memory budget; `auto` is a GPU if there is one."""
         device = resolve_device(self.params.device)
         enforce_budget(self.params.memory_budget_gb, device)
         return device
 
     @cached_property
     def shard_folder(self) -> Path:
-        """Where the stage's shards are finished: in its resume folder, or in storage in a folder of the same name.
+        """Folder in which the stage finishes its shards: its resume folder, or one of the same name in storage.
 
         Raises:
             ValueError: the storage cannot be used.
@@ -76,7 +76,7 @@ class Stage:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the stage's outputs; of several that `accelerate launch` started, one does."""
+        """True in the one process that writes the stage's outputs, of several that `accelerate launch` started."""
         return processes.rank() == 0
 
     @property
@@ -103,7 +103,7 @@ class Stage:
         self.tracker.log_metrics(metrics)
 
     def log_figure(self, path: Path) -> None:
-        """Keep a plot that lies in the stage's outputs with its MLflow run as well."""
+        """Log a plot of the stage's outputs to its MLflow run as well."""
         self.tracker.log_file(path)
 
 

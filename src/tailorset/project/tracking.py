@@ -116,7 +116,7 @@ def tracking_gaps(root: Path) -> Iterator[Gap]:
 
 
 def _is_set_up(root: Path) -> bool:
-    """Whether there is something to ask: `connect` would make a database where there is none."""
+    """Check that a registry exists, as `connect` would create a database."""
     return "MLFLOW_TRACKING_URI" in os.environ or (root / "mlflow.db").exists()
 
 
@@ -158,7 +158,7 @@ class Tracker:
 
     @property
     def is_up(self) -> bool:
-        """Whether this stage is still being tracked."""
+        """True while this stage is tracked."""
         return self.client is not None
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:

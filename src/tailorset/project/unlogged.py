@@ -1,4 +1,4 @@
-"""What MLflow does not have: kept until the stage is recorded, since a message on the screen scrolls by."""
+"""Records that MLflow lacks: kept until the stage is recorded, as a message on the screen scrolls by."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_NAMED = 12
 
 
 class Gap(NamedTuple):
-    """What is missing in MLflow, and what to do about it."""
+    """A record that MLflow lacks, and the remedy."""
 
     text: str
     remedy: str
@@ -69,5 +69,5 @@ def _gap(root: Path, paths: Sequence[Path]) -> Gap:
 
 
 def _is_point(root: Path) -> bool:
-    """Whether this is a temporary copy of the project, in which DVC runs a point of a sweep."""
+    """Check if this is a temporary copy of the project, in which DVC runs a point of a sweep."""
     return root.resolve() != Path.cwd().resolve()

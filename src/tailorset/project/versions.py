@@ -25,7 +25,7 @@ def content_here() -> str:
 
 
 def difference_from_here(client: MlflowClient, version: ModelVersion) -> str:
-    """What to do where a version is not the classifier in models/; "" if it is, or if there is none here."""
+    """Remedy if a version is not the classifier in models/; "" if it is, or if there is none here."""
     here = content_here()
     if not here or version.tags.get(CONTENT) == here:
         return ""
@@ -40,7 +40,7 @@ def difference_from_here(client: MlflowClient, version: ModelVersion) -> str:
 
 
 def earlier_champion(client: MlflowClient, name: str) -> str:
-    """What to do where only a model of the earlier name is registered; "" if there is none."""
+    """Remedy if only a model of the earlier name is registered; "" if there is none."""
     if name == EARLIER_NAME:
         return ""
     try:

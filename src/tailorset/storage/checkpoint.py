@@ -31,7 +31,7 @@ def save_checkpoint(path: Path, step: int, **parts: Part) -> None:
 
 
 def load_checkpoint(path: Path, **parts: Part) -> int:
-    """Restore parts in place; returns the number of finished steps, 0 where there is no checkpoint.
+    """Restore parts in place; return the number of finished steps, 0 without a checkpoint.
 
     Raises:
         ValueError: the file is damaged or belongs to another model.
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, **parts: Part) -> int:
             prefix = f"{name}/"
             _restore(part, {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"checkpoint {path} cannot be used ({error}); delete it to start this step anew") from error
+        raise ValueError(f"checkpoint {path} cannot be used ({error}); delete it to start this step again") from error
     return step
 
 

@@ -37,7 +37,7 @@ class NamedModel(BaseModel):
 
     @property
     def folder(self) -> Path | None:
-        """Where the model lies, or should lie, if it is a local one."""
+        """Folder of a local model, whether it exists or not; None for one of the hub."""
         local = self.model.startswith(LOCAL) or not HUB_ID.fullmatch(self.model.removeprefix(HUB))
         folder = Path(self.model.removeprefix(LOCAL))
         return folder if local or folder.is_dir() else None
@@ -49,7 +49,7 @@ class NamedModel(BaseModel):
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """Name of the model for people."""
         return self.model
 
     @property
@@ -88,7 +88,7 @@ def known_models() -> KnownModels:
 
 
 def departure(repository: str) -> str:
-    """What to say of a repository that left the hub, with what to name instead; "" if it is not known to have left."""
+    """Note on a repository that left the hub, with its successor; "" if it is not known to have left."""
     gone = known_models().left.get(repository)
     if gone is None:
         return ""
@@ -97,7 +97,7 @@ def departure(repository: str) -> str:
 
 
 class Origin(NamedTuple):
-    """Where a model comes from, in words; `role` is its key in params.yaml."""
+    """Origin of a model, in words; `role` is its key in params.yaml."""
 
     role: str
     title: str
@@ -106,7 +106,7 @@ class Origin(NamedTuple):
 
 
 def origin(role: str, model: NamedModel) -> Origin:
-    """Of the model as it lies on this machine; nothing is guessed."""
+    """Read from the model as it is on this machine; nothing is guessed."""
     if model.folder:
         revision = "local folder"
     elif model.revision:

@@ -35,7 +35,7 @@ AnnotatedRows = tuple[pd.DataFrame, Tensor]  # manifest rows and their targets, 
 class ImageSet:
     """ids: N; images: (N, 3, P, P) uint8; targets: (N, L) int8, 1 present, 0 absent, -1 not annotated.
 
-    source: photographs or generated images.
+    source: photos or generated images.
     """
 
     ids: tuple[str, ...]
@@ -63,7 +63,7 @@ class ImageSet:
 
 
 class Mixture:
-    """Several sets as one, each some times over, without a copy of their pixels.
+    """Several sets as one, each repeated n times, without a copy of their pixels.
 
     Each time an image has an id of its own, and so an augmentation of its own.
     """
@@ -111,7 +111,7 @@ def load_image_set(
 
 
 def _room(shape: tuple[int, ...]) -> Tensor:
-    """An empty uint8 tensor; a large one lies in a file without a name, which ends with the process."""
+    """An empty uint8 tensor; a large one is kept in a file without a name, which ends with the process."""
     size = math.prod(shape)
     if size <= IN_MEMORY_BYTES:
         return torch.empty(shape, dtype=torch.uint8)
@@ -139,7 +139,7 @@ def real_rows(folder: Path, split: str, label_space: LabelSpace) -> AnnotatedRow
 
 
 def is_annotated(targets: Tensor) -> bool:
-    """Whether anything is known of these images."""
+    """True if any target of these images is annotated."""
     return bool((targets != NOT_ANNOTATED).any())
 
 
@@ -156,7 +156,7 @@ def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
 
 
 def split_held_out(rows: pd.DataFrame, targets: Tensor, share: float) -> tuple[AnnotatedRows, AnnotatedRows]:
-    """What training sees, and what is kept for fitting on its scores: the images of `share` of the prompts or ids.
+    """Split into images for training and those kept for fitting on scores: the images of `share` of the prompts or ids.
 
     The lowest hashes of the prompt ids (of the image ids where there is no prompt), so images drawn from one prompt
     stay together; the run's seed does not matter, so two stages that see the same rows agree. A label that none of

@@ -1,4 +1,4 @@
-"""Where shards lie: in their product's own folder, or at any address that fsspec knows (s3://, gs://, az://, file://).
+"""Location of shards: their product's own folder, or any address that fsspec supports (s3://, gs://, az://, file://).
 
 A product whose shards lie elsewhere has a note with the address in place of the folder `shards`: DVC versions the note,
 and the sha256 of every image in the manifest beside it tells whether what lies there is still what was written.
@@ -67,7 +67,7 @@ def open_storage(address: str) -> Path:
 
 
 def _tried(probe: Any, content: bytes) -> bytes:
-    """What a file that was not there returns after it was written."""
+    """Write a file that did not exist, and return what reading it gives."""
     if probe.exists():  # to look for what is not there may be forbidden, too
         raise OSError(f"{probe} is there already")
     probe.write_bytes(content)

@@ -12,7 +12,7 @@ def project_root() -> Path:
 
 
 def in_project(path: Path) -> Path:
-    """Where a path of the settings can be opened: `~` is the user's home, all else is relative to the project.
+    """Path of the settings as it can be opened: `~` is the user's home, all else is relative to the project.
 
     DVC's temporary copy holds what git tracks, with the experiment's changes; the rest is in the project itself.
     """

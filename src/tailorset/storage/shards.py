@@ -69,7 +69,7 @@ def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
             for member in tar:
                 file = tar.extractfile(member) if member.isreg() else None  # a link names another file
                 if file is None:
-                    raise CorruptShardError(path, f"member {member.name!r} is no file")
+                    raise CorruptShardError(path, f"member {member.name!r} is not a file")
                 yield PurePosixPath(member.name).stem, file.read()
     except (OSError, EOFError, tarfile.TarError) as error:
         raise CorruptShardError(path, f"cannot be read ({error})") from error

@@ -93,7 +93,7 @@ def test_an_old_product_that_dvc_would_bring_back_is_noticed(tmp_path: Path, con
     assert has_changed(tmp_path, HERE, of_others, config)
 
 
-def test_a_project_may_move_together_with_its_photographs(
+def test_a_project_may_move_together_with_its_photos(
     tmp_path: Path, config: Config, product: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remember_state(tmp_path, HERE, product, state_of(config))

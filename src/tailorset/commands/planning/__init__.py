@@ -1,1 +1,1 @@
-"""What a run will take before it runs: work counted from params.yaml, times the measured rates of this device."""
+"""Estimate of a run: work counted from params.yaml, times the measured rates of this device."""

@@ -1,4 +1,4 @@
-"""What a unit of each kind of work takes on this device: the stages' own inner loops, run for a moment."""
+"""Cost of a unit of each kind of work on this device: the stages' own inner loops, run for a moment."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ class Bench:
         """Yield (unit, cost of one) as they are measured; the slowest machine takes minutes for it."""
         seconds, _ = _timed(lambda: subprocess.run([sys.executable, "-c", IMPORTS], check=True))
         yield "start", Cost(seconds)
-        yield from self._photographs()
+        yield from self._photos()
         yield "reply", self._reply()
         yield from self._drawing()
         yield from self._classifier()
 
-    def _photographs(self) -> Iterator[tuple[str, Cost]]:
-        """Reading or drawing photographs, and decoding what was stored."""
+    def _photos(self) -> Iterator[tuple[str, Cost]]:
+        """Reading or drawing photos, and decoding what was stored."""
         split = max(self.dataset.sizes, key=lambda name: self.dataset.sizes[name])
         seconds, samples = _timed(lambda: list(islice(self.dataset.samples(split), NUM_PHOTOS)))
         self.photos = [sample for sample in samples if isinstance(sample, RealSample)]
         if not self.photos:
-            raise ValueError(f"none of the first {len(samples)} {split} photographs can be read: `tailorset doctor`")
+            raise ValueError(f"none of the first {len(samples)} {split} photos can be read: `tailorset doctor`")
         size = sum(len(photo.png) for photo in self.photos) / len(self.photos)
-        yield "photograph", Cost(seconds / len(samples), bytes=size)
+        yield "photo", Cost(seconds / len(samples), bytes=size)
 
     def _reply(self) -> Cost:
         """One batch of the LLM's replies, and how many of them meet the contract."""
@@ -128,7 +128,7 @@ class Bench:
         yield "image scored", Cost(seconds / len(data), flops / len(data))
 
     def _decoded(self, image_px: int) -> ImageSet:
-        """The sampled photographs through a shard on disk, as stages read them."""
+        """The sampled photos through a shard on disk, as stages read them."""
         with tempfile.TemporaryDirectory() as folder:
             write_shard(Path(folder, "shards", "plan.tar"), ((photo.image_id, photo.png) for photo in self.photos))
             rows = [

@@ -13,7 +13,7 @@ GIB = 1 << 30
 
 
 def plan_table(plan: Plan, last: Mapping[str, float]) -> Table:
-    """One row a stage; last: seconds that each stage took when it last ran."""
+    """One row per stage; last: seconds that each stage took when it last ran."""
     table = Table("stage", title="What this params.yaml takes on this device")
     for column in ("work", "time", "TFLOP", "disk", "last run"):
         table.add_column(column, justify="right")
@@ -27,7 +27,7 @@ def plan_table(plan: Plan, last: Mapping[str, float]) -> Table:
 
 
 def notes(plan: Plan) -> Iterator[str]:
-    """What the estimate rests on, the caps, and what would be cheaper."""
+    """Basis of the estimate, the caps, and cheaper settings."""
     block, drawing = plan.params.generate_images, plan.drawing
     yield (
         f"Sampled here: {plan.accepted_replies:.0%} of the LLM's replies and {plan.pass_rate:.0%} of a batch of images"
@@ -45,7 +45,7 @@ def notes(plan: Plan) -> Iterator[str]:
 
 
 def over_cap(plan: Plan) -> str:
-    """Why a run is not within the cap; "" where it is."""
+    """Reason why a run is not within the cap; "" if it is."""
     cap, hours = plan.params.max_hours, plan.run.seconds / 3600
     if cap is None or hours <= cap:
         return ""

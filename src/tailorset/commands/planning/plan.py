@@ -67,12 +67,12 @@ class Plan:
         return workload(self.params, self.label_space, self.photos, replies, self.drawing)
 
     def stage(self, name: str) -> Cost:
-        """What a stage takes once it has started."""
+        """Cost of a stage once it has started."""
         return total(self.unit_costs[work.unit].times(work.amount) for work in self.work if work.stage == name)
 
     @property
     def starts(self) -> Cost:
-        """What starting all stages takes: imports, mostly."""
+        """Cost of starting all stages, mostly imports."""
         return self.unit_costs["start"].times(len(self.stages))
 
     @property
@@ -101,10 +101,10 @@ class Plan:
 
 
 def make_plan(values: Mapping[str, Any], label_space: LabelSpace, stages: Sequence[str]) -> Plan:
-    """Measure this device by a short sample of all kinds of work, with the models and photographs of params.yaml.
+    """Measure this device by a short sample of all kinds of work, with the models and photos of params.yaml.
 
     Raises:
-        ValueError: a model or the photographs cannot be read.
+        ValueError: a model or the photos cannot be read.
     """
     params = Params.model_validate(values)
     block = params.prepare_dataset

@@ -1,4 +1,4 @@
-"""How much of what a run does, stage by stage: counted from params.yaml, before anything runs."""
+"""Amounts of work of each stage, counted from params.yaml before anything runs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def workload(
 ) -> list[Work]:
     """All work of a run, in the order of the stages; early stopping is not counted on."""
     return [
-        Work("prepare_dataset", "photograph", sum(photos.values())),
+        Work("prepare_dataset", "photo", sum(photos.values())),
         Work("write_prompts", "reply", params.write_prompts.num_prompts(label_space) * replies_per_prompt),
         *_tuning(params, label_space),
         Work("generate_images", "sampling step", drawing.drawn * params.generate_images.num_inference_steps),

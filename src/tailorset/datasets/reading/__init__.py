@@ -1,1 +1,1 @@
-"""What the data sets share: annotations, photos, zero-shot splits."""
+"""Code that the data sets share: annotations, photos, zero-shot splits, shards."""

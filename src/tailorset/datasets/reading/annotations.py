@@ -1,4 +1,4 @@
-"""What photographs show, by a CSV file, a COCO `instances` file or the folders they are in."""
+"""Annotations of photos: a CSV file, a COCO `instances` file, or the folders they are in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tailorset.messages import MAX_NAMED, some, unknown
 from tailorset.names import composed, fold, plain_path
 from tailorset.records import LabelSpace
 
-IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and what stands between two labels
+IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and the separator of two labels
 FOLDERS: Literal["folders"] = "folders"
 Annotations: TypeAlias = UserPath | Literal["folders"] | None
 Truth: TypeAlias = Mapping[str, int]  # label: 1 present, 0 absent; a label that is not in it is not annotated
@@ -29,12 +29,12 @@ class Found(NamedTuple):
     unread: dict[str, str]
 
     def unread_note(self) -> str:
-        """How many cannot be opened, which and why; "" if all can."""
+        """Note on the photos that cannot be opened, with reasons; "" if all can."""
         reasons = [f"{name} ({reason})" for name, reason in self.unread.items()]
         return f"{len(reasons):,} files or folders cannot be opened: {some(reasons)}" if reasons else ""
 
     def trace(self, name: str) -> str:
-        """What there is instead of a photograph of this name."""
+        """Describe what exists instead of a photo of this name."""
         for unread, reason in self.unread.items():
             if f"{name}/".startswith(f"{unread}/"):
                 return f"{unread} cannot be opened: {reason}"
@@ -54,7 +54,7 @@ def find_photos(folder: Path) -> Found:
     """
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photographs")
+        raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photos")
     visible, unread = {}, {}
     for found in files_below(folder):
         path = found.path if isinstance(found, Unread) else found
@@ -78,17 +78,17 @@ def find_photos(folder: Path) -> Found:
 
 
 def read_truths(annotations: Annotations, folder: Path, found: Found, label_space: LabelSpace) -> dict[str, Truth]:
-    """What annotated photographs show, by their names.
+    """Return the annotations of photos by their names.
 
-    annotations: a CSV file, a COCO `instances` file, `folders`, or None; folder: that of the photographs.
+    annotations: a CSV file, a COCO `instances` file, `folders`, or None; folder: that of the photos.
 
     Raises:
-        ValueError: the annotations cannot be read, or name unknown labels or photographs.
+        ValueError: the annotations cannot be read, or name unknown labels or photos.
     """
     if annotations is None:
         if label_space.seen:
             raise ValueError(
-                f"labels {list(label_space.seen)} of {label_space.name!r} are seen, but no photograph is annotated:"
+                f"labels {list(label_space.seen)} of {label_space.name!r} are seen, but no photo is annotated:"
                 " name prepare_dataset.annotations, or make them `seen: false`"
             )
         return {name: {} for name in found.photos}
@@ -107,7 +107,7 @@ def read_truths(annotations: Annotations, folder: Path, found: Found, label_spac
 
 
 def _placed(truths: Mapping[str, Truth], found: Found, who: str, folder: Path) -> dict[str, Truth]:
-    """The truths by the names of the photographs that they are of."""
+    """The truths by the names of the photos that they are of."""
     placed: dict[str, Truth] = {}
     lost: list[str] = []
     for written, truth in truths.items():
@@ -115,13 +115,13 @@ def _placed(truths: Mapping[str, Truth], found: Found, who: str, folder: Path) -
         if name not in found.photos:
             lost.append(written)
         elif name in placed:
-            raise ValueError(f"{who} {name} twice, once as {written!r}: give each photograph one entry")
+            raise ValueError(f"{who} {name} twice, once as {written!r}: give each photo one entry")
         placed[name] = truth
     if lost:
         lost.sort()
         traced = [f"{name} ({found.trace(plain_path(name))})" for name in lost[:MAX_NAMED]]
         raise ValueError(
-            f"{who} {len(lost)} of {len(truths)} images that are not photographs in {folder}:"
+            f"{who} {len(lost)} of {len(truths)} images that are not photos in {folder}:"
             f" {some([*traced, *lost[MAX_NAMED:]])}; file names are relative to that folder"
         )
     return placed
@@ -164,7 +164,7 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
             reader = csv.DictReader(file, strict=True)
             rows, columns = list(reader), list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no readable CSV file in UTF-8 ({error})") from error
+        raise ValueError(f"{path} is not a readable CSV file in UTF-8 ({error})") from error
     filled = [(line, row) for line, row in enumerate(rows, 2) if any(row.values())]  # spreadsheets end with empty ones
     if IMAGE not in columns or len(columns) < 2 or not filled:
         raise ValueError(
@@ -184,7 +184,7 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
             raise ValueError(f"{where}: {len(columns)} columns were expected: quote values with a comma")
         name = row[IMAGE]
         if name in truths:
-            raise ValueError(f"{where}: {name} is there twice: give each photograph one row")
+            raise ValueError(f"{where}: {name} is there twice: give each photo one row")
         read = _label_columns(row, label_of, where) if of_columns else _listed_labels(row[LABELS], label_space, where)
         truths[name] = read
     return truths
@@ -197,7 +197,7 @@ def check_column_names(label_space: LabelSpace) -> None:
 
 
 def _listed_labels(cell: str, label_space: LabelSpace, where: str) -> Truth:
-    """`image,labels`: all labels that the photograph shows, with ; between them; it shows no other one."""
+    """`image,labels`: all labels that the photo shows, with ; between them; it shows no other one."""
     shown = _known_labels([part for part in cell.split(SEPARATOR) if part.strip()], label_space, where).values()
     return {name: int(name in shown) for name in label_space.names}
 

@@ -1,6 +1,6 @@
 """Files outside the pipeline that a data set reads: how to find them, and whether they are still as they were read.
 
-DVC knows the products of stages; photographs and their annotations lie wherever the user keeps them.
+DVC knows the products of stages; photos and their annotations lie wherever the user keeps them.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def remember_state(root: Path, settings: Mapping[str, Any], product: Path, state
 
 
 def has_changed(root: Path, settings: Mapping[str, Any], product: Path, config: BaseModel) -> bool:
-    """Whether files differ from those that the product was made of.
+    """Check if files differ from those that the product was made from.
 
     Where it was made with other settings DVC may bring back each product that was ever made here with these ones.
     """

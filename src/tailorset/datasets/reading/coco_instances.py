@@ -36,7 +36,7 @@ class Annotation(BaseModel):
 
 
 class InstancesFile(BaseModel):
-    """What is read of an `instances` file; its many other keys are left alone."""
+    """The part of an `instances` file that is read; its many other keys are ignored."""
 
     categories: list[Category]
     images: list[ListedImage]

@@ -1,4 +1,4 @@
-"""Photographs on disk as a data set: which image is in which split, read one by one, what cannot be read named.
+"""Photos on disk as a data set: read one by one, those that cannot be read with the reason.
 
 The data set plug-ins that read other people's files only find out what there is; the reading is here.
 """
@@ -41,7 +41,7 @@ class PhotoSet:
         self.sizes: Mapping[Split, int] = {split: len(photos) for split, photos in splits.items()}
 
     def samples(self, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
-        """The photographs of a split; a file that is no readable image is rejected with the reason."""
+        """The photos of a split; a file that is not a readable image is rejected with the reason."""
         for photo in self.splits[split][start:]:
             try:
                 image = shrunk(decode_image(photo.path.read_bytes()), self.image_px)
@@ -51,7 +51,7 @@ class PhotoSet:
                 yield RealSample(photo.image_id, encode_png(np.asarray(image)), photo.targets)
 
     def sheets(self, num_examples: int) -> Mapping[str, Sequence[Example]]:
-        """Some test photographs with what they show."""
+        """Some test photos with what they show."""
         readable = (sample for sample in self.samples("test") if isinstance(sample, RealSample))
         examples = [self._example(sample) for sample in islice(readable, num_examples)]
         return {"photos": examples} if examples else {}

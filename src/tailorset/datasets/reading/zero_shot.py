@@ -19,7 +19,7 @@ from tailorset.records import LabelSpace, Split
 
 
 class ProtocolConfig(DatasetConfig):
-    """What is taken from the two parts.
+    """Choice of images from the two parts.
 
     train_images: `no_unseen` = that show a seen label and no unseen one; `any_seen` = that show a seen label, whatever
         else: unseen objects are there but not annotated.
@@ -27,7 +27,7 @@ class ProtocolConfig(DatasetConfig):
         them.
     test_images: `unseen` = the images of the test part that show an unseen label; `all` = those that show any label.
     missing: what to do about images that are listed and not there.
-    image_px: photographs are stored with a shorter side of at most this.
+    image_px: photos are stored with a shorter side of at most this.
     """
 
     train_images: Literal["no_unseen", "any_seen"] = "no_unseen"
@@ -48,7 +48,7 @@ Part = Mapping[str, Listed]  # by image id
 
 
 class Published(NamedTuple):
-    """Image counts that papers state for a label space: text, to stand beside ours."""
+    """Image counts that papers state for a label space: as text, to show next to ours."""
 
     train: str
     test: str
@@ -109,7 +109,7 @@ def photos(images: Part, split: Split, label_space: LabelSpace) -> list[Photo]:
 
 
 def _check_missing(name: str, lost: Sequence[Path], num_there: int, config: ProtocolConfig) -> list[str]:
-    """What to tell of missing images, where they may be missing."""
+    """Return a note on missing images if they may be missing."""
     if not lost:
         return []
     counted = f"{len(lost):,} of {len(lost) + num_there:,} images of {name} are missing, e.g. {some(lost)}"
@@ -136,7 +136,7 @@ def _counts(
     config: ProtocolConfig,
     published: Published | None,
 ) -> list[str]:
-    """Every image accounted for, beside the published counts where there are some."""
+    """Every image accounted for, next to the published counts if there are any."""
     seen, unseen = set(label_space.seen), set(label_space.unseen)
     with_seen = [image.shown for image in train.values() if image.shown & seen]
     beside: Sequence[str] = [f" (published: {count})" for count in published] if published else ("", "")
