@@ -1,4 +1,4 @@
-"""A project to run generate_images in, with tiny random models, and what the stage made of it."""
+"""A project to run generate_images in, with tiny random models, and the products of the stage."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_prompts(label_space: LabelSpace) -> None:
 
 
 def products(folder: Path) -> dict[str, bytes]:
-    """Every file the stage wrote; plots are left out, a figure's bytes being matplotlib's business."""
+    """Every file the stage wrote; plots are left out, as the bytes of a figure depend on matplotlib."""
     files = [path for product in PRODUCTS for path in sorted((folder / product).rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.suffix != ".png"}
 
@@ -86,15 +86,15 @@ def run_stage_script() -> None:
 
 
 def start_stage(folder: Path, **options: Any) -> subprocess.Popen[str]:
-    """The stage in a process of its own."""
+    """Start the stage in its own process."""
     environment: Mapping[str, str] = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     return subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=environment, text=True, **options)
 
 
 def resume_folder(process: subprocess.Popen[str], project: Path) -> Path:
-    """Where the stage keeps its finished shards, as soon as it is there.
+    """Return the folder of the stage's finished shards, as soon as it exists.
 
-    A slow machine is no failure: how long to wait is for pytest's timeout to say.
+    A slow machine is not a failure: only pytest's timeout ends the wait.
     """
     while not (folders := list(project.glob(".work/generate_images/*"))):
         assert process.poll() is None, "the stage ended before it began"
@@ -103,7 +103,7 @@ def resume_folder(process: subprocess.Popen[str], project: Path) -> Path:
 
 
 def wait_for_shards(process: subprocess.Popen[str], folder: Path, number: int) -> list[str]:
-    """Names of at least so many finished shards in a folder, which may be a bucket's."""
+    """Wait for at least `number` finished shards in a folder, which may be a bucket's; return their names."""
     while len(seals := sorted(folder.glob("*.sha256"))) < number:
         assert process.poll() is None, "the stage ended before it finished these shards"
         time.sleep(0.005)
@@ -113,7 +113,7 @@ def wait_for_shards(process: subprocess.Popen[str], folder: Path, number: int) -
 
 
 def run_and_kill(project: Path, after: int, folder: Path | None = None) -> list[str]:
-    """Start the stage and kill -9 it once so many shards are finished; their names.
+    """Start the stage and kill -9 it once `after` shards are finished; return their names.
 
     folder: of the shards, if that is not the resume folder.
     """

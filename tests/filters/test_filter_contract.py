@@ -1,4 +1,4 @@
-"""What every filter promises, whatever its rule."""
+"""The contract of every filter, whatever its rule."""
 
 import pytest
 import torch

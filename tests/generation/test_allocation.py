@@ -77,7 +77,7 @@ def test_a_prompt_never_drawn_is_judged_by_its_pair_and_a_pair_by_its_labels_in_
         labels: [i for i, prompt in enumerate(prompts) if prompt.labels == labels]
         for labels in {p.labels for p in prompts}
     }
-    counts.drawn[of["boat",][0]], counts.kept[of["boat",][0]] = 20, 20  # alone: says nothing of company
+    counts.drawn[of["boat",][0]], counts.kept[of["boat",][0]] = 20, 20  # alone: no evidence about company
     counts.drawn[of["boat", "clock"][0]], counts.kept[of["boat", "clock"][0]] = 20, 2
     alpha, beta = posterior(counts)
     mean = alpha / (alpha + beta)
@@ -216,7 +216,7 @@ def test_counts_know_pairs_in_the_order_of_their_rows_and_sums_by_label() -> Non
     prompts = [
         Prompt(prompt_id=f"{i}", text="x", labels=labels, origin="llm", attempt=1) for i, labels in enumerate(asked * 2)
     ]
-    counts = DrawCounts.of(prompts, [*LABELS, "nobody asks for"])
+    counts = DrawCounts.of(prompts, [*LABELS, "never requested"])
     rows, of_prompt = np.unique(counts.requested, axis=0, return_inverse=True)
     assert counts.pair_requested.tolist() == rows.tolist()
     assert counts.pair.tolist() == of_prompt.reshape(-1).tolist()

@@ -29,7 +29,7 @@ THRESHOLD = 0.8
 
 
 class Painter:
-    """Paints each label a prompt names as a bright row of noise; now and then it forgets one, and `fish` always."""
+    """Paints each label that a prompt names as a bright row of noise; it misses one at times, and `fish` always."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -118,7 +118,7 @@ def test_images_do_not_depend_on_batch_size_or_shard_size() -> None:
 
 
 def test_a_diffusion_model_draws_the_same_images_in_any_batch(tiny_diffusion_folder: Path) -> None:
-    """But for a pixel that a kernel for another batch rounds the other way: on one thread there are some."""
+    """Except for pixels that a kernel for another batch rounds the other way: on one thread there are some."""
     config = stable_diffusion.Config(model=str(tiny_diffusion_folder), image_px=8, guidance_scale=3.0)
     generator = stable_diffusion.build(config, "cpu")
     expected = images(studio(5, painter=generator), quota=5, max_images=20)

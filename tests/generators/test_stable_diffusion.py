@@ -94,7 +94,7 @@ def test_images_equal_the_stock_pipelines(
 def test_images_of_both_public_kinds_equal_the_stock_pipelines(
     tmp_path: Path, kind: str, use_attention_mask: bool
 ) -> None:
-    """As published but for the widths: epsilon, from a PNDM file that does not say so, and v-prediction."""
+    """As published except for the widths: epsilon, from a PNDM file without that setting, and v-prediction."""
     public = {"SD 1.5": SD_1_5, "SD 2.1": SD_2_1}[kind]
     narrow = {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
     heads = 2 if kind == "SD 1.5" else (1, 2, 2, 2)
@@ -243,7 +243,7 @@ def test_checkpointing_leaves_the_gradient_as_it_is(make: Make) -> None:
     weights = with_random_adapter(generator)
     plain = gradients(generator, weights, 3, 3)
     generator.enable_gradient_checkpointing()
-    generator.enable_gradient_checkpointing()  # a fallback may ask for it again
+    generator.enable_gradient_checkpointing()  # a fallback may call it again
     for ours, expected in zip(gradients(generator, weights, 3, 3), plain, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
 
@@ -374,7 +374,7 @@ def test_a_perfect_model_foresees_its_image_at_any_step(scheduler: str, predicti
     made.set_timesteps(5)
     image, noise = (torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(i)) for i in range(2))
     variances = ((1 - made.alphas_cumprod) / made.alphas_cumprod).sqrt().numpy()
-    for step, timestep in enumerate(made.timesteps):  # Euler's lie between the model's own
+    for step, timestep in enumerate(made.timesteps):  # Euler's are between the model's own
         kept = 1 / (1 + torch.tensor(np.interp(timestep, range(1000), variances)) ** 2)
         noisy = kept.sqrt() * image + (1 - kept).sqrt() * noise
         answers = {"epsilon": noise, "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * image, "sample": image}

@@ -70,7 +70,7 @@ def change_params(**settings: Any) -> None:
 
 
 def run_and_kill(folder: Path) -> int:
-    """Start the stage in a process of its own and kill -9 it after its second checkpoint; finished updates."""
+    """Start the stage in its own process and kill -9 it after its second checkpoint; return the finished updates."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = subprocess.Popen([sys.executable, str(SCRIPT)], cwd=folder, env=environment)
     deadline = time.monotonic() + 500
@@ -129,7 +129,7 @@ def test_the_best_adapter_survives_an_interruption(tuning_project: Path, monkeyp
     interrupt_at, brightness = {4}, list[float]()  # in the evaluation after update 12
 
     def unlike_untuned(tuner: Any, images: torch.Tensor, prompts: Any) -> float:
-        """The further from what the untuned text encoder brought, the better."""
+        """Lower for images that differ more from those of the untuned text encoder."""
         if len(brightness) in interrupt_at:
             raise KeyboardInterrupt
         brightness.append(float(images.mean()))
@@ -178,7 +178,7 @@ def test_the_products_of_the_stage(tuning_project: Path) -> None:
 
 
 def stub_losses(monkeypatch: pytest.MonkeyPatch, losses: list[float]) -> None:
-    """Let the evaluations find these losses, one after the other."""
+    """Let the evaluations return these losses in turn."""
     remaining = iter(losses)
     monkeypatch.setattr("tailorset.tuning.tuner.Tuner.held_out_loss", lambda *_: next(remaining))
 

@@ -127,7 +127,7 @@ def test_garbage_ends_in_templates_and_writes_nothing_elsewhere(
 
 
 class Dying(TemplateLLM):
-    """Dies in the middle, as a process that is killed."""
+    """Dies half-way, like a process that is killed."""
 
     calls = 0
 
@@ -155,7 +155,7 @@ def test_a_killed_stage_goes_on_where_it_stopped(template_project: Path, monkeyp
 
 
 class Thinking(TemplateLLM):
-    """A reasoning model that never comes to the phrase."""
+    """A reasoning model that never reaches the phrase."""
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
         thoughts = "the user wants one phrase of at least 10 words with a"
@@ -181,6 +181,9 @@ def test_a_label_beyond_what_the_text_encoder_reads_ends_the_stage_before_anythi
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["generator"]["model"] = str(tiny_diffusion_folder)  # its text encoder reads 12 letters
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    use_llm(monkeypatch, SimpleNamespace(batch_size=20, reply=lambda dialogues, seeds: pytest.fail("asked in vain")))
+    use_llm(
+        monkeypatch,
+        SimpleNamespace(batch_size=20, reply=lambda dialogues, seeds: pytest.fail("no reply can be accepted")),
+    )
     with pytest.warns(TrackingWarning), pytest.raises(ValueError, match=r"label 'umbrella'.*text encoder reads: lower"):
         stage_script.main()

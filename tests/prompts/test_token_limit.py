@@ -1,4 +1,4 @@
-"""What the text encoders read of a prompt is told by their own tokenizers."""
+"""The part of a prompt that text encoders read is measured by their own tokenizers."""
 
 from __future__ import annotations
 

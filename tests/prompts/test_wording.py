@@ -1,4 +1,4 @@
-"""What the language model is asked, and the template that needs none."""
+"""The request to the language model, and the template that needs no model."""
 
 from __future__ import annotations
 

@@ -16,13 +16,11 @@ from torch import nn
 
 from tailorset.clip.losses import asymmetric_loss
 from tailorset.clip.model import load_clip
-from tailorset.clip.scorer import LabelScorer, acceptance
-from tailorset.compute.memory import ShrinkingBatches
+from tailorset.clip.scorer import LabelScorer
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.tuning.held_out import draw_images, split_prompts
 from tailorset.tuning.settings import TuneTextEncoder
 from tailorset.tuning.tuner import Tuner, Update
 from tailorset.tuning.tuner import new_tuner as tuner_of_params
@@ -392,44 +390,3 @@ def test_a_folder_of_zero_updates_keeps_the_text_encoder(tiny_diffusion_folder: 
     (tmp_path / "tuning.json").write_text('{"num_updates": 60}')
     with pytest.raises(ValueError, match="there is no adapter"):
         generator.load_adapter(tmp_path)
-
-
-def test_held_out_prompts_are_spread_over_labels_and_never_tuned_on() -> None:
-    tuning, held_out = split_prompts(PROMPTS, len(LABELS), seed=0)
-    assert sorted(prompt.labels for prompt in held_out) == sorted(LABELS)
-    assert not {prompt.text for prompt in tuning} & {prompt.text for prompt in held_out}
-    assert len(tuning) == len(PROMPTS) - len(LABELS)
-    assert split_prompts(PROMPTS, 5, seed=0) == (tuning, held_out)
-    assert split_prompts(PROMPTS, 5, seed=1)[1] != held_out
-
-
-def test_a_text_that_is_held_out_is_not_tuned_on_under_another_id() -> None:
-    twins = [prompt.model_copy(update={"text": "the same words"}) for prompt in PROMPTS]
-    assert split_prompts(twins, 3, seed=0)[0] == []
-
-
-@pytest.mark.parametrize("num_held_out", [0, len(PROMPTS)])
-def test_a_split_without_prompts_on_one_side_is_refused(num_held_out: int) -> None:
-    with pytest.raises(ValueError, match="choose 1 to 14"):
-        split_prompts(PROMPTS, num_held_out, seed=0)
-
-
-def test_acceptance_is_the_share_of_images_that_show_every_requested_label(scorer: LabelScorer) -> None:
-    images = torch.rand(len(PROMPTS), 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    probabilities = scorer.probabilities(images, PROMPTS)
-    expected = [
-        all(row[UNSEEN.index(label)] > 0.5 for label in prompt.labels)
-        for row, prompt in zip(probabilities.tolist(), PROMPTS, strict=True)
-    ]
-    assert 0 < sum(expected) < len(expected)
-    assert acceptance(scorer, images, PROMPTS) == pytest.approx(sum(expected) / len(expected))
-    assert acceptance(scorer, images, PROMPTS, batch_size=4) == acceptance(scorer, images, PROMPTS)
-
-
-def test_drawing_repeats_itself_whatever_the_batch_and_varies_a_repeated_prompt(tiny_diffusion_folder: Path) -> None:
-    generator = new_generator(tiny_diffusion_folder, adapter=False)
-    prompts = PROMPTS[:3] * 2
-    images = torch.cat(list(draw_images(generator, prompts, 0, 2, ShrinkingBatches(4, "drawing", ""))))
-    again = torch.cat(list(draw_images(generator, prompts, 0, 2, ShrinkingBatches(6, "drawing", ""))))
-    torch.testing.assert_close(images, again, atol=1e-5, rtol=0)
-    assert (images[0] - images[3]).abs().max() > 1e-2

@@ -22,7 +22,7 @@ def generator(folder: Path, interval: int) -> stable_diffusion.StableDiffusion:
 
 
 def counted(generator: Any) -> dict[str, int]:
-    """How often the outermost and the innermost layers run from now on."""
+    """Count the runs of the outermost and the innermost layers from now on."""
     calls = {"outer": 0, "inner": 0}
     modules = {"outer": generator.unet.down_blocks[0].resnets[0], "inner": generator.unet.mid_block.resnets[0]}
     for name, module in modules.items():
