@@ -26,7 +26,7 @@ def _is_prose(node: ast.stmt) -> bool:
 
 
 def duplicates(sources: Mapping[str, str]) -> Iterable[str]:
-    """Where each window of statements that was met before stands, and where it stood."""
+    """Places of each window of statements that occurs again: here and first."""
     seen: dict[tuple[str, ...], str] = {}
     for name, source in sources.items():
         lines = statements(source)

@@ -1,4 +1,4 @@
-"""What git must know is told before DVC fails on it, or drops results without a word."""
+"""Faults of the git repository are named before DVC fails on them, or drops results silently."""
 
 from __future__ import annotations
 

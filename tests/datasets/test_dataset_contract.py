@@ -1,4 +1,4 @@
-"""What every data set promises; those that need files of the user's are left to their own tests."""
+"""The contract of every data set; those that need the user's files have their own tests."""
 
 import re
 from itertools import islice

@@ -1,4 +1,4 @@
-"""What registering leaves behind: a version for every change of settings, also for settings that were there before."""
+"""Registering makes a version for every change of settings, also for settings that occurred before."""
 
 from __future__ import annotations
 

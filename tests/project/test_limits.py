@@ -1,4 +1,4 @@
-"""What a stage runs under: one run at a time with the same settings, and plain words where a disk is full."""
+"""Limits of a stage: one run at a time with the same settings, and a clear error when the disk is full."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def expected(generation_project: Path, one_thread: None) -> dict[str, bytes]:
-    """What one process makes; the project is as before."""
+    """Products of one process; the project is as before."""
     run_stage_script()
     made = products(generation_project)
     remove_products(generation_project)

@@ -1,4 +1,4 @@
-"""Whether files that a data set reads are still as they were read, and where they are."""
+"""Detection of changes to the files that a data set reads."""
 
 from __future__ import annotations
 
