@@ -1,4 +1,4 @@
-"""Where training did not help, every place that shows the classifier says so, and what to try."""
+"""Notes if training did not help: every place that shows the classifier has them, with a remedy."""
 
 from __future__ import annotations
 

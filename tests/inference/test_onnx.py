@@ -28,7 +28,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def exported(registry: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the command writes of the registered version."""
+    """Files that the command writes for the registered version."""
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(registry)

@@ -1,4 +1,4 @@
-"""What the gate lets through, and what it says of the rest."""
+"""The gate: versions that pass, and its objections to the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How unlike the photos of training a photo is: the limit, what is stored, and drawn photos beside other pictures."""
+"""Novelty of a photo: the limit, the stored file, and drawn photos next to other pictures."""
 
 from __future__ import annotations
 
