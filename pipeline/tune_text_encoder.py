@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
-from tailorset.clip.scorer import LabelScorer
 from tailorset.generators import Generator
+from tailorset.project.assembly import open_scorers
 from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts
@@ -16,14 +14,13 @@ from tailorset.tuning.loop import Progress, restored, tune
 from tailorset.tuning.report import Pictures, live_metrics, metrics, save_plots
 from tailorset.tuning.tuner import new_tuner
 
-log = logging.getLogger(__name__)
-
 
 def main() -> None:
     with run_stage("tune_text_encoder", parallel=True) as stage:
         params, config = stage.params, stage.params.tune_text_encoder
         prompts, held_out_prompts = split_prompts(read_prompts(PROMPTS), config.held_out_prompts, params.seed)
-        held_out = open_held_out(stage, held_out_prompts)
+        scorers = open_scorers(params, stage.label_space, stage.device)
+        held_out = HeldOut(held_out_prompts, scorers, params.generate_images.num_inference_steps, params.seed)
         generator: Generator = params.generator.build(stage.device)
 
         before = held_out.images(generator, "before")
@@ -36,14 +33,12 @@ def main() -> None:
                 generator.save_adapter(folder)
             write_json(folder / "tuning.json", {"num_updates": progress.kept_update})
             checksums.seal(folder)
-        report(stage, progress, held_out, Pictures(before, after))
 
-
-def open_held_out(stage: Stage, prompts: list[Prompt]) -> HeldOut:
-    params, unseen = stage.params, stage.label_space.unseen
-    clips = params.clip.load(stage.device)
-    scorers = {role: LabelScorer(clip, unseen, params.clip.prompt_template) for role, clip in clips.items()}
-    return HeldOut(prompts, scorers, params.generate_images.num_inference_steps, params.seed)
+        pictures = Pictures(before, after)
+        stage.save_metrics(metrics(progress, held_out, pictures))
+        save_plots(progress, held_out, pictures, stage.plots_dir)
+        for path in sorted(stage.plots_dir.glob("*.png")):
+            stage.log_figure(path)
 
 
 def tune_all(stage: Stage, generator: Generator, prompts: list[Prompt], held_out: HeldOut) -> Progress:
@@ -55,17 +50,6 @@ def tune_all(stage: Stage, generator: Generator, prompts: list[Prompt], held_out
         stage.log_metrics(live_metrics(record, progress), step=record.update)
     stage.log_metrics({"tune/micro_batch": tuner.batches.size})
     return progress
-
-
-def report(stage: Stage, progress: Progress, held_out: HeldOut, pictures: Pictures) -> None:
-    """Metrics and plots, and a warning if updates were skipped."""
-    figures = metrics(progress, held_out, pictures)
-    stage.save_metrics(figures)
-    if skipped := figures["tune/skipped_updates"]:
-        log.warning("%d of %d updates were skipped: their gradient was not finite", skipped, figures["tune/updates"])
-    save_plots(progress, held_out, pictures, stage.plots_dir)
-    for path in sorted(stage.plots_dir.glob("*.png")):
-        stage.log_figure(path)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ class Clip:
         device: torch.device | str,
     ) -> None:
         self.model = model.eval().requires_grad_(False).to(device)
-        self.tokenizer, self.architecture = tokenizer, architecture
+        self.tokenizer = tokenizer
+        self.architecture = architecture
         self.device = torch.device(device)
         self.logit_scale = float(model.logit_scale.exp())
         size = model.visual.image_size

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from tailorset.clip.scorer import LabelScorer
+from tailorset.clip.settings import Role
 from tailorset.generation.studio import Studio
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
@@ -29,3 +31,13 @@ def open_studio(params: Params, label_space: LabelSpace, device: torch.device, a
         num_inference_steps=params.generate_images.num_inference_steps,
         batch_size=params.generate_images.batch_size,
     )
+
+
+def open_scorers(params: Params, label_space: LabelSpace, device: torch.device) -> dict[Role, LabelScorer]:
+    """Load both CLIPs as scorers of the unseen labels.
+
+    Raises:
+        ValueError: a model is missing or damaged.
+    """
+    template = params.clip.prompt_template
+    return {role: LabelScorer(clip, label_space.unseen, template) for role, clip in params.clip.load(device).items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tailorset.tuning.early_stop import Evaluation, best, is_over
 from tailorset.tuning.held_out import HeldOut
 from tailorset.tuning.tuner import Tuner, Update
 
+log = logging.getLogger(__name__)
 HISTORY, LAST, BEST = "history.json", "adapter.safetensors", "best.safetensors"
 
 
@@ -24,6 +26,11 @@ class Progress:
 
     updates: list[Update] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def num_skipped(self) -> int:
+        """Number of updates without an effect."""
+        return sum(record.skipped for record in self.updates)
 
     @property
     def kept_update(self) -> int:
@@ -54,6 +61,10 @@ def tune(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Path) ->
             bar.set_postfix(loss=f"{update.loss:.3f}", acceptance=f"{update.acceptance:.2f}")
     processes.barrier()  # for the last checkpoint
     load_checkpoint(work_dir / BEST, adapter=tuner.adapter)
+    if progress.num_skipped:
+        log.warning(
+            "%d of %d updates were skipped: their gradient was not finite", progress.num_skipped, len(progress.updates)
+        )
 
 
 def restored(work_dir: Path, tuner: Tuner) -> Progress:

@@ -48,7 +48,7 @@ def metrics(progress: Progress, held_out: HeldOut, pictures: Pictures) -> dict[s
         **{f"acceptance/{when}/{role}": share for when, shares in accepted.items() for role, share in shares.items()},
         "tune/updates": len(progress.updates),
         "tune/kept_update": progress.kept_update,
-        "tune/skipped_updates": sum(record.skipped for record in progress.updates),
+        "tune/skipped_updates": progress.num_skipped,
         "tune/reward_hacking": reward_hacking(before, after),
     }
 
