@@ -84,9 +84,7 @@ class Bench:
         self.device, self.repetitions = device, repetitions
         self.label_space = LabelSpace.load(params.label_space)
         chosen: dict[str, Any] = {"image_px": amounts.image_px}
-        if (
-            device.type == "cpu"
-        ):  # half precision is slower there, and compiling takes longer than the whole measurement
+        if device.type == "cpu":  # half precision is slower there, and compiling takes longer than the measurement
             chosen |= {"dtype": "float32", "compile": False}
         self.generator_config: Any = params.generator.config.model_copy(update=chosen)
 
