@@ -82,7 +82,7 @@ def test_results_show_every_method_and_where_to_look_next(project: Path) -> None
         assert text in output
     assert "NOT reached by 2 unseen labels" in output
     assert "900 images" in output
-    assert "no models:/tailorset-toybox@challenger; register one: dvc repro --force --single-item" in output
+    assert "no models:/tailorset-toybox@challenger; register one: make run" in output  # nothing is trained here
     assert not (project / "mlflow.db").exists()  # asking makes no database
     assert "make ui" in output
 

@@ -26,6 +26,8 @@ def test_a_report_reads_as_a_line() -> None:
     assert line == (
         "tune_text_encoder, stage 3 of 11, 40 %, about 3 minutes left, about 12 minutes with the stages after it"
     )
+    assert str(Report("draw, stage 3 of 11", left=185)) == "draw, stage 3 of 11, about 3 minutes left in this stage"
+    assert str(Report("photos", left=185, after=0.0)) == "photos, about 3 minutes left"
     assert str(Report("tune_text_encoder, stage 3 of 11")) == "tune_text_encoder, stage 3 of 11"
 
 

@@ -57,7 +57,7 @@ class Report:
         if self.share is not None:
             parts.append(f"{math.floor(100 * self.share)} %")
         if self.left is not None:
-            parts.append(f"{spoken(self.left)} left")
+            parts.append(f"{spoken(self.left)} left{'' if self.after is not None else ' in this stage'}")
             if self.after:
                 parts.append(f"{spoken(self.left + self.after)} with the stages after it")
         if self.others:
@@ -133,7 +133,7 @@ class Bar(tqdm):
         done = self.n - self.initial
         own = state["elapsed"] / done * max(0, self.total - self.n) if self.total and done > 0 else None
         if _running is None:
-            return Report(self.desc_text, share, own)
+            return Report(self.desc_text, share, own, after=0.0)
         position, cores = _running.position, _running.others()
         if self.is_whole:
             return Report(str(position), share, own if own is not None else _running.left, position.after, cores)

@@ -245,6 +245,10 @@ def test_damaged_folder_is_refused(backbones: dict[str, str], label_space: Label
 def test_contexts_must_leave_room_for_the_longest_label(backbones: dict[str, str], label_space: LabelSpace) -> None:
     with pytest.raises(ValueError, match=r"'fish'.*choose 1 to 18"):
         build(config(backbones["resnet"], num_context_tokens=19), label_space)
+    assert not config(backbones["resnet"], num_context_tokens=18).problems(label_space)
+    (problem,) = config(backbones["resnet"], num_context_tokens=19).problems(label_space)  # before anything is loaded
+    assert problem.startswith("train_classifier.num_context_tokens 19 is too many: 'fish'")
+    assert not config("hf-hub:nobody/nothing", num_context_tokens=19).problems(label_space)
     assert build(config(backbones["resnet"], num_context_tokens=18), label_space).prompts.contexts.shape == (2, 18, 32)
 
 

@@ -86,7 +86,7 @@ def test_faults_of_settings_labels_and_data_are_errors(project: Path) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params))
     code, output = examine()
     assert code == 1
-    assert "prepare_dataset.root: nowhere" in output
+    assert "prepare_dataset.root: nowhere does not exist" in output
     assert "correct prepare_dataset.root" in output
     (project / "data/labels/toybox.yaml").write_text("name: x\nlabels: []\n")
     assert "is not usable" in examine()[1]

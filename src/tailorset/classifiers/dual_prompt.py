@@ -52,6 +52,14 @@ class Config(TrainingConfig):
     def raw_clip_template(self) -> str:
         return self.template
 
+    def problems(self, label_space: LabelSpace) -> list[str]:
+        """Return why a label's name does not fit behind the contexts; nothing is known of a model on the hub."""
+        from tailorset.classifiers.parts.label_prompts import misfit
+
+        counted = self.backbone.token_counts(label_space.names)
+        problem = counted and misfit(label_space.names, *counted, self.num_context_tokens)
+        return [f"train_classifier.{problem}"] if problem else []
+
 
 class Vision(BaseModel):
     """Architecture of the visual tower and its preprocessing: what a saved classifier needs of its backbone."""

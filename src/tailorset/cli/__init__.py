@@ -97,7 +97,7 @@ def status() -> None:
     console.print(f"weights     {weights_line(params)}")
     console.print(f"stages      {stages_line()}")
     console.print(f"results     {or_stop(results_line, params.label_space)}")
-    console.print(f"registered  {registry_line(params.model_name)}")
+    console.print(f"registered  {registry_line(params.model_name, params.label_space)}")
     for point, cause in failed_points():
         console.print(f"failed      the point {point}: {cause}", markup=False)
     for gap in tracking_gaps(Path.cwd()):
@@ -150,11 +150,12 @@ def check(
     from tailorset.project.layout import REAL
 
     params, space = _settings()
-    for finding in quick(params, space):
-        if finding.status == "error":
-            stop(f"{finding.text}: {finding.remedy}")
+    findings = list(quick(params, space))
+    for finding in findings:
         if finding.status == "warning":
             console.print(f"warning: {finding.text}: {finding.remedy}", markup=False)
+    if errors := [f"{finding.text}: {finding.remedy}" for finding in findings if finding.status == "error"]:
+        stop("\n".join(errors))
     settings = stage_definition("prepare_dataset")["params"]
     if has_changed(Path.cwd(), settings, REAL, params.prepare_dataset.config):
         stop(f"Photos or annotations have changed since they were read: {READ_AGAIN}")
@@ -185,7 +186,7 @@ def results() -> None:
         console.print(note)
     console.print(acceptance_table(metrics))
     console.print(quota_line())
-    console.print(registry_line(params.model_name))
+    console.print(registry_line(params.model_name, params.label_space))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
     for gap in gaps(Path.cwd()):
         console.print(str(gap), style="red", markup=False)

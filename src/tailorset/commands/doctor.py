@@ -172,7 +172,11 @@ def own_photos(params: Params, space: LabelSpace, whole: bool = False) -> Iterat
         if whole:
             folder.build(config, space, params.seed)
         else:
-            folder.check_truths(read_truths(config.annotations, config.images, found, space), config, space)
+            truths = read_truths(config.annotations, config.images, found, space)
+            folder.check_truths(truths, config, space)
+            for text in folder.few_held_out(truths, config, space, params.train_classifier.held_out_share):
+                remedy = "annotate more photos, or raise train_classifier.held_out_share"
+                yield Finding("warning", "data", text, remedy)
     except ValueError as error:
         yield Finding("error", "data", str(error), "see docs/data-sets.md")
 
@@ -219,8 +223,12 @@ def data_paths(config: BaseModel) -> Iterator[Finding]:
     """Check files and folders that the data set reads."""
     for key, value in config:
         if isinstance(value, Path):
-            remedy = "" if value.exists() else f"correct prepare_dataset.{key}"
-            yield Finding("ok" if value.exists() else "error", "data", f"prepare_dataset.{key}: {value}", remedy)
+            text = f"prepare_dataset.{key}: {value}"
+            if value.exists():
+                yield Finding("ok", "data", text)
+            else:
+                remedy = f"correct prepare_dataset.{key}; docs/data-sets.md lists the files that belong there"
+                yield Finding("error", "data", f"{text} does not exist", remedy)
 
 
 def place(params: Params) -> Iterator[Finding]:

@@ -102,21 +102,23 @@ def stages_line() -> str:
     return f"to run (make run): {', '.join(stale)}{results}" if stale else "all up to date"
 
 
-def registry_line(model: str) -> str:
+def registry_line(model: str, label_file: Path | None = None) -> str:
     """Versions of champion and challenger, and a note if the challenger is not the one in models/."""
     from mlflow.exceptions import MlflowException
 
     from tailorset.project.tracking import registry
-    from tailorset.project.versions import REGISTER, difference_from_here, earlier_champion
+    from tailorset.project.versions import REGISTER, content_here, difference_from_here, earlier_champion
 
-    remedy = f"no models:/{model}@challenger; register one: {REGISTER}"
+    is_trained = content_here() and not (label_file and other_label_file(label_file))
+    remedy = f"no models:/{model}@challenger; register one: {REGISTER if is_trained else 'make run'}"
     try:
         client = registry(Path.cwd())
         aliases = client.get_registered_model(model).aliases
     except ValueError:
         return remedy
     except MlflowException as error:
-        return "; ".join(filter(None, [f"{remedy} ({error.error_code})", earlier_champion(client, model)]))
+        reason = "" if error.error_code == "RESOURCE_DOES_NOT_EXIST" else f"the registry answers {error.error_code}"
+        return "; ".join(filter(None, [reason, remedy, earlier_champion(client, model)]))
     lines = []
     for alias, number in sorted(aliases.items()):
         version = client.get_model_version(model, number)

@@ -29,6 +29,7 @@ from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 
 HASHES = 1 << 63
+MIN_HELD_OUT = 2  # photos with a label, and without it
 MORE = "annotate more photos for every label, fifty at least, or change val_share and test_share"
 
 
@@ -105,6 +106,31 @@ def without_copies(
             raise ValueError(f"{first} and {name} are the same photo, but differ in {against}: correct one of them")
         found[digest] = first, {**known, **truth}
     return found, len(truths) - len(found)
+
+
+def few_held_out(
+    truths: Mapping[str, Truth], config: Config, label_space: LabelSpace, held_out_share: float
+) -> list[str]:
+    """Return a note on seen labels whose thresholds can hardly be fitted: too few photos are held out for them.
+
+    Thresholds need held-out photos with the label and without it. held_out_share: of the photos that are trained on.
+    """
+    num_labels = len(label_space.names)
+    kept = 1 - config.val_share - config.test_share  # share of photos with all labels annotated that is trained on
+    scarce = []
+    for name in label_space.seen:
+        weights: dict[int, float] = {0: 0.0, 1: 0.0}
+        for truth in truths.values():
+            if name in truth:
+                weights[int(truth[name])] += kept if len(truth) == num_labels else 1
+        if (expected := held_out_share * min(weights.values())) < MIN_HELD_OUT:
+            scarce.append(f"{name} (about {expected:.1f})")
+    if not scarce or config.annotations is None:
+        return []
+    return [
+        f"fit_thresholds needs held-out photos with and without each seen label, at least {MIN_HELD_OUT} of both to be"
+        f" sure, and these have fewer of one kind: {some(scarce)}"
+    ]
 
 
 def check_truths(truths: Mapping[str, Truth], config: Config, label_space: LabelSpace) -> None:

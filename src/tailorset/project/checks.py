@@ -23,7 +23,9 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
         yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
     if not label_space.seen and params.fit_thresholds.source != "synthetic":
         yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
+    yield from params.train_classifier.config.problems(label_space)
     yield from _wordings(params)
+    yield from _top_k(params, label_space)
     max_prompts = params.write_prompts.max_prompts
     if max_prompts is not None and max_prompts < len(label_space.unseen):
         yield (
@@ -50,6 +52,15 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     for label in params.generate_images.weakness:
         if label not in label_space.unseen:
             yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
+
+
+def _top_k(params: Params, label_space: LabelSpace) -> Iterator[str]:
+    num_labels = len(label_space.names)
+    if (k := max(params.evaluate.top_k)) > num_labels:
+        yield (
+            f"evaluate.top_k has {k}, and label space {params.label_space} has {num_labels} labels: choose 1 to"
+            f" {num_labels}, usually the number of labels per photo"
+        )
 
 
 def _wordings(params: Params) -> Iterator[str]:

@@ -61,7 +61,7 @@ class RegisterModel(Block):
 class Params(Block):
     """All of params.yaml: what every stage shares first, then one block per stage."""
 
-    seed: int
+    seed: int = Field(ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda"]
     num_processes: int = Field(default=1, ge=1)
     memory_budget_gb: Annotated[float, Field(gt=0)] | None = None

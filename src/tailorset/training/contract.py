@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tailorset.records import Source
+from tailorset.records import LabelSpace, Source
 
 
 class Augmentation(BaseModel):
@@ -60,6 +60,10 @@ class TrainingConfig(BaseModel):
     def raw_clip_template(self) -> str | None:
         """Wording by which `raw_clip` names a label; None if the classifier starts from no CLIP."""
         return None
+
+    def problems(self, label_space: LabelSpace) -> list[str]:
+        """Return why these labels cannot be learned with these settings, as far as no weights are needed to tell."""
+        return []
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:

@@ -151,14 +151,23 @@ def label_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str]
     """
     ids = tokenizer(list(names))
     lengths = tower.ends(ids) + 1  # start, label, end
-    longest = int(lengths.argmax())
-    room = tower.context_length - int(lengths[longest])
-    if num_context_tokens > room:
-        raise ValueError(
-            f"num_context_tokens {num_context_tokens} is too many: {names[longest]!r} takes {int(lengths[longest])} of"
-            f" the backbone's {tower.context_length} tokens; choose 1 to {room}"
-        )
+    if problem := misfit(names, lengths.tolist(), tower.context_length, num_context_tokens):
+        raise ValueError(problem)
     return ids
+
+
+def misfit(names: Sequence[str], lengths: Sequence[int], context_length: int, num_context_tokens: int) -> str:
+    """Return why the contexts do not fit in front of the longest name; "" if they do.
+
+    lengths: of the names in tokens, with start and end.
+    """
+    length, name = max(zip(lengths, names, strict=True))
+    if num_context_tokens <= context_length - length:
+        return ""
+    return (
+        f"num_context_tokens {num_context_tokens} is too many: {name!r} takes {length} of the backbone's"
+        f" {context_length} tokens; choose 1 to {context_length - length}, or a shorter name with this one as an alias"
+    )
 
 
 def _context_words(tower: TextTower, tokenizer: Tokenizer, template: str) -> Tensor:
