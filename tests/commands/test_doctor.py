@@ -55,7 +55,7 @@ def test_a_sound_project_passes_and_other_versions_are_only_a_warning() -> None:
     assert "instead of 0.1" in output
     assert "`make setup` installs the tested versions" in output
     assert "ok" in output
-    assert output.count("sha256") == 5
+    assert output.count("sha256") == 6
     Path("constraints.txt").write_text("no-such-package==1.0\n")
     assert "not installed: no-such-package" in examine()[1]
 
