@@ -13,11 +13,11 @@ from tailorset.card.verdicts import ladder_result
 from tailorset.evaluation.results import CLIP, OURS
 from tailorset.evaluation.score_table import read_scores
 from tailorset.evaluation.selection import training_notes
-from tailorset.names import safe_file_name
 from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC
 from tailorset.project.params import classifier_models, flatten, read_yaml
 from tailorset.project.stage import Stage, all_metrics, run_stage
 from tailorset.records import AT_QUOTA
+from tailorset.records.names import safe_file_name
 from tailorset.storage.files import atomic_output
 from tailorset.storage.hub import origin
 from tailorset.storage.image_set import real_rows

@@ -14,9 +14,9 @@ from tailorset.datasets.folder import Config, build
 from tailorset.datasets.reading.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
 from tailorset.datasets.reading.photo_set import drawn
 from tailorset.messages import problems, some
-from tailorset.names import safe_file_name
 from tailorset.project.presets import FOLDER, load_preset
 from tailorset.records import MIN_UNSEEN, LabelSpace
+from tailorset.records.names import safe_file_name
 
 BASE = "folder"  # the preset that a new one differs from
 MARK = "# Your own labels and photos, written by `tailorset new`: what differs from presets/folder.yaml."

@@ -1,6 +1,6 @@
 """Annotated images, decoded once at the size a model looks at: in memory, or beyond a GiB in a mapped file.
 
-Letters: N images, L labels, P pixels of a side.
+Shapes: N images, L labels, P pixels of a side.
 """
 
 from __future__ import annotations

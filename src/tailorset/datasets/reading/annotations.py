@@ -12,8 +12,8 @@ from tailorset.datasets.reading.changes import Unread, UserPath, files_below
 from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.images.codec import SUFFIXES
 from tailorset.messages import MAX_NAMED, some, unknown
-from tailorset.names import composed, fold, plain_path
 from tailorset.records import LabelSpace
+from tailorset.records.names import composed, fold, plain_path
 
 IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and the separator of two labels
 FOLDERS: Literal["folders"] = "folders"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from tailorset.messages import some
-from tailorset.names import composed, fold
 from tailorset.records import LabelSpace
+from tailorset.records.names import composed, fold
 
 
 def labels_of(label_space: LabelSpace, offered: Iterable[str]) -> dict[str, str]:

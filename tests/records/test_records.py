@@ -6,7 +6,7 @@ import pytest
 
 from tailorset.records import LabelSpace, Prompt, prompt_id
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOOD = """
 name: office
 labels:

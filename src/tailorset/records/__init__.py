@@ -1,6 +1,6 @@
 """The records every stage exchanges: label space, prompt, image manifests.
 
-Letters: N images, L labels, S seen labels, U unseen labels.
+Shapes: N images, L labels, S seen labels, U unseen labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from tailorset.messages import problems
-from tailorset.names import NameFinder, composed, fold, name_problem, wording_problem
+from tailorset.records.names import NameFinder, composed, fold, name_problem, wording_problem
 
 # columns of data/prompts/prompts.parquet
 PROMPT_COLUMNS = ("prompt_id", "text", "labels", "origin", "attempt")

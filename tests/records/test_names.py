@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tailorset.names import fold, name_problem, safe_file_name, wording_problem
 from tailorset.prompts.contract import Contract
 from tailorset.prompts.writer import unwritable
 from tailorset.records import LabelSpace
+from tailorset.records.names import fold, name_problem, safe_file_name, wording_problem
 
-LABELS = Path(__file__).resolve().parents[1] / "data" / "labels"
+LABELS = Path(__file__).resolve().parents[2] / "data" / "labels"
 
 
 def space_of(*names: str, **aliases: list[str]) -> LabelSpace:
