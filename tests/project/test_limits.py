@@ -16,13 +16,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tailorset.project.limits import alone, room
+from tailorset.project.limits import clear_when_full, exclusive_run
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tailorset.project.limits import alone
-with alone("it", Path(sys.argv[1])):
+from tailorset.project.limits import exclusive_run
+with exclusive_run("it", Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(300)
 """
@@ -34,11 +34,11 @@ def test_the_next_run_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptur
 
     def second() -> None:
         waiting.set()
-        with alone("train", tmp_path / "locks" / "x.lock"):
+        with exclusive_run("train", tmp_path / "locks" / "x.lock"):
             order.append("second")
 
     with caplog.at_level(logging.WARNING):
-        with alone("train", tmp_path / "locks" / "x.lock"):
+        with exclusive_run("train", tmp_path / "locks" / "x.lock"):
             thread = threading.Thread(target=second)
             thread.start()
             waiting.wait(10)
@@ -56,13 +56,16 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     assert process.stdout.readline() == "held\n"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with alone("it", lock):
+    with exclusive_run("it", lock):
         pass
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_said_in_words_with_the_remedy(code: int) -> None:
-    with pytest.raises(OSError, match=r"tune: no room left .*free some and run it again") as raised, room("tune"):
+    with (
+        pytest.raises(OSError, match=r"tune: no room left .*free some and run it again") as raised,
+        clear_when_full("tune"),
+    ):
         raise OSError(code, os.strerror(code), "a/file")
     assert raised.value.errno == code
 
@@ -71,13 +74,13 @@ def test_what_safetensors_cannot_write_is_said_too(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(OSError, match="no room left"), room("tune"):
+        with pytest.raises(OSError, match="no room left"), clear_when_full("tune"):
             save_file({"x": torch.zeros(10_000)}, tmp_path / "x.safetensors")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_other_errors_pass_as_they_are() -> None:
-    with pytest.raises(FileNotFoundError) as raised, room("tune"):
+    with pytest.raises(FileNotFoundError) as raised, clear_when_full("tune"):
         raise FileNotFoundError(errno.ENOENT, "no such file", "a/file")
     assert "room" not in str(raised.value)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tailorset.commands.status import stages_line
-from tailorset.project.running import PROGRESS, announced, last_durations, place, running_stages
+from tailorset.project.running import PROGRESS, last_durations, place, progress_shown, running_stages
 from tailorset.storage.files import write_json
 
 STAGES = ("prepare", "draw", "train")
@@ -33,7 +33,7 @@ def remember(root: Path, **seconds: float) -> None:
 
 def test_status_during_a_run_says_what_runs_and_what_is_left(project: Path) -> None:
     remember(project, draw=300.0, train=600.0)
-    with announced("draw", project, project / ".work/draw/abc", is_main=True):
+    with progress_shown("draw", project, project / ".work/draw/abc", is_main=True):
         line = "draw, stage 2 of 3, about 5 minutes left, about 15 minutes with the stages after it"
         assert stages_line() == f"running: {line}"
         assert running_stages(project) == [line]
@@ -41,7 +41,7 @@ def test_status_during_a_run_says_what_runs_and_what_is_left(project: Path) -> N
 
 def test_a_killed_stage_does_not_run(project: Path) -> None:
     path = project / ".work/draw/abc" / PROGRESS
-    with announced("draw", project, path.parent, is_main=True):
+    with progress_shown("draw", project, path.parent, is_main=True):
         content = json.loads(path.read_text())
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
@@ -53,12 +53,12 @@ def test_a_killed_stage_does_not_run(project: Path) -> None:
 def test_only_a_run_from_the_start_tells_how_long_a_stage_takes(project: Path) -> None:
     work_dir = project / ".work/draw/abc"
     (work_dir / "shard").write_text("half")
-    with announced("draw", project, work_dir, is_main=True):
+    with progress_shown("draw", project, work_dir, is_main=True):
         pass
     assert last_durations(project) == {}
     (work_dir / "shard").unlink()
     (work_dir / PROGRESS).unlink()
-    with announced("draw", project, work_dir, is_main=True):
+    with progress_shown("draw", project, work_dir, is_main=True):
         pass
     assert last_durations(project)["draw"] < 60
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tailorset.tuning.early_stop import Evaluation, best, is_over, reward_hacking
+from tailorset.tuning.early_stop import Evaluation, best_evaluation, is_over, reward_hacking
 
 FALL_AND_RISE = [
     Evaluation(0, 3.0, 0.40, 0.50),
@@ -16,8 +16,8 @@ FALL_AND_RISE = [
 
 
 def test_the_best_has_the_lowest_loss_and_is_the_earliest_of_equals() -> None:
-    assert best(FALL_AND_RISE) == FALL_AND_RISE[2]
-    assert best(FALL_AND_RISE[:1]).update == 0
+    assert best_evaluation(FALL_AND_RISE) == FALL_AND_RISE[2]
+    assert best_evaluation(FALL_AND_RISE[:1]).update == 0
 
 
 @pytest.mark.parametrize(("patience", "num_evaluations"), [(1, 4), (2, 5)])

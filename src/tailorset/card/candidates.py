@@ -25,7 +25,6 @@ from tailorset.clip.settings import ROLES
 from tailorset.records import LabelSpace, requested_mask
 from tailorset.storage.shards import load_images
 
-SCORERS = ROLES
 BATCH_SIZE = 128
 
 
@@ -129,7 +128,7 @@ def join_candidates(synthetic: pd.DataFrame, filtered: pd.DataFrame) -> pd.DataF
 def stored_probabilities(synthetic: pd.DataFrame, unseen: Sequence[str]) -> dict[str, np.ndarray]:
     """Return role -> (N, U) grouped probabilities by the scores in the manifest."""
     rows = synthetic.to_dict("records")
-    return {scorer: requested_probabilities(rows, unseen, scorer) for scorer in SCORERS}
+    return {scorer: requested_probabilities(rows, unseen, scorer) for scorer in ROLES}
 
 
 @torch.no_grad()

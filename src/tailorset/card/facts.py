@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tailorset.card.candidates import SCORERS, Candidates
+from tailorset.card.candidates import Candidates
 from tailorset.card.confusions import Confusion, Photos, confusions
 from tailorset.card.near_duplicates import closest_pairs
 from tailorset.card.settings import DataCard
 from tailorset.card.verdicts import Precision, Verdict
+from tailorset.clip.settings import ROLES
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def candidate_tile(candidates: Candidates, row: int) -> Tile:
     lines = []
     for name in record["requested"]:
         column = candidates.label_space.unseen.index(name)
-        scores = " / ".join(f"{candidates.probabilities[scorer][row, column]:.2f}" for scorer in SCORERS)
+        scores = " / ".join(f"{candidates.probabilities[scorer][row, column]:.2f}" for scorer in ROLES)
         lines.append(f"{name} {scores}")
     return Tile(record["image_id"], (*lines, *([] if record["kept"] else [record["reason"]])))
 

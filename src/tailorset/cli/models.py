@@ -70,7 +70,7 @@ def promote(
     from tailorset.registry.promotion import assess
     from tailorset.registry.promotion import promote as move_alias
 
-    name, space = named()
+    name, space = model_name_and_labels()
     if best:
         if version:
             stop("--best chooses the version itself: leave out --version")
@@ -96,7 +96,7 @@ def rollback(
     """Make the previous champion the champion again."""
     from tailorset.registry.promotion import rollback as move_alias
 
-    champion, previous = or_stop(move_alias, named()[0], reason)
+    champion, previous = or_stop(move_alias, model_name_and_labels()[0], reason)
     console.print(
         f"models:/{champion.name}@champion is version {previous.version} again, no longer {champion.version}."
     )
@@ -142,7 +142,7 @@ def export(
             console.print(line, markup=False)
 
 
-def named() -> tuple[str, LabelSpace]:
+def model_name_and_labels() -> tuple[str, LabelSpace]:
     """Return the name of the registered model and the labels of params.yaml."""
     params = or_stop(load_params, PARAMS)
     return params.model_name, or_stop(LabelSpace.load, params.label_space)
@@ -152,7 +152,7 @@ def champion_uri() -> str:
     """Return the model that answers if none is named."""
     from tailorset.registry.promotion import check_labels
 
-    name, space = named()
+    name, space = model_name_and_labels()
     uri = f"models:/{name}@champion"
     or_stop(check_labels, uri, space)
     return uri

@@ -20,7 +20,7 @@ from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
 from tailorset.datasets import folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
-from tailorset.project.busy import MANY, busiest, cores_used_by_others
+from tailorset.project.busy import BUSY_CORES, busiest, cores_used_by_others
 from tailorset.project.checks import contradictions
 from tailorset.project.cluster import dial, no_cluster
 from tailorset.project.params import Params, load_params, named_models
@@ -106,7 +106,7 @@ def machine(root: Path) -> Iterator[Finding]:
 
 def cores() -> Iterator[Finding]:
     """Find other programs that would slow a run."""
-    if (used := cores_used_by_others(1)) >= MANY:
+    if (used := cores_used_by_others(1)) >= BUSY_CORES:
         text = f"other programs use {used:.1f} of {psutil.cpu_count()} cores, most of all {busiest(1)}"
         yield Finding("warning", "cores", text, "end them, or a run takes longer")
 

@@ -19,7 +19,7 @@ TO_TRY = (
 History = list[dict[str, float]]  # each candidate's `epoch` and its metrics on val: raw CLIP, start, epoch 1, 2, ...
 
 
-def best(candidates: History) -> dict[str, float]:
+def best_candidate(candidates: History) -> dict[str, float]:
     """Return the best by harmonic mean of ZSL and GZSL mAP on val, the first of equals.
 
     Training must beat raw CLIP: candidates that are below it in either are passed over.
@@ -31,9 +31,9 @@ def best(candidates: History) -> dict[str, float]:
 
 def selection_metrics(history: History) -> dict[str, float]:
     """Return all metrics of the kept candidate, and the mAPs of raw CLIP, of the start and of the best epoch."""
-    kept, (raw, start, *epochs) = best(history), history
+    kept, (raw, start, *epochs) = best_candidate(history), history
     metrics = {"best_epoch": kept["epoch"]} | {key: value for key, value in kept.items() if key != "epoch"}
-    for name, row in (("raw_clip", raw), ("start", start), ("trained", best(epochs))):
+    for name, row in (("raw_clip", raw), ("start", start), ("trained", best_candidate(epochs))):
         metrics |= {f"val/{name}/{key}": row[f"val/{key}"] for key in MAPS}
     return metrics
 

@@ -17,7 +17,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
 
 from tailorset.inference.predictor import CLASSIFIER, answer_columns, load_predictor
-from tailorset.inference.uploads import file_bytes, named
+from tailorset.inference.uploads import file_bytes, item_named
 
 IMAGE = "image"
 TYPES = {float: DataType.double, str: DataType.string}
@@ -42,7 +42,7 @@ class ServedClassifier(PythonModel):
             raise ValueError(f"The columns are {list(model_input)}: give one named {IMAGE!r} with the bytes of a file.")
         rows = []
         for number, content in enumerate(model_input[IMAGE]):
-            with named(number):
+            with item_named(number):
                 rows.append(self.predictor.pixels(file_bytes(content)))
         looked = self.predictor.look(torch.stack(rows))
         return pd.DataFrame(self.predictor.answers(looked), index=model_input.index)

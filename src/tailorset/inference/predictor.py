@@ -19,7 +19,7 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, load_classifier
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.images.codec import decode_image, square_pixels
-from tailorset.inference.uploads import named
+from tailorset.inference.uploads import item_named
 from tailorset.thresholds.novelty import Novelty
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
 
@@ -100,7 +100,7 @@ class Predictor:
             return torch.empty(0, len(self.labels))
         rows = []
         for number, image in enumerate(images):
-            with named(number, "image"):
+            with item_named(number, "image"):
                 rows.append(self.pixels(image))
         return self.scores(torch.stack(rows), batch_size)
 

@@ -54,7 +54,7 @@ def check_upload(content: bytes) -> None:
 
 
 @contextmanager
-def named(number: int, what: str = "row") -> Iterator[None]:
+def item_named(number: int, what: str = "row") -> Iterator[None]:
     """Put the number of an image in front of the message of its error."""
     try:
         yield

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import psutil
 
-MANY = 0.5  # cores: below it a program in the background, above it one that computes
+BUSY_CORES = 0.5  # cores: below it a program in the background, above it one that computes
 SECONDS_PER_LOOK = 10
 POLICY = "OMP_WAIT_POLICY"
 log = logging.getLogger(__name__)
@@ -21,14 +21,14 @@ class Others:
 
     def __init__(self) -> None:
         self.last = self._times()
-        self.many = 0.0
+        self.recent = 0.0
 
-    def lately(self) -> float:
+    def recent_cores(self) -> float:
         """As `cores`, of the last seconds; 0 if there are not many."""
         if time.monotonic() - self.last[0] >= SECONDS_PER_LOOK:
             cores = self.cores()
-            self.many = cores if cores >= MANY else 0.0
-        return self.many
+            self.recent = cores if cores >= BUSY_CORES else 0.0
+        return self.recent
 
     def cores(self) -> float:
         """Mean number of cores, at least 0; a look takes no time."""
@@ -73,7 +73,7 @@ def choose_wait_policy() -> bool:
     if POLICY in os.environ or os.environ.get("OMP_NUM_THREADS") == "1":
         return False
     cores = cores_used_by_others(0.3)
-    if cores < MANY:
+    if cores < BUSY_CORES:
         return False
     os.environ[POLICY] = "PASSIVE"
     log.warning("Other programs use %.1f of %d cores: this takes longer (%s=PASSIVE).", cores, os.cpu_count(), POLICY)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def within(name: str, max_hours: float | None) -> Iterator[None]:
+def time_limit(name: str, max_hours: float | None) -> Iterator[None]:
     """End what runs longer, as a kill would: finished shards and checkpoints stay.
 
     Raises:
@@ -43,7 +43,7 @@ def within(name: str, max_hours: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def alone(name: str, lock: Path) -> Iterator[None]:
+def exclusive_run(name: str, lock: Path) -> Iterator[None]:
     """One run at a time with the same settings: the next one waits. The lock of a killed process is free again."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
@@ -59,7 +59,7 @@ def alone(name: str, lock: Path) -> Iterator[None]:
 
 
 @contextmanager
-def room(name: str) -> Iterator[None]:
+def clear_when_full(name: str) -> Iterator[None]:
     """Say what to do where nothing more can be written.
 
     Raises:

@@ -22,7 +22,7 @@ DURATIONS = Path(".work/durations")
 
 
 @contextmanager
-def announced(name: str, root: Path, work_dir: Path, is_main: bool) -> Iterator[Position]:
+def progress_shown(name: str, root: Path, work_dir: Path, is_main: bool) -> Iterator[Position]:
     """Keep the stage's progress file up to date, and remember how long the stage took when it was not interrupted."""
     position, start = place(name, root), time.monotonic()
     is_fresh = not any(work_dir.iterdir())
@@ -32,7 +32,7 @@ def announced(name: str, root: Path, work_dir: Path, is_main: bool) -> Iterator[
     def tell(report: Report) -> None:
         write_json(work_dir / PROGRESS, asdict(report) | identity | {"at": time.time()})
 
-    with reporting(position, tell, is_main, Others().lately):
+    with reporting(position, tell, is_main, Others().recent_cores):
         yield position
     if is_main and is_fresh:
         write_json(root / DURATIONS / f"{name}.json", {"seconds": time.monotonic() - start})

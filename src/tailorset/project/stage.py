@@ -23,9 +23,9 @@ from tailorset.project.busy import yield_to_others
 from tailorset.project.checks import contradictions
 from tailorset.project.definition import fingerprint, stage_definition
 from tailorset.project.layout import REPORTS
-from tailorset.project.limits import alone, room, within
+from tailorset.project.limits import clear_when_full, exclusive_run, time_limit
 from tailorset.project.params import Params, load_params
-from tailorset.project.running import announced
+from tailorset.project.running import progress_shown
 from tailorset.project.tracking import Tracker
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
@@ -132,18 +132,18 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
     definition = stage_definition(name)
     torch.manual_seed(sample_seed(params.seed, name))
     root = project_root()
-    settings, is_main = fingerprint(definition), processes.rank() == 0
-    work_dir, lock = root / ".work" / name / settings, root / ".work" / "locks" / f"{name}-{settings}.lock"
+    resume_key, is_main = fingerprint(definition), processes.rank() == 0
+    work_dir, lock = root / ".work" / name / resume_key, root / ".work" / "locks" / f"{name}-{resume_key}.lock"
     tracker = Tracker(name, root, definition["params"])
-    with alone(name, lock) if is_main else contextlib.nullcontext():
+    with exclusive_run(name, lock) if is_main else contextlib.nullcontext():
         processes.barrier()
         work_dir.mkdir(parents=True, exist_ok=True)
         with (
             tracker if is_main else contextlib.nullcontext(),
             explained(name, REMEDY),
-            room(name),
-            within(name, params.max_hours),
-            announced(name, root, work_dir, is_main) as position,
+            clear_when_full(name),
+            time_limit(name, params.max_hours),
+            progress_shown(name, root, work_dir, is_main) as position,
         ):
             log.info("%s", position)
             yield Stage(name, root, params, work_dir, tracker)

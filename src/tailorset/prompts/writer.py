@@ -102,7 +102,7 @@ class _Writer:
         if len(replies) != len(slots):
             raise ValueError(f"the LLM gave {len(replies)} replies to {len(slots)} dialogues: it must give one each")
         counts = Counter(self.ledger.counts)
-        prompts = [self._judged(*pair, attempt, counts) for pair in zip(slots, replies, strict=True)]
+        prompts = [self._checked(*pair, attempt, counts) for pair in zip(slots, replies, strict=True)]
         self.ledger = Ledger(
             attempt=attempt,
             asked=position + len(slots),
@@ -118,7 +118,7 @@ class _Writer:
         self.ledger = self.ledger.model_copy(update={"prompts": prompts})
         return self.ledger
 
-    def _judged(self, slot: Slot, reply: str, attempt: int, counts: Counter[str]) -> Prompt | None:
+    def _checked(self, slot: Slot, reply: str, attempt: int, counts: Counter[str]) -> Prompt | None:
         phrase = parse_reply(reply)
         reason: Reason | None = "thinking" if ends_in_thoughts(reply) else self.contract.rejection(phrase, slot.labels)
         if reason is None and _fingerprint(phrase) in self.taken:

@@ -101,7 +101,7 @@ def load_image_set(
         ValueError: they would fill the disk of the temporary folder.
     """
     total = len(rows)
-    images = _room((total, 3, image_px, image_px))
+    images = _allocate((total, 3, image_px, image_px))
     ids = []
     decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
     for index, (image_id, image) in enumerate(Bar(decoded, total=total, desc=f"decode {folder}", unit="image")):
@@ -110,7 +110,7 @@ def load_image_set(
     return ImageSet(tuple(ids), images, targets, source)
 
 
-def _room(shape: tuple[int, ...]) -> Tensor:
+def _allocate(shape: tuple[int, ...]) -> Tensor:
     """An empty uint8 tensor; a large one is kept in a file without a name, which ends with the process."""
     size = math.prod(shape)
     if size <= IN_MEMORY_BYTES:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 FILE_VERSION = 1
 Decision = Literal["present", "absent", "open"]
-CLIP = 1e-6  # probabilities of exactly 0 or 1 have no logit
+LOGIT_EPS = 1e-6  # probabilities of exactly 0 or 1 have no logit
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def one_threshold(labels: Sequence[str]) -> Thresholds:
 
 def score_logits(scores: Tensor) -> Tensor:
     """Return log p / (1 - p), float64, of scores in [0, 1]."""
-    return scores.double().clamp(CLIP, 1 - CLIP).logit()
+    return scores.double().clamp(LOGIT_EPS, 1 - LOGIT_EPS).logit()
 
 
 def abstain_band(threshold: float, max_risk: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 
 from tailorset.compute import processes
 from tailorset.evaluation.metrics import harmonic_map, zero_shot_metrics
-from tailorset.evaluation.selection import RAW_CLIP, START, History, best
+from tailorset.evaluation.selection import RAW_CLIP, START, History, best_candidate
 from tailorset.records import LabelSpace
 from tailorset.seeding import torch_generator
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
@@ -66,7 +66,7 @@ def fit(
     for epoch, training in enumerate(epochs, first_epoch + 1):
         with average.applied():
             history.append({"epoch": epoch} | val_metrics(classifier, val, label_space) | training)
-            if is_main and best(history)["epoch"] == epoch:
+            if is_main and best_candidate(history)["epoch"] == epoch:
                 save_checkpoint(best_file, epoch, **learned)
         if is_main:
             _write_history(history_file, history)
@@ -75,7 +75,7 @@ def fit(
     processes.barrier()  # for the best checkpoint
     load_checkpoint(best_file, **learned)
     classifier.train().eval()  # the label features follow the contexts
-    return (raw if best(history)["epoch"] == RAW_CLIP else classifier), history
+    return (raw if best_candidate(history)["epoch"] == RAW_CLIP else classifier), history
 
 
 def val_metrics(classifier: Trainable, val: ImageSet, label_space: LabelSpace) -> dict[str, float]:

@@ -18,7 +18,7 @@ class Evaluation(NamedTuple):
     judge: float
 
 
-def best(evaluations: Sequence[Evaluation]) -> Evaluation:
+def best_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Return the evaluation of the lowest loss, the earliest of equals.
 
     Shares of accepted images are too coarse to decide, and the judge only measures.
@@ -28,7 +28,7 @@ def best(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 def is_over(evaluations: Sequence[Evaluation], patience: int) -> bool:
     """Check that the last `patience` evaluations have all failed to be the best."""
-    return bool(evaluations) and len(evaluations) - 1 - evaluations.index(best(evaluations)) >= patience
+    return bool(evaluations) and len(evaluations) - 1 - evaluations.index(best_evaluation(evaluations)) >= patience
 
 
 def reward_hacking(before: Evaluation, after: Evaluation) -> float:

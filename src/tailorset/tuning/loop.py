@@ -12,7 +12,7 @@ from tailorset.compute import processes
 from tailorset.progress import Bar
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.storage.files import atomic_output
-from tailorset.tuning.early_stop import Evaluation, best, is_over
+from tailorset.tuning.early_stop import Evaluation, best_evaluation, is_over
 from tailorset.tuning.held_out import HeldOut
 from tailorset.tuning.tuner import Tuner, Update
 
@@ -35,7 +35,7 @@ class Progress:
     @property
     def kept_update(self) -> int:
         """The update after which the adapter is kept; 0 = the untuned text encoder."""
-        return best(self.evaluations).update if self.evaluations else 0
+        return best_evaluation(self.evaluations).update if self.evaluations else 0
 
 
 def tune(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Path) -> Iterator[Update | Evaluation]:
@@ -88,7 +88,7 @@ def _evaluated(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Pa
     """Evaluate the adapter, and store it if it is the best so far."""
     latest = held_out.evaluation(tuner, len(progress.updates))
     progress.evaluations.append(latest)
-    if best(progress.evaluations) is latest and processes.rank() == 0:
+    if best_evaluation(progress.evaluations) is latest and processes.rank() == 0:
         save_checkpoint(work_dir / BEST, latest.update, adapter=tuner.adapter)
     return latest
 
