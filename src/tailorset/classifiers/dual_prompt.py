@@ -54,9 +54,9 @@ class Config(TrainingConfig):
 
     def problems(self, label_space: LabelSpace) -> list[str]:
         """Return why a label's name does not fit behind the contexts; nothing is known of a model on the hub."""
-        from tailorset.classifiers.parts.label_prompts import misfit
+        from tailorset.classifiers.parts.label_prompts import misfit, token_counts
 
-        counted = self.backbone.token_counts(label_space.names)
+        counted = self.backbone.folder and token_counts(self.backbone.folder, label_space.names)
         problem = counted and misfit(label_space.names, *counted, self.num_context_tokens)
         return [f"train_classifier.{problem}"] if problem else []
 

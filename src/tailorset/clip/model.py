@@ -5,7 +5,6 @@ Shapes: B images, L labels, D embedding width, N images of a whole set.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -104,22 +103,6 @@ class OpenClip(NamedModel):
     def name_problem(self) -> str:
         """Return the fault of a name of open_clip's, see name_problem; "" for a folder or a hub repository."""
         return "" if self.model.startswith((LOCAL, HUB)) else name_problem(self.model, self.pretrained)
-
-    def token_counts(self, texts: Sequence[str]) -> tuple[list[int], int] | None:
-        """Return the number of tokens of each text, start and end included, and the context length.
-
-        None if the model is not a folder with a tokenizer of its own: nothing is loaded or fetched to find out.
-        """
-        from tokenizers import Tokenizer
-
-        files = [self.folder / name for name in ("tokenizer.json", "open_clip_config.json")] if self.folder else []
-        if not files or not all(file.exists() for file in files):
-            return None
-        tokenizer = Tokenizer.from_file(str(files[0]))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        config = json.loads(files[1].read_text(encoding="utf-8"))["model_cfg"]
-        return [len(tokenizer.encode(text).ids) for text in texts], int(config["text_cfg"]["context_length"])
 
     @property
     def title(self) -> str:

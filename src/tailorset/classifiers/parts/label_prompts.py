@@ -7,9 +7,12 @@ Source: DualCoOp, Sun et al. 2022, sec. 3.2.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import tokenizers
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -154,6 +157,21 @@ def label_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str]
     if problem := misfit(names, lengths.tolist(), tower.context_length, num_context_tokens):
         raise ValueError(problem)
     return ids
+
+
+def token_counts(folder: Path, texts: Sequence[str]) -> tuple[list[int], int] | None:
+    """Return the number of tokens of each text, start and end included, and the context length of a CLIP in a folder.
+
+    None if the folder has no tokenizer of its own. No weights are loaded.
+    """
+    files = [folder / name for name in ("tokenizer.json", "open_clip_config.json")]
+    if not all(file.exists() for file in files):
+        return None
+    tokenizer = tokenizers.Tokenizer.from_file(str(files[0]))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    config = json.loads(files[1].read_text(encoding="utf-8"))["model_cfg"]
+    return [len(tokenizer.encode(text).ids) for text in texts], int(config["text_cfg"]["context_length"])
 
 
 def misfit(names: Sequence[str], lengths: Sequence[int], context_length: int, num_context_tokens: int) -> str:
