@@ -67,7 +67,9 @@ def test_one_command_makes_metrics_and_a_registered_model(small_project: Path) -
 @pytest.mark.timeout(600)
 def test_a_second_run_runs_no_stage(small_project: Path) -> None:
     before = (small_project / "dvc.lock").read_bytes()
-    assert run(small_project, "tailorset", "run") == "Every stage is up to date.\n"
+    *others, last = run(small_project, "tailorset", "run").splitlines()
+    assert last == "Every stage is up to date."
+    assert all(line.startswith("Other programs use") for line in others)
     assert (small_project / "dvc.lock").read_bytes() == before
 
 
