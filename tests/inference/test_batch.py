@@ -137,7 +137,7 @@ def test_the_champion_answers_unless_another_model_is_named(
     registry: Path, label_space: LabelSpace, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(registry)
-    monkeypatch.setattr(model_commands, "named", lambda: ("tiny", label_space))
+    monkeypatch.setattr(model_commands, "model_name_and_labels", lambda: ("tiny", label_space))
     try:
         code, said = run(photos, "--output", tmp_path / "out.csv")
         assert code == 1
@@ -149,7 +149,7 @@ def test_the_champion_answers_unless_another_model_is_named(
         others = LabelSpace.model_validate(
             {"name": "others", "labels": [{"name": name, "seen": False} for name in ("ball", "fish")]}
         )
-        monkeypatch.setattr(model_commands, "named", lambda: ("tiny", others))
+        monkeypatch.setattr(model_commands, "model_name_and_labels", lambda: ("tiny", others))
         code, said = run(photos, "--output", tmp_path / "out.csv")
         assert code == 1
         assert "is not of the labels of others in params.yaml: it alone has tea cup and it lacks fish" in said
