@@ -11,22 +11,8 @@ from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators.stable_diffusion import Config, build
-from tailorset.records import Prompt, prompt_id
 from tailorset.tuning.held_out import draw_images, split_prompts
-
-UNSEEN = ("kite", "boat", "clock")
-LABELS: list[tuple[str, ...]] = [("kite",), ("boat",), ("clock",), ("kite", "boat"), ("boat", "clock")]
-PROMPTS = [
-    Prompt(
-        prompt_id=prompt_id(labels, i),
-        text=f"a photo of {word} {' next to the '.join(labels)}",
-        labels=labels,
-        origin="llm",
-        attempt=1,
-    )
-    for labels in LABELS
-    for i, word in enumerate(("a", "the", "red"))
-]
+from tests.tuning_prompts import LABELS, PROMPTS, UNSEEN
 
 
 def test_held_out_prompts_are_spread_over_labels_and_never_tuned_on() -> None:

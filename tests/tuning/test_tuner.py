@@ -19,27 +19,15 @@ from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import LabelScorer
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
-from tailorset.records import Label, LabelSpace, Prompt, prompt_id
+from tailorset.records import Label, LabelSpace
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.tuning.settings import TuneTextEncoder
 from tailorset.tuning.tuner import Tuner, Update
 from tailorset.tuning.tuner import new_tuner as tuner_of_params
+from tests.tuning_prompts import PROMPTS, UNSEEN
 
 ROOT = Path(__file__).resolve().parents[2]
 
-UNSEEN = ("kite", "boat", "clock")
-LABELS: list[tuple[str, ...]] = [("kite",), ("boat",), ("clock",), ("kite", "boat"), ("boat", "clock")]
-PROMPTS = [
-    Prompt(
-        prompt_id=prompt_id(labels, i),
-        text=f"a photo of {word} {' next to the '.join(labels)}",
-        labels=labels,
-        origin="llm",
-        attempt=1,
-    )
-    for labels in LABELS
-    for i, word in enumerate(("a", "the", "red"))
-]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())["tune_text_encoder"]
 SETTINGS = {
     "num_updates": 4,

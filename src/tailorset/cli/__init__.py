@@ -12,7 +12,6 @@ import typer
 from tailorset.cli.models import export, predict, promote, rollback, serve
 from tailorset.commands.run import run
 from tailorset.commands.status import (
-    REPORTS,
     acceptance_table,
     other_label_file,
     quota_line,
@@ -27,6 +26,7 @@ from tailorset.commands.terminal import PARAMS, console, or_stop, stop, stopping
 from tailorset.datasets.reading.changes import has_changed
 from tailorset.evaluation.selection import training_notes
 from tailorset.project.checks import contradictions
+from tailorset.project.layout import REPORTS
 from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.project.presets import FOLDER, preset_names, preset_text
 from tailorset.project.tracking import tracking_gaps

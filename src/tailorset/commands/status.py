@@ -12,11 +12,10 @@ from typing import Any
 from rich.table import Table
 
 from tailorset.evaluation.results import columns, percent, shown_rows
+from tailorset.project.layout import REPORTS
 from tailorset.project.params import Params, named_models, read_yaml
 from tailorset.project.running import running_stages
 from tailorset.storage.files import read_metrics
-
-REPORTS = Path("reports")
 
 
 def results_table(metrics: dict[str, float]) -> Table:
