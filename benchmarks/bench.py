@@ -1,7 +1,7 @@
 """Speed of this project's loops against the plain way to do the same: `make bench`, ten minutes on two cores.
 
-Both sides of a comparison run in this process, in alternation, after a warm-up each; medians count. The models and
-settings are those of params.yaml. --write-docs writes the table of docs/performance.md.
+Both sides of a comparison run in this process, in alternation, each after a warm-up; medians are reported. The models
+and settings are those of params.yaml. --write-docs writes the table of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tailorset.tuning.tuner import Tuner, new_tuner
 
 STOCK_IMAGES = 4  # images per turn of the one-at-a-time sides; times are per image
 COCO, NUS_WIDE = Path("data/labels/coco.yaml"), Path("data/labels/nus_wide.yaml")  # 17 and 81 unseen labels
-GOALS: dict[str, dict[str, float | None]] = {  # times faster than the plain way
+GOALS: dict[str, dict[str, float | None]] = {  # minimum times faster than the plain way
     "cpu": {"generation": 3, "batched": None, "full_stack": 15, "tuning": 3, "prompts": 4},
     "cuda": {"generation": 3, "batched": 1.3, "full_stack": 20, "tuning": 4, "prompts": 20},
 }
@@ -44,7 +44,7 @@ MFU_GOAL = {"cpu": 0.35, "cuda": 0.4}
 
 @dataclass(frozen=True)
 class Utilisation:
-    """Achieved and best measured floating-point rate, in FLOP/s; `roofs` has the rate of each candidate."""
+    """Achieved floating-point rate in FLOP/s; `roofs` has the measured rates that it is compared with, by name."""
 
     unet_flops: float
     unet_share_of_flops: float
@@ -119,7 +119,7 @@ class Bench:
         return self.compare("drawing, against StableDiffusionPipeline in batches", ours, stock, note, goal)
 
     def tuning(self) -> Comparison:
-        """An update as configured, against the full gradient of a finished image, with checkpointing as published."""
+        """An update as configured, against the gradient through all steps, with checkpointing as published."""
         block, steps = self.params.tune_text_encoder, self.num_steps
         full = plain_ways.checkpointed_plainly(build(self.config, self.device))
         own = self._tuner(self.generator).updates()
@@ -128,12 +128,12 @@ class Bench:
         peaks = " against ".join(f"{peak_bytes(side.work, self.device) / 2**20:.0f} MiB" for side in (ours, plain))
         note = (
             f"K = {block.backprop_steps} of {block.num_inference_steps} steps against all {steps} with checkpointing,"
-            f" batch {block.batch_size}, at most {peaks} beside the weights"
+            f" batch {block.batch_size}, peak {peaks} in addition to the weights"
         )
         return self.compare("tuning, against full back-propagation", ours, plain, note, self.goals["tuning"])
 
     def utilisation(self) -> Utilisation:
-        """Rate of the UNet while sampling, against the best rate of matmuls and of its own convolutions."""
+        """Rate of the UNet while sampling, compared with the best rate of matmuls and of its own convolutions."""
         with flop_counter() as everywhere:
             self._sample()
         with TimedModule(self.generator.unet, self.device, count_flops=True) as in_unet:
@@ -161,14 +161,14 @@ class Bench:
         )
 
     def sample(self, generator: StableDiffusion) -> Tensor:
-        """(B, 3, H, W) images of the bench's prompts."""
+        """Draw (B, 3, H, W) images of the bench's prompts."""
         return generator.sample(self.texts, self.seeds, self.num_steps)
 
     def _sample(self) -> Tensor:
         return self.sample(self.generator)
 
     def _stock_images(self, pipeline: Any, part: slice, noise: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1]."""
+        """Draw (B, 3, H, W) images in [0, 1] with the stock pipeline."""
         drawn = pipeline(
             self.texts[part],
             height=self.config.image_px,
@@ -210,8 +210,8 @@ def as_json(comparisons: Mapping[str, Comparison], use: Utilisation, bench: Benc
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", help="comparisons to run (default: all)")
-    parser.add_argument("--repetitions", type=int, default=5, help="turns of each side (default 5)")
-    parser.add_argument("--judged", type=int, default=512, help="images of each side that the judge sees (default 512)")
+    parser.add_argument("--repetitions", type=int, default=5, help="turns per side (default 5)")
+    parser.add_argument("--judged", type=int, default=512, help="images per side that the judge scores (default 512)")
     parser.add_argument("--output", type=Path, default=Path("reports/bench.json"))
     parser.add_argument("--write-docs", action="store_true", help="write the table of docs/performance.md")
     options = parser.parse_args(arguments)

@@ -15,7 +15,7 @@ def table(figures: Mapping[str, Any]) -> str:
         f"{settings['model']}, {settings['dtype']}, on {settings['device']} ({settings['machine']},"
         f" {settings['threads']} threads, torch {settings['torch']}); medians of {settings['repetitions']} turns.",
         "",
-        "| | ours | plain way | times faster | goal | |",
+        "| comparison | ours | plain way | times faster | goal | conditions |",
         "|---|---|---|---|---|---|",
         *(_row(row) for row in figures["comparisons"].values()),
         "",
@@ -43,8 +43,8 @@ def _utilisation(use: Mapping[str, Any]) -> list[str]:
     roofs = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in use["roofs"].items())
     verdict = "reached" if use["mfu"] >= use["goal"] else "**missed**"
     return [
-        f"While drawing, the UNet makes {use['rate'] / 1e9:.0f} GFLOP/s, {use['mfu']:.0%} of the best rate measured in"
-        f" the same process ({roof}: {best / 1e9:.0f}; goal {use['goal']:.0%}: {verdict}). It is"
+        f"While drawing, the UNet runs at {use['rate'] / 1e9:.0f} GFLOP/s, {use['mfu']:.0%} of the best rate measured"
+        f" in the same process ({roof}: {best / 1e9:.0f}; goal {use['goal']:.0%}: {verdict}). It is"
         f" {use['unet_share_of_flops']:.0%} of drawing's FLOPs and {use['unet_share_of_time']:.0%} of its time."
         f" GFLOP/s of the candidates: {roofs}.",
     ]

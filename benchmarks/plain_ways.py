@@ -56,7 +56,7 @@ def checkpointed_plainly(generator: StableDiffusion) -> StableDiffusion:
 
 
 def drawn_and_stored(studio: Studio, prompts: Sequence[Prompt], folder: Path) -> Side:
-    """A shard as generate_images makes it: an image of each prompt, drawn, scored and written."""
+    """A shard as generate_images makes it: one image per prompt, drawn, scored and written."""
     draws = [Draw(prompt, 0, prompt.labels[0]) for prompt in prompts]
 
     def make() -> None:
@@ -138,10 +138,10 @@ def features_kept(bench: Bench) -> Comparison:
     difference = bench.sample(kept) - bench.sample(whole)
     psnr = -10 * float(difference.square().mean().log10())
     note = (
-        f"the inner blocks each {CACHE_INTERVAL} of {bench.num_steps} steps; PSNR {psnr:.0f} dB; the judge accepts"
-        f" {shares[0]:.1%} against {shares[1]:.1%} of {bench.num_judged} images"
+        f"inner blocks in 1 of every {CACHE_INTERVAL} steps, {bench.num_steps} steps; PSNR {psnr:.0f} dB; the judge"
+        f" accepts {shares[0]:.1%} against {shares[1]:.1%} of {bench.num_judged} images"
     )
-    name = "drawing with `generator.cache_interval`, against all of the UNet in each step"
+    name = "drawing with `generator.cache_interval`, against the whole UNet in every step"
     return bench.compare(name, ours, plain, note, goal=None, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
 
 
@@ -169,7 +169,7 @@ def filtering(bench: Bench, labels: Sequence[str], goal: float) -> Comparison:
 
 
 def encode_alone(tower: TextTower, contexts: Tensor, token_ids: Tensor) -> Tensor:
-    """As `TextTower.encode_behind`, each label's text read by itself, padding and all, as published."""
+    """As `TextTower.encode_behind`, each label's text encoded separately and with its padding, as published."""
     size = contexts.shape[1]
     texts = torch.cat([token_ids[:, :1], token_ids[:, 1:2].expand(-1, size), token_ids[:, 1:]], 1)
 
@@ -187,7 +187,7 @@ def encode_alone(tower: TextTower, contexts: Tensor, token_ids: Tensor) -> Tenso
 
 
 def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Comparison:
-    """A training step on some labels, against one on all, read one by one, in the memory order of a plain tensor."""
+    """A training step on some labels, against one on all, encoded one by one, in the memory order of a plain tensor."""
     config: Any = bench.params.train_classifier.config
     size = config.batch_size
     images = torch.randint(0, 256, (size, 3, bench.config.image_px, bench.config.image_px), dtype=torch.uint8)
@@ -205,7 +205,7 @@ def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Compari
     model.visual.to(memory_format=torch.contiguous_format)
     assert model.prompts is not None
     model.prompts.tower.encode_behind = partial(encode_alone, model.prompts.tower)  # type: ignore[method-assign]
-    note = f"{labels_per_step} of {len(space.names)} labels a step against all, each read by itself, batch {size}"
+    note = f"{labels_per_step} of {len(space.names)} labels per step against all, encoded one by one, batch {size}"
     return bench.compare("training on many labels, against all in every step", ours, plain, note, goal=5)
 
 
@@ -224,7 +224,7 @@ def prompts(bench: Bench) -> Comparison:
 
     ours = Side(lambda: llm.reply(dialogues, seeds), len(dialogues))
     plain, note = Side(one_by_one, PLAIN_TURN), f"batch {len(dialogues)} against 1, {config.quantization}"
-    return bench.compare("writing prompts, against one by one", ours, plain, note, bench.goals["prompts"])
+    return bench.compare("writing prompts in batches, against one by one", ours, plain, note, bench.goals["prompts"])
 
 
 def metrics(bench: Bench) -> Comparison:

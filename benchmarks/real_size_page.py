@@ -77,7 +77,8 @@ def device_block(title: str, rows: Mapping[str, Any], judged: bool) -> str:
 
 def shapes_block(shapes: Mapping[str, int]) -> str:
     sizes = ", ".join(f"{name} {count:,}" for name, count in shapes.items())
-    return f"Parameters, as many as the published weights have: {sizes}." if shapes else "Shapes: not measured."
+    text = f"Parameters, the same number as in the published weights: {sizes}."
+    return text if shapes else "Shapes: not measured."
 
 
 def write_docs(figures: Figures) -> None:

@@ -116,7 +116,7 @@ def plot(sizes: Sequence[Size], path: Path) -> None:
     panels = {
         "milliseconds an image": lambda size: 1e3 * size.seconds / size.images,
         "seconds in all": lambda size: size.seconds,
-        "MiB beside models and prompts": lambda size: size.peak_bytes / 2**20,
+        "MiB in addition to models and prompts": lambda size: size.peak_bytes / 2**20,
     }
     for axis, (title, value) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for per_label in sorted({size.images_per_label for size in sizes}):

@@ -84,7 +84,10 @@ def label_table(table: pd.DataFrame) -> str:
 
 
 def image_table(table: pd.DataFrame) -> str:
-    shares = {"judge_precision": "judge accepts of the kept", "oracle_precision": "really show their labels (oracle)"}
+    shares = {
+        "judge_precision": "of the kept, judge accepts",
+        "oracle_precision": "of the kept, show their labels (oracle)",
+    }
     rows = [
         {"row": row["row"], "images drawn": f"{row['drawn']:.0f}", "kept": f"{row['kept']:.0f}"}
         | {title: share(row[key]) for key, title in shares.items() if key in row}
@@ -129,13 +132,13 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[s
     """docs/results.md; changes: `change_sentence` of each part."""
     text = [
         "# Results\n",
-        "Written by `make ladder` from the test scores of all points; do not edit. Figures are percent with"
-        f" {100 * ladder.level:.0f} % bootstrap intervals over test photos and seeds; a step or a"
-        " difference is paired: both rows are computed on the same resamples. Each figure's runs are in MLflow under"
-        " the name in the last column (`*` is the seed); CSV files are in `reports/ladder/`. A row is `params.yaml`"
-        " with the settings of the row in `pipeline/ladder/params.yaml`: `dvc exp run -S KEY=VALUE` makes the same"
-        " classifier. A verdict uses the interval before rounding. A row without an epoch that helps on val is raw"
-        " CLIP, or the start of training if that is better.\n",
+        "Written by `make ladder` from the test scores of all points; do not edit. Figures are percentages with"
+        f" {100 * ladder.level:.0f} % bootstrap intervals over test photos and seeds. Steps and differences are paired:"
+        " both rows are computed on the same resamples. Verdicts use the intervals before rounding. The last column"
+        " names a row's runs in MLflow (`*` is the seed); CSV files are in `reports/ladder/`. A row uses `params.yaml`"
+        " with the settings of the row in `pipeline/ladder/params.yaml`; `dvc exp run -S KEY=VALUE` makes the same"
+        " classifier. If no epoch of a row helps on val, the row is raw CLIP, or the start of training if that is"
+        " better.\n",
     ]
     for world in ladder.worlds:
         text += [f"## {world}\n"] + ([f"{change}\n"] if (change := changes.get(world)) else [])
@@ -144,10 +147,11 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[s
     text += curves_section(ladder, parts[CURVES]) if CURVES in parts else ["Not measured yet.\n"]
     text += [
         "![The ladder](pictures/ladder.png)\n",
-        "## Make a row again\n",
-        f"Seed 0 of each row of {ladder.first_world}, to float noise (the ladder computes on one thread);"
-        " `reports/metrics.json` then holds its figures. Other seeds keep the photos of seed 0, which only the"
-        " ladder does; another world needs its label file, `-S label_space=FILE`.\n",
+        "## Reproduce a row\n",
+        f"These commands reproduce seed 0 of each row of {ladder.first_world}, to float rounding (the ladder computes"
+        " on one thread); `reports/metrics.json` then has its figures. Other seeds cannot be reproduced in this way,"
+        " because the ladder keeps the photos of seed 0. Another world needs its label file,"
+        " `-S label_space=FILE`.\n",
         *(f"**{rung.title}**\n\n    {command(ladder, name)}\n" for name, rung in ladder.rungs.items()),
     ]
     return "\n".join(text)
@@ -169,7 +173,7 @@ def world_section(world: str, tables: Tables) -> list[str]:
 def curves_section(ladder: Ladder, tables: Tables) -> list[str]:
     return [
         measured_with(tables["measured"]),
-        f"ZSL mAP of {ladder.first_world} along one setting, all else as in `{FULL}`: mean and range of the seeds.\n",
+        f"ZSL mAP of {ladder.first_world} if one setting differs from `{FULL}`: mean and range over the seeds.\n",
         curve_table(tables["curves"]) + "\n",
         "![Curves](pictures/ladder_curves.png)\n",
     ]
