@@ -20,7 +20,7 @@ import plain_ways
 import torch
 from bench_page import table, write_docs
 from stock import bench_prompts, stock_noise, stock_pipeline
-from timing import FOREVER, Comparison, Side, TimedModule, compared, measured_roofs, peak_bytes, timed_call
+from timing import FOREVER, Side, SpeedComparison, TimedModule, compared, measured_roofs, peak_bytes, timed_call
 from torch import Tensor
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
@@ -57,7 +57,7 @@ class Utilisation:
         return self.rate / max(self.roofs.values())
 
 
-class Bench:
+class PipelineBenchmark:
     """The models of params.yaml, and prompts for the unseen labels."""
 
     def __init__(self, params: Params, repetitions: int, num_judged: int) -> None:
@@ -75,7 +75,7 @@ class Bench:
         self.num_steps = params.generate_images.num_inference_steps
 
     @property
-    def parts(self) -> Mapping[str, Callable[[], Comparison]]:
+    def parts(self) -> Mapping[str, Callable[[], SpeedComparison]]:
         """Every comparison by its name on the command line."""
         return {
             "generation": self.generation,
@@ -90,7 +90,7 @@ class Bench:
             "metrics": lambda: plain_ways.metrics(self),
         }
 
-    def generation(self) -> Comparison:
+    def generation(self) -> SpeedComparison:
         """Our batched sampling against the stock pipeline, one prompt at a time."""
         pipeline = stock_pipeline(self.config, self.device)
         noise = stock_noise(self.generator, self.seeds[:STOCK_IMAGES])
@@ -109,7 +109,7 @@ class Bench:
             equal=difference < 1e-3,
         )
 
-    def batched_generation(self) -> Comparison:
+    def batched_generation(self) -> SpeedComparison:
         """The same batch in the stock pipeline."""
         pipeline, noise = stock_pipeline(self.config, self.device), stock_noise(self.generator, self.seeds)
         batch = len(self.texts)
@@ -118,7 +118,7 @@ class Bench:
         ours, goal = Side(self._sample, batch), self.goals["batched"]
         return self.compare("drawing, against StableDiffusionPipeline in batches", ours, stock, note, goal)
 
-    def tuning(self) -> Comparison:
+    def tuning(self) -> SpeedComparison:
         """An update as configured, against the gradient through all steps, with checkpointing as published."""
         block, steps = self.params.tune_text_encoder, self.num_steps
         full = plain_ways.checkpointed_plainly(build(self.config, self.device))
@@ -155,8 +155,8 @@ class Bench:
 
     def compare(
         self, name: str, ours: Side, plain: Side, note: str, goal: float | None, equal: bool = True
-    ) -> Comparison:
-        return Comparison(
+    ) -> SpeedComparison:
+        return SpeedComparison(
             name, **compared(ours, plain, self.device, self.repetitions), note=note, goal=goal, equal=equal
         )
 
@@ -191,7 +191,7 @@ class Bench:
         return len(self.texts) * (2 if self.config.guidance_scale > 1 else 1)
 
 
-def as_json(comparisons: Mapping[str, Comparison], use: Utilisation, bench: Bench) -> dict[str, Any]:
+def as_json(comparisons: Mapping[str, SpeedComparison], use: Utilisation, bench: PipelineBenchmark) -> dict[str, Any]:
     return {
         "comparisons": {part: asdict(row) | {"ratio": row.ratio} for part, row in comparisons.items()},
         "utilisation": asdict(use) | {"mfu": use.mfu, "goal": MFU_GOAL[bench.device.type]},
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--write-docs", action="store_true", help="write the table of docs/performance.md")
     options = parser.parse_args(arguments)
 
-    bench = Bench(load_params(), options.repetitions, options.judged)
+    bench = PipelineBenchmark(load_params(), options.repetitions, options.judged)
     if unknown := sorted(set(options.parts or ()) - set(bench.parts)):
         parser.error(f"no parts {unknown}: choose from {list(bench.parts)}")
     comparisons = {}

@@ -44,7 +44,7 @@ class Saving:
 
 
 @dataclass(frozen=True)
-class Cost:
+class ImageCost:
     """Seconds per image: of a sampling step, and of decoding and scoring it."""
 
     num_steps: int
@@ -52,7 +52,7 @@ class Cost:
     look: float
 
 
-def saving(preview: Tensor, final: Tensor, threshold: float, lost: float, steps: int, cost: Cost) -> Saving:
+def saving(preview: Tensor, final: Tensor, threshold: float, lost: float, steps: int, cost: ImageCost) -> Saving:
     """preview, final: (N,) probabilities of the weakest requested label after S and after all steps; the first half
     chooses the cutoff, which is measured on the second half."""
     half = len(final) // 2
@@ -71,7 +71,7 @@ def saving(preview: Tensor, final: Tensor, threshold: float, lost: float, steps:
     )
 
 
-class Candidates:
+class CandidateSample:
     """Some candidates of the project's prompts, which can be scored after any number of steps."""
 
     def __init__(self, num_candidates: int) -> None:
@@ -93,7 +93,7 @@ class Candidates:
         parts = [slice(start, start + size) for start in range(0, len(self.prompts), size)]
         return torch.cat([self.scorer.weakest(self._images(part, steps), self.prompts[part]) for part in parts]).cpu()
 
-    def cost(self, repetitions: int) -> Cost:
+    def cost(self, repetitions: int) -> ImageCost:
         """Medians of a batch drawn with all steps, with half of them, and scored."""
         whole, part = self.settings.num_inference_steps, slice(self.settings.batch_size)
         half, images, asked = whole // 2, self._images(part, whole), self.prompts[part]
@@ -104,7 +104,7 @@ class Candidates:
         }
         taken = seconds_per_sample(ways, self.device, repetitions)
         step = (taken["whole"] - taken["half"]) / (whole - half)
-        return Cost(whole, step, taken["whole"] - whole * step + taken["scored"])
+        return ImageCost(whole, step, taken["whole"] - whole * step + taken["scored"])
 
     def _images(self, part: slice, steps: int) -> Tensor:
         asked: Sequence[Prompt] = self.prompts[part]
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lost", type=float, default=0.02, help="share of good candidates that may be given up")
     parser.add_argument("--repetitions", type=int, default=5, help="turns of each timing")
     options = parser.parse_args(arguments)
-    candidates = Candidates(options.candidates)
+    candidates = CandidateSample(options.candidates)
     cost = candidates.cost(options.repetitions)
     threshold, final = candidates.settings.quota_threshold, candidates.weakest(cost.num_steps)
     print(

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score
 from stock import bench_prompts, stock_pipeline
-from timing import Comparison, Side
+from timing import Side, SpeedComparison
 from torch import Tensor
 
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
@@ -36,7 +36,7 @@ from tailorset.tuning.held_out import draw_images
 from tailorset.tuning.tuner import MEMORY_REMEDY
 
 if TYPE_CHECKING:
-    from bench import Bench
+    from bench import PipelineBenchmark
 
 PUBLISHED_STEPS = 50  # of the Euler solver
 PLAIN_IMAGES = 2  # per turn of the published loop
@@ -96,7 +96,7 @@ class PublishedLoop:
             self.clip.logits(pixels, self.clip.encode_texts(self.labels, self.template))
 
 
-def full_stack(bench: Bench) -> Comparison:
+def full_stack(bench: PipelineBenchmark) -> SpeedComparison:
     """Draw, score and store as generate_images does, against the published loop of 50 Euler steps."""
     params, device = bench.params, bench.device
     clip, template = params.clip.discriminator.load(device), params.clip.prompt_template
@@ -127,7 +127,7 @@ def full_stack(bench: Bench) -> Comparison:
         return bench.compare(name, ours, plain, note, goal, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
 
 
-def features_kept(bench: Bench) -> Comparison:
+def features_kept(bench: PipelineBenchmark) -> SpeedComparison:
     """The same steps; in every second one only the UNet's outermost blocks run."""
     settings = ({"compile": False, "cache_interval": interval} for interval in (1, CACHE_INTERVAL))
     whole, kept = (build(bench.config.model_copy(update=update), bench.device) for update in settings)
@@ -145,7 +145,7 @@ def features_kept(bench: Bench) -> Comparison:
     return bench.compare(name, ours, plain, note, goal=None, equal=shares[0] >= shares[1] - SAME_ACCEPTANCE)
 
 
-def filtering(bench: Bench, labels: Sequence[str], goal: float) -> Comparison:
+def filtering(bench: PipelineBenchmark, labels: Sequence[str], goal: float) -> SpeedComparison:
     """Scores and decisions from images in memory, against the texts encoded again for each image."""
     params, size = bench.params, len(bench.texts)
     clip, template = params.clip.discriminator.load(bench.device), params.clip.prompt_template
@@ -186,7 +186,7 @@ def encode_alone(tower: TextTower, contexts: Tensor, token_ids: Tensor) -> Tenso
     return torch.stack([read(context) for context in contexts])
 
 
-def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Comparison:
+def classifier(bench: PipelineBenchmark, space: LabelSpace, labels_per_step: int) -> SpeedComparison:
     """A training step on some labels, against one on all, encoded one by one, in the memory order of a plain tensor."""
     config: Any = bench.params.train_classifier.config
     size = config.batch_size
@@ -209,7 +209,7 @@ def classifier(bench: Bench, space: LabelSpace, labels_per_step: int) -> Compari
     return bench.compare("training on many labels, against all in every step", ours, plain, note, goal=5)
 
 
-def prompts(bench: Bench) -> Comparison:
+def prompts(bench: PipelineBenchmark) -> SpeedComparison:
     """Replies of the LLM in batches, against one by one."""
     block = bench.params.write_prompts
     config: Any = block.llm.config
@@ -227,7 +227,7 @@ def prompts(bench: Bench) -> Comparison:
     return bench.compare("writing prompts in batches, against one by one", ours, plain, note, bench.goals["prompts"])
 
 
-def metrics(bench: Bench) -> Comparison:
+def metrics(bench: PipelineBenchmark) -> SpeedComparison:
     """Average precision of every label, against scikit-learn."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(SCORES, generator=generator)
@@ -244,7 +244,7 @@ def metrics(bench: Bench) -> Comparison:
     return bench.compare(name, ours, plain, note, goal=10, equal=difference <= SAME_PRECISION)
 
 
-def _judged(generator: StableDiffusion, judge: LabelScorer, bench: Bench, num_steps: int) -> float:
+def _judged(generator: StableDiffusion, judge: LabelScorer, bench: PipelineBenchmark, num_steps: int) -> float:
     """Share of images in which the judge recognises all requested labels."""
     asked: list[Prompt] = bench_prompts(bench.label_space, bench.num_judged)
     batches = ShrinkingBatches(len(bench.texts), "drawing", MEMORY_REMEDY)

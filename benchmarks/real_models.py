@@ -109,7 +109,7 @@ QWEN_7B = {
 
 
 @dataclass(frozen=True)
-class Models:
+class MeasuredModels:
     """The measured models; discriminator and backbone are architectures of open_clip's."""
 
     diffusion: Diffusion = SD_2_1
@@ -219,7 +219,7 @@ def _filled(key: str, like: Tensor, block: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedWeights:
     """Public weights of a model: their count, and the shapes of some tensors."""
 
     build: Callable[[], nn.Module]
@@ -231,29 +231,33 @@ _ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 _LAST_TEXT = "encoder.layers.{}.self_attn.q_proj.weight"
 _BLOCK = "visual.transformer.resblocks.{}.mlp.c_fc.weight"
 PUBLISHED = {
-    "SD 1.5 UNet": Published(lambda: random_unet(SD_1_5.unet), 859_520_964, {_ATTENTION: (320, 768)}),
-    "SD 1.5 text encoder": Published(
+    "SD 1.5 UNet": PublishedWeights(lambda: random_unet(SD_1_5.unet), 859_520_964, {_ATTENTION: (320, 768)}),
+    "SD 1.5 text encoder": PublishedWeights(
         lambda: random_text_encoder(SD_1_5.text_encoder), 123_060_480, {_LAST_TEXT.format(11): (768, 768)}
     ),
-    "SD 2.1 UNet": Published(lambda: random_unet(SD_2_1.unet), 865_910_724, {_ATTENTION: (320, 1024)}),
-    "SD 2.1 text encoder": Published(
+    "SD 2.1 UNet": PublishedWeights(lambda: random_unet(SD_2_1.unet), 865_910_724, {_ATTENTION: (320, 1024)}),
+    "SD 2.1 text encoder": PublishedWeights(
         lambda: random_text_encoder(SD_2_1.text_encoder), 340_387_840, {_LAST_TEXT.format(22): (1024, 1024)}
     ),
-    "SD VAE": Published(
+    "SD VAE": PublishedWeights(
         lambda: random_vae(SD_2_1.vae), 83_653_863, {"decoder.up_blocks.3.resnets.2.conv2.weight": (128, 128, 3, 3)}
     ),
-    "CLIP RN50": Published(
+    "CLIP RN50": PublishedWeights(
         lambda: random_open_clip("RN50-quickgelu"), 102_007_137, {"visual.attnpool.positional_embedding": (50, 2048)}
     ),
-    "CLIP RN101": Published(
+    "CLIP RN101": PublishedWeights(
         lambda: random_open_clip("RN101-quickgelu"), 119_688_033, {"visual.layer3.22.conv3.weight": (1024, 256, 1, 1)}
     ),
-    "CLIP ViT-B/32": Published(
+    "CLIP ViT-B/32": PublishedWeights(
         lambda: random_open_clip("ViT-B-32-quickgelu"), 151_277_313, {_BLOCK.format(11): (3072, 768)}
     ),
-    "CLIP ViT-B/16": Published(lambda: random_open_clip("ViT-B-16"), 149_620_737, {_BLOCK.format(11): (3072, 768)}),
-    "CLIP ViT-L/14": Published(lambda: random_open_clip("ViT-L-14"), 427_616_513, {_BLOCK.format(23): (4096, 1024)}),
-    "Qwen2.5 7B": Published(
+    "CLIP ViT-B/16": PublishedWeights(
+        lambda: random_open_clip("ViT-B-16"), 149_620_737, {_BLOCK.format(11): (3072, 768)}
+    ),
+    "CLIP ViT-L/14": PublishedWeights(
+        lambda: random_open_clip("ViT-L-14"), 427_616_513, {_BLOCK.format(23): (4096, 1024)}
+    ),
+    "Qwen2.5 7B": PublishedWeights(
         lambda: random_chat_model(QWEN_7B),
         7_615_616_512,
         {"model.layers.27.mlp.down_proj.weight": (3584, 18944), "lm_head.weight": (152064, 3584)},

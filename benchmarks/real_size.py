@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 import torch
-from real_models import PUBLISHED, Models, check_shapes
+from real_models import PUBLISHED, MeasuredModels, check_shapes
 from real_size_page import page, write_docs
-from real_stages import Bench, amounts_of
+from real_stages import RealSizeBenchmark, amounts_of
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
@@ -31,10 +31,10 @@ PRESET, FAST = "coco", "coco_fast"
 CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier": 12, "llm": 10}  # memory a part takes
 
 
-def measured(bench: Bench, part: str) -> dict[str, Any]:
+def measured(bench: RealSizeBenchmark, part: str) -> dict[str, Any]:
     """A part's row, or the reason for having none."""
     free = psutil.virtual_memory().available / 2**30
-    if bench.device.type == "cpu" and bench.models == Models() and free < CPU_GIB[part]:
+    if bench.device.type == "cpu" and bench.models == MeasuredModels() and free < CPU_GIB[part]:
         return {"reason": f"it takes {CPU_GIB[part]} GiB of memory, and {free:.0f} are free"}
     try:
         row = bench.parts[part]()
@@ -52,7 +52,7 @@ def machine(device: torch.device) -> str:
     return f"{platform.machine()} with {instructions}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def main(arguments: Sequence[str] | None = None, models: Models | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, models: MeasuredModels | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", choices=["shapes", *CPU_GIB], default=["shapes", *CPU_GIB])
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -66,10 +66,10 @@ def main(arguments: Sequence[str] | None = None, models: Models | None = None) -
     use_tf32()
     device = resolve_device(options.device)
 
-    def bench(part: str) -> Bench:
+    def bench(part: str) -> RealSizeBenchmark:
         params = load_preset(FAST if part == "fast" else PRESET)
         amounts = amounts_of(params, device, options.image_px, options.steps)
-        return Bench(params, models or Models(), amounts, device, options.repetitions)
+        return RealSizeBenchmark(params, models or MeasuredModels(), amounts, device, options.repetitions)
 
     figures = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from plain_ways import PUBLISHED_STEPS, PublishedLoop, checkpointed_plainly, drawn_and_stored
-from real_models import Models, random_clip, random_components, random_llm
+from real_models import MeasuredModels, random_clip, random_components, random_llm
 from stock import bench_prompts
 from timing import FOREVER, Side, matmul_roofs, measured_roofs, peak_bytes, seconds_per_sample, timed_call
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class Amounts:
 
 
 @dataclass(frozen=True)
-class Row:
+class PartCost:
     """Cost of a part. flops: of a sample; mfu: share of `roof`, the best rate of matmuls and convolutions, FLOP/s;
     times: speed-up over other ways to do the same, per sample."""
 
@@ -74,11 +74,11 @@ class Row:
     times: Mapping[str, float] = field(default_factory=dict)
 
 
-class Bench:
+class RealSizeBenchmark:
     """The parts; each builds its models, runs and releases them."""
 
     def __init__(
-        self, params: Params, models: Models, amounts: Amounts, device: torch.device, repetitions: int
+        self, params: Params, models: MeasuredModels, amounts: Amounts, device: torch.device, repetitions: int
     ) -> None:
         self.params, self.models, self.amounts = params, models, amounts
         self.device, self.repetitions = device, repetitions
@@ -89,12 +89,12 @@ class Bench:
         self.generator_config: Any = params.generator.config.model_copy(update=chosen)
 
     @property
-    def parts(self) -> Mapping[str, Callable[[], Row]]:
+    def parts(self) -> Mapping[str, Callable[[], PartCost]]:
         """All parts by their name on the command line; `fast` draws with the settings of another preset."""
         drawing = {"generation": self.generation, "fast": self.generation}
         return drawing | {"tuning": self.tuning, "filter": self.filter, "classifier": self.classifier, "llm": self.llm}
 
-    def generation(self) -> Row:
+    def generation(self) -> PartCost:
         """StableDiffusion.sample, against the stock pipeline and, with scores and files, against the published loop."""
         generator, count, steps = self._generator(), self.amounts.drawn, self.amounts.steps
         prompts = bench_prompts(self.label_space, count)
@@ -102,21 +102,21 @@ class Bench:
         seeds = [sample_seed(self.params.seed, "bench", i) for i in range(count)]
         what = f"SD 2.1 shape, {self._drawing(steps)}, batch {count}"
         sample = Side(lambda: generator.sample(texts, seeds, steps), count)
-        row = self._row(what, "images", sample, self._parts(generator), self._unet_roof(generator))
+        cost = self._cost(what, "images", sample, self._parts(generator), self._unet_roof(generator))
         ways = {STOCK: self._stock(1)} | ({STOCK_BATCHED: self._stock(count)} if count > 1 else {})
         times = self._times(sample, ways)
         with TemporaryDirectory() as folder:
             full_stack, published = self._full_stack(generator, prompts, Path(folder)), self._published(Path(folder))
-            return replace(row, times=times | self._times(full_stack, {PUBLISHED_LOOP: published}))
+            return replace(cost, times=times | self._times(full_stack, {PUBLISHED_LOOP: published}))
 
-    def tuning(self) -> Row:
+    def tuning(self) -> PartCost:
         """An update of the text encoder's adapter, against the gradient through all steps; both checkpointed."""
         amounts, block = self.amounts, self.params.tune_text_encoder
         clip, generator = random_clip(self.models.discriminator, self.device), self._generator()
         roof, held = self._unet_roof(generator), [*self._parts(generator), clip.model]
         tuner = self._tuner(generator, clip, block, batch_size=amounts.tuned)
         with limited_to(amounts.tuning_gb, self.device):
-            row = self._row("", "images", Side(partial(next, tuner.updates()), amounts.tuned), held, roof)
+            cost = self._cost("", "images", Side(partial(next, tuner.updates()), amounts.tuned), held, roof)
         limit = f", {tuner.batches.size} at once within {amounts.tuning_gb} GB" if amounts.tuning_gb else ""
         drawing = f"{self._drawing(amounts.tuning_steps)}, K = {block.backprop_steps}, batch {amounts.tuned}{limit}"
 
@@ -126,8 +126,8 @@ class Bench:
         updates = self._tuner(generator, clip, plainly, **steps).updates()
         next(updates)
         seconds = median(timed_call(partial(next, updates), self.device) for _ in range(self.repetitions))
-        times = {FULL_GRADIENT: seconds / amounts.fully_tuned * row.samples_per_s}
-        return replace(row, what=f"SD 2.1 shape and {self.models.discriminator}, {drawing}", times=times)
+        times = {FULL_GRADIENT: seconds / amounts.fully_tuned * cost.samples_per_s}
+        return replace(cost, what=f"SD 2.1 shape and {self.models.discriminator}, {drawing}", times=times)
 
     def _tuner(self, generator: StableDiffusion, clip: Clip, block: TuneTextEncoder, **others: Any) -> Tuner:
         settings = {"num_updates": FOREVER, "num_inference_steps": self.amounts.tuning_steps, **others}
@@ -136,7 +136,7 @@ class Bench:
         prompts = bench_prompts(self.label_space, 16)
         return new_tuner(generator, scorer, prompts, config, self.label_space, self.params.seed)
 
-    def filter(self) -> Row:
+    def filter(self) -> PartCost:
         """Scores of generated images by the discriminator, and the filter's decisions on them."""
         clip, count = random_clip(self.models.discriminator, self.device), self.amounts.scored
         unseen, side = self.label_space.unseen, self.generator_config.image_px
@@ -157,10 +157,10 @@ class Bench:
             decide(slice(1), clip.encode_texts(unseen, self.params.clip.prompt_template))
 
         what = f"{self.models.discriminator}, {side} px images, {len(unseen)} labels, batch {count}, float32"
-        row = self._row(what, "images", Side(work, count), [clip.model], self._matmul_roof(torch.float32))
-        return replace(row, times=self._times(Side(work, count), {TEXTS_AGAIN: Side(one_by_one)}))
+        cost = self._cost(what, "images", Side(work, count), [clip.model], self._matmul_roof(torch.float32))
+        return replace(cost, times=self._times(Side(work, count), {TEXTS_AGAIN: Side(one_by_one)}))
 
-    def classifier(self) -> Row:
+    def classifier(self) -> PartCost:
         """A training step of the dual prompts and the fusion: augmentation, both passes, optimisers."""
         config: Any = self.params.train_classifier.config.model_copy(update={"batch_size": self.amounts.trained})
         clip, count = random_clip(self.models.backbone, self.device), self.amounts.trained
@@ -175,9 +175,9 @@ class Bench:
 
         what = f"{self.models.backbone}, {classifier.image_px} px, {len(names)} labels, batch {count}, float32"
         roof = self._matmul_roof(torch.float32)
-        return self._row(what, "images", Side(work, count), [classifier, clip.model], roof)
+        return self._cost(what, "images", Side(work, count), [classifier, clip.model], roof)
 
-    def llm(self) -> Row:
+    def llm(self) -> PartCost:
         """Replies of the chat model to requests for prompts."""
         update = {"batch_size": self.amounts.replies, "max_new_tokens": self.amounts.new_tokens}
         settings: Any = self.params.write_prompts.llm.config.model_copy(update=update)
@@ -192,11 +192,11 @@ class Bench:
         )
         replies = Side(lambda: llm.reply(dialogues, seeds), len(dialogues))
         roof = self._matmul_roof(torch.bfloat16, torch.float32)  # computed by a CPU without bfloat16 units
-        row = self._row(what, "replies", replies, [llm.model], roof)
+        cost = self._cost(what, "replies", replies, [llm.model], roof)
         one_by_one = {ONE_BY_ONE: Side(lambda: llm.reply(dialogues[:1], seeds[:1]))} if len(dialogues) > 1 else {}
-        return replace(row, times=self._times(replies, one_by_one))
+        return replace(cost, times=self._times(replies, one_by_one))
 
-    def _row(self, what: str, samples: str, side: Side, held: Sequence[nn.Module], roof: float) -> Row:
+    def _cost(self, what: str, samples: str, side: Side, held: Sequence[nn.Module], roof: float) -> PartCost:
         """The first run compiles and finds the batch that fits; the next counts FLOPs, which needs it uncompiled."""
         side.work()
         with torch.compiler.set_stance("force_eager"), flop_counter(unknown_flops()) as counter:
@@ -205,7 +205,7 @@ class Bench:
         seconds = median(timed_call(side.work, self.device) for _ in range(self.repetitions)) / side.num_samples
         flops = counter.get_total_flops() / side.num_samples
         weights = {tensor.data_ptr(): tensor.nbytes for module in held for tensor in held_tensors(module)}
-        return Row(what, samples, peak + sum(weights.values()), 1 / seconds, flops, flops / seconds / roof, roof)
+        return PartCost(what, samples, peak + sum(weights.values()), 1 / seconds, flops, flops / seconds / roof, roof)
 
     def _times(self, ours: Side, others: Mapping[str, Side]) -> dict[str, float]:
         """Speed-up of ours over each other way, in alternation."""

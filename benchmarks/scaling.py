@@ -41,7 +41,7 @@ PICTURE = Path("docs/pictures/scaling.png")
 
 
 @dataclass(frozen=True)
-class Size:
+class ScalingRun:
     """One run. seconds: of scheduling, scoring, storing; peak_bytes: beyond models and prompts."""
 
     labels: int
@@ -69,7 +69,7 @@ class Blank:
         return self.image.expand(len(prompts), -1, -1, -1)
 
 
-def measure(num_labels: int, images_per_label: int) -> Size:
+def measure(num_labels: int, images_per_label: int) -> ScalingRun:
     """Write prompts from the template and fill the quotas of this number of unseen labels; every image is kept."""
     torch.set_num_threads(1)
     params = load_params()
@@ -93,7 +93,7 @@ def measure(num_labels: int, images_per_label: int) -> Size:
             tally.add(shard)
         store.assemble(tally.shards, Path(folder, "product"))
     seconds = time.perf_counter() - start
-    return Size(num_labels, images_per_label, len(tally), prompt_seconds, seconds, peak_memory() - before)
+    return ScalingRun(num_labels, images_per_label, len(tally), prompt_seconds, seconds, peak_memory() - before)
 
 
 def blank_studio(params: Params, space: LabelSpace) -> Studio:
@@ -110,18 +110,18 @@ def peak_memory() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def plot(sizes: Sequence[Size], path: Path) -> None:
+def plot(runs: Sequence[ScalingRun], path: Path) -> None:
     """Time and memory over labels, one line for each number of images per label."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = {
-        "milliseconds an image": lambda size: 1e3 * size.seconds / size.images,
-        "seconds in all": lambda size: size.seconds,
-        "MiB in addition to models and prompts": lambda size: size.peak_bytes / 2**20,
+        "milliseconds an image": lambda run: 1e3 * run.seconds / run.images,
+        "seconds in all": lambda run: run.seconds,
+        "MiB in addition to models and prompts": lambda run: run.peak_bytes / 2**20,
     }
     for axis, (title, value) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for per_label in sorted({size.images_per_label for size in sizes}):
-            own = [size for size in sizes if size.images_per_label == per_label]
-            axis.plot([size.labels for size in own], [value(size) for size in own], "o-", label=f"{per_label} a label")
+        for per_label in sorted({run.images_per_label for run in runs}):
+            own = [run for run in runs if run.images_per_label == per_label]
+            axis.plot([run.labels for run in own], [value(run) for run in own], "o-", label=f"{per_label} a label")
         axis.set(xlabel="labels", title=title, xscale="log", ylim=(0, None))
         axis.legend(fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,16 +138,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cases = [(labels, per_label) for per_label in options.images_per_label for labels in options.labels]
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         running = [pool.submit(measure, *case) for case in cases]
-        sizes = [future.result() for future in tqdm(running, unit="size")]
+        runs = [future.result() for future in tqdm(running, unit="size")]
     print(f"{'labels':>8}{'images':>8}{'prompts':>10}{'the rest':>10}{'an image':>10}{'memory':>10}")
-    for size in sizes:
+    for run in runs:
         print(
-            f"{size.labels:>8}{size.images:>8}{size.prompt_seconds:>8.1f} s{size.seconds:>8.1f} s"
-            f"{1e3 * size.seconds / size.images:>7.1f} ms{size.peak_bytes / 2**20:>6.0f} MiB"
+            f"{run.labels:>8}{run.images:>8}{run.prompt_seconds:>8.1f} s{run.seconds:>8.1f} s"
+            f"{1e3 * run.seconds / run.images:>7.1f} ms{run.peak_bytes / 2**20:>6.0f} MiB"
         )
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps([asdict(size) for size in sizes], indent=2) + "\n", encoding="utf-8")
-    plot(sizes, options.picture)
+    options.output.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n", encoding="utf-8")
+    plot(runs, options.picture)
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def none_of(name: str, faults: Sequence[str], note: str = "") -> Figure:
 
 
 @dataclass(frozen=True)
-class Size:
+class SoakSize:
     """Duration and amounts."""
 
     requests: int
@@ -87,7 +87,7 @@ class Size:
 class Soak:
     """The parts, each yielding its figures; they share a project and the correct answers."""
 
-    def __init__(self, root: Path, models: Path, size: Size) -> None:
+    def __init__(self, root: Path, models: Path, size: SoakSize) -> None:
         self.root, self.size = root, size
         build_project(root, models)
         self.photos = some_photos(PHOTOS)
@@ -186,7 +186,7 @@ PARTS = ("mutated", "decoder", "throughput", "overload", "switch", "planted")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    size = Size(options.requests, options.files, options.clients, options.seconds, options.seed)
+    size = SoakSize(options.requests, options.files, options.clients, options.seconds, options.seed)
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), options.models, size)

@@ -32,7 +32,7 @@ def interleaved(sides: Mapping[str, Callable[[], object]], device: torch.device,
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SpeedComparison:
     """Median seconds per sample of two ways to do the same; goal: speed-up that ours should reach.
 
     note: what was compared, and anything that differs in the outcome. equal: the outcomes are alike; otherwise a ratio
@@ -59,7 +59,7 @@ class Side(NamedTuple):
 
 
 def compared(ours: Side, plain: Side, device: torch.device, repetitions: int) -> dict[str, float]:
-    """Median seconds per sample, in alternation, under the names of Comparison."""
+    """Median seconds per sample, in alternation, under the names of SpeedComparison."""
     return seconds_per_sample({"ours_s": ours, "plain_s": plain}, device, repetitions)
 
 

@@ -55,7 +55,7 @@ class Way(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cost:
+class UpdateCost:
     """Cost of an update of one way; seconds per sample, bytes at the peak of one update."""
 
     way: str
@@ -66,7 +66,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """Shares of held-out images that show the requested labels, to each observer, after `samples` tuning samples."""
 
     way: str
@@ -76,7 +76,7 @@ class Point:
     oracle: float
 
 
-class Bench:
+class TuningBenchmark:
     """The models and prompts of params.yaml."""
 
     def __init__(self, params: Params, images_per_prompt: int) -> None:
@@ -99,18 +99,20 @@ class Bench:
         config, steering = self.block.model_copy(update=others), self.scorers["discriminator"]
         return new_tuner(generator, steering, self.tuning, config, self.label_space, self.params.seed)
 
-    def costs(self, ways: Sequence[Way], repetitions: int) -> list[Cost]:
+    def costs(self, ways: Sequence[Way], repetitions: int) -> list[UpdateCost]:
         """Every way with and without checkpointing, in alternation."""
         sides = {(way.name, on): self.tuner(way, on).updates() for way in ways for on in (False, True)}
         norms: dict[tuple[str, bool], list[float]] = {side: [] for side in sides}
         work = {side: self._update(updates, norms[side]) for side, updates in sides.items()}
         seconds = interleaved({str(side): step for side, step in work.items()}, self.device, repetitions)
         return [
-            Cost(*side, seconds[str(side)] / self.block.batch_size, peak_bytes(step, self.device), median(norms[side]))
+            UpdateCost(
+                *side, seconds[str(side)] / self.block.batch_size, peak_bytes(step, self.device), median(norms[side])
+            )
             for side, step in work.items()
         ]
 
-    def curve(self, way: Way, num_updates: int, every: int) -> Iterator[Point]:
+    def curve(self, way: Way, num_updates: int, every: int) -> Iterator[CurvePoint]:
         """Tune from the untuned text encoder on, and evaluate the held-out prompts at intervals."""
         tuner = self.tuner(way, checkpointing=False)
         updates = tuner.updates()
@@ -124,12 +126,12 @@ class Bench:
     def _update(updates: Iterator[Any], norms: list[float]) -> Callable[[], None]:
         return lambda: norms.append(next(updates).grad_norm)
 
-    def _point(self, generator: Generator, way: Way, samples: int) -> Point:
+    def _point(self, generator: Generator, way: Way, samples: int) -> CurvePoint:
         batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", MEMORY_REMEDY)
         steps = self.params.generate_images.num_inference_steps
         images = torch.cat(list(draw_images(generator, self.held_out, self.params.seed, steps, batches)))
         shares = {role: acceptance(scorer, images, self.held_out) for role, scorer in self.scorers.items()}
-        return Point(way.name, samples, **shares, oracle=precision(self.oracle, images, self.held_out))
+        return CurvePoint(way.name, samples, **shares, oracle=precision(self.oracle, images, self.held_out))
 
 
 def precision(oracle: Oracle, images: Tensor, prompts: Sequence[Prompt]) -> float:
@@ -139,7 +141,7 @@ def precision(oracle: Oracle, images: Tensor, prompts: Sequence[Prompt]) -> floa
     return sum(bool(row[wanted].all()) for row, wanted in zip(seen, columns, strict=True)) / len(prompts)
 
 
-def with_seconds(points: Sequence[Point], costs: Sequence[Cost]) -> pd.DataFrame:
+def with_seconds(points: Sequence[CurvePoint], costs: Sequence[UpdateCost]) -> pd.DataFrame:
     """The curves, with the seconds of tuning at the measured cost of their way without checkpointing."""
     per_sample = {cost.way: cost.seconds for cost in costs if not cost.checkpointing}
     table = pd.DataFrame([asdict(point) for point in points])
@@ -159,7 +161,7 @@ def seconds_to_equal(curves: pd.DataFrame, full: str) -> dict[str, float | None]
     return {way: float(reached[way]) if way in reached else None for way in curves["way"].unique()}
 
 
-def ratios(costs: Sequence[Cost], equal: dict[str, float | None], full: str) -> list[dict[str, Any]]:
+def ratios(costs: Sequence[UpdateCost], equal: dict[str, float | None], full: str) -> list[dict[str, Any]]:
     """Ratios of the cost of all steps, with checkpointing (the published way) and without, to that of each way."""
     spent, seconds = equal[full], {(cost.way, cost.checkpointing): cost.seconds for cost in costs}
     return [
@@ -173,7 +175,7 @@ def ratios(costs: Sequence[Cost], equal: dict[str, float | None], full: str) -> 
     ]
 
 
-def report(costs: Sequence[Cost], curves: pd.DataFrame, against_full: Sequence[dict[str, Any]]) -> str:
+def report(costs: Sequence[UpdateCost], curves: pd.DataFrame, against_full: Sequence[dict[str, Any]]) -> str:
     table = pd.DataFrame([asdict(cost) for cost in costs])
     table = table.assign(seconds=table["seconds"].round(4), peak_MiB=(table["peak_bytes"] / 2**20).round(1))
     goals = "; ".join(f"{name}: {goal:.0f} times less" for name, goal in GOALS.items())
@@ -202,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=Path("reports/tuning_bench.json"))
     options = parser.parse_args(arguments)
 
-    bench = Bench(load_params(), options.images_per_prompt)
+    bench = TuningBenchmark(load_params(), options.images_per_prompt)
     block, steps = bench.block, bench.params.generate_images.num_inference_steps
     own = Way(block.backprop_steps, block.num_inference_steps, block.stop_after)
     full = Way(steps, steps)

@@ -16,7 +16,7 @@ from tailorset.project.stage import run_stage
 from tailorset.prompts.contract import refused_replies
 from tailorset.storage.checksums import file_digest
 from tailorset.storage.files import write_json
-from tailorset.validation.gate import Finding, check_products, critical, report
+from tailorset.validation.gate import RuleFinding, check_products, critical, report
 from tailorset.validation.page import render
 from tailorset.validation.products import Products
 
@@ -58,7 +58,7 @@ def main() -> None:
         write_json(PASS_FILE, {str(path): file_digest(path) for path in MANIFESTS.values()})
 
 
-def stop_on_critical(findings: Sequence[Finding]) -> None:
+def stop_on_critical(findings: Sequence[RuleFinding]) -> None:
     """Log the warnings, and exit with 1 if a finding is critical."""
     for finding in findings:
         if finding.is_warning:

@@ -129,6 +129,17 @@ def test_no_module_is_named_after_nothing() -> None:
     assert not [path for path in SOURCES if path.stem in {"utils", "util", "helpers", "common", "misc"}]
 
 
+def test_no_two_classes_share_a_name() -> None:
+    """Except `Config`, which every plug-in calls the class of its settings."""
+    files = [path for name in ("src", "pipeline", "benchmarks") for path in sorted((ROOT / name).rglob("*.py"))]
+    places: dict[str, list[str]] = {}
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.name != "Config":
+                places.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert not {name: where for name, where in places.items() if len(where) > 1}
+
+
 def test_the_commands_of_the_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     commands = {str(command.callback.__name__) for command in cli.app.registered_commands if command.callback}

@@ -6,28 +6,26 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
+
+from tailorset.settings import Block
 
 WEB = Path("data/foundation/web")
 WORK = Path(".work/foundation")
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class DrawWeb(Settings):
+class DrawWeb(Block):
     num_images: int
     num_captions: int
     image_px: int
 
 
-class TrainTokenizer(Settings):
+class TrainTokenizer(Block):
     vocab_size: int
     max_length: int
 
 
-class TrainClip(Settings):
+class TrainClip(Block):
     seed: int
     half: Literal["all", "even", "odd"]
     num_steps: int
@@ -36,14 +34,14 @@ class TrainClip(Settings):
     vision: dict[str, int | str | list[int]]
 
 
-class TrainVae(Settings):
+class TrainVae(Block):
     num_steps: int
     num_decoder_steps: int
     batch_size: int
     learning_rate: float
 
 
-class TrainUnet(Settings):
+class TrainUnet(Block):
     num_steps: int
     batch_size: int
     learning_rate: float
@@ -52,14 +50,14 @@ class TrainUnet(Settings):
     snr_gamma: float
 
 
-class TrainOracle(Settings):
+class TrainOracle(Block):
     width: int
     num_steps: int
     batch_size: int
     learning_rate: float
 
 
-class Foundation(Settings):
+class Foundation(Block):
     seed: int
     label_space: Path
     output: Path
@@ -71,7 +69,7 @@ class Foundation(Settings):
     train_vae: TrainVae
     train_unet: TrainUnet
     train_oracle: TrainOracle
-    train_llm: dict[str, object] = {}
+    train_llm: dict[str, object] = Field(default_factory=dict)
 
 
 def load_settings(path: Path = Path("pipeline/foundation/params.yaml")) -> Foundation:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from foundation_settings import Settings, load_settings
+from foundation_settings import load_settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from training_loop import train
@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tailorset.prompts.wording import dialogue
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng
+from tailorset.settings import Block
 from tailorset.toybox.captions import MIN_PAINTER_WORDS, caption, painter_phrase
 from tailorset.toybox.scenes import web_scene
 
@@ -35,7 +36,7 @@ IGNORED = -100  # target of tokens without loss
 Example = tuple[list[dict[str, str]], str]
 
 
-class TrainLlm(Settings):
+class TrainLlm(Block):
     """Widths are multiples of 64: bitsandbytes requires that in 4 bit on a CPU."""
 
     vocab_size: int = 1000

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from tailorset.card.verdicts import COMPARE, MEASURED_DATA_SET
 from tailorset.project.params import flatten, read_yaml
+from tailorset.settings import Block
 
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/
@@ -19,21 +20,17 @@ FULL, SEEN, SUPERVISED = "full", "seen", "supervised_residual"  # the rungs that
 ASIDE = ("clip", "without_fusion", "supervised", SUPERVISED)  # rows that are not a step up from the previous one
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class World(Settings):
+class World(Block):
     label_space: Path
     seeds: tuple[int, ...] = Field(min_length=1)
 
 
-class Rung(Settings):
+class Rung(Block):
     title: str
     settings: dict[str, Any]
 
 
-class Curves(Settings):
+class Curves(Block):
     seeds: tuple[int, ...]
     settings: dict[str, tuple[float, ...]]
 
@@ -56,7 +53,7 @@ class Point(NamedTuple):
         return f"ladder-{self.part}-{self.name}-{self.seed}"
 
 
-class Ladder(Settings):
+class Ladder(Block):
     num_workers: int = Field(ge=1)
     num_resamples: int = Field(ge=100)
     level: float = Field(gt=0, lt=1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from early_rejection import Cost, saving
+from early_rejection import ImageCost, saving
 
-COST = Cost(num_steps=10, step=1.0, look=0.5)
+COST = ImageCost(num_steps=10, step=1.0, look=0.5)
 FINAL = torch.tensor([0.9, 0.1] * 50)  # every other candidate is good
 
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import real_size
 import timing
-from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, Models, check_shapes, clip_tokenizer
+from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, MeasuredModels, check_shapes, clip_tokenizer
 from real_size_page import page
 from real_stages import FULL_GRADIENT, PUBLISHED_LOOP, STOCK, TEXTS_AGAIN, unknown_flops
 
@@ -61,7 +61,7 @@ TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "lay
 
 
 @pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MeasuredModels:
     """Architectures registered with open_clip during a test; and a roof that is quickly measured."""
     import open_clip
 
@@ -74,7 +74,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
     for name, config in vision.items():
         known = {"embed_dim": 16, "vision_cfg": config, "text_cfg": TEXT}
         monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, known)
-    return Models(TINY_DIFFUSION, "tiny-vit", "tiny-resnet", TINY_LLM)
+    return MeasuredModels(TINY_DIFFUSION, "tiny-vit", "tiny-resnet", TINY_LLM)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -83,7 +83,7 @@ def test_real_shapes_are_those_of_the_published_weights(name: str) -> None:
 
 
 def test_every_part_runs_and_stands_in_the_page(
-    project: Path, tiny: Models, capsys: pytest.CaptureFixture[str]
+    project: Path, tiny: MeasuredModels, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(ROOT / "presets", "presets")
     Path("docs").mkdir()
@@ -110,7 +110,7 @@ def test_every_part_runs_and_stands_in_the_page(
     assert text.splitlines()[2] in capsys.readouterr().out
 
 
-def test_a_part_that_does_not_fit_says_so(project: Path, tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_does_not_fit_says_so(project: Path, tiny: MeasuredModels, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "presets", "presets")
     monkeypatch.setitem(real_size.CPU_GIB, "llm", 10**6)
     real_size.main(["--device", "cpu", "--parts", "llm"])

@@ -17,7 +17,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from timing import peak_bytes
-from tuning import Cost, ratios, seconds_to_equal
+from tuning import UpdateCost, ratios, seconds_to_equal
 
 from tailorset.records import LabelSpace, Prompt, prompt_id
 
@@ -46,7 +46,7 @@ def test_seconds_to_equal_precision(of_one: list[float], of_all: list[float], ex
 
 def test_ratios_against_full_back_propagation() -> None:
     seconds = {(ONE, False): 0.1, (ONE, True): 0.12, (ALL, False): 0.3, (ALL, True): 0.5}
-    costs = [Cost(*side, value, peak_bytes=1, grad_norm=1.0) for side, value in seconds.items()]
+    costs = [UpdateCost(*side, value, peak_bytes=1, grad_norm=1.0) for side, value in seconds.items()]
     of_one, of_all = ratios(costs, {ONE: 20.0, ALL: 40.0}, ALL)
     assert of_one == pytest.approx(
         {"way": ONE, "per_sample_vs_published": 5, "per_sample_vs_full": 3, "to_equal_oracle_vs_full": 2}

@@ -115,7 +115,7 @@ def test_a_machine_with_other_code_or_models_refuses_to_draw(generation_project:
     params = load_params()
     state = ray_engine.state_of(params, ["params.yaml"])
     space = LabelSpace.load(params.label_space)
-    job = ray_engine.Job(params, space, {}, ["params.yaml"], state, str(generation_project))
+    job = ray_engine.WorkerJob(params, space, {}, ["params.yaml"], state, str(generation_project))
     Path("params.yaml").write_text(Path("params.yaml").read_text() + "# changed since\n")
     with pytest.raises(ValueError, match="bring both to the same commit"):
         ray_engine.Worker().open(job)

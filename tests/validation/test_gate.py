@@ -21,7 +21,7 @@ from tailorset.records import (
     Label,
     LabelSpace,
 )
-from tailorset.validation.gate import Finding, Gate, report
+from tailorset.validation.gate import Gate, RuleFinding, report
 from tailorset.validation.page import render
 from tailorset.validation.products import Products
 from tailorset.validation.settings import ValidateData
@@ -317,7 +317,7 @@ def gate() -> Gate:
     return Gate()
 
 
-def findings_on(gate: Gate, products: Products, table: str, *titles: str) -> dict[str, Finding]:
+def findings_on(gate: Gate, products: Products, table: str, *titles: str) -> dict[str, RuleFinding]:
     """Findings of one table, of all its rules or of those with these titles only."""
     tables = content_tables(products, SPACE, SETTINGS)
     (chosen,) = [one for one in tables if one.name == table]

@@ -28,7 +28,7 @@ from tailorset.storage.shards import load_images
 BATCH_SIZE = 128
 
 
-class Decision(Protocol):
+class ImageDecision(Protocol):
     """A filter's decision on one image, as far as the card needs it."""
 
     @property
@@ -38,7 +38,9 @@ class Decision(Protocol):
     def confidence(self) -> float: ...
 
 
-Decide = Callable[[Tensor, Sequence[Sequence[str]]], Sequence[Decision]]  # logits (N, U), N lists of requested labels
+Decide = Callable[
+    [Tensor, Sequence[Sequence[str]]], Sequence[ImageDecision]
+]  # logits (N, U), N lists of requested labels
 
 
 @dataclass(frozen=True)

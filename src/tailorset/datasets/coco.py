@@ -12,12 +12,12 @@ from tailorset.datasets.reading.categories import check_categories, labels_of
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.datasets.reading.photo_set import PhotoSet
-from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, Published, zero_shot_set
+from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, PublishedCounts, zero_shot_set
 from tailorset.records import LabelSpace
 from tailorset.records.names import plain_path
 
 OFFICIAL_COUNTS = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
-PUBLISHED = Published("73,774", "6,608 by Bansal et al., 2,729 and 6,392 by RAM")  # of the 48/17 protocol on 2014
+PUBLISHED = PublishedCounts("73,774", "6,608 by Bansal et al., 2,729 and 6,392 by RAM")  # of the 48/17 protocol on 2014
 
 
 class Config(ProtocolConfig):

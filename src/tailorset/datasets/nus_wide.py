@@ -17,7 +17,7 @@ from pydantic import Field
 from tailorset.datasets.reading.categories import check_categories
 from tailorset.datasets.reading.changes import Unread, UserPath, files_below
 from tailorset.datasets.reading.photo_set import PhotoSet
-from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, Published, zero_shot_set
+from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, PublishedCounts, zero_shot_set
 from tailorset.messages import some
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace
@@ -26,7 +26,7 @@ from tailorset.records.names import plain_path
 CONCEPTS, TAGS, TAG_MATRIX = "Concepts81.txt", "TagList1k.txt", "AllTags1k.txt"
 ALL_IMAGES, TRAIN_IMAGES, TEST_IMAGES = "Imagelist.txt", "TrainImagelist.txt", "TestImagelist.txt"
 NUM_TRIED = 1000  # images, of which one at least is where the lists say, if any is
-PUBLISHED = Published("161,789", "107,859")
+PUBLISHED = PublishedCounts("161,789", "107,859")
 
 
 class Config(ProtocolConfig):

@@ -15,7 +15,7 @@ from torch import Tensor
 from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, zero_shot_metrics
-from tailorset.evaluation.results import CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, Row
+from tailorset.evaluation.results import CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, MethodRow
 from tailorset.evaluation.score_table import score_table
 from tailorset.records import LabelSpace
 
@@ -26,7 +26,7 @@ BATCH_SIZE = 128
 class Method:
     """A row of the comparison. scores: (N, L); normalise: applied to the columns that are compared."""
 
-    row: Row
+    row: MethodRow
     scores: Tensor
     normalise: Normalise = as_is
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Row(NamedTuple):
+class MethodRow(NamedTuple):
     """One method of the comparison: its name in tables of scores, its title, and the prefix of its metrics' keys."""
 
     method: str
@@ -14,10 +14,10 @@ class Row(NamedTuple):
     prefix: str
 
 
-CLIP = Row("clip", "raw CLIP", "baseline/clip/")
-CLIP_ENSEMBLE = Row("clip_ensemble", "CLIP, ensemble of templates", "baseline/clip_ensemble/")
-CLIP_NORMALISED = Row("clip_normalised", "normalised CLIP", "baseline/clip_normalised/")
-OURS = Row("ours", "ours", "")
+CLIP = MethodRow("clip", "raw CLIP", "baseline/clip/")
+CLIP_ENSEMBLE = MethodRow("clip_ensemble", "CLIP, ensemble of templates", "baseline/clip_ensemble/")
+CLIP_NORMALISED = MethodRow("clip_normalised", "normalised CLIP", "baseline/clip_normalised/")
+OURS = MethodRow("ours", "ours", "")
 
 SHOWN = (CLIP, CLIP_NORMALISED, OURS)  # rows of the short table of results
 MAPS = {"zsl/map": "ZSL mAP", "gzsl/map": "GZSL mAP"}  # key of a metric: its title

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 
-class Decision(NamedTuple):
+class FilterDecision(NamedTuple):
     """The decision on one image: its final labels (none if rejected), the reason, and the confidence."""
 
     kept: bool
@@ -24,7 +24,7 @@ class Decision(NamedTuple):
 class Filter(Protocol):
     """A rule on the scores that CLIP gives generated images."""
 
-    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
+    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Return one decision per image.
 
         logits: (N, U) logit_scale * cosine against all unseen labels. requested: N lists of the unseen labels that each

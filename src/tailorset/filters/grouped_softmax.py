@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from tailorset.clip.losses import grouped_softmax
-from tailorset.filters import Decision, checked_scores
+from tailorset.filters import FilterDecision, checked_scores
 from tailorset.records import LabelSpace, requested_mask
 
 
@@ -26,17 +26,17 @@ class GroupedSoftmax:
         self.threshold = config.threshold
         self.unseen = label_space.unseen
 
-    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
+    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Keep images whose requested labels all have a grouped probability above the threshold."""
         mask = torch.from_numpy(requested_mask(requested, self.unseen))
         probabilities = grouped_softmax(checked_scores(logits, mask), mask)
         return [self._decision(row.tolist(), labels) for row, labels in zip(probabilities, requested, strict=True)]
 
-    def _decision(self, probabilities: list[float], labels: Sequence[str]) -> Decision:
+    def _decision(self, probabilities: list[float], labels: Sequence[str]) -> FilterDecision:
         confidence, weakest = min((probabilities[self.unseen.index(label)], label) for label in labels)
         if confidence > self.threshold:
-            return Decision(True, tuple(labels), "kept", confidence)
-        return Decision(False, (), f"{weakest} below threshold", confidence)
+            return FilterDecision(True, tuple(labels), "kept", confidence)
+        return FilterDecision(False, (), f"{weakest} below threshold", confidence)
 
 
 def build(config: Config, label_space: LabelSpace) -> GroupedSoftmax:

@@ -8,7 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from tailorset.clip.losses import grouped_softmax
-from tailorset.filters import Decision, checked_scores
+from tailorset.filters import FilterDecision, checked_scores
 from tailorset.records import LabelSpace, requested_mask
 
 
@@ -29,7 +29,7 @@ class TopK:
         self.unseen = label_space.unseen
         self.parents = {name: label_space.parents_of(name) for name in self.unseen}
 
-    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[Decision]:
+    def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Keep images whose requested labels are all among the k best of the unseen labels."""
         mask = torch.from_numpy(requested_mask(requested, self.unseen))
         scores = checked_scores(logits, mask)
@@ -38,14 +38,16 @@ class TopK:
         rows = zip(grouped.tolist(), scores.softmax(dim=1).tolist(), best.tolist(), requested, strict=True)
         return [self._decision(*row) for row in rows]
 
-    def _decision(self, grouped: list[float], softmax: list[float], best: list[int], labels: Sequence[str]) -> Decision:
+    def _decision(
+        self, grouped: list[float], softmax: list[float], best: list[int], labels: Sequence[str]
+    ) -> FilterDecision:
         confidence = min(grouped[self.unseen.index(label)] for label in labels)
         top = [self.unseen[index] for index in best]
         missing = [label for label in labels if label not in top]
         if missing:
-            return Decision(False, (), f"{missing[0]} not among the {self.config.k} best", confidence)
+            return FilterDecision(False, (), f"{missing[0]} not among the {self.config.k} best", confidence)
         extras = [n for n, i in zip(top, best, strict=True) if softmax[i] > self.config.extra_threshold]
-        return Decision(True, self._with_parents((*labels, *extras)), "kept", confidence)
+        return FilterDecision(True, self._with_parents((*labels, *extras)), "kept", confidence)
 
     def _with_parents(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the labels in order with their unseen ancestors.

@@ -35,11 +35,11 @@ def _address(storage: str) -> str:
 PREFIX = "tailorset-"  # of registered models
 
 
-class Generator(PluginBlock):
+class GeneratorSettings(PluginBlock):
     kind = "generators"
 
 
-class Engine(Block):
+class EngineSettings(Block):
     name: Literal["local", "ray"]
     address: str = "auto"
 
@@ -65,12 +65,12 @@ class Params(Block):
     device: Literal["auto", "cpu", "cuda"]
     num_processes: int = Field(default=1, ge=1)
     memory_budget_gb: Annotated[float, Field(gt=0)] | None = None
-    engine: Engine = Engine(name="local")
+    engine: EngineSettings = EngineSettings(name="local")
     storage: Annotated[str, AfterValidator(_address)] | None
     label_space: Path
     max_hours: float | None = Field(None, gt=0)
     clip: Clips
-    generator: Generator
+    generator: GeneratorSettings
     prepare_dataset: PrepareDataset
     write_prompts: WritePrompts
     tune_text_encoder: TuneTextEncoder

@@ -36,7 +36,7 @@ PATIENCE_SECONDS = 60
 log = logging.getLogger(__name__)
 
 
-class Job(NamedTuple):
+class WorkerJob(NamedTuple):
     """Work for a worker. files: those that the images depend on, next to params and adapter; state: their digest."""
 
     params: Params
@@ -71,7 +71,7 @@ def state_of(params: Params, files: Sequence[str]) -> str:
 class Worker:
     """The models on one device of one machine, in the project's folder there."""
 
-    def open(self, job: Job) -> None:
+    def open(self, job: WorkerJob) -> None:
         """Load the models.
 
         Raises:
@@ -106,7 +106,7 @@ class Worker:
 
 
 class RayEngine:
-    """Draws shards on a cluster; see `generation.Engine`.
+    """Draws shards on a cluster; see `generation.engine.Engine`.
 
     address: of the cluster's head, or auto for the one this machine belongs to. files: what the images depend on in
     the project's folder, beside the adapter. on_batch: called with the number of images of each shard, for progress.
@@ -128,7 +128,7 @@ class RayEngine:
         kind, number = devices(params.device)
         log.info("drawing on a Ray cluster: %d workers, a %s each", number, kind)
         content = {path.name: path.read_bytes() for path in adapter.iterdir() if path.is_file()}
-        self._job = ray.put(Job(params, label_space, content, files, state_of(params, files), str(Path.cwd())))
+        self._job = ray.put(WorkerJob(params, label_space, content, files, state_of(params, files), str(Path.cwd())))
         self.batch_size = params.generate_images.batch_size
         self._actor: Any = ray.remote(Worker).options(**{f"num_{kind.lower()}s": 1})
         self._on_batch, self._losses = on_batch, Counter[str]()

@@ -27,7 +27,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ModelComparison:
     """changes: ZSL and GZSL mAP on val, next to those of `other`: they decide. objections: why the challenger may not
     take its place. reported: the same on test, if both were measured on the same photos.
 
@@ -41,7 +41,7 @@ class Comparison:
     objections: tuple[str, ...] = ()
 
 
-def compare(challenger: Measurement, champion: Measurement | None, margin: float) -> Comparison:
+def compare(challenger: Measurement, champion: Measurement | None, margin: float) -> ModelComparison:
     """Compare both mAPs on val: neither may fall more than `margin` points below the champion's.
 
     Without a champion, both must be above raw CLIP's. Test is reported and does not decide: choosing by it would spoil
@@ -55,17 +55,17 @@ def compare(challenger: Measurement, champion: Measurement | None, margin: float
             f"{_figures(change)}, which is not above raw CLIP" for change in changes if change.points < LEAST_GAIN
         ]
         reported = _changes(MAPS, challenger.maps, challenger.clip_maps)
-        return Comparison("raw CLIP", changes, reported, objections=tuple(beaten))
+        return ModelComparison("raw CLIP", changes, reported, objections=tuple(beaten))
     if problem := _incomparable(challenger, champion):
         return _refused(champion, problem)
     changes = _changes(MAPS, challenger.val_maps, champion.val_maps)
     worse = [f"{_figures(change)}, a loss of more than {margin:g} points" for change in _lost(changes, margin)]
     if champion.test_set != challenger.test_set:
-        return Comparison("champion", changes, objections=tuple(worse))
+        return ModelComparison("champion", changes, objections=tuple(worse))
     reported = _changes(MAPS, challenger.maps, champion.maps)
     names = {name: name for name in challenger.average_precision}
     regressions = _lost(_changes(names, challenger.average_precision, champion.average_precision), margin)
-    return Comparison("champion", changes, reported, regressions, tuple(worse))
+    return ModelComparison("champion", changes, reported, regressions, tuple(worse))
 
 
 def _incomparable(challenger: Measurement, champion: Measurement) -> str:
@@ -84,8 +84,8 @@ def _incomparable(challenger: Measurement, champion: Measurement) -> str:
     return ""
 
 
-def _refused(champion: Measurement | None, objection: str) -> Comparison:
-    return Comparison("champion" if champion else "raw CLIP", objections=(objection,))
+def _refused(champion: Measurement | None, objection: str) -> ModelComparison:
+    return ModelComparison("champion" if champion else "raw CLIP", objections=(objection,))
 
 
 def _changes(

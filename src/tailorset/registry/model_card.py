@@ -22,7 +22,7 @@ from tailorset.evaluation.bootstrap import (
     percentile_interval,
     whole_set,
 )
-from tailorset.evaluation.results import CLIP, OURS, Row, percent
+from tailorset.evaluation.results import CLIP, OURS, MethodRow, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
 from tailorset.project.params import Params, classifier_models, named_models
 from tailorset.records import SPLITS, LabelSpace
@@ -66,7 +66,7 @@ class CardFacts:
     label_space: LabelSpace
     thresholds: Thresholds
     metrics: Mapping[str, float]
-    figures: Mapping[Row, Figures | None]
+    figures: Mapping[MethodRow, Figures | None]
     num_test: int
 
 
@@ -75,7 +75,7 @@ def gather(
     label_space: LabelSpace,
     thresholds: Thresholds,
     metrics: Mapping[str, float],
-    scores: Mapping[Row, Tensor],
+    scores: Mapping[MethodRow, Tensor],
     targets: Tensor,
 ) -> CardFacts:
     """Measure the scores of each row, (N, L), and put all facts of the card together. targets: (N, L)."""

@@ -26,7 +26,7 @@ from tailorset.project.layout import FILTERED, MEASURED, REAL, SYNTHETIC
 from tailorset.project.tracking import registry
 from tailorset.project.versions import difference_from_here
 from tailorset.records import LabelSpace
-from tailorset.registry.gate import Comparison, compare
+from tailorset.registry.gate import ModelComparison, compare
 from tailorset.registry.measurement import Measurement, mean_precisions, measure, photos_hash
 from tailorset.storage.annotated import Collection
 
@@ -40,7 +40,7 @@ class Assessment:
 
     challenger: ModelVersion
     champion: ModelVersion | None
-    comparison: Comparison
+    comparison: ModelComparison
     objections: tuple[str, ...]
 
     def table(self) -> Table:

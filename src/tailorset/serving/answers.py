@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from tailorset.inference.predictor import Looked, Predictor, is_unfamiliar
-from tailorset.thresholds.rules import Decision
+from tailorset.thresholds.rules import LabelDecision
 
 
 class Problem(BaseModel):
@@ -29,7 +29,7 @@ class Rule(BaseModel):
 class LabelAnswer(Rule):
     score: float = Field(description="of the classifier, in [0, 1]")
     probability: float | None = Field(description="calibrated; null if the model has no thresholds")
-    decision: Decision
+    decision: LabelDecision
 
 
 class Attention(BaseModel):

@@ -44,7 +44,7 @@ class Load:
     max_waiting: int = 32
 
 
-class Job(NamedTuple):
+class ScoringJob(NamedTuple):
     """A photo for one model, (3, P, P) uint8, and the label whose map is requested."""
 
     predictor: Predictor
@@ -141,15 +141,17 @@ class Service:
 
     async def _decoded(
         self, predictors: Sequence[Predictor], contents: Sequence[bytes], label: str | None = None
-    ) -> list[Job]:
+    ) -> list[ScoringJob]:
         loop, jobs = asyncio.get_running_loop(), []
         for number, content in enumerate(contents):
             with item_named(number) if len(contents) > 1 else nullcontext():
                 decoded = await loop.run_in_executor(self._decoders, _decode, predictors, content)
-            jobs += [Job(predictor, pixels, label) for predictor, pixels in zip(predictors, decoded, strict=True)]
+            jobs += [
+                ScoringJob(predictor, pixels, label) for predictor, pixels in zip(predictors, decoded, strict=True)
+            ]
         return jobs
 
-    async def _computed(self, jobs: list[Job]) -> list[Scored]:
+    async def _computed(self, jobs: list[ScoringJob]) -> list[Scored]:
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await self.batcher.submit(jobs)
@@ -161,7 +163,7 @@ class Service:
             logger.exception("a batch failed")
             raise Refusal(503, f"The classifier failed ({type(error).__name__}): try again.", retry_after_s=5) from None
 
-    def _compute(self, jobs: list[Job]) -> list[Scored]:
+    def _compute(self, jobs: list[ScoringJob]) -> list[Scored]:
         """Compute a batch, in the one thread that uses the models; it may have jobs of two models or versions."""
         self.measures.batches.observe(len(jobs))
         order = sorted(range(len(jobs)), key=lambda index: id(jobs[index].predictor))
@@ -186,7 +188,7 @@ def _decode(predictors: Sequence[Predictor], content: bytes) -> list[Tensor]:
         raise damaged(content) from None
 
 
-def _score(jobs: Sequence[Job]) -> Iterator[Scored]:
+def _score(jobs: Sequence[ScoringJob]) -> Iterator[Scored]:
     """Score jobs of one predictor."""
     predictor = jobs[0].predictor
     scores, novelty = predictor.look(torch.stack([job.pixels for job in jobs]))
@@ -201,7 +203,7 @@ def _together(scored: Sequence[Scored]) -> Looked:
     return Looked(torch.stack([result.scores for result in scored]), torch.stack(novelty) if novelty else None)
 
 
-def _answer(job: Job, result: Scored) -> ModelAnswer:
+def _answer(job: ScoringJob, result: Scored) -> ModelAnswer:
     attention = None
     if job.label is not None and result.map is not None:
         attention = Attention(label=job.label, weights=result.map.tolist())

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 FILE_VERSION = 1
-Decision = Literal["present", "absent", "open"]
+LabelDecision = Literal["present", "absent", "open"]
 LOGIT_EPS = 1e-6  # probabilities of exactly 0 or 1 have no logit
 
 
@@ -43,7 +43,7 @@ class Decisions:
     abstained: Tensor
 
     @property
-    def words(self) -> list[list[Decision]]:
+    def words(self) -> list[list[LabelDecision]]:
         """(N, L) decisions as people read them; an abstained one is "open"."""
         return [
             [

@@ -16,7 +16,7 @@ from great_expectations.data_context.types.base import ProgressBarsConfig
 
 from tailorset.records import LabelSpace
 from tailorset.validation.products import Products
-from tailorset.validation.rules import Rule, Severity, Table
+from tailorset.validation.rules import DataRule, Severity, Table
 from tailorset.validation.settings import ValidateData
 from tailorset.validation.suites import content_tables, layout_tables
 
@@ -24,7 +24,7 @@ _NUM_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
     """Result of one rule. `examples` are offending rows as "row: value"; nothing in it depends on time."""
 
     table: str
@@ -61,11 +61,11 @@ class Gate:
         self.context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
         self.source = self.context.data_sources.add_pandas("tables")
 
-    def check(self, tables: Sequence[Table]) -> list[Finding]:
+    def check(self, tables: Sequence[Table]) -> list[RuleFinding]:
         """Return the findings of every rule, in the order of the tables."""
         return [finding for table in tables for finding in self._check_table(table)]
 
-    def _check_table(self, table: Table) -> Iterator[Finding]:
+    def _check_table(self, table: Table) -> Iterator[RuleFinding]:
         batch = self.source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all rows")
         suite = gx.ExpectationSuite(name=table.name, expectations=[_expectation(rule) for rule in table.rules])
         definition = gx.ValidationDefinition(name=table.name, data=batch, suite=self.context.suites.add(suite))
@@ -83,7 +83,7 @@ class Gate:
 
 def check_products(
     products: Products, label_space: LabelSpace, settings: ValidateData, refused: Mapping[str, float]
-) -> list[Finding]:
+) -> list[RuleFinding]:
     """Return all findings; the content is checked only if every manifest has its columns.
 
     refused: number of the LLM's replies that were refused, by reason.
@@ -95,12 +95,12 @@ def check_products(
     return findings + gate.check(content_tables(products, label_space, settings, refused))
 
 
-def critical(findings: Sequence[Finding]) -> list[Finding]:
+def critical(findings: Sequence[RuleFinding]) -> list[RuleFinding]:
     """Return the findings with which the data must not reach training."""
     return [finding for finding in findings if finding.is_critical]
 
 
-def report(findings: Sequence[Finding]) -> dict[str, Any]:
+def report(findings: Sequence[RuleFinding]) -> dict[str, Any]:
     """Return the findings as JSON: equal data give equal bytes."""
     return {
         "passed": not critical(findings),
@@ -110,7 +110,7 @@ def report(findings: Sequence[Finding]) -> dict[str, Any]:
     }
 
 
-def _expectation(rule: Rule) -> gxe.Expectation:
+def _expectation(rule: DataRule) -> gxe.Expectation:
     meta = {"title": rule.title, "remedy": rule.remedy}
     notes = f"{rule.title}. If not: {rule.remedy}."
     return getattr(gxe, rule.expectation)(**rule.arguments, severity=rule.severity, meta=meta, notes=notes)
@@ -130,7 +130,7 @@ def _observed(details: Mapping[str, Any]) -> str:
     return f"missing: {', '.join(map(str, lacking)) or 'none'}; unexpected: {', '.join(map(str, foreign)) or 'none'}"
 
 
-def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> Finding:
+def _finding(table: Table, rule: DataRule, result: ExpectationValidationResult) -> RuleFinding:
     """Turn a result into a finding.
 
     Raises:
@@ -141,7 +141,7 @@ def _finding(table: Table, rule: Rule, result: ExpectationValidationResult) -> F
         raise RuntimeError(f"{table.name}: {rule.title}: {result.exception_info['exception_message']}")
     rows = details.get("partial_unexpected_index_list") or []
     column = rule.arguments.get("column", "")
-    return Finding(
+    return RuleFinding(
         table=table.name,
         title=rule.title,
         expectation=rule.expectation,

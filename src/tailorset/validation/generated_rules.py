@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tailorset.records import MIN_PIXEL_STD, LabelSpace
 from tailorset.validation.products import Products
-from tailorset.validation.rules import Rule, Table, between, blank, listed, some_rows, unique, where
+from tailorset.validation.rules import DataRule, Table, between, blank, listed, some_rows, unique, where
 
 
 def candidate_table(products: Products, num_unseen: int) -> Table:
@@ -71,7 +71,7 @@ def decision_table(products: Products, label_space: LabelSpace) -> Table:
         "filtered",
         frame,
         [
-            Rule("every candidate is decided on", "ExpectTableRowCountToEqual", count, again),
+            DataRule("every candidate is decided on", "ExpectTableRowCountToEqual", count, again),
             unique("each candidate has one row", "image_id", again),
             blank("rows are candidates", "stranger", again),
             blank("images are the candidates' own", "changed", again),

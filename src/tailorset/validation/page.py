@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from tailorset.pages import render_page
-from tailorset.validation.gate import Finding
+from tailorset.validation.gate import RuleFinding
 
 TEMPLATE = "validation/page.html"
 
 
-def render(findings: Sequence[Finding]) -> str:
+def render(findings: Sequence[RuleFinding]) -> str:
     """Return the page: failed rules with their remedies, then every rule of every table."""
     tables = [(name, list(rows)) for name, rows in groupby(findings, key=lambda finding: finding.table)]
     failed = [finding for finding in findings if finding.is_critical]
@@ -19,7 +19,7 @@ def render(findings: Sequence[Finding]) -> str:
     return render_page(TEMPLATE, {"tables": tables, "failed": failed, "total": len(findings)}, {"found": found})
 
 
-def found(finding: Finding) -> str:
+def found(finding: RuleFinding) -> str:
     """Return what a rule found: offending rows, or its view of the table as a whole."""
     if finding.num_offending:
         return f"{finding.num_offending:,} of {finding.num_rows:,} rows break it"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tailorset.records import MIN_PIXEL_STD, NOT_ANNOTATED, SPLITS, LabelSpace
-from tailorset.validation.rules import Rule, Table, between, blank, listed, named, unique, where
+from tailorset.validation.rules import DataRule, Table, between, blank, listed, named, unique, where
 
 
 def photo_table(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpace) -> Table:
@@ -31,7 +31,7 @@ def photo_table(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpa
         frame,
         [
             unique("image ids differ", "image_id", overlap),
-            Rule("every split has images", "ExpectColumnDistinctValuesToEqualSet", splits, rewrite),
+            DataRule("every split has images", "ExpectColumnDistinctValuesToEqualSet", splits, rewrite),
             blank("splits share no image id", "splits_of_id", overlap),
             blank("splits share no image bytes", "splits_of_bytes", overlap),
             unique("images differ", "sha256", drop, "warning"),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tailorset.prompts.contract import main_cause
 from tailorset.records import ORIGINS, LabelSpace
-from tailorset.validation.rules import Rule, Table, blank, listed, one_of, some_rows, unique, where
+from tailorset.validation.rules import DataRule, Table, blank, listed, one_of, some_rows, unique, where
 
 
 def prompt_table(
@@ -41,6 +41,6 @@ def prompt_table(
             ),
             blank("prompts ask for unseen labels only", "not_unseen", "run write_prompts again for this label space"),
             blank("prompts ask for no confusable pair", "confused", "run write_prompts again for this label space"),
-            Rule("few prompts are templates", "ExpectColumnMeanToBeBetween", share, fewer),
+            DataRule("few prompts are templates", "ExpectColumnMeanToBeBetween", share, fewer),
         ],
     )

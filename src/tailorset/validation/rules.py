@@ -15,7 +15,7 @@ Severity = Literal["critical", "warning"]
 
 
 @dataclass(frozen=True)
-class Rule:
+class DataRule:
     """One expectation of Great Expectations by class name, in words, with what to do when it fails."""
 
     title: str
@@ -31,32 +31,32 @@ class Table:
 
     name: str
     frame: pd.DataFrame
-    rules: list[Rule]
+    rules: list[DataRule]
 
 
-def some_rows(title: str, remedy: str) -> Rule:
-    return Rule(title, "ExpectTableRowCountToBeBetween", {"min_value": 1}, remedy)
+def some_rows(title: str, remedy: str) -> DataRule:
+    return DataRule(title, "ExpectTableRowCountToBeBetween", {"min_value": 1}, remedy)
 
 
-def unique(title: str, column: str, remedy: str, severity: Severity = "critical") -> Rule:
-    return Rule(title, "ExpectColumnValuesToBeUnique", {"column": column}, remedy, severity)
+def unique(title: str, column: str, remedy: str, severity: Severity = "critical") -> DataRule:
+    return DataRule(title, "ExpectColumnValuesToBeUnique", {"column": column}, remedy, severity)
 
 
-def one_of(title: str, column: str, choices: Sequence[str], remedy: str, severity: Severity = "critical") -> Rule:
+def one_of(title: str, column: str, choices: Sequence[str], remedy: str, severity: Severity = "critical") -> DataRule:
     arguments = {"column": column, "value_set": list(choices)}
-    return Rule(title, "ExpectColumnValuesToBeInSet", arguments, remedy, severity)
+    return DataRule(title, "ExpectColumnValuesToBeInSet", arguments, remedy, severity)
 
 
-def blank(title: str, column: str, remedy: str, severity: Severity = "critical") -> Rule:
+def blank(title: str, column: str, remedy: str, severity: Severity = "critical") -> DataRule:
     """Expect a column of problems to be "" in every row."""
     return one_of(title, column, [""], remedy, severity)
 
 
 def between(
     title: str, column: str, least: float, most: float | None, remedy: str, severity: Severity = "critical"
-) -> Rule:
+) -> DataRule:
     arguments = {"column": column, "min_value": least, "max_value": most}
-    return Rule(title, "ExpectColumnValuesToBeBetween", arguments, remedy, severity)
+    return DataRule(title, "ExpectColumnValuesToBeBetween", arguments, remedy, severity)
 
 
 def where(wrong: NDArray[np.bool_] | pd.Series, problem: str) -> NDArray[np.object_]:

@@ -12,7 +12,7 @@ from tailorset.validation.label_rules import seen_label_table, unseen_label_tabl
 from tailorset.validation.photo_rules import photo_table, target_table
 from tailorset.validation.products import Products
 from tailorset.validation.prompt_rules import prompt_table
-from tailorset.validation.rules import Rule, Table
+from tailorset.validation.rules import DataRule, Table
 from tailorset.validation.settings import ValidateData
 
 
@@ -49,5 +49,5 @@ def content_tables(
 
 def _layout(name: str, frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     arguments = {"column_set": list(columns), "exact_match": True}
-    rule = Rule("has exactly its columns", "ExpectTableColumnsToMatchSet", arguments, "run its stage again")
+    rule = DataRule("has exactly its columns", "ExpectTableColumnsToMatchSet", arguments, "run its stage again")
     return Table(f"{name}_columns", frame, [rule])

@@ -36,7 +36,7 @@ T = TypeVar("T")
 IMPORTS = "import mlflow, open_clip, diffusers, tailorset.project.stage"  # what a stage waits for before it begins
 
 
-class Bench:
+class DeviceRates:
     """Loads each model of params.yaml for its own measurement only.
 
     accepted_replies, pass_rate: what the sample showed of the LLM and of the untuned generator, in [0, 1].

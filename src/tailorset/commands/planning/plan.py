@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tailorset.commands.planning.device_rates import Bench
+from tailorset.commands.planning.device_rates import DeviceRates
 from tailorset.commands.planning.workload import (
     Cost,
     Drawing,
@@ -110,6 +110,8 @@ def make_plan(values: Mapping[str, Any], label_space: LabelSpace, stages: Sequen
     block = params.prepare_dataset
     dataset = block.build(label_space, params.seed)
     use_tf32()
-    bench = Bench(params, label_space, dataset, template_prompts(params, label_space), resolve_device(params.device))
-    costs = dict(Bar(bench.unit_costs(), desc="measuring this device", unit="kind of work"))
-    return Plan(values, label_space, dict(dataset.sizes), stages, costs, bench.accepted_replies, bench.pass_rate)
+    rates = DeviceRates(
+        params, label_space, dataset, template_prompts(params, label_space), resolve_device(params.device)
+    )
+    costs = dict(Bar(rates.unit_costs(), desc="measuring this device", unit="kind of work"))
+    return Plan(values, label_space, dict(dataset.sizes), stages, costs, rates.accepted_replies, rates.pass_rate)

@@ -47,7 +47,7 @@ class Listed(NamedTuple):
 Part = Mapping[str, Listed]  # by image id
 
 
-class Published(NamedTuple):
+class PublishedCounts(NamedTuple):
     """Image counts that papers state for a label space: as text, to show next to ours."""
 
     train: str
@@ -61,7 +61,7 @@ def zero_shot_set(
     label_space: LabelSpace,
     config: ProtocolConfig,
     seed: int,
-    published: Published | None,
+    published: PublishedCounts | None,
     found: Sequence[str],
 ) -> PhotoSet:
     """The three splits, and notes that account for every image, after what the reader has `found`.
@@ -134,7 +134,7 @@ def _counts(
     chosen: Mapping[Split, Part],
     label_space: LabelSpace,
     config: ProtocolConfig,
-    published: Published | None,
+    published: PublishedCounts | None,
 ) -> list[str]:
     """Every image accounted for, next to the published counts if there are any."""
     seen, unseen = set(label_space.seen), set(label_space.unseen)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from tailorset.filters import Decision
+from tailorset.filters import FilterDecision
 from tailorset.records import FILTERED_COLUMNS
 
 
-def filtered_manifest(candidates: pd.DataFrame, decisions: Sequence[Decision]) -> pd.DataFrame:
+def filtered_manifest(candidates: pd.DataFrame, decisions: Sequence[FilterDecision]) -> pd.DataFrame:
     """Return every candidate with its decision."""
     filtered = candidates[["image_id", "shard", "sha256"]].assign(
         kept=[decision.kept for decision in decisions],
@@ -24,8 +24,8 @@ def filtered_manifest(candidates: pd.DataFrame, decisions: Sequence[Decision]) -
 def label_table(
     unseen: Sequence[str],
     requested: Sequence[tuple[str, ...]],
-    decisions: Sequence[Decision],
-    verdicts: Sequence[Decision],
+    decisions: Sequence[FilterDecision],
+    verdicts: Sequence[FilterDecision],
 ) -> pd.DataFrame:
     """Return one row per unseen label.
 
@@ -41,13 +41,15 @@ def label_table(
     return pd.DataFrame(rows, columns=["label", "requested", "passed", "confirmed_by_judge", "kept"])
 
 
-def reason_table(decisions: Sequence[Decision]) -> pd.DataFrame:
+def reason_table(decisions: Sequence[FilterDecision]) -> pd.DataFrame:
     """Return the number of images per reason, most frequent first."""
     reasons = pd.Series([decision.reason for decision in decisions], name="reason")
     return reasons.value_counts().rename_axis("reason").reset_index(name="num_images")
 
 
-def metrics(labels: pd.DataFrame, decisions: Sequence[Decision], verdicts: Sequence[Decision]) -> dict[str, float]:
+def metrics(
+    labels: pd.DataFrame, decisions: Sequence[FilterDecision], verdicts: Sequence[FilterDecision]
+) -> dict[str, float]:
     """Return counts and rates; a rate of nothing (a label never requested, no image kept) is left out."""
     kept = [verdict for decision, verdict in zip(decisions, verdicts, strict=True) if decision.kept]
     figures: dict[str, float] = {"filter/candidates": len(decisions), "filter/kept": len(kept)}
