@@ -28,6 +28,7 @@ from tailorset.clip.scorer import LabelScorer
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.flops import flop_counter
 from tailorset.generators.stable_diffusion import StableDiffusion, build
+from tailorset.messages import MIB
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
@@ -125,7 +126,7 @@ class PipelineBenchmark:
         own = self._tuner(self.generator).updates()
         everything = self._tuner(full, num_inference_steps=steps, backprop_steps=steps, stop_after=None).updates()
         ours, plain = (Side(partial(next, updates), block.batch_size) for updates in (own, everything))
-        peaks = " against ".join(f"{peak_bytes(side.work, self.device) / 2**20:.0f} MiB" for side in (ours, plain))
+        peaks = " against ".join(f"{peak_bytes(side.work, self.device) / MIB:.0f} MiB" for side in (ours, plain))
         note = (
             f"K = {block.backprop_steps} of {block.num_inference_steps} steps against all {steps} with checkpointing,"
             f" batch {block.batch_size}, peak {peaks} in addition to the weights"

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffTags import TAGS_V2
 
+from tailorset.messages import MIB
 from tailorset.seeding import numpy_rng
 
 BOMB_PX = 60_000
@@ -121,7 +122,7 @@ def scan_bomb(scans: int = 2000, px: int = 4000) -> bytes:
 
 def text_bomb() -> bytes:
     """A PNG with a compressed comment of 64 MiB."""
-    comment = b"Comment\0\0" + zlib.compress(bytes(64 * 2**20))
+    comment = b"Comment\0\0" + zlib.compress(bytes(64 * MIB))
     content = originals()["png"]
     return content[:33] + _chunk(b"zTXt", comment) + content[33:]
 

@@ -33,7 +33,7 @@ from tailorset.storage.image_set import ImageSet
 from tailorset.storage.shards import write_shard
 from tailorset.training.loop import train_epochs
 from tailorset.tuning.held_out import draw_images
-from tailorset.tuning.tuner import MEMORY_REMEDY
+from tailorset.tuning.tuner import TUNING_MEMORY_REMEDY
 
 if TYPE_CHECKING:
     from bench import PipelineBenchmark
@@ -247,6 +247,6 @@ def metrics(bench: PipelineBenchmark) -> SpeedComparison:
 def _judged(generator: StableDiffusion, judge: LabelScorer, bench: PipelineBenchmark, num_steps: int) -> float:
     """Share of images in which the judge recognises all requested labels."""
     asked: list[Prompt] = bench_prompts(bench.label_space, bench.num_judged)
-    batches = ShrinkingBatches(len(bench.texts), "drawing", MEMORY_REMEDY)
+    batches = ShrinkingBatches(len(bench.texts), "drawing", TUNING_MEMORY_REMEDY)
     images = torch.cat(list(draw_images(generator, asked, bench.params.seed, num_steps, batches, "bench")))
     return acceptance(judge, images, asked)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import free_memory
+from tailorset.messages import GIB, first_line
 from tailorset.project.presets import load_preset
 
 PRESET, FAST = "coco", "coco_fast"
@@ -33,13 +34,13 @@ CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier"
 
 def measured(bench: RealSizeBenchmark, part: str) -> dict[str, Any]:
     """A part's row, or the reason for having none."""
-    free = psutil.virtual_memory().available / 2**30
+    free = psutil.virtual_memory().available / GIB
     if bench.device.type == "cpu" and bench.models == MeasuredModels() and free < CPU_GIB[part]:
         return {"reason": f"it takes {CPU_GIB[part]} GiB of memory, and {free:.0f} are free"}
     try:
         row = bench.parts[part]()
     except (torch.OutOfMemoryError, MemoryError) as error:
-        return {"reason": f"out of memory: {str(error).splitlines()[0]}"}
+        return {"reason": f"out of memory: {first_line(error)}"}
     finally:
         free_memory()
     return asdict(row) | {"machine": machine(bench.device), "repetitions": bench.repetitions}

@@ -9,6 +9,8 @@ from typing import Any
 from performance_page import put, significant
 from real_stages import FULL_GRADIENT, ONE_BY_ONE, PUBLISHED_LOOP, STOCK, STOCK_BATCHED, TEXTS_AGAIN
 
+from tailorset.messages import GIB
+
 PARTS = {
     "generation": "drawing images",
     "fast": "the same, fast preset",
@@ -39,7 +41,7 @@ class Goal:
 
 
 def at_most_gib(size: int) -> Goal:
-    return Goal("peak_bytes", size * 2**30, f"<= {size} GiB", at_most=True)
+    return Goal("peak_bytes", size * GIB, f"<= {size} GiB", at_most=True)
 
 
 def at_least(bound: float, way: str) -> Goal:
@@ -97,7 +99,7 @@ def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:
     return [
         PARTS[part],
         row["what"],
-        f"{row['peak_bytes'] / 2**30:.1f} GiB",
+        f"{row['peak_bytes'] / GIB:.1f} GiB",
         rate + times,
         significant(row["flops"] / 1e12),
         f"{row['mfu']:.0%} of {significant(row['roof'] / 1e12)} TFLOP/s",

@@ -31,6 +31,7 @@ from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
 from tailorset.generation.shard_store import ShardStore
 from tailorset.generation.studio import Studio
+from tailorset.messages import MIB
 from tailorset.project.params import Params, load_params
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace
@@ -116,7 +117,7 @@ def plot(runs: Sequence[ScalingRun], path: Path) -> None:
     panels = {
         "milliseconds an image": lambda run: 1e3 * run.seconds / run.images,
         "seconds in all": lambda run: run.seconds,
-        "MiB in addition to models and prompts": lambda run: run.peak_bytes / 2**20,
+        "MiB in addition to models and prompts": lambda run: run.peak_bytes / MIB,
     }
     for axis, (title, value) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         for per_label in sorted({run.images_per_label for run in runs}):
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for run in runs:
         print(
             f"{run.labels:>8}{run.images:>8}{run.prompt_seconds:>8.1f} s{run.seconds:>8.1f} s"
-            f"{1e3 * run.seconds / run.images:>7.1f} ms{run.peak_bytes / 2**20:>6.0f} MiB"
+            f"{1e3 * run.seconds / run.images:>7.1f} ms{run.peak_bytes / MIB:>6.0f} MiB"
         )
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps([asdict(run) for run in runs], indent=2) + "\n", encoding="utf-8")

@@ -39,6 +39,7 @@ from soak_mutated import SCHEMA_SHARE, Findings, send_generated, send_mutated  #
 from soak_server import Server, build_project, expected_scores, point_to  # noqa: E402
 
 import tailorset  # noqa: E402, F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.messages import MIB  # noqa: E402
 
 PHOTOS = 64
 WARM_REQUESTS = 1000  # until memory is constant
@@ -109,7 +110,7 @@ class Soak:
         yield at_least("mutated requests", sum(findings.statuses.values()), size.requests, note)
         yield none_of("  answered otherwise than they should", findings.faults)
         yield at_most("  slowest answer, s", findings.slowest_s, 5)
-        yield at_most("  resident memory, % more", grown, 5, f"from {before / 2**20:.0f} MiB")
+        yield at_most("  resident memory, % more", grown, 5, f"from {before / MIB:.0f} MiB")
 
     def decoder(self) -> Iterator[Figure]:
         """Files with mutated headers, without a server: what Pillow can show is decoded."""

@@ -17,6 +17,7 @@ from mutations import MUTATIONS, floods, mutated, scan_bomb, size_bombs, text_bo
 from tqdm import tqdm
 
 from tailorset.inference.uploads import MAX_BODY_BYTES
+from tailorset.messages import MIB
 from tailorset.seeding import numpy_rng
 
 CLIENTS = 8
@@ -112,7 +113,7 @@ def _request(seed: int, number: int) -> tuple[str, bytes | Iterator[bytes], dict
 def _large(number: int) -> bytes | Iterator[bytes]:
     """Bombs in turn, and a body without a declared length that does not end."""
     bombs = [*size_bombs().values(), scan_bomb(), text_bomb(), *floods().values(), bytes(MAX_BODY_BYTES + 1)]
-    return bombs[number % len(bombs)] if number % 7 else iter([bytes(2**20)] * 64)
+    return bombs[number % len(bombs)] if number % 7 else iter([bytes(MIB)] * 64)
 
 
 def _raw(seed: int, number: int, rng: np.random.Generator) -> tuple[str, bytes, dict[str, str]]:

@@ -30,12 +30,13 @@ from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import Generator
 from tailorset.generators.stable_diffusion import StableDiffusion
+from tailorset.messages import MIB
 from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.toybox.oracle import Oracle, load_oracle
 from tailorset.tuning.held_out import draw_images, split_prompts
-from tailorset.tuning.tuner import MEMORY_REMEDY, Tuner, new_tuner
+from tailorset.tuning.tuner import TUNING_MEMORY_REMEDY, Tuner, new_tuner
 
 ORACLE = Path("models/foundation/toybox/oracle")
 GOALS = {"seconds per sample": 3.0, "seconds to equal oracle precision": 5.0}
@@ -127,7 +128,7 @@ class TuningBenchmark:
         return lambda: norms.append(next(updates).grad_norm)
 
     def _point(self, generator: Generator, way: Way, samples: int) -> CurvePoint:
-        batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", MEMORY_REMEDY)
+        batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", TUNING_MEMORY_REMEDY)
         steps = self.params.generate_images.num_inference_steps
         images = torch.cat(list(draw_images(generator, self.held_out, self.params.seed, steps, batches)))
         shares = {role: acceptance(scorer, images, self.held_out) for role, scorer in self.scorers.items()}
@@ -177,7 +178,7 @@ def ratios(costs: Sequence[UpdateCost], equal: dict[str, float | None], full: st
 
 def report(costs: Sequence[UpdateCost], curves: pd.DataFrame, against_full: Sequence[dict[str, Any]]) -> str:
     table = pd.DataFrame([asdict(cost) for cost in costs])
-    table = table.assign(seconds=table["seconds"].round(4), peak_MiB=(table["peak_bytes"] / 2**20).round(1))
+    table = table.assign(seconds=table["seconds"].round(4), peak_MiB=(table["peak_bytes"] / MIB).round(1))
     goals = "; ".join(f"{name}: {goal:.0f} times less" for name, goal in GOALS.items())
     return "\n\n".join(
         [

@@ -13,7 +13,7 @@ from tailorset.storage.annotated import Annotated, Collection
 from tailorset.storage.files import atomic_output
 from tailorset.thresholds.rules import score_logits
 from tailorset.thresholds.sources import fit_familiar, fit_thresholds
-from tailorset.training.loop import REMEDY, predict
+from tailorset.training.loop import TRAINING_MEMORY_REMEDY, predict
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
 
         @torch.inference_mode()
         def features(images: Annotated) -> Tensor:
-            batches = ShrinkingBatches(128, "looking", REMEDY)
+            batches = ShrinkingBatches(128, "looking", TRAINING_MEMORY_REMEDY)
             pixels = images.load(classifier.image_px).images
             return batches.concatenated(lambda batch: classifier.look(batch.float() / 255)[1], pixels)
 

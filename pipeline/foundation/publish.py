@@ -7,6 +7,7 @@ from pathlib import Path
 
 from foundation_settings import load_settings
 
+from tailorset.messages import MIB
 from tailorset.storage.checksums import seal
 
 MODELS = ("diffusion", "discriminator", "judge", "backbone", "llm", "oracle")
@@ -14,7 +15,7 @@ LIMIT_MIB = 32
 
 
 def size_mib(folders: list[Path]) -> float:
-    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()) / 2**20
+    return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()) / MIB
 
 
 def main() -> None:

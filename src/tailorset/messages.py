@@ -1,15 +1,16 @@
-"""Wording that error messages share: the nearest choice, pydantic's faults, the first few of many."""
+"""Wording that messages share: the nearest choice, pydantic's problems, the first few of many, units of bytes."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
 
 MAX_SHOWN = 60  # characters of a faulty value
 MAX_NAMED = 5  # examples in a message
+MAX_LINE = 300  # characters of an error's first line
+GB, MIB, GIB = 10**9, 2**20, 2**30  # bytes
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
@@ -32,26 +33,23 @@ def unknown(what: str, name: object, choices: Iterable[str]) -> str:
     return f"Unknown {what}: {name!r}.{hint} Choices: {', '.join(choices) or 'none yet'}."
 
 
-def faults(error: ValidationError) -> str:
-    """Pydantic's complaints, one a line: where, what is wrong, and the value, if it is a short one."""
+def invalid(source: object, error: ValidationError) -> str:
+    """Return the message on a file or block that is not valid: one indented line per problem."""
+    return f"{source} is not valid:\n" + "\n".join(f"  {problem}" for problem in problems(error))
+
+
+def problems(error: ValidationError) -> list[str]:
+    """Return one line per problem that pydantic found: where, what is wrong, and the value, if it is a short one."""
     lines = []
-    for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"]) or "top level"
-        given = fault["input"]
-        is_told = isinstance(given, Mapping) or fault["type"] in ("missing", "value_error")
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        given, kind = problem["input"], problem["type"]
+        is_told = isinstance(given, Mapping) or kind in ("missing", "value_error")
         value = "" if is_told or len(repr(given)) > MAX_SHOWN else f", not {given!r}"
-        lines.append(f"  {where}: {fault['msg'].removeprefix('Value error, ')}{value}")
-    return "\n".join(lines)
-
-
-def problems(error: ValidationError) -> Iterator[str]:
-    """Each fault of a record on a line: where, what, and the value."""
-    for detail in error.errors():
-        where = ".".join(str(part) for part in detail["loc"])
-        value: Any = detail["input"]
-        got = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
-        hint = "; quote names that YAML reads as numbers or booleans" if detail["type"] == "string_type" else ""
-        yield f"{where + ': ' if where else ''}{detail['msg'].removeprefix('Value error, ')}{got}{hint}"
+        hint = "; quote names that YAML reads as numbers or booleans" if kind == "string_type" else ""
+        text = problem["msg"].removeprefix("Value error, ") + value + hint
+        lines.append(f"{where}: {text}" if where else text)
+    return lines
 
 
 def some(names: Sequence[object]) -> str:
@@ -60,5 +58,6 @@ def some(names: Sequence[object]) -> str:
     return ", ".join(map(str, names[:MAX_NAMED])) + more
 
 
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:300]
+def first_line(error: BaseException) -> str:
+    """Return the type of an error and the first line of its text, cut to a length that a message can hold."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:MAX_LINE]

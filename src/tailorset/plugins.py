@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tailorset.messages import check_keys, faults, unknown
+from tailorset.messages import check_keys, invalid, unknown
 
 KINDS = ("datasets", "llms", "generators", "filters", "classifiers")
 
@@ -54,4 +54,4 @@ def plugin_config(kind: str, block: Mapping[str, Any], also_known: Iterable[str]
     try:
         return config(**values)
     except ValidationError as error:
-        raise ValueError(f"{where} is not valid:\n{faults(error)}") from None
+        raise ValueError(invalid(where, error)) from None

@@ -89,7 +89,7 @@ def test_faults_of_settings_labels_and_data_are_errors(project: Path) -> None:
     assert "prepare_dataset.root: nowhere does not exist" in output
     assert "correct prepare_dataset.root" in output
     (project / "data/labels/toybox.yaml").write_text("name: x\nlabels: []\n")
-    assert "is not usable" in examine()[1]
+    assert "toybox.yaml is not valid" in examine()[1]
     Path("params.yaml").write_text("seed: 0\n")
     code, output = examine()
     assert code == 1

@@ -96,7 +96,7 @@ def test_what_filled_memory_is_free_before_the_retry() -> None:
 
 
 def test_memory_that_runs_out_elsewhere_is_explained() -> None:
-    message = r"loading: out of memory \(CUDA out of memory\); take a smaller model"
+    message = r"loading: out of memory \(OutOfMemoryError: CUDA out of memory\); take a smaller model"
     with pytest.raises(MemoryError, match=message), explained("loading", "take a smaller model"):
         raise torch.OutOfMemoryError("CUDA out of memory\nand much more text")
 

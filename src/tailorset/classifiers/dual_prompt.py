@@ -173,11 +173,11 @@ class DualPrompt(nn.Module):
     def calibrate(self, images: Tensor, targets: Tensor) -> None:
         """Fit the calibration to images (N, 3, P, P) uint8 and targets (N, L), -1 = not annotated."""
         from tailorset.compute.memory import ShrinkingBatches
-        from tailorset.training.loop import REMEDY, annotated_loss
+        from tailorset.training.loop import TRAINING_MEMORY_REMEDY, annotated_loss
 
         self.calibration = Calibration().to(self.mean.device)
         self.eval()
-        batches = ShrinkingBatches(self.config.batch_size, "calibrating", REMEDY)
+        batches = ShrinkingBatches(self.config.batch_size, "calibrating", TRAINING_MEMORY_REMEDY)
         logits = batches.concatenated(lambda batch: self.logits(batch.float() / 255), images).to(self.mean.device)
         with torch.enable_grad():
             self.calibration.fit(logits, lambda p: annotated_loss(p, targets.to(p.device), self.config))

@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset.clip.weights import REMEDY, check_positions, hub_file, name_problem, source
+from tailorset.clip.weights import CLIP_WEIGHTS_REMEDY, check_positions, hub_file, name_problem, source
 from tailorset.messages import first_line
 from tailorset.storage.hub import HUB, LOCAL, NamedModel
 
 TEXT_BATCH = 256
-MEMORY_REMEDY = "name a smaller model under clip"
+CLIP_MEMORY_REMEDY = "name a smaller model under clip"
 
 
 class Clip:
@@ -129,7 +129,7 @@ def load_clip(
         tokenizer = open_clip.get_tokenizer(name)
         check_positions(loaded, path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"CLIP {model!r} cannot be loaded ({first_line(error)}); {REMEDY}") from error
+        raise ValueError(f"CLIP {model!r} cannot be loaded ({first_line(error)}); {CLIP_WEIGHTS_REMEDY}") from error
     return Clip(loaded, tokenizer, open_clip.get_model_config(name), device)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tailorset.clip.losses import grouped_softmax
-from tailorset.clip.model import MEMORY_REMEDY, Clip
+from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip
 from tailorset.clip.settings import Role
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.records import Prompt, requested_mask
@@ -57,7 +57,7 @@ def weakest_requested(probabilities: Tensor, requested: Tensor) -> Tensor:
 
 def acceptance(scorer: LabelScorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
     """Share of the images (N, 3, H, W) in which every requested label has a probability above one half."""
-    batches = ShrinkingBatches(batch_size, "scoring", MEMORY_REMEDY)
+    batches = ShrinkingBatches(batch_size, "scoring", CLIP_MEMORY_REMEDY)
     parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
     weakest = torch.cat([part for _, part in parts])
     return float((weakest > ACCEPTED_ABOVE).double().mean())

@@ -18,7 +18,7 @@ WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
 TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model")
 POSITIONS = ("positional_embedding", "pos_embed")
 QUICK = "-quickgelu"  # ends the names under which open_clip builds the activation of OpenAI's CLIP
-REMEDY = "restore the file (`git checkout -- models/foundation`, `dvc checkout`) or name another model in params.yaml"
+CLIP_WEIGHTS_REMEDY = f"{checksums.RESTORE} or name another model in params.yaml"
 
 
 def check_positions(model: nn.Module, path: Path) -> None:
@@ -42,9 +42,9 @@ def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Pa
 
     path = _weights_file(model, pretrained, revision)
     if model.startswith(LOCAL):
-        checksums.check(path.parent, REMEDY)
+        checksums.check(path.parent, CLIP_WEIGHTS_REMEDY)
     if not path.is_file():
-        raise ValueError(f"CLIP weights: {path} is missing; {REMEDY}")
+        raise ValueError(f"CLIP weights: {path} is missing; {CLIP_WEIGHTS_REMEDY}")
     if path.suffix != ".safetensors":
         raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; name a model that has safetensors")
     if model.startswith(HUB) and revision:

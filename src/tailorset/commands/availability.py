@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 
 from tailorset.clip.model import OpenClip
 from tailorset.commands.findings import Finding
+from tailorset.messages import GIB, MIB, first_line
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel, cache_of, cached_commit, departure, lacking
 
-MIB, GIB = 1 << 20, 1 << 30
 ANSWER_SECONDS = 10
 
 
@@ -27,7 +27,7 @@ def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
 def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
     """A folder's safetensors files opened, for one that was cut off does not open; `whole`: against its checksums."""
     files = sorted(folder.rglob("*.safetensors"))
-    remedy = "restore it (`git checkout -- models/foundation`, `dvc checkout`) or name another model"
+    remedy = f"{checksums.RESTORE} or name another model"
     if not files:
         return Finding("error", "weights", f"{key}: {folder} holds no safetensors file", remedy)
     try:
@@ -104,8 +104,10 @@ def delivery_problem(model: NamedModel) -> tuple[str, str]:
         remedy = departure(repository) or "correct the name in params.yaml; if it is private, set HF_TOKEN"
         return "the hub has no such model", remedy
     except (OSError, HTTPError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        return f"the hub cannot be asked ({reason})", "look at the network and HF_ENDPOINT, or name a local folder"
+        return (
+            f"the hub cannot be asked ({first_line(error)})",
+            "look at the network and HF_ENDPOINT, or name a local folder",
+        )
     if missing := lacking(model.needed_files, [file.rfilename for file in info.siblings or ()]):
         remedy = "name a model that has them; pickles (.bin, .pt) are never read"
         return f"its repository holds no {', '.join(missing)}", remedy

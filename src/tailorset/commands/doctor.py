@@ -20,6 +20,7 @@ from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
 from tailorset.datasets import folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.messages import GIB
 from tailorset.project.busy import BUSY_CORES, busiest, cores_used_by_others
 from tailorset.project.checks import contradictions
 from tailorset.project.cluster import dial, no_cluster
@@ -29,7 +30,6 @@ from tailorset.project.tracking_store import MisplacedError, database_of, settle
 from tailorset.records import LabelSpace
 from tailorset.storage.location import open_storage
 
-GIB = 1 << 30
 MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
 WRITTEN = (".", "data", "models", "reports", ".dvc", ".work")
 PINS = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)", re.MULTILINE)

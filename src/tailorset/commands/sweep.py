@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tailorset.commands.doctor import quick
+from tailorset.messages import first_line
 from tailorset.project.checks import contradictions
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
@@ -31,8 +32,7 @@ def point_problems(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
     try:
         points = [point[PARAMS] for point in get_hydra_sweeps({PARAMS: list(settings)})]
     except (DvcException, HydraException) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{', '.join(settings)}: write KEY=VALUE or KEY=VALUE,VALUE ({reason})") from None
+        raise ValueError(f"{', '.join(settings)}: write KEY=VALUE or KEY=VALUE,VALUE ({first_line(error)})") from None
     for point in points:
         with tempfile.TemporaryDirectory() as folder:
             changed = shutil.copy(PARAMS, folder)

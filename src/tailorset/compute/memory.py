@@ -11,9 +11,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from tailorset.messages import GB, first_line
 from tailorset.progress import Bar
 
-GB = 10**9
 BUDGET = ", or raise memory_budget_gb if it is set"  # the end of every remedy
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class ShrinkingBatches:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                reason = str(error).splitlines()[0]
+                reason = first_line(error)
             else:
                 yield part, result
                 start = part.stop
@@ -94,7 +94,7 @@ def explained(what: str, remedy: str) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise MemoryError(f"{what}: out of memory ({str(error).splitlines()[0]}); {remedy}{BUDGET}") from error
+        raise MemoryError(f"{what}: out of memory ({first_line(error)}); {remedy}{BUDGET}") from error
 
 
 def free_memory() -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tailorset.clip.model import MEMORY_REMEDY, Clip, normalise_scores
+from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, zero_shot_metrics
 from tailorset.evaluation.results import CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, MethodRow
@@ -48,7 +48,7 @@ def clip_methods(
 @torch.no_grad()
 def clip_logits(clip: Clip, images: Tensor, text_features: Tensor) -> Tensor:
     """Return zero-shot logits (N, L) for uint8 images and text features (L, D)."""
-    batches = ShrinkingBatches(BATCH_SIZE, "zero-shot CLIP", MEMORY_REMEDY)
+    batches = ShrinkingBatches(BATCH_SIZE, "zero-shot CLIP", CLIP_MEMORY_REMEDY)
     return batches.concatenated(lambda batch: clip.logits(batch.float() / 255, text_features), images)
 
 

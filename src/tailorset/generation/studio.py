@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tailorset.clip.model import MEMORY_REMEDY as CLIP_REMEDY
-from tailorset.clip.model import Clip
+from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generation.quota import Draw
 from tailorset.generators import Sampler
@@ -26,7 +25,7 @@ from tailorset.storage.shards import sha256
 Row = dict[str, Any]  # one row of the synthetic manifest
 Samples = list[tuple[str, bytes]]  # (image_id, PNG) of a shard's images
 
-MEMORY_REMEDY = "lower generator.image_px, or set generator.vae_tiling and dtype: bfloat16"
+DRAWING_MEMORY_REMEDY = "lower generator.image_px, or set generator.vae_tiling and dtype: bfloat16"
 
 
 class PlannedShard(NamedTuple):
@@ -58,8 +57,8 @@ class Studio:
     _text_features: tuple[Tensor, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.drawing = ShrinkingBatches(self.batch_size, "drawing", MEMORY_REMEDY)
-        self.scoring = ShrinkingBatches(self.batch_size, "scoring", CLIP_REMEDY)
+        self.drawing = ShrinkingBatches(self.batch_size, "drawing", DRAWING_MEMORY_REMEDY)
+        self.scoring = ShrinkingBatches(self.batch_size, "scoring", CLIP_MEMORY_REMEDY)
         names, template = list(self.unseen), self.prompt_template
         with torch.no_grad():
             self._text_features = (

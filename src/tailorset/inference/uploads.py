@@ -12,8 +12,9 @@ from itertools import islice
 from PIL.Image import DecompressionBombError
 
 from tailorset.images.codec import HEIC, container_kind, read_size
+from tailorset.messages import MIB
 
-MAX_BODY_BYTES = 10 * 2**20
+MAX_BODY_BYTES = 10 * MIB
 MAX_PIXELS = 25_000_000
 MAX_PARTS = 5000  # Pillow reads chunks and segments in a slow loop; 10 MiB have 2,600 chunks of 4 KiB
 MAX_SCANS = 50  # each costs a pass over the whole picture; a progressive JPEG has about ten

@@ -18,7 +18,7 @@ from tailorset.prompts.wording import Dialogue
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 
-MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
+WRITING_MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
 NO_THINKING = {"enable_thinking": False, "thinking": False}  # the names in chat templates; the rest ignore them
 CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
 
@@ -48,7 +48,7 @@ class TransformersLLM:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = config.batch_size  # dialogues per call; `batches` may run them in smaller parts
-        self.batches = ShrinkingBatches(config.batch_size, "writing prompts", MEMORY_REMEDY)
+        self.batches = ShrinkingBatches(config.batch_size, "writing prompts", WRITING_MEMORY_REMEDY)
         stops = model.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
         self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id} if i is not None])

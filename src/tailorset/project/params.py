@@ -15,7 +15,7 @@ from tailorset.clip.settings import Clips
 from tailorset.datasets import DatasetConfig
 from tailorset.evaluation.settings import Evaluate
 from tailorset.generation.settings import GenerateImages
-from tailorset.messages import faults
+from tailorset.messages import invalid
 from tailorset.prompts.settings import WritePrompts
 from tailorset.settings import Block, PluginBlock
 from tailorset.storage.hub import NamedModel
@@ -109,7 +109,7 @@ def check_params(values: Mapping[str, Any], source: str | Path) -> Params:
     except ValidationError as error:
         is_short = any(fault["type"] == "missing" for fault in error.errors())
         hint = "\npresets/toybox.yaml has every block, with what its keys mean." if is_short else ""
-        raise ValueError(f"{source} is not valid:\n{faults(error)}{hint}") from None
+        raise ValueError(invalid(source, error) + hint) from None
 
 
 def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, NamedModel]]:

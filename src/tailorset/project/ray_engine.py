@@ -23,6 +23,7 @@ from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import enforce_budget
 from tailorset.generation.engine import Shard, Shelf
 from tailorset.generation.studio import PlannedShard, Row, Samples
+from tailorset.messages import first_line
 from tailorset.project.assembly import open_studio
 from tailorset.project.cluster import dial, no_cluster
 from tailorset.project.definition import fingerprint
@@ -192,8 +193,7 @@ class RayEngine:
         Raises:
             RuntimeError: a shard, or loading the models, is too much for any worker.
         """
-        reason = str(error).strip().splitlines()[0]
-        log.warning("lost a Ray worker (%s): %s", task.name, reason)
+        log.warning("lost a Ray worker (%s): %s", task.name, first_line(error))
         if isinstance(task, PlannedShard):
             waiting.appendleft(task)
             self._losses[task.name] += 1
@@ -223,7 +223,7 @@ def connect(address: str) -> None:
         dial(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (OSError, RuntimeError, ValueError) as error:
-        problem, remedy = no_cluster(address, str(error).splitlines()[0])
+        problem, remedy = no_cluster(address, first_line(error))
         raise ValueError(f"{problem}: {remedy}") from error
 
 

@@ -18,7 +18,8 @@ import torch
 
 from tailorset.compute import processes
 from tailorset.compute.device import resolve_device, use_tf32
-from tailorset.compute.memory import GB, enforce_budget, explained
+from tailorset.compute.memory import enforce_budget, explained
+from tailorset.messages import GB
 from tailorset.project.busy import yield_to_others
 from tailorset.project.checks import contradictions
 from tailorset.project.definition import fingerprint, stage_definition
@@ -33,7 +34,7 @@ from tailorset.storage.files import read_metrics, write_json
 from tailorset.storage.location import open_storage
 from tailorset.storage.paths import project_root
 
-REMEDY = "name smaller or more quantised models in params.yaml"
+STAGE_MEMORY_REMEDY = "name smaller or more quantised models in params.yaml"
 NOISY = ("bitsandbytes.backends.cpu.ops", "great_expectations.data_context.types.base")  # nothing to act on
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
         work_dir.mkdir(parents=True, exist_ok=True)
         with (
             tracker if is_main else contextlib.nullcontext(),
-            explained(name, REMEDY),
+            explained(name, STAGE_MEMORY_REMEDY),
             clear_when_full(name),
             time_limit(name, params.max_hours),
             progress_shown(name, root, work_dir, is_main) as position,

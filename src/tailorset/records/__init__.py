@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from tailorset.messages import problems
+from tailorset.messages import invalid
 from tailorset.records.names import NameFinder, composed, fold, name_problem, wording_problem
 
 # columns of data/prompts/prompts.parquet
@@ -115,8 +115,7 @@ class LabelSpace(Record):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            faults = "\n".join(f"  {problem}" for problem in problems(error))
-            raise ValueError(f"label space {path} is not usable:\n{faults}") from error
+            raise ValueError(invalid(f"label space {path}", error)) from error
 
     @model_validator(mode="after")
     def _check(self) -> LabelSpace:

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tailorset.inference.uploads import MAX_BODY_BYTES, Refusal
+from tailorset.messages import MIB
 from tailorset.serving.answers import Problem
 from tailorset.serving.measures import Measures
 from tailorset.serving.server_log import log_access
@@ -110,4 +111,4 @@ def _limit(scope: Scope) -> int:
 
 
 def _too_long(limit: int) -> Refusal:
-    return Refusal(413, f"The body has more than {limit / 2**20:.0f} MiB: at most that much is read.")
+    return Refusal(413, f"The body has more than {limit / MIB:.0f} MiB: at most that much is read.")

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
+RESTORE = "restore it (`git checkout -- models/foundation`, `dvc checkout`)"
 
 
 def file_digest(path: Path) -> str:

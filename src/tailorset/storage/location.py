@@ -18,6 +18,8 @@ from uuid import uuid4
 
 from upath import UPath
 
+from tailorset.messages import first_line
+
 NOTE = "shards_at.txt"
 
 
@@ -56,10 +58,10 @@ def open_storage(address: str) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
         answer = _tried(folder / f"tailorset-{content.decode()}", content)
     except Exception as error:  # each store's own library has errors of its own
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
-            f"storage {address!r} cannot be written and read ({reason}): give the URL of a folder or bucket that is"
-            " there, and its credentials as its own tools take them (docs/team.md), or set storage to null"
+            f"storage {address!r} cannot be written and read ({first_line(error)}): give the URL of a folder or"
+            " bucket that is there, and its credentials as its own tools take them (docs/team.md), or set storage to"
+            " null"
         ) from error
     if answer != content:
         raise ValueError(f"storage {address!r} returns other bytes than were written: it needs to be consistent")

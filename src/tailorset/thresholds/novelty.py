@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 FAMILIAR_SHARE = 0.99  # of the photos that the limit is set by
-REMEDY = "run `dvc repro fit_thresholds`"
+NOVELTY_REMEDY = "run `dvc repro fit_thresholds`"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Novelty:
         try:
             return cls(**load_file(path))
         except (OSError, TypeError, SafetensorError) as error:
-            raise ValueError(f"{path} does not hold a limit of novelty ({error}): {REMEDY}") from error
+            raise ValueError(f"{path} does not hold a limit of novelty ({error}): {NOVELTY_REMEDY}") from error
 
     def _distances(self, features: Tensor) -> Tensor:
         return ((features.cpu().float() - self.mean) @ self.whitening).norm(dim=1)

@@ -21,7 +21,6 @@ from tailorset.storage import checksums
 IMAGE_PX = 32
 WEIGHTS = "oracle.safetensors"
 BATCH = 256
-REMEDY = "restore it with `git checkout -- models/foundation`"
 
 
 class Oracle(nn.Module):
@@ -66,13 +65,15 @@ def load_oracle(folder: Path) -> Oracle:
         ValueError: the file is missing or damaged.
     """
     path = folder / WEIGHTS
-    checksums.check(folder, REMEDY)
+    checksums.check(folder, checksums.RESTORE)
     try:
         with safe_open(path, framework="pt") as file:
             oracle = Oracle(**json.loads(file.metadata()["oracle"]))
             oracle.load_state_dict({key: file.get_tensor(key) for key in list(file.keys())})
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"oracle {path} cannot be used ({type(error).__name__}: {error}); {REMEDY}") from error
+        raise ValueError(
+            f"oracle {path} cannot be used ({type(error).__name__}: {error}); {checksums.RESTORE}"
+        ) from error
     return oracle.eval().requires_grad_(False)
 
 

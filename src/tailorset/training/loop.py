@@ -21,7 +21,7 @@ from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.augment import augment
 from tailorset.training.contract import AugmentConfig, Trainable, TrainingConfig
 
-REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
+TRAINING_MEMORY_REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
 
 
 def learning_rate_factor(epoch: int, num_epochs: int, warmup_epochs: int) -> float:
@@ -67,7 +67,7 @@ def train_epochs(
             for name, optimizer in optimizers.items():
                 for group in optimizer.param_groups:
                     group["lr"] = base_rates[name] * factor
-            with explained("training", REMEDY):
+            with explained("training", TRAINING_MEMORY_REMEDY):
                 loss = _train_epoch(classifier, data, optimizers, config, seed, epoch, step_is_over)
             yield {"loss": loss, **{f"learning_rate/{name}": rate * factor for name, rate in base_rates.items()}}
 
@@ -164,5 +164,5 @@ def label_columns(num_labels: int, labels_per_step: int | None, seed: int, epoch
 def predict(classifier: Trainable, images: Tensor, batch_size: int = 128) -> Tensor:
     """Return probabilities (N, L) on the CPU for uint8 images (N, 3, P, P), in evaluation mode."""
     classifier.eval()
-    batches = ShrinkingBatches(batch_size, "predicting", REMEDY)
+    batches = ShrinkingBatches(batch_size, "predicting", TRAINING_MEMORY_REMEDY)
     return batches.concatenated(lambda batch: classifier(batch.float() / 255), images)

@@ -17,14 +17,14 @@ from tailorset.progress import Bar
 from tailorset.records import Prompt
 from tailorset.seeding import numpy_rng, occurrence_numbers, sample_seed
 from tailorset.tuning.early_stop import Evaluation
-from tailorset.tuning.tuner import MEMORY_REMEDY, Tuner
+from tailorset.tuning.tuner import TUNING_MEMORY_REMEDY, Tuner
 
 IMAGES_PER_PROMPT = 4  # before tuning, after it, and at each evaluation; each image has its own seed
 BATCH_SIZE = 64  # images without gradient, to begin with
 
 
 def _batches() -> ShrinkingBatches:
-    return ShrinkingBatches(BATCH_SIZE, "drawing held-out prompts", MEMORY_REMEDY)
+    return ShrinkingBatches(BATCH_SIZE, "drawing held-out prompts", TUNING_MEMORY_REMEDY)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from tailorset.tuning.settings import TuneTextEncoder
 MAX_SKIPPED_IN_A_ROW = 10
 MAX_ZERO_IN_A_ROW = 20
 NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
-MEMORY_REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
+TUNING_MEMORY_REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 
 
 class Update(NamedTuple):
@@ -82,7 +82,7 @@ class Tuner:
         self.adapter = nn.ParameterList(trainable)
         self.optimizer = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
         checkpointing = generator.enable_gradient_checkpointing
-        self.batches = ShrinkingBatches(config.batch_size, "tuning", MEMORY_REMEDY, checkpointing)
+        self.batches = ShrinkingBatches(config.batch_size, "tuning", TUNING_MEMORY_REMEDY, checkpointing)
 
     def updates(self, history: Sequence[Update] = ()) -> Iterator[Update]:
         """Yield a record after each update, continuing after those in `history`.
@@ -101,7 +101,7 @@ class Tuner:
     @torch.no_grad()
     def held_out_loss(self, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
         """Return the mean loss of finished images (N, 3, H, W) of prompts that it does not tune on."""
-        batches = ShrinkingBatches(batch_size, "scoring", MEMORY_REMEDY)
+        batches = ShrinkingBatches(batch_size, "scoring", TUNING_MEMORY_REMEDY)
         parts = batches.over(
             len(prompts), lambda part: self._assess(images[part], prompts[part])[0] * len(prompts[part]) / len(prompts)
         )

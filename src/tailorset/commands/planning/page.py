@@ -8,8 +8,7 @@ from rich.table import Table
 
 from tailorset.commands.planning.plan import Plan
 from tailorset.commands.planning.workload import Cost
-
-GIB = 1 << 30
+from tailorset.messages import GIB
 
 
 def plan_table(plan: Plan, last: Mapping[str, float]) -> Table:

@@ -10,11 +10,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from tailorset.messages import first_line
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 
-REMEDY = (
-    "restore the folder (`git checkout -- models/foundation`, `dvc checkout`), or give generator.model another folder"
+GENERATOR_WEIGHTS_REMEDY = (
+    f"{checksums.RESTORE} or give generator.model another folder"
     " or hub id (a hub id is downloaded only with HF_HUB_OFFLINE=0)"
 )
 
@@ -131,7 +132,9 @@ def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str
     module, info = _guarded(model, part, lambda: kind.from_pretrained(model, **options))
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
-        raise ValueError(f"{model}/{part}: {len(lacking)} tensors are missing, {lacking[0]} first; {REMEDY}")
+        raise ValueError(
+            f"{model}/{part}: {len(lacking)} tensors are missing, {lacking[0]} first; {GENERATOR_WEIGHTS_REMEDY}"
+        )
     return module
 
 
@@ -139,17 +142,17 @@ def _check_files(folder: Path) -> None:
     """Check a local folder completely before the first part is loaded."""
     from safetensors import SafetensorError, safe_open
 
-    checksums.check(folder, REMEDY)
+    checksums.check(folder, GENERATOR_WEIGHTS_REMEDY)
     for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
         files = sorted(folder.joinpath(part).glob("*.safetensors"))
         if not files:
-            raise ValueError(f"{folder / part} has no .safetensors weights; {REMEDY}")
+            raise ValueError(f"{folder / part} has no .safetensors weights; {GENERATOR_WEIGHTS_REMEDY}")
         for file in files:
             try:
                 with safe_open(file, framework="pt"):
                     pass
             except (SafetensorError, OSError) as error:
-                raise ValueError(f"{file} is truncated or damaged ({error}); {REMEDY}") from error
+                raise ValueError(f"{file} is truncated or damaged ({error}); {GENERATOR_WEIGHTS_REMEDY}") from error
 
 
 def _guarded(model: str, part: str, load: Callable[[], Any], setting: str = "generator.model") -> Any:
@@ -158,5 +161,6 @@ def _guarded(model: str, part: str, load: Callable[[], Any], setting: str = "gen
     try:
         return load()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-        raise ValueError(f"{setting} {model!r}: {part} cannot be loaded ({reason}); {REMEDY}") from error
+        raise ValueError(
+            f"{setting} {model!r}: {part} cannot be loaded ({first_line(error)}); {GENERATOR_WEIGHTS_REMEDY}"
+        ) from error

@@ -17,7 +17,9 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 NOTE = "tuning.json"
 PREFIX = "text_encoder."
 HEADER_KEY = "lora_adapter_metadata"  # the name in diffusers
-REMEDY = "tune again for this model (`dvc repro tune_text_encoder`), or name the generator.model it was tuned for"
+ADAPTER_REMEDY = (
+    "tune again for this model (`dvc repro tune_text_encoder`), or name the generator.model it was tuned for"
+)
 
 
 def add_lora(text_encoder: nn.Module, rank: int, alpha: float, seed: int) -> None:
@@ -70,7 +72,7 @@ def load_lora(text_encoder: nn.Module, folder: Path) -> None:
         ValueError: there is no adapter, its file is damaged, or matrices do not fit; names the first of them.
     """
     _refuse_second(text_encoder)
-    checksums.check(folder, REMEDY)
+    checksums.check(folder, ADAPTER_REMEDY)
     path = folder / WEIGHTS
     if not path.is_file() and _has_zero_updates(folder / NOTE):
         return
@@ -108,11 +110,13 @@ def _check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, i
     if unknown or lacking:
         raise ValueError(
             f"{path} does not fit the text encoder: {len(unknown)} matrices have no place there (first {unknown[:3]}),"
-            f" {len(lacking)} are missing (first {lacking[:3]}); {REMEDY}"
+            f" {len(lacking)} are missing (first {lacking[:3]}); {ADAPTER_REMEDY}"
         )
     for name, shape in expected.items():
         if tuple(stored[name].shape) != shape:
-            raise ValueError(f"{path}: {name} is {tuple(stored[name].shape)}, but must be {shape} here; {REMEDY}")
+            raise ValueError(
+                f"{path}: {name} is {tuple(stored[name].shape)}, but must be {shape} here; {ADAPTER_REMEDY}"
+            )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -121,13 +125,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise ValueError(f"there is no adapter {path}; {REMEDY}")
+        raise ValueError(f"there is no adapter {path}; {ADAPTER_REMEDY}")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
             weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is truncated or damaged ({error}); {REMEDY}") from error
+        raise ValueError(f"{path} is truncated or damaged ({error}); {ADAPTER_REMEDY}") from error
     return convert_state_dict_to_peft(weights) if _in_diffusers_format(weights) else weights, header
 
 
