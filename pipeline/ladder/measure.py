@@ -138,9 +138,5 @@ def is_measured(point: Point) -> bool:
     return True
 
 
-def read_metrics(point: Point) -> dict[str, float]:
-    return json.loads((point.folder / METRICS).read_text(encoding="utf-8"))
-
-
 if __name__ == "__main__":
     main(sys.argv[1])

@@ -12,18 +12,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from points import ASIDE, CURVES, FULL, SUPERVISED, Ladder
 
+from tailorset.evaluation.bootstrap import Interval
+from tailorset.evaluation.results import percent
+
 MEASURES = {"zsl_map": "ZSL mAP", "zsl_f1": "ZSL F1@3", "gzsl_map": "GZSL mAP", "gzsl_f1": "GZSL F1@3"}
 SUMMARY = re.compile(r"(<!-- ladder -->\n).*?(<!-- /ladder -->)", re.DOTALL)
 Tables = Mapping[str, pd.DataFrame]  # of one part of the ladder
 
 
-def percent(row: pd.Series, name: str, signed: bool = False) -> str:
-    """`48.7 [46.1, 50.9]`: a figure in percent with its interval."""
+def cell(row: pd.Series, name: str, signed: bool = False) -> str:
+    """Return `48.7 [46.1, 50.9]`, a figure in percent with its interval."""
     if pd.isna(row[name]):
         return "not measured"
-    sign = "+" if signed else ""
-    value, low, high = (100 * row[key] for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return Interval(row[name], row[f"{name}_low"], row[f"{name}_high"]).in_percent(signed)
 
 
 def verdict(row: pd.Series, name: str) -> str:
@@ -43,9 +44,9 @@ def markdown(table: pd.DataFrame) -> str:
 def ladder_table(world: str, table: pd.DataFrame) -> str:
     rows = [
         {"row": row["title"]}
-        | {title: percent(row, key) for key, title in MEASURES.items()}
+        | {title: cell(row, key) for key, title in MEASURES.items()}
         | {
-            "step, ZSL mAP": "" if row["row"] in ASIDE else percent(row, "step", signed=True),
+            "step, ZSL mAP": "" if row["row"] in ASIDE else cell(row, "step", signed=True),
             "MLflow runs": run_names(world, row["row"]),
         }
         for _, row in table.iterrows()
@@ -62,9 +63,9 @@ def component_table(table: pd.DataFrame) -> str:
         {
             "component": row["component"],
             "measured as": f"`{row['with']}` - `{row['without']}`",
-            "ZSL mAP": percent(row, "zsl_map", signed=True),
+            "ZSL mAP": cell(row, "zsl_map", signed=True),
             "verdict (ZSL)": verdict(row, "zsl_map"),
-            "GZSL mAP": percent(row, "gzsl_map", signed=True),
+            "GZSL mAP": cell(row, "gzsl_map", signed=True),
             "verdict (GZSL)": verdict(row, "gzsl_map"),
         }
         for _, row in table.iterrows()
@@ -76,8 +77,8 @@ def label_table(table: pd.DataFrame) -> str:
     shown = {"clip": "raw CLIP", "seen": "seen only", FULL: "full", SUPERVISED: "supervised, label residuals"}
     rows = [
         {"label": row["label"]}
-        | {title: f"{100 * row[key]:.1f}" for key, title in shown.items() if key in row}
-        | {"full - seen only": f"{100 * row['difference']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"}
+        | {title: percent(row[key]) for key, title in shown.items() if key in row}
+        | {"full - seen only": Interval(row["difference"], row["low"], row["high"]).in_percent(signed=True)}
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
@@ -97,12 +98,12 @@ def image_table(table: pd.DataFrame) -> str:
 
 
 def share(value: float) -> str:
-    return "-" if pd.isna(value) else f"{100 * value:.1f} %"
+    return "-" if pd.isna(value) else f"{percent(value)} %"
 
 
 def curve_table(table: pd.DataFrame) -> str:
     rows = [
-        {"setting": f"`{row['setting']}`", "value": f"{row['value']:g}", "ZSL mAP": percent(row, "zsl_map")}
+        {"setting": f"`{row['setting']}`", "value": f"{row['value']:g}", "ZSL mAP": cell(row, "zsl_map")}
         for _, row in table.iterrows()
     ]
     return markdown(pd.DataFrame(rows))
@@ -202,7 +203,7 @@ def gains_table(worlds: Mapping[str, Tables]) -> str:
     for world, tables in worlds.items():
         for _, row in tables["components"].iterrows():
             cells = rows.setdefault(row["component"], {"gain in ZSL mAP": row["component"]})
-            cells[world] = f"{percent(row, 'zsl_map', signed=True)}: {verdict(row, 'zsl_map')}"
+            cells[world] = f"{cell(row, 'zsl_map', signed=True)}: {verdict(row, 'zsl_map')}"
     return markdown(pd.DataFrame(list(rows.values())))
 
 
@@ -217,7 +218,7 @@ def with_summary(page: str, worlds: Mapping[str, Tables], change: str = "") -> s
             "docs/components.md needs the lines `<!-- ladder -->` and `<!-- /ladder -->` around its summary"
         )
     rows = [
-        {"test split, %": row["title"]} | {title: percent(row, key) for key, title in MEASURES.items()}
+        {"test split, %": row["title"]} | {title: cell(row, key) for key, title in MEASURES.items()}
         for _, row in next(iter(worlds.values()))["ladder"].iterrows()
     ]
     gaps = " ".join(gap_sentence(world, tables["gap"]) for world, tables in worlds.items())

@@ -12,7 +12,7 @@ from math import nan
 
 import pandas as pd
 import torch
-from measure import is_measured, read_metrics
+from measure import METRICS, is_measured
 from points import ASIDE, CURVES, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
 from torch import Tensor
 
@@ -34,7 +34,7 @@ from tailorset.evaluation.bootstrap import (
 from tailorset.project.execution import git_revision
 from tailorset.project.params import flatten, read_yaml
 from tailorset.records import LabelSpace
-from tailorset.storage.files import atomic_output
+from tailorset.storage.files import atomic_output, read_metrics
 
 FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
 BOUNDS = ("supervised", SUPERVISED)  # the stronger one counts
@@ -169,7 +169,7 @@ def image_counts(world: WorldScores) -> pd.DataFrame:
     }
     rows = []
     for name, points in world.points.items():
-        found = pd.DataFrame(map(read_metrics, points))
+        found = pd.DataFrame(read_metrics(point.folder / METRICS) for point in points)
         if found["num_synthetic_images"].gt(0).any():
             means = {column: found[key].mean() for column, key in keys.items() if key in found}
             if points[0].settings.get("filter_images.threshold") == 0:
@@ -188,7 +188,7 @@ def curve_table(ladder: Ladder, settings: Mapping[str, float]) -> pd.DataFrame:
         for value, same in sorted((found | {settings[key]: full[key]}).items()):
             row: dict[str, object] = {"setting": key, "value": value}
             if all(map(is_measured, same)):
-                maps = [read_metrics(point)["zsl/map"] for point in same]
+                maps = [read_metrics(point.folder / METRICS)["zsl/map"] for point in same]
                 row |= columns_of("zsl_map", Interval(sum(maps) / len(maps), min(maps), max(maps)))
             rows.append(row)
     return pd.DataFrame(rows, columns=["setting", "value", *columns_of("zsl_map", Interval(0, 0, 0))])

@@ -64,7 +64,7 @@ def card_percent(share: float | None) -> str:
 
 def signed(points: float) -> str:
     """Return 0.123 as "+12.3", in percentage points."""
-    return f"{100 * points:+.1f}".replace("-", "−")
+    return percent(points, signed=True).replace("-", "−")
 
 
 def widest_gain(cards: Sequence[LabelCard]) -> float:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tailorset.evaluation.metrics import top_k_predictions
+from tailorset.evaluation.results import percent
 from tailorset.seeding import numpy_rng
 
 ELEMENTS_AT_ONCE = 4_000_000  # of a (resamples, images) matrix in memory
@@ -43,6 +44,11 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def in_percent(self, signed: bool = False) -> str:
+        """Return the figure and its bounds in percent: "48.7 [46.1, 50.9]"."""
+        value, low, high = (percent(share, signed=signed) for share in (self.value, self.low, self.high))
+        return f"{value} [{low}, {high}]"
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,6 @@ def acceptance_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     return {key: metrics[key] for key in ACCEPTANCE}
 
 
-def percent(share: float | None, digits: int = 1) -> str:
-    """Return a share in percent, without the sign: 0.4567 -> "45.7"; "-" for None."""
-    return "-" if share is None else f"{100 * share:.{digits}f}"
+def percent(share: float | None, digits: int = 1, signed: bool = False) -> str:
+    """Return a share in percent, without the word: 0.4567 -> "45.7", signed "+45.7"; "-" for None."""
+    return "-" if share is None else f"{100 * share:{'+' if signed else ''}.{digits}f}"

@@ -9,7 +9,7 @@ from statistics import harmonic_mean
 from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
-from tailorset.evaluation.results import MAPS
+from tailorset.evaluation.results import MAPS, percent
 from tailorset.project.tracking import registry
 from tailorset.registry.measurement import VAL_SET, val_tag
 from tailorset.registry.promotion import ROLLED_BACK
@@ -30,7 +30,7 @@ class Ranking:
         for name in MAPS.values():
             table.add_column(name, justify="right")
         for version in self.versions[:NUM_SHOWN]:
-            maps = (f"{100 * value:.2f}" for value in _maps(version))
+            maps = (percent(value, 2) for value in _maps(version))
             table.add_row(str(version.version), version.tags.get("dvc.experiment", ""), *maps)
         if self.num_left_out:
             table.caption = f"{self.num_left_out} versions were measured on other photos or rolled back: left out"

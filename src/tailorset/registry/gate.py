@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tailorset.evaluation.results import MAPS
+from tailorset.evaluation.results import MAPS, percent
 from tailorset.registry.measurement import Measurement
 
 ROUNDING = 1e-9  # a loss of the margin itself passes
@@ -103,4 +103,4 @@ def _lost(changes: Iterable[Change], margin: float) -> tuple[Change, ...]:
 
 
 def _figures(change: Change) -> str:
-    return f"{change.name} is {100 * change.challenger:.2f} instead of {100 * change.other:.2f}"
+    return f"{change.name} is {percent(change.challenger, 2)} instead of {percent(change.other, 2)}"

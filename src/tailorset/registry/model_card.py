@@ -244,9 +244,7 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _percent(value: Interval | float | None) -> str:
-    if isinstance(value, Interval):
-        return f"{percent(value.value)} [{percent(value.low)}, {percent(value.high)}]"
-    return percent(value)
+    return value.in_percent() if isinstance(value, Interval) else percent(value)
 
 
 def _precision(value: float, replicates: Tensor) -> Interval | float | None:

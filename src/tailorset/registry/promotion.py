@@ -11,6 +11,7 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
 from tailorset.evaluation.metrics import average_precisions
+from tailorset.evaluation.results import percent
 from tailorset.inference.predictor import load_predictor
 from tailorset.inference.versions import (
     CHALLENGER,
@@ -53,7 +54,7 @@ class Assessment:
             table.add_column(column, justify="right")
         for split, changes in (("val", self.comparison.changes), ("test", self.comparison.reported)):
             for change in changes:
-                figures = (f"{100 * change.challenger:.2f}", f"{100 * change.other:.2f}", f"{change.points:+.2f}")
+                figures = (percent(change.challenger, 2), percent(change.other, 2), f"{change.points:+.2f}")
                 table.add_row(f"{split}, {change.name}", *figures)
         return table
 
