@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.classifiers.parts.fusion import fuse
+from tailorset.classifiers.parts.vision import Vision
 from tailorset.clip.model import Clip, OpenClip, preprocessed
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums
@@ -59,27 +60,6 @@ class Config(TrainingConfig):
         counted = self.backbone.folder and token_counts(self.backbone.folder, label_space.names)
         problem = counted and misfit(label_space.names, *counted, self.num_context_tokens)
         return [f"train_classifier.{problem}"] if problem else []
-
-
-class Vision(BaseModel):
-    """Architecture of the visual tower and its preprocessing: what a saved classifier needs of its backbone."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    embed_dim: int
-    quick_gelu: bool = False
-    vision_cfg: dict[str, Any]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    image_px: int
-
-    def build(self) -> nn.Module:
-        """Return the visual tower with random weights; the text tower of its CLIP is tiny and thrown away."""
-        import open_clip
-
-        text_cfg = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
-        model = open_clip.CLIP(self.embed_dim, self.vision_cfg, text_cfg, quick_gelu=self.quick_gelu)  # type: ignore[arg-type]
-        return model.visual
 
 
 class DualPrompt(nn.Module):
@@ -256,15 +236,7 @@ def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
     prompts = LabelPrompts(clip.model, clip.tokenizer, label_space.names, config.num_context_tokens, config.template)
     prompts.residual.requires_grad_(config.label_residual_learning_rate > 0)
     visual: Any = clip.model.visual.to(memory_format=torch.channels_last)
-    vision = Vision(
-        embed_dim=clip.architecture["embed_dim"],
-        quick_gelu=clip.architecture.get("quick_gelu", False),
-        vision_cfg=clip.architecture["vision_cfg"],
-        mean=visual.preprocess_cfg["mean"],
-        std=visual.preprocess_cfg["std"],
-        image_px=clip.image_px,
-    )
-    return DualPrompt(config, label_space, visual, vision, clip.logit_scale, prompts).to(clip.device)
+    return DualPrompt(config, label_space, visual, Vision.of(clip), clip.logit_scale, prompts).to(clip.device)
 
 
 def load(folder: Path, device: torch.device) -> DualPrompt:

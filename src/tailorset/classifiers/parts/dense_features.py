@@ -6,7 +6,7 @@ Shapes: B images of a batch, P positions, D joint width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -38,20 +38,47 @@ def dense_encoder(visual: nn.Module) -> DenseEncoder:
     )
 
 
+def feature_map(visual: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the function from normalised images to the tower's last feature map (B, P, C), before its projection.
+
+    Raises:
+        ValueError: a tower whose positions cannot be projected.
+    """
+    from open_clip.modified_resnet import ModifiedResNet
+
+    dense_encoder(visual)
+    tower: Any = visual
+    if isinstance(visual, ModifiedResNet):
+        return lambda images: _positions(
+            visual.forward_intermediates(images, indices=1, intermediates_only=True)["image_intermediates"][0]
+        )
+    return lambda images: _tokens(tower, images)[:, 1:]
+
+
 def _resnet_features(visual: ModifiedResNet, images: Tensor) -> tuple[Tensor, Tensor]:
     """Project each position by the attention pool's value and output layers, as a pool of one position would."""
     output = visual.forward_intermediates(images, indices=1)
     assert isinstance(output["image_features"], Tensor)
-    positions = output["image_intermediates"][0].flatten(2).transpose(1, 2)  # (B, P, C)
+    positions = _positions(output["image_intermediates"][0])
     dense = visual.attnpool.c_proj(visual.attnpool.v_proj(positions))
     return F.normalize(dense, dim=-1), F.normalize(output["image_features"], dim=-1)
 
 
+def _positions(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, P, C)."""
+    return maps.flatten(2).transpose(1, 2)
+
+
 def _transformer_features(visual: VisionTransformer, images: Tensor) -> tuple[Tensor, Tensor]:
     """Project each patch token by the final norm and projection, like the class token."""
-    tokens = visual.ln_post(visual.transformer(visual._embeds(images)))  # (B, 1 + P, C)
-    features = F.normalize(tokens @ visual.proj, dim=-1)
+    features = F.normalize(_tokens(visual, images) @ visual.proj, dim=-1)
     return features[:, 1:], features[:, 0]
+
+
+def _tokens(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the class token and the patch tokens after the final norm, (B, 1 + P, C)."""
+    tokens: Tensor = visual.ln_post(visual.transformer(visual._embeds(images)))
+    return tokens
 
 
 def grid_of(num_positions: int) -> tuple[int, int]:
