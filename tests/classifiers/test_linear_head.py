@@ -69,7 +69,7 @@ def test_calibration_standardises_the_feature_map(
     classifier = made(backbones["resnet"], label_space, batch_size=16)  # the last batch is smaller
     classifier.calibrate((255 * images).byte(), targets)
     with torch.no_grad():
-        features = classifier._features((255 * images).byte().float() / 255).flatten(0, 1)
+        features = classifier.features((255 * images).byte().float() / 255).flatten(0, 1)
     varies = classifier.spread > 1e-3 * classifier.spread.max()
     torch.testing.assert_close(features.mean(0), torch.zeros(features.shape[1]), atol=1e-3, rtol=0)
     torch.testing.assert_close(features.std(0)[varies], torch.ones(int(varies.sum())), atol=2e-2, rtol=0)

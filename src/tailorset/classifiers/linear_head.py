@@ -71,17 +71,26 @@ class LinearHead(nn.Module):
 
     def forward(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """images: (B, 3, H, W) float in [0, 1], any size -> (B, L) probabilities, or those of `label_indices`."""
-        probabilities = self._scores(self._features(images)).amax(1).sigmoid()
+        probabilities = self.scores(self.features(images)).amax(1).sigmoid()
         return probabilities if label_indices is None else probabilities[:, list(label_indices)]
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) probabilities and (B, C) features: the mean of the standardised map."""
-        features = self._features(images)
-        return self._scores(features).amax(1).sigmoid(), features.mean(1)
+        features = self.features(images)
+        return self.scores(features).amax(1).sigmoid(), features.mean(1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """images: (B, 3, H, W) float in [0, 1], any size -> the standardised feature map (B, P, C)."""
+        return (self._map(images) - self.centre) / self.spread
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Features (B, P, C) -> logits (B, P, L) of each position."""
+        scores: Tensor = self.head(features)
+        return scores
 
     def spatial_maps(self, images: Tensor) -> Tensor:
         """(B, L, h, w): the softmax over positions of each label's scores."""
-        weights = self._scores(self._features(images)).softmax(1).transpose(1, 2)
+        weights = self.scores(self.features(images)).softmax(1).transpose(1, 2)
         return weights.unflatten(-1, grid_of(weights.shape[-1]))
 
     @torch.no_grad()
@@ -128,18 +137,10 @@ class LinearHead(nn.Module):
         save_file(tensors, folder / WEIGHTS_FILE)
         checksums.seal(folder)
 
-    def _features(self, images: Tensor) -> Tensor:
-        """(B, P, C), standardised."""
-        return (self._map(images) - self.centre) / self.spread
-
     def _map(self, images: Tensor) -> Tensor:
         """(B, P, C), as the tower computes it."""
         pixels = preprocessed(images.to(self.mean.device), self.image_px, self.mean, self.std)
         return feature_map(self.visual)(pixels.contiguous(memory_format=torch.channels_last))
-
-    def _scores(self, features: Tensor) -> Tensor:
-        scores: Tensor = self.head(features)
-        return scores
 
 
 def build(config: Config, label_space: LabelSpace, device: torch.device | str = "cpu") -> LinearHead:
