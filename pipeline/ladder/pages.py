@@ -114,8 +114,8 @@ def gap_sentence(world: str, gap: pd.DataFrame) -> str:
         return f"{world}: not available: full supervision is not measured, or its difference to raw CLIP may be 0."
     value, low, high = gap.iloc[0][["gap", "gap_low", "gap_high"]]
     return (
-        f"{world}: {value:.3f} [{low:.3f}, {high:.3f}] of the way from raw CLIP to the better of the two rows annotated"
-        " on real images (goal 0.9)."
+        f"{world}: {value:.3f} [{low:.3f}, {high:.3f}] of the way from raw CLIP to the best of the rows with all"
+        " labels annotated (goal 0.9)."
     )
 
 
@@ -187,11 +187,20 @@ def measured_with(table: pd.DataFrame) -> str:
 def command(ladder: Ladder, rung: str) -> str:
     """The `dvc exp run` that makes seed 0 of a rung on the first world."""
     settings = ladder.base | ladder.rungs[rung].settings
-    return "dvc exp run " + " ".join(f"-S '{key}={spelled(value)}'" for key, value in settings.items())
+    return "dvc exp run " + " ".join(f"-S '{part}'" for item in settings.items() for part in overrides(*item))
+
+
+def overrides(key: str, value: object) -> list[str]:
+    """Return what sets a key in `dvc exp run -S`; a block is removed first, or it would be merged with the old one."""
+    return [f"~{key}", f"+{key}={spelled(value)}"] if isinstance(value, dict) else [f"{key}={spelled(value)}"]
 
 
 def spelled(value: object) -> str:
-    """A value as `dvc exp run -S` reads it: [real], true, 0.003."""
+    """A value as `dvc exp run -S` reads it: [real], true, 0.003, {flip:true}."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{spelled(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and ":" in value:
+        return f'"{value}"'
     if isinstance(value, list):
         return "[" + ",".join(map(spelled, value)) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)

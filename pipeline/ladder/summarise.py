@@ -13,7 +13,7 @@ from math import nan
 import pandas as pd
 import torch
 from measure import METRICS, is_measured
-from points import ASIDE, CURVES, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
+from points import ASIDE, BOUNDS, CURVES, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
 from torch import Tensor
 
 from tailorset.card.verdicts import deciding
@@ -37,7 +37,6 @@ from tailorset.records import LabelSpace
 from tailorset.storage.files import atomic_output, read_metrics
 
 FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
-BOUNDS = ("supervised", SUPERVISED)  # the stronger one counts
 BASELINES = {"clip": "raw CLIP", "clip_ensemble": "template-ensemble CLIP", "clip_normalised": "score-normalised CLIP"}
 
 
@@ -116,7 +115,7 @@ class WorldScores:
         return pd.DataFrame(rows)
 
     def gap(self) -> Interval | None:
-        """Share of the way from raw CLIP to full supervision; None where no such way is measurable."""
+        """Share of the way from raw CLIP to the best bound; None where no such way is measurable."""
         bounds = [self.estimates[name]["zsl_map"] for name in BOUNDS if name in self.estimates]
         if not bounds:
             return None
