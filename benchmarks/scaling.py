@@ -59,14 +59,7 @@ class Blank:
     def __init__(self, image_px: int) -> None:
         self.image = torch.full((1, 3, image_px, image_px), 0.5)
 
-    def sample(
-        self,
-        prompts: list[str],
-        seeds: list[int],
-        num_inference_steps: int,
-        backprop_steps: int = 0,
-        stop_after: int | None = None,
-    ) -> Tensor:
+    def sample(self, prompts: list[str], *_: Any, **__: Any) -> Tensor:
         return self.image.expand(len(prompts), -1, -1, -1)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tailorset.images.codec import FORMATS, decode_image
+from tailorset.messages import first_line
 
 MAX_PIXELS = 1_000_000  # a header may declare gigabytes, which would only take time
 
@@ -57,7 +58,7 @@ def fault_of(content: bytes, size: tuple[int, int] | None) -> str:
     except ValueError as error:
         return f"can be shown and is refused: {error}" if size else ""
     except Exception as error:  # noqa: BLE001 - this is what the question is about
-        return f"{type(error).__name__}: {error}"
+        return first_line(error)
     right = image.mode == "RGB" and size in (None, image.size, image.size[::-1])
     return "" if right else f"a picture of {size} is decoded as {image.mode} of {image.size}"
 

@@ -60,7 +60,7 @@ def plot_decisions(stage: Stage, decisions: Mapping[str, Decisions], targets: Te
     unseen, path = stage.label_space.columns(stage.label_space.unseen), stage.plots_dir / "trust.png"
     of_unseen = {name: decided.columns(unseen) for name, decided in decisions.items()}
     trust_figure(of_unseen, targets[:, unseen]).savefig(path, dpi=100)
-    stage.log_figure(path)
+    stage.log_figures(path)
 
 
 def write_reports(stage: Stage, methods: Sequence[Method], test: ImageSet) -> None:
@@ -70,9 +70,9 @@ def write_reports(stage: Stage, methods: Sequence[Method], test: ImageSet) -> No
     all_scores(methods, test.ids, space.names).to_parquet(SCORES, index=False)
     if is_annotated(test.targets):
         precision_recall_figure(methods, test.targets, space).savefig(curves, dpi=100)
-        stage.log_figure(curves)
+        stage.log_figures(curves)
     prediction_sheet(test, methods[-1].scores, space).save(sheet)
-    stage.log_figure(sheet)
+    stage.log_figures(sheet)
 
 
 if __name__ == "__main__":

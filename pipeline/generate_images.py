@@ -68,8 +68,7 @@ def report(stage: Stage, planner: QuotaPlanner, tally: Tally) -> None:
     outcome = outcome_table(planner, tally)
     stage.save_metrics(metrics(planner, tally, outcome))
     save_plots(tally, outcome, SYNTHETIC, stage.plots_dir)
-    for path in sorted(stage.plots_dir.glob("*.png")):
-        stage.log_figure(path)
+    stage.log_figures(*stage.plots_dir.glob("*.png"))
     for row in outcome[outcome.kept < outcome.quota].itertuples():
         log.warning("%s: %d of %d images kept (%s)", row.label, row.kept, row.quota, row.outcome)
 

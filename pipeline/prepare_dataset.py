@@ -49,8 +49,7 @@ def main() -> None:
 
         counts = label_counts(table["split"], targets, label_space)
         counts.to_csv(stage.plots_dir / "label_counts.csv", index=False)
-        for path in plot_sheets(dataset, stage.plots_dir):
-            stage.log_figure(path)
+        stage.log_figures(*plot_sheets(dataset, stage.plots_dir))
         stage.save_metrics(summary(table["split"], counts) | {"real/num_rejected": len(rejected)})
 
 

@@ -41,7 +41,7 @@ def main() -> None:
             log.warning(note)
         stage.save_metrics(metrics | {f"num_{name}_images": len(images.get(name, ())) for name in SOURCES})
         pd.DataFrame(history).to_csv(stage.plots_dir / "history.csv", index=False)
-        stage.log_figure(sheet)
+        stage.log_figures(sheet)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,7 @@ def main() -> None:
         pictures = Pictures(before, after)
         stage.save_metrics(metrics(progress, held_out, pictures))
         save_plots(progress, held_out, pictures, stage.plots_dir)
-        for path in sorted(stage.plots_dir.glob("*.png")):
-            stage.log_figure(path)
+        stage.log_figures(*stage.plots_dir.glob("*.png"))
 
 
 def tune_all(stage: Stage, generator: Generator, prompts: list[Prompt], held_out: HeldOut) -> Progress:

@@ -45,8 +45,7 @@ def main() -> None:
         content = report(findings)
         write_json(REPORT, content)
         PAGE.write_text(render(findings), encoding="utf-8")
-        for path in (REPORT, PAGE):
-            stage.log_figure(path)
+        stage.log_figures(REPORT, PAGE)
         stage.save_metrics(
             {
                 "validation/rules": len(findings),

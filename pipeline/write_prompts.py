@@ -24,7 +24,7 @@ def main() -> None:
 
         plot = stage.plots_dir / "prompts_per_pair.csv"
         pair_table(ledger.prompts).to_csv(plot, index=False)
-        stage.log_figure(plot)
+        stage.log_figures(plot)
         figures = metrics(ledger, limit)
         stage.save_metrics(figures)
         if problem := warning(figures):

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.project.definition import stage_names
 from tests.fake_hub import FakeHub
 from tests.generation_project import prepare_generation
 from tests.small_project import IDENTITY
@@ -26,19 +27,6 @@ pytest_plugins = ["tests.registered"]
 WORDS = ("a", "photo", "of", "the", "red", "next", "to", "and", "in", "kite", "boat", "clock", "cup", "fish", "tree")
 TEXT_TOKENS = 12
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = (
-    "prepare_dataset",
-    "write_prompts",
-    "tune_text_encoder",
-    "generate_images",
-    "filter_images",
-    "validate_data",
-    "train_classifier",
-    "fit_thresholds",
-    "evaluate",
-    "data_card",
-    "register_model",
-)
 
 
 def pytest_configure() -> None:
@@ -79,7 +67,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: 
     shutil.copy(tracking_database, tmp_path)
     shutil.copytree(ROOT / "data" / "labels", tmp_path / "data" / "labels")
     blocks = list(yaml.safe_load((ROOT / "params.yaml").read_text()))
-    stages = {name: {"cmd": f"python pipeline/{name}.py", "params": blocks} for name in STAGES}
+    stages = {name: {"cmd": f"python pipeline/{name}.py", "params": blocks} for name in stage_names(ROOT)}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
     for command in (["init", "--quiet"], ["add", "--all"], [*IDENTITY, "commit", "--quiet", "--message", "all"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)

@@ -52,10 +52,10 @@ def problems(error: ValidationError) -> list[str]:
     return lines
 
 
-def some(names: Sequence[object]) -> str:
-    """The first few of many, for a message."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(map(str, names[:MAX_NAMED])) + more
+def some(names: Sequence[object], most: int = MAX_NAMED) -> str:
+    """Return the first few of many names, and the number of the rest."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def first_line(error: BaseException) -> str:

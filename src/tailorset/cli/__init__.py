@@ -109,11 +109,12 @@ def plan() -> None:
     """Estimate what a run of params.yaml takes on this device, from a short sample of each stage."""
     from tailorset.commands.planning.page import notes, over_cap, plan_table
     from tailorset.commands.planning.plan import make_plan
+    from tailorset.project.definition import stage_names
     from tailorset.project.running import last_durations
 
     _, space = _settings()
     with stopping():
-        planned = make_plan(read_yaml(PARAMS), space, list(read_yaml("dvc.yaml")["stages"]))
+        planned = make_plan(read_yaml(PARAMS), space, stage_names())
     console.print(plan_table(planned, last_durations(Path.cwd())))
     console.print("\n".join(notes(planned)), markup=False)
     if reason := over_cap(planned):

@@ -14,6 +14,11 @@ from tailorset.project.params import flatten, read_yaml
 from tailorset.storage.checksums import file_digest
 
 
+def stage_names(folder: Path | None = None) -> list[str]:
+    """Return the stages of dvc.yaml, in its order."""
+    return list(read_yaml((folder or Path.cwd()) / "dvc.yaml").get("stages", {}))
+
+
 def stage_definition(name: str, folder: Path | None = None) -> dict[str, Any]:
     """Return what a stage depends on by dvc.yaml: {"deps": [paths], "params": {flat name: value}}, templates resolved.
 

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
+from tailorset.messages import some
 from tailorset.project.params import flatten
 
 PARAMS = Path("params.yaml")
@@ -54,9 +55,7 @@ def changed_settings(now: Mapping[str, Any], committed: Mapping[str, Any]) -> st
     changed = {key: value for key, value in now.items() if committed and committed.get(key) != value}
     if "label_space" in changed:
         return f"labels {Path(str(changed['label_space'])).stem}"
-    shown = [f"{key}={str(value)[:MAX_VALUE_CHARS]}" for key, value in changed.items()][:MAX_CHANGED]
-    more = len(changed) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
+    return some([f"{key}={str(value)[:MAX_VALUE_CHARS]}" for key, value in changed.items()], MAX_CHANGED)
 
 
 def git_revision() -> tuple[str, bool]:

@@ -14,7 +14,7 @@ import psutil
 
 from tailorset.progress import Position, Report, reporting
 from tailorset.project.busy import Others
-from tailorset.project.params import read_yaml
+from tailorset.project.definition import stage_names
 from tailorset.storage.files import write_json
 
 PROGRESS = "progress.json"
@@ -40,7 +40,7 @@ def progress_shown(name: str, root: Path, work_dir: Path, is_main: bool) -> Iter
 
 def place(name: str, root: Path) -> Position:
     """Place of a stage in dvc.yaml, and the last durations of it and the stages after it."""
-    stages = list(read_yaml(Path("dvc.yaml"))["stages"])
+    stages = stage_names()
     number, known = stages.index(name) + 1, last_durations(root)
     after = [known.get(later) for later in stages[number:]]
     total = None if None in after else sum(seconds for seconds in after if seconds is not None)

@@ -103,9 +103,10 @@ class Stage:
         write_json(self.report_dir / "metrics.json", {key: _plain(value) for key, value in metrics.items()})
         self.tracker.log_metrics(metrics)
 
-    def log_figure(self, path: Path) -> None:
-        """Log a plot of the stage's outputs to its MLflow run as well."""
-        self.tracker.log_file(path)
+    def log_figures(self, *paths: Path) -> None:
+        """Log plots of the stage's outputs to its MLflow run as well."""
+        for path in sorted(paths):
+            self.tracker.log_file(path)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tailorset.messages import some
 from tailorset.storage.files import write_json
 
 FOLDER = Path(".work/unlogged")  # of the project's last run; of points of a sweep in a folder per settings
@@ -29,9 +30,8 @@ def keep(root: Path, stage: str, names: Sequence[str], cause: str, settings: str
 
     settings: what the point's settings are known by, also once `dvc exp apply` has made them the project's.
     """
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     content = {
-        "what": f"{', '.join(names[:MAX_NAMED])}{more}",
+        "what": some(names, MAX_NAMED),
         "cause": cause,
         "experiment": os.environ.get("DVC_EXP_NAME", ""),
     }

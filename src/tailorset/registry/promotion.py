@@ -62,8 +62,8 @@ class Assessment:
         """Yield notes and objections."""
         lost = self.comparison.regressions
         if lost:
-            worst = ", ".join(f"{change.name} {change.points:+.1f}" for change in lost[:NUM_SHOWN])
-            yield f"{len(lost)} labels lost precision on test, in points: {worst}{' ...' if lost[NUM_SHOWN:] else ''}"
+            worst = some([f"{change.name} {change.points:+.1f}" for change in lost], NUM_SHOWN)
+            yield f"{len(lost)} labels lost precision on test, in points: {worst}"
         for key in ("dvc.experiment", "git.dirty", TRAINING):
             if (value := self.challenger.tags.get(key, "false")) != "false":
                 yield f"Note: {key} = {value}"

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tailorset.messages import first_line
 from tailorset.storage import checksums
 
 IMAGE_PX = 32
@@ -71,9 +72,7 @@ def load_oracle(folder: Path) -> Oracle:
             oracle = Oracle(**json.loads(file.metadata()["oracle"]))
             oracle.load_state_dict({key: file.get_tensor(key) for key in list(file.keys())})
     except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"oracle {path} cannot be used ({type(error).__name__}: {error}); {checksums.RESTORE}"
-        ) from error
+        raise ValueError(f"oracle {path} cannot be used ({first_line(error)}); {checksums.RESTORE}") from error
     return oracle.eval().requires_grad_(False)
 
 
