@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -33,6 +33,11 @@ def occurrence_numbers(keys: Iterable[Hashable]) -> list[int]:
 def numpy_rng(*parts: str | int) -> np.random.Generator:
     """A numpy generator of the sample's own."""
     return np.random.default_rng(sample_seed(*parts))
+
+
+def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+    """Draw one of the options, each as likely as the others."""
+    return options[int(rng.integers(len(options)))]
 
 
 def torch_generator(*parts: str | int, device: str | torch.device = "cpu") -> torch.Generator:

@@ -22,11 +22,11 @@ from tailorset.commands.status import (
     was_edited,
     weights_line,
 )
-from tailorset.commands.terminal import PARAMS, console, or_stop, stop, stopping
+from tailorset.commands.terminal import console, or_stop, stop, stopping
 from tailorset.datasets.reading.changes import has_changed
 from tailorset.evaluation.selection import training_notes
 from tailorset.project.checks import contradictions
-from tailorset.project.layout import REPORTS
+from tailorset.project.layout import PARAMS, REPORTS
 from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.project.presets import FOLDER, preset_names, preset_text
 from tailorset.project.tracking import tracking_gaps

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from tailorset.commands.terminal import PARAMS, console, or_stop, stop, stopping
+from tailorset.commands.terminal import console, or_stop, stop, stopping
+from tailorset.project.layout import PARAMS
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 

@@ -18,7 +18,6 @@ from tailorset.clip.settings import Role
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.records import Prompt, requested_mask
 
-Row = Mapping[str, Any]  # one row of the synthetic manifest
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
 
 
@@ -63,13 +62,17 @@ def acceptance(scorer: LabelScorer, images: Tensor, prompts: Sequence[Prompt], b
     return float((weakest > ACCEPTED_ABOVE).double().mean())
 
 
-def requested_probabilities(rows: Sequence[Row], unseen: Sequence[str], role: Role = "discriminator") -> np.ndarray:
+def requested_probabilities(
+    rows: Sequence[Mapping[str, Any]], unseen: Sequence[str], role: Role = "discriminator"
+) -> np.ndarray:
     """(N, U) grouped probabilities of the requested labels, NaN for the rest, by the stored scores of that role."""
     requested = torch.from_numpy(requested_mask([row["labels"] for row in rows], unseen))
     logits = torch.tensor(np.array([row[f"{role}_logits"] for row in rows]), dtype=torch.float64)
     return grouped_softmax(logits, requested).masked_fill(~requested, torch.nan).numpy()
 
 
-def passes(rows: Sequence[Row], unseen: Sequence[str], threshold: float, role: Role = "discriminator") -> np.ndarray:
+def passes(
+    rows: Sequence[Mapping[str, Any]], unseen: Sequence[str], threshold: float, role: Role = "discriminator"
+) -> np.ndarray:
     """(N,) bool: every requested label's grouped probability exceeds `threshold`."""
     return np.nanmin(requested_probabilities(rows, unseen, role), axis=1) > threshold

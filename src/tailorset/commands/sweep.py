@@ -11,10 +11,10 @@ from pathlib import Path
 from tailorset.commands.doctor import quick
 from tailorset.messages import first_line
 from tailorset.project.checks import contradictions
+from tailorset.project.layout import PARAMS
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 
-PARAMS = "params.yaml"
 FAILED = re.compile(r"^FAILED: (?P<stage>\S+)\n(?P<why>.*?)\n  where: ", re.MULTILINE | re.DOTALL)
 ENDED = re.compile(r"^ERROR: (?P<why>.+)$", re.MULTILINE)  # by DVC, before a stage could say why
 
@@ -30,7 +30,7 @@ def point_problems(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
     from hydra.errors import HydraException
 
     try:
-        points = [point[PARAMS] for point in get_hydra_sweeps({PARAMS: list(settings)})]
+        points = [point[PARAMS.name] for point in get_hydra_sweeps({PARAMS.name: list(settings)})]
     except (DvcException, HydraException) as error:
         raise ValueError(f"{', '.join(settings)}: write KEY=VALUE or KEY=VALUE,VALUE ({first_line(error)})") from None
     for point in points:
@@ -52,7 +52,7 @@ def _problem(params_file: Path) -> str:
             return problem
         return next((f"{one.text}: {one.remedy}" for one in quick(params, space) if one.status == "error"), "")
     except ValueError as error:
-        return str(error).replace(str(params_file), PARAMS)
+        return str(error).replace(str(params_file), PARAMS.name)
 
 
 def failed_points() -> Iterator[tuple[str, str]]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
 
 console = Console(soft_wrap=True, highlight=False)
-PARAMS = Path("params.yaml")
 P = ParamSpec("P")
 T = TypeVar("T")
 

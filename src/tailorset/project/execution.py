@@ -15,9 +15,9 @@ import psutil
 import yaml
 
 from tailorset.messages import some
+from tailorset.project.layout import PARAMS
 from tailorset.project.params import flatten
 
-PARAMS = Path("params.yaml")
 MAX_CHANGED, MAX_VALUE_CHARS = 3, 40  # settings in a name
 
 

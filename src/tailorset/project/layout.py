@@ -1,9 +1,10 @@
-"""Paths of the stages' products, relative to the project's folder."""
+"""Paths of the settings and of the stages' products, relative to the project's folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+PARAMS = Path("params.yaml")
 REAL = Path("data/real")
 PROMPTS = Path("data/prompts/prompts.parquet")
 LORA = Path("models/text_encoder_lora")

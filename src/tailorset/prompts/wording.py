@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tailorset.seeding import pick
+
 Dialogue = list[dict[str, str]]  # [{"role": "user" | "assistant" | "system", "content": str}, ...]
 
 _TASK = "Imagine you are a painter. Describe in one phrase of at least {min_words} words a picture that holds"
@@ -62,11 +64,7 @@ def keywords_of(messages: Dialogue) -> tuple[str, ...]:
 
 def template_phrase(keywords: Sequence[str], min_words: int, rng: np.random.Generator) -> str:
     """Return a phrase of at least `min_words` words from fixed word banks, which make a few thousand per keyword."""
-    things = " next to ".join(f"a {_pick(rng, _LOOKS)} {keyword}" for keyword in keywords)
-    phrase = f"a {_pick(rng, _MEDIUMS)} of {things} {_pick(rng, _PLACES)} {_pick(rng, _LIGHTS)}"
+    things = " next to ".join(f"a {pick(rng, _LOOKS)} {keyword}" for keyword in keywords)
+    phrase = f"a {pick(rng, _MEDIUMS)} of {things} {pick(rng, _PLACES)} {pick(rng, _LIGHTS)}"
     missing = max(0, min_words - len(phrase.split()))
     return " ".join([phrase, *[_EXTRA] * -(-missing // len(_EXTRA.split()))])
-
-
-def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[int(rng.integers(len(options)))]

@@ -66,14 +66,14 @@ def _name(name: str) -> str:
     return composed(name)
 
 
-def _wording(text: str) -> str:
+def _alias(text: str) -> str:
     if problem := wording_problem(text):
         raise ValueError(f"alias {text!r} {problem}")
     return composed(text)
 
 
 Name = Annotated[str, AfterValidator(_name)]
-Wording = Annotated[str, AfterValidator(_wording)]
+Alias = Annotated[str, AfterValidator(_alias)]
 Reference = Annotated[str, AfterValidator(composed)]  # to a label, by its name
 
 
@@ -88,7 +88,7 @@ class Label(Record):
 
     name: Name
     seen: StrictBool
-    aliases: tuple[Wording, ...] = ()
+    aliases: tuple[Alias, ...] = ()
     parents: tuple[Reference, ...] = ()
 
 

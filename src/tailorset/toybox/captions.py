@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tailorset.seeding import pick
 from tailorset.toybox.backgrounds import BACKGROUNDS
 from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.parts import COLOURS
@@ -133,11 +134,11 @@ def caption(scene: Scene, rng: np.random.Generator, names: Mapping[str, Sequence
     relation: str = scene.relation
     if len(items) == 2 and rng.random() < 0.5:
         items, relation = items[::-1], _REVERSED[relation]
-    template = _pick(rng, _templates(len(items), rng))
+    template = pick(rng, _templates(len(items), rng))
     coloured = rng.random() < 0.8
     things = [_thing(item, rng, names, coloured) for item in items]
     words = {
-        "relation": _pick(rng, RELATIONS[relation]),
+        "relation": pick(rng, RELATIONS[relation]),
         "name": things[0].split()[-1],
     }
     return _write(template, things, scene.background, words, rng)
@@ -150,12 +151,12 @@ def painter_phrase(labels: Sequence[str], rng: np.random.Generator) -> str:
     """
     if len(labels) not in (1, 2):
         raise ValueError(f"{len(labels)} labels {list(labels)}: a painter is given one or two")
-    background = _pick(rng, list(BACKGROUNDS))
+    background = pick(rng, list(BACKGROUNDS))
     colours = contrasting_colours(background)
     templates = _PAINTER_PAIR if len(labels) == 2 else _PAINTER_SINGLE
     while True:
-        things = [_painted(label, _pick(rng, colours), rng) for label in labels]
-        phrase = _write(_pick(rng, templates), things, background, {}, rng)
+        things = [_painted(label, pick(rng, colours), rng) for label in labels]
+        phrase = _write(pick(rng, templates), things, background, {}, rng)
         if len(phrase.split()) >= MIN_PAINTER_WORDS:
             return phrase
 
@@ -210,14 +211,14 @@ def _thing(
     """The item in words, such as "a small red toy ball"."""
     words = [item.colour] if coloured else []
     if rng.random() < 0.25:
-        words.insert(0, _pick(rng, ADJECTIVES))
+        words.insert(0, pick(rng, ADJECTIVES))
     elif rng.random() < 0.2:
         words.insert(0, "big" if item.size > 0.6 else "small")
-    return " ".join(["a", *words, _pick(rng, (names or {}).get(item.label, (item.label,)))])
+    return " ".join(["a", *words, pick(rng, (names or {}).get(item.label, (item.label,)))])
 
 
 def _painted(label: str, colour: str, rng: np.random.Generator) -> str:
-    size_or_look = _pick(rng, ("small", "big", *ADJECTIVES, *ADJECTIVES))
+    size_or_look = pick(rng, ("small", "big", *ADJECTIVES, *ADJECTIVES))
     return f"a {size_or_look} {colour} {label}"
 
 
@@ -231,13 +232,9 @@ def _write(
     """The template with its bank entries filled in, and "a" or "an" as the next word requires."""
     text = template.format(
         **dict(zip("abc", things, strict=False)),
-        medium=_pick(rng, MEDIUMS),
-        place=_pick(rng, PLACES[background]),
-        light=_pick(rng, LIGHTS[background]),
+        medium=pick(rng, MEDIUMS),
+        place=pick(rng, PLACES[background]),
+        light=pick(rng, LIGHTS[background]),
         **words,
     )
     return re.sub(r"\ba(?= [aeiou])", "an", text)
-
-
-def _pick(rng: np.random.Generator, options: Sequence[str]) -> str:
-    return options[int(rng.integers(len(options)))]
