@@ -7,8 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-from tailorset.failures import explain_failures
-
 # Quiet, offline and without caches of pickles unless the user says otherwise; set before the libraries are imported.
 for _name, _value in {
     "DVC_NO_ANALYTICS": "1",
@@ -26,6 +24,8 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", os.environ["HF_HUB_OFFLINE
 logging.getLogger("PIL").setLevel(logging.CRITICAL)  # of what is wrong with an image it also raises all that matters
 
 if Path(sys.argv[0]).parent.name == "pipeline":  # a stage: from here on, so that Ctrl-C while it imports is covered too
+    from tailorset.failures import explain_failures
+
     explain_failures(Path(sys.argv[0]).stem)
 
 __version__ = "0.1.0"
