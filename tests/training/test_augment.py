@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from augmentation import label_of, visible_shares
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
@@ -27,6 +28,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = Augmentation(cutout=0.5, rand_augment=True)
 ALL = Augmentation(flip=True, cutout=0.5, rand_augment=True, low_resolution=0.5, zoom_out=0.5)
 LEAST_VISIBLE = 0.97
+OF_COCO = ("coco", "coco_fast", "nus_wide")  # presets whose photos show objects of such sizes
+# Longer side of the largest box of a label, as a share of the photo's: ten quantiles of 340 labels of 100 photos
+COCO_SIZES = (0.046, 0.081, 0.121, 0.150, 0.204, 0.289, 0.380, 0.508, 0.636, 0.982)
 DRAWN_PX, SEEN_PX, PHOTO_PX = 32, 96, 64  # of generated images, as the backbone gets them, of photographs
 
 
@@ -120,7 +124,31 @@ def visible_in_drawings() -> Callable[[Augmentation], float]:
     return lambda settings: float(found(settings)[present & plain].float().mean())
 
 
-@pytest.mark.parametrize("preset", preset_names(ROOT / "presets"))
+@pytest.fixture(scope="module")
+def visible_at_the_sizes_of_coco() -> Callable[[Augmentation], float]:
+    """Share of textured boxes, as large as COCO's objects, that keep half of their trace."""
+    rng = numpy_rng("visible box")
+    labelled = []
+    for size in COCO_SIZES:
+        for _ in range(30):
+            pixels = rng.integers(0, 256, (56, 56, 3), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+            width, height = (224 * size * np.array([1.0, 0.53]))[rng.permutation(2)]
+            left, top = rng.random(2) * (224 - width, 224 - height)
+            labelled.append(label_of(pixels, np.array([[left, top, width, height]])))
+    return lambda settings: visible_shares(labelled, settings)["all"]
+
+
+@pytest.mark.parametrize("preset", OF_COCO)
+def test_presets_for_photos_keep_objects_as_small_as_those_of_coco(
+    preset: str, visible_at_the_sizes_of_coco: Callable[[Augmentation], float]
+) -> None:
+    config = load_preset(preset, ROOT / "presets").train_classifier.config
+    assert isinstance(config, TrainingConfig)
+    assert visible_at_the_sizes_of_coco(config.augment.real) >= LEAST_VISIBLE
+    assert visible_at_the_sizes_of_coco(PUBLISHED) < 0.93
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names(ROOT / "presets") if name not in OF_COCO])
 def test_what_is_labelled_present_stays_visible(
     preset: str,
     visible_in_photos: Callable[[Augmentation], float],
