@@ -234,7 +234,7 @@ def test_check_finds_settings_under_which_a_stage_would_stop(
     assert message in output
 
 
-def test_check_reads_the_annotations_of_own_photographs(project: Path) -> None:
+def test_check_reads_the_annotations_of_own_photos(project: Path) -> None:
     (project / "models").mkdir()
     (project / "models" / "foundation").symlink_to(ROOT / "models" / "foundation")
     photos = project / "photos"

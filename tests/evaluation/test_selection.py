@@ -25,7 +25,7 @@ WORSE_START, WORSE, WORST = row(START, 0.47, 0.61), row(1, 0.451, 0.627), row(2,
 
 
 def test_a_training_that_made_things_worse_is_called_so_with_its_figures_and_what_to_try() -> None:
-    """700 photographs and 7 labels of a user: epochs below raw CLIP, and a start below it as well."""
+    """700 photos and 7 labels of a user: epochs below raw CLIP, and a start below it as well."""
     metrics = selection_metrics([RAW, WORSE_START, WORSE, WORST])
     assert metrics["best_epoch"] == RAW_CLIP
     assert metrics["val/zsl/map"] == metrics["val/raw_clip/zsl/map"] == 0.518

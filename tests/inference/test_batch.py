@@ -1,4 +1,4 @@
-"""Many photographs to a file: nothing is lost, whatever lies among them, and the scores are the endpoint's."""
+"""Many photos to a file: nothing is lost, whatever lies among them, and the scores are the endpoint's."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def predictor(model: Path) -> Predictor:
 
 @pytest.fixture
 def album(photos: Path, tmp_path: Path) -> Path:
-    """Photographs in nested folders, a shard, and what lies about in people's folders."""
+    """Photos in nested folders, a shard, and what lies about in people's folders."""
     folder = tmp_path / "album"
     shutil.copytree(photos, folder / "2024" / "summer")
     rng = np.random.default_rng(0)
     images = [(f"i{n}", encode_png(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))) for n in range(5)]
     write_shard(folder / "shards" / "a.tar", images)
-    (folder / "notes.txt").write_text("no photograph")
+    (folder / "notes.txt").write_text("no photo")
     (folder / "cut.jpg").write_bytes((photos / "turned.jpg").read_bytes()[:200])
     (folder / "empty.png").touch()
     (folder / "gone.png").symlink_to(folder / "nowhere.png")
@@ -158,7 +158,7 @@ def test_the_champion_answers_unless_another_model_is_named(
         mlflow.MlflowClient().delete_registered_model_alias("tiny", "champion")
 
 
-def test_a_file_among_the_photographs_is_not_read_as_one(photos: Path, model: Path, tmp_path: Path) -> None:
+def test_a_file_among_the_photos_is_not_read_as_one(photos: Path, model: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "album")
     output = tmp_path / "album" / "out.csv"
     for _ in range(2):

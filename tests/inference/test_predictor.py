@@ -1,4 +1,4 @@
-"""One way from photographs to scores: the same as the registered model's and as the evaluation's."""
+"""One way from photos to scores: the same as the registered model's and as the evaluation's."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_batch_does_not_change_an_answer(contents: list[bytes], predictor: Pre
     alone = torch.cat([predictor.predict([content]) for content in contents])
     torch.testing.assert_close(predictor.predict(contents), alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(predictor.predict(contents, batch_size=2), alone, atol=1e-5, rtol=0)
-    assert len(alone.unique(dim=0)) == len(contents)  # other photographs, other scores
+    assert len(alone.unique(dim=0)) == len(contents)  # other photos, other scores
     assert predictor.predict([]).shape == (0, 2)
 
 

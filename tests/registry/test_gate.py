@@ -63,7 +63,7 @@ def test_the_first_champion_has_to_beat_raw_clip_on_both() -> None:
     assert objection == "ZSL mAP is 31.00 instead of 31.00, which is not above raw CLIP"
 
 
-def test_other_photographs_labels_or_nothing_measured_are_refused_with_the_remedy() -> None:
+def test_other_photos_labels_or_nothing_measured_are_refused_with_the_remedy() -> None:
     for champion, words in (
         (replace(MEASUREMENT, val_set="b" * 64), "other val photos (bbbbbbbb) than the challenger (cccccccc)"),
         (replace(MEASUREMENT, val_set="", val_maps={}), "the champion was not measured on val"),
@@ -81,7 +81,7 @@ def test_other_photographs_labels_or_nothing_measured_are_refused_with_the_remed
     assert "no val photo is annotated for unseen labels" in objection
 
 
-def test_a_test_set_is_its_photographs_labels_and_annotations() -> None:
+def test_a_test_set_is_its_photos_labels_and_annotations() -> None:
     rows, targets = pd.DataFrame({"sha256": ["a", "b", "c"]}), torch.tensor([[1, 0], [0, -1], [1, 1]])
     same = photos_hash(annotated(rows, targets), ("cup", "ball"))
     assert photos_hash(annotated(rows[::-1], targets.flip(0)), ("cup", "ball")) == same

@@ -48,7 +48,7 @@ def targets() -> torch.Tensor:
     torch.manual_seed(0)
     targets = torch.randint(0, 2, (60, 5), dtype=torch.int8)
     targets[:, 1], targets[:, 4] = 0, 0
-    targets[7, 1] = 1  # one photograph shows a key, none a ball
+    targets[7, 1] = 1  # one photo shows a key, none a ball
     return targets
 
 
@@ -71,7 +71,7 @@ def test_figures_are_the_evaluation_s_within_their_intervals(space: LabelSpace, 
         for found, key in ((figures.maps, "map"), (figures.f1, "f1_at_3")):
             assert found[setting].value == pytest.approx(evaluated[f"{setting.lower()}/{key}"], abs=1e-6)
             assert found[setting].low < found[setting].value < found[setting].high
-    assert isinstance(figures.precisions["key"], float)  # a resample without its one photograph: no interval
+    assert isinstance(figures.precisions["key"], float)  # a resample without its one photo: no interval
     assert figures.precisions["ball"] is None
 
 
@@ -82,10 +82,10 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
     assert "it learned these from generated images" in text
     assert "did not help" not in text
     assert "| cup | generated images | " in text
-    assert "| ball | annotated photographs | - | 0.29 | 0.20 to 0.70 |" in text
+    assert "| ball | annotated photos | - | 0.29 | 0.20 to 0.70 |" in text
     for fact in (
         "Nobody annotated 3 of them",
-        "On 60 test photographs",
+        "On 60 test photos",
         "| raw CLIP | ",
         "| this classifier | ",
         "train 4,000, val 50, test 60",
@@ -119,7 +119,7 @@ def test_licences_are_named_where_they_are_known(
 
 def test_nothing_annotated_gives_a_card_without_figures(params: Params, space: LabelSpace) -> None:
     text = card(params, space, torch.full((60, 5), -1, dtype=torch.int8))
-    assert "Nothing: no test photograph is annotated." in text
+    assert "Nothing: no test photo is annotated." in text
     assert "| cup | generated images | - | 0.25 |" in text
     assert "macro F1" not in text
 

@@ -268,10 +268,10 @@ def test_only_a_version_that_answers_a_real_request_becomes_champion(
 
 
 @pytest.mark.usefixtures("answering")
-def test_a_champion_of_other_photographs_is_measured_on_these(
+def test_a_champion_of_other_photos_is_measured_on_these(
     register: Register, client: mlflow.MlflowClient, project: Path
 ) -> None:
-    """Twelve photographs of val and test each, on which the challenger was measured and the champion was not."""
+    """Twelve photos of val and test each, on which the challenger was measured and the champion was not."""
     rng = np.random.default_rng(0)
     images = [(f"i{n}", encode_png(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))) for n in range(24)]
     write_shard(project / "data/real/shards/test.tar", images)

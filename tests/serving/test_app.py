@@ -176,7 +176,7 @@ def test_what_is_no_json_is_told_apart(client: TestClient) -> None:
 
 
 def post_scope() -> dict[str, Any]:
-    """A photograph sent to /predict without a Content-Length, as a server tells an app."""
+    """A photo sent to /predict without a Content-Length, as a server tells an app."""
     return {
         "type": "http",
         "method": "POST",
@@ -365,9 +365,9 @@ def test_what_happened_is_counted(folder: Path, photo: bytes) -> None:
         'tailorset_requests_total{path="other",status="404"} 1.0',
         "tailorset_batch_images_count 2.0",
         f'tailorset_decisions_total{{decision="{rows[0]["decision/ball"]}",label="ball"}} 3.0',
-        "tailorset_photographs_total 3.0",
-        f"tailorset_photographs_undecided_total {3.0 * ('open' in rows[0].values())}",
-        f"tailorset_photographs_unfamiliar_total {3.0 * (rows[0]['novelty'] > 1)}",
+        "tailorset_photos_total 3.0",
+        f"tailorset_photos_undecided_total {3.0 * ('open' in rows[0].values())}",
+        f"tailorset_photos_unfamiliar_total {3.0 * (rows[0]['novelty'] > 1)}",
         "tailorset_requests_in_flight 0.0",
     ):
         assert line in text

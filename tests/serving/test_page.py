@@ -295,7 +295,7 @@ def contrast(ink: str, ground: str) -> float:
 def test_the_picture_for_the_readme(browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     if not Path("models/classifier").exists():
-        pytest.skip("no models/classifier to photograph: make run")
+        pytest.skip("no models/classifier to photo: make run")
     service = Service("models/classifier")
     scene = photo_scene(np.random.default_rng(TOYS), service.champion.predictor.labels)
     (tmp_path / "toys.png").write_bytes(encode_png(render(scene, 512)))

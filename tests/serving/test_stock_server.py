@@ -59,9 +59,7 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"the server does not answer:\n{log.read_text()[-4000:]}")
 
 
-def test_a_base64_photograph_in_dataframe_split_gets_the_predictor_s_scores(
-    url: str, registry: Path, photos: Path
-) -> None:
+def test_a_base64_photo_in_dataframe_split_gets_the_predictor_s_scores(url: str, registry: Path, photos: Path) -> None:
     contents = [path.read_bytes() for path in sorted(photos.iterdir())]
     rows = [[base64.b64encode(content).decode()] for content in contents]
     body = json.dumps({"dataframe_split": {"columns": ["image"], "data": rows}}).encode()

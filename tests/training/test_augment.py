@@ -31,7 +31,7 @@ LEAST_VISIBLE = 0.97
 OF_COCO = ("coco", "coco_fast", "nus_wide")  # presets whose photos show objects of such sizes
 # Longer side of the largest box of a label, as a share of the photo's: ten quantiles of 340 labels of 100 photos
 COCO_SIZES = (0.046, 0.081, 0.121, 0.150, 0.204, 0.289, 0.380, 0.508, 0.636, 0.982)
-DRAWN_PX, SEEN_PX, PHOTO_PX = 32, 96, 64  # of generated images, as the backbone gets them, of photographs
+DRAWN_PX, SEEN_PX, PHOTO_PX = 32, 96, 64  # of generated images, as the backbone gets them, of photos
 
 
 def test_it_depends_on_the_image_seed_only(real: ImageSet) -> None:
@@ -82,7 +82,7 @@ def drawn(scenes: list[Scene], image_px: int) -> Tensor:
 
 @pytest.fixture(scope="module")
 def visible_in_photos() -> Callable[[Augmentation], float]:
-    """Share of a photograph's objects whose trace is still there, at least by half.
+    """Share of a photo's objects whose trace is still there, at least by half.
 
     An object's trace is what it changes in the picture: the same scene is drawn with it and with it moved out of sight.
     """

@@ -12,7 +12,7 @@ from tailorset.evaluation.results import CLIP, MAPS, percent
 RAW_CLIP, START = -1, 0  # candidates before the epochs 1, 2, ...
 TO_TRY = (
     "To try: see in reports/train_classifier/plots/augmented.png whether augmentation leaves the labels visible; a"
-    " lower train_classifier.learning_rate; more photographs; more generated images, and other wordings of labels that"
+    " lower train_classifier.learning_rate; more photos; more generated images, and other wordings of labels that"
     " the data card calls hard to draw; another backbone."
 )
 
@@ -62,7 +62,7 @@ def _problems(metrics: Mapping[str, float]) -> list[str]:
         return [
             f"Training did not help: no epoch beats raw CLIP on val, so the"
             f" classifier is {kept}; it learned nothing from"
-            f" photographs or generated images. ZSL / GZSL mAP on val, in %: {figures}."
+            f" photos or generated images. ZSL / GZSL mAP on val, in %: {figures}."
         ]
     return [
         f"On {where} the classifier is below raw CLIP in {name}: {percent(ours)} instead of {percent(raw)} %."

@@ -32,8 +32,8 @@ from tailorset.thresholds.rules import Thresholds
 
 DATA_SETS = {  # as their publishers state them
     "toybox": "Apache-2.0, drawn by tailorset",
-    "coco": "annotations CC BY 4.0; photographs under the terms of their Flickr owners",
-    "nus_wide": "research only; photographs under the terms of their Flickr owners",
+    "coco": "annotations CC BY 4.0; photos under the terms of their Flickr owners",
+    "nus_wide": "research only; photos under the terms of their Flickr owners",
 }
 PARTS = {  # models whose terms apply to the training images, by their key in params.yaml
     "clip.discriminator": "discriminator",
@@ -108,7 +108,7 @@ def model_card(facts: CardFacts) -> str:
     """Return the card in Markdown; the same facts give the same card."""
     space, name = facts.label_space, facts.params.model_name
     sections = [
-        f"# {name}: labels of {space.name} in photographs",
+        f"# {name}: labels of {space.name} in photos",
         f"A multi-label image classifier for {len(space.names)} labels. Nobody annotated {len(space.unseen)} of"
         f" them: {_origin(facts.metrics)}.",
         *(f"**{note}**" for note in training_notes(facts.metrics)),
@@ -138,7 +138,7 @@ def _labels(facts: CardFacts) -> str:
     rows = []
     for name in facts.label_space.names:
         rule = facts.thresholds.rules[name]
-        learned = "annotated photographs" if name in facts.label_space.seen else "generated images"
+        learned = "annotated photos" if name in facts.label_space.seen else "generated images"
         learned = "nothing: zero-shot" if is_untrained(facts.metrics) else learned
         precision = figures.precisions[name] if figures else None
         band = f"{rule.abstain_low:.2f} to {rule.abstain_high:.2f}"
@@ -153,7 +153,7 @@ def _labels(facts: CardFacts) -> str:
 def _measured(facts: CardFacts) -> str:
     measured = {TITLES[row]: one for row, one in facts.figures.items() if one}
     if not measured:
-        return "Nothing: no test photograph is annotated."
+        return "Nothing: no test photo is annotated."
     k = facts.params.evaluate.top_k[0]
     rows = [
         (title, *(_percent(value) for setting in ("ZSL", "GZSL") for value in (one.maps[setting], one.f1[setting])))
@@ -164,8 +164,8 @@ def _measured(facts: CardFacts) -> str:
     risk = facts.metrics.get("trust/fitted/zsl/answered/risk")  # absent if nothing is answered
     wrong = "" if risk is None else f", and {percent(risk)} % of these are wrong"
     return (
-        f"On {facts.num_test:,} test photographs. ZSL: the labels nobody annotated; GZSL: all labels together."
-        " In brackets 95 % bootstrap intervals over the photographs; they do not"
+        f"On {facts.num_test:,} test photos. ZSL: the labels nobody annotated; GZSL: all labels together."
+        " In brackets 95 % bootstrap intervals over the photos; they do not"
         " tell how much another training would differ.\n\n"
         f"{table}\n\n"
         f"Decisions on labels nobody annotated: macro F1 {percent(values['f1_macro'])} % where everything is answered;"
@@ -181,7 +181,7 @@ def _data(facts: CardFacts) -> str:
     splits = {split: metrics.get(f"real/{split}/num_images", 0) for split in SPLITS}
     real = ", ".join(f"{split} {count:,.0f}" for split, count in splits.items())
     lines = [
-        f"- Photographs: data set `{params.prepare_dataset.name}`, {real}. Labels learned from photographs are"
+        f"- Photos: data set `{params.prepare_dataset.name}`, {real}. Labels learned from photos are"
         " annotated in train, all labels in val and test if at all. Val chooses the epoch, test chooses nothing.",
         f"- Generated images: {metrics['generate/images']:,.0f} drawn by `{generator}`,"
         f" {metrics['filter/kept']:,.0f} kept by the filter `{params.filter_images.name}`.",
@@ -192,12 +192,12 @@ def _data(facts: CardFacts) -> str:
 
 def _limits(facts: CardFacts) -> str:
     lines = [
-        "- It knows the labels above and no others; of a photograph that shows none it still gives scores.",
-        "- `novelty` above 1: a photograph is unlike those of training. Below 1 says little.",
-        "- Figures hold for photographs like those of the test split. On others measure again before you rely on it.",
+        "- It knows the labels above and no others; of a photo that shows none it still gives scores.",
+        "- `novelty` above 1: a photo is unlike those of training. Below 1 says little.",
+        "- Figures hold for photos like those of the test split. On others measure again before you rely on it.",
         "- What the generator draws wrongly or always alike, labels nobody annotated learn wrongly or narrowly:"
         " see reports/card/index.html.",
-        "- Their calibration assumes that photographs are like those of val, and how frequent the labels are:"
+        "- Their calibration assumes that photos are like those of val, and how frequent the labels are:"
         f" `fit_thresholds.source: {facts.params.fit_thresholds.source}`, see docs/decisions/thresholds.md.",
         "- Not for decisions about people, and not where a missed object is dangerous.",
     ]
@@ -216,7 +216,7 @@ def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
         stated = licence_in_words(model)
         yield part, model.title.removeprefix(LOCAL), UNKNOWN if stated == NOT_STATED else stated
     data_set = params.prepare_dataset.name
-    yield "photographs", data_set, DATA_SETS.get(data_set, UNKNOWN)
+    yield "photos", data_set, DATA_SETS.get(data_set, UNKNOWN)
 
 
 def _model_or(params: Params, key: str, name: str) -> str:

@@ -35,12 +35,12 @@ class Measures:
         self.decisions = Counter(
             "tailorset_decisions", "Decisions on photos", ["label", "decision"], registry=self.registry
         )
-        self.photographs = Counter("tailorset_photographs", "Photos answered", registry=self.registry)
+        self.photos = Counter("tailorset_photos", "Photos answered", registry=self.registry)
         self.undecided = Counter(
-            "tailorset_photographs_undecided", "Of these, with a label left open", registry=self.registry
+            "tailorset_photos_undecided", "Of these, with a label left open", registry=self.registry
         )
         self.unfamiliar = Counter(
-            "tailorset_photographs_unfamiliar", "Of these, unlike those of training", registry=self.registry
+            "tailorset_photos_unfamiliar", "Of these, unlike those of training", registry=self.registry
         )
         self.loads = Counter("tailorset_model_loads", "Models loaded", ["model", "version"], registry=self.registry)
 
@@ -51,7 +51,7 @@ class Measures:
         """Count the decisions on one photo, by label."""
         for label, decision in decisions.items():
             self.decisions.labels(label, decision).inc()
-        self.photographs.inc()
+        self.photos.inc()
         self.undecided.inc("open" in decisions.values())
         self.unfamiliar.inc(bool(unfamiliar))
 

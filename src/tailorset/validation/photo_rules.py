@@ -21,7 +21,7 @@ def photo_table(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSpa
         splits_of_bytes=_other_splits(real, "sha256"),
         no_targets=where(~real["image_id"].isin(targets["image_id"]), "no row in targets.parquet"),
     )
-    needed = SPLITS if label_space.seen else ("val", "test")  # nothing to learn from photographs without a seen label
+    needed = SPLITS if label_space.seen else ("val", "test")  # nothing to learn from photos without a seen label
     splits = {"column": "split", "value_set": list(needed)}
     overlap = "correct the split in the data set plug-in: an image may be in one split only"
     drop = "leave these images out in the data set plug-in"
@@ -50,7 +50,7 @@ def target_table(real: pd.DataFrame, targets: pd.DataFrame, label_space: LabelSp
     values = targets[list(label_space.names)].to_numpy()  # (N, L)
     unseen = np.array([not label.seen for label in label_space.labels])  # (L,)
     annotated = values != NOT_ANNOTATED
-    is_measured = annotated.any() or bool(label_space.seen)  # else photographs are only looked at
+    is_measured = annotated.any() or bool(label_space.seen)  # else photos are only looked at
     frame = targets[["image_id"]].assign(
         row=targets["image_id"],
         stranger=where(split.isna(), "no image in manifest.parquet"),
