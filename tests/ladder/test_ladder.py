@@ -282,6 +282,15 @@ def test_the_best_bound_counts(results: Path, best: str) -> None:
     assert json.loads(Path("reports/ladder/metrics.json").read_text())["toybox/gap_closed"] == pytest.approx(before)
 
 
+def test_a_gap_names_the_bounds_that_were_not_measured(results: Path) -> None:
+    assert "so perhaps higher" not in Path("docs/results.md").read_text()
+    shutil.rmtree("data/ladder/toybox/supervised_probe/seed-1")
+    make_report()
+    sentence = "(goal 0.9). Not measured, so perhaps higher: `supervised_probe`."
+    assert sentence in Path("docs/results.md").read_text()
+    assert sentence in Path("docs/components.md").read_text()
+
+
 def test_pages_say_that_settings_have_changed_since(results: Path) -> None:
     """The former augmentation's figures must not pass for those of today's."""
     assert (
