@@ -25,8 +25,8 @@ run: setup  ## label file -> registered classifier: every stage that is out of d
 	@tailorset run
 	@tailorset results
 
-test: lint  ## lint, types, boundaries, duplicates, then all fast tests
-	pytest
+test: lint  ## lint, types, boundaries, duplicates, then all fast tests, in up to four processes
+	OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## ruff (rules and format), mypy, import boundaries, duplicate code
 	@ruff check

@@ -1,4 +1,4 @@
-"""What an augmentation leaves of annotated objects."""
+"""Augmentations and the annotated objects that they leave visible."""
 
 from __future__ import annotations
 

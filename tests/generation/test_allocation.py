@@ -55,7 +55,9 @@ def one_good_in_five(prompt: Prompt) -> float:
 
 
 EACH = pytest.mark.parametrize(
-    "allocator", [Uniform(), Turns(), thompson(), thompson(gain="labels", per_prompt=0.2, per_pair=0.4)], ids=repr
+    "allocator",
+    [Uniform(), Turns(), thompson(), thompson(gain="labels", per_prompt=0.2, per_pair=0.4)],
+    ids=["uniform", "turns", "thompson", "thompson for labels"],
 )
 
 
@@ -201,7 +203,11 @@ def test_an_unknown_allocation_lists_the_choices() -> None:
         Allocation.model_validate(thompson().config.model_dump() | {"name": "ucb"})
 
 
-@pytest.mark.parametrize("allocator", [Uniform(), Turns(), thompson(0, "labels", 0.1, 0.25, 1024)], ids=repr)
+@pytest.mark.parametrize(
+    "allocator",
+    [Uniform(), Turns(), thompson(0, "labels", 0.1, 0.25, 1024)],
+    ids=["uniform", "turns", "thompson for labels"],
+)
 def test_a_round_for_81_labels_is_planned_in_seconds(allocator: Allocator) -> None:
     labels = [f"label {i:02d}" for i in range(81)]
     planner = QuotaPlanner(labels, prompts_for(labels), 200, 40_000, allocator)

@@ -67,9 +67,14 @@ def test_every_preset_says_what_it_is_for_and_what_it_takes(preset: str) -> None
 
 @pytest.mark.parametrize("preset", sorted(set(preset_names(PRESETS)) - {BASE}))
 def test_a_preset_holds_only_what_differs_from_its_base(preset: str) -> None:
-    """A block of another plug-in is whole; a value that keeps its base's needs a comment that says more."""
+    """A block of another plug-in is whole, and so are the settings of an augmentation, which stand in one line.
+
+    A value that keeps its base's needs a comment that says more.
+    """
     changes = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
     base = yaml.safe_load(preset_text(changes.pop("base"), PRESETS))
+    lines = changes.get("train_classifier", {}).pop("augment", {})
+    assert all(base["train_classifier"]["augment"][source] != line for source, line in lines.items())
     ours = {key: value for key, value in flatten(changes).items() if not key.startswith("prepare_dataset.")}
     same = {key for key, value in ours.items() if flatten(base).get(key, "none") == value}
     assert same <= {"tune_text_encoder.stop_after", "tune_text_encoder.batch_size"}
