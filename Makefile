@@ -45,7 +45,7 @@ soak: setup  ## does `tailorset serve` hold: mutated requests, overload, a movin
 	python benchmarks/soak.py
 
 faults: setup  ## kills at random moments, full disks, two runs at once, against the real stages: docs/reliability.md (half an hour)
-	pytest -m faults tests/faults
+	OMP_NUM_THREADS=1 pytest -m faults -n 2 tests/faults
 
 ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
 	@python -c 'from pathlib import Path; from tailorset.project.tracking import runs_page; print("Runs: http://127.0.0.1:5000/" + runs_page(Path.cwd()))'
