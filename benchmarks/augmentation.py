@@ -99,15 +99,10 @@ def traces(labelled: Sequence[Labelled], settings: Augmentation) -> Tensor:
     for start in range(0, len(labelled), BATCH):
         part = labelled[start : start + BATCH]
         seeds, same = list(range(start, start + len(part))), [settings] * len(part)
-        whole, without = (
-            augment(torch.stack(images), seeds, same) for images in zip(*map(pixels_of, part), strict=True)
-        )
+        whole = augment(torch.stack([label.whole for label in part]), seeds, same)
+        without = augment(torch.stack([label.without for label in part]), seeds, same)
         found.append((whole - without).abs().sum((1, 2, 3)))
     return torch.cat(found)
-
-
-def pixels_of(label: Labelled) -> tuple[Tensor, Tensor]:
-    return label.whole, label.without
 
 
 def visible_shares(labelled: Sequence[Labelled], settings: Augmentation) -> dict[str, float]:
