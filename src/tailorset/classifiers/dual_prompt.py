@@ -6,26 +6,21 @@ Source: DualCoOp (Sun et al. 2022) with the fusion of Zhang et al. 2024.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.classifiers.parts.fusion import fuse
-from tailorset.classifiers.parts.vision import Vision
+from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
 from tailorset.clip.model import Clip, OpenClip, preprocessed
 from tailorset.records import LabelSpace
-from tailorset.storage import checksums
 from tailorset.training.contract import TrainingConfig
 
 if TYPE_CHECKING:  # what training alone needs is imported where it is used: a loaded classifier needs little
@@ -190,19 +185,9 @@ class DualPrompt(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and classifier.safetensors: label features, learned modules and the frozen visual tower."""
-        folder.mkdir(parents=True, exist_ok=True)
-        confusable = sorted(map(sorted, self.label_space.confusable))  # a set's order differs between processes
-        description = {
-            "name": "dual_prompt",
-            "config": self.config.model_dump(),
-            "label_space": self.label_space.model_dump(mode="json") | {"confusable": confusable},
-            "vision": self.vision.model_dump(),
-            "logit_scale": self.logit_scale,
-        }
-        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS_FILE)
-        checksums.seal(folder)
+        write_saved(
+            folder, "dual_prompt", self, self.config, self.label_space, self.vision, logit_scale=self.logit_scale
+        )
 
     def _text(self, label_indices: Sequence[int] | None) -> Tensor:
         columns = range(len(self.labels)) if label_indices is None else label_indices
@@ -245,21 +230,11 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
     Raises:
         ValueError: config and weights are missing, damaged or of different models.
     """
-    try:
-        checksums.check(folder)
-        description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        tensors = load_file(folder / WEIGHTS_FILE)
-        vision = Vision.model_validate(description["vision"])
-        visual = vision.build().to(memory_format=torch.channels_last)
-        label_space = LabelSpace.model_validate(description["label_space"])
-        settings = {key: value for key, value in description["config"].items() if key not in FORMER_SETTINGS}
-        config = Config.model_validate(settings)
-        classifier = DualPrompt(config, label_space, visual, vision, float(description["logit_scale"]), None)
+    with reading_saved(folder) as saved:
+        settings = {key: value for key, value in saved.description["config"].items() if key not in FORMER_SETTINGS}
+        config, logit_scale = Config.model_validate(settings), float(saved.description["logit_scale"])
+        classifier = DualPrompt(config, saved.label_space, saved.visual, saved.vision, logit_scale, None)
         for name in ("prompts.contexts", "prompts.residual"):
-            tensors.pop(name, None)  # raw CLIP has none
-        classifier.load_state_dict(tensors)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder} does not hold a usable classifier ({error}): run `dvc repro train_classifier`"
-        ) from error
+            saved.tensors.pop(name, None)  # raw CLIP has none
+        classifier.load_state_dict(saved.tensors)
     return classifier.to(device).eval()

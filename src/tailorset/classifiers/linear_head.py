@@ -9,24 +9,19 @@ Shapes: B images of a batch, N images, L labels, P positions, C channels.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.classifiers.parts.dense_features import feature_map, grid_of
-from tailorset.classifiers.parts.vision import Vision
+from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
 from tailorset.clip.model import OpenClip, preprocessed
 from tailorset.records import LabelSpace
-from tailorset.storage import checksums
 from tailorset.training.contract import TrainingConfig
 
 SMALLEST_SPREAD = 1e-3  # of a channel, as a share of the widest: a constant one stays near zero
@@ -124,18 +119,7 @@ class LinearHead(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and classifier.safetensors, the visual tower among its tensors."""
-        folder.mkdir(parents=True, exist_ok=True)
-        confusable = sorted(map(sorted, self.label_space.confusable))  # a set's order differs between processes
-        description = {
-            "name": "linear_head",
-            "config": self.config.model_dump(),
-            "label_space": self.label_space.model_dump(mode="json") | {"confusable": confusable},
-            "vision": self.vision.model_dump(),
-        }
-        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        tensors = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS_FILE)
-        checksums.seal(folder)
+        write_saved(folder, "linear_head", self, self.config, self.label_space, self.vision)
 
     def _map(self, images: Tensor) -> Tensor:
         """(B, P, C), as the tower computes it."""
@@ -160,16 +144,8 @@ def load(folder: Path, device: torch.device) -> LinearHead:
     Raises:
         ValueError: config and weights are missing, damaged or of different models.
     """
-    try:
-        checksums.check(folder)
-        description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        vision = Vision.model_validate(description["vision"])
-        visual: Any = vision.build().to(memory_format=torch.channels_last)
-        label_space = LabelSpace.model_validate(description["label_space"])
-        classifier = LinearHead(Config.model_validate(description["config"]), label_space, visual, vision)
-        classifier.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder} does not hold a usable classifier ({error}): run `dvc repro train_classifier`"
-        ) from error
+    with reading_saved(folder) as saved:
+        config = Config.model_validate(saved.description["config"])
+        classifier = LinearHead(config, saved.label_space, saved.visual, saved.vision)
+        classifier.load_state_dict(saved.tensors)
     return classifier.to(device).eval()

@@ -1,0 +1,111 @@
+"""Folder of a saved classifier, and the architecture of the visual tower from which it is built again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
+from tailorset.clip.model import Clip
+from tailorset.records import LabelSpace
+from tailorset.storage import checksums
+from tailorset.training.contract import TrainingConfig
+
+
+class Vision(BaseModel):
+    """Architecture of the visual tower and its preprocessing: what a saved classifier needs of its backbone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    embed_dim: int
+    quick_gelu: bool = False
+    vision_cfg: dict[str, Any]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_px: int
+
+    @classmethod
+    def of(cls, clip: Clip) -> Vision:
+        """Return the description of a loaded CLIP's visual tower."""
+        visual: Any = clip.model.visual
+        return cls(
+            embed_dim=clip.architecture["embed_dim"],
+            quick_gelu=clip.architecture.get("quick_gelu", False),
+            vision_cfg=clip.architecture["vision_cfg"],
+            mean=visual.preprocess_cfg["mean"],
+            std=visual.preprocess_cfg["std"],
+            image_px=clip.image_px,
+        )
+
+    def build(self) -> nn.Module:
+        """Return the visual tower with random weights; the text tower of its CLIP is tiny and thrown away."""
+        import open_clip
+
+        text_cfg = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+        model = open_clip.CLIP(self.embed_dim, self.vision_cfg, text_cfg, quick_gelu=self.quick_gelu)  # type: ignore[arg-type]
+        return model.visual
+
+
+class Saved(NamedTuple):
+    """Content of a classifier's folder; the visual tower has random weights until `tensors` are loaded."""
+
+    description: dict[str, Any]
+    label_space: LabelSpace
+    vision: Vision
+    visual: nn.Module
+    tensors: dict[str, Tensor]
+
+
+def write_saved(
+    folder: Path,
+    name: str,
+    classifier: nn.Module,
+    config: TrainingConfig,
+    label_space: LabelSpace,
+    vision: Vision,
+    **others: float,
+) -> None:
+    """Write config.json, with `name` and `others`, and all tensors of the classifier, then seal the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    confusable = sorted(map(sorted, label_space.confusable))  # a set's order differs between processes
+    description = {
+        "name": name,
+        "config": config.model_dump(),
+        "label_space": label_space.model_dump(mode="json") | {"confusable": confusable},
+        "vision": vision.model_dump(),
+    }
+    text = json.dumps(description | others, indent=2, sort_keys=True) + "\n"
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in classifier.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS_FILE)
+    checksums.seal(folder)
+
+
+@contextmanager
+def reading_saved(folder: Path) -> Iterator[Saved]:
+    """Read what `write_saved` wrote, for a block that builds the classifier from it.
+
+    Raises:
+        ValueError: config and weights are missing, damaged or of different models, or do not fit the classifier.
+    """
+    try:
+        checksums.check(folder)
+        description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        tensors = load_file(folder / WEIGHTS_FILE)
+        vision = Vision.model_validate(description["vision"])
+        visual = vision.build()
+        visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        yield Saved(description, LabelSpace.model_validate(description["label_space"]), vision, visual, tensors)
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} does not hold a usable classifier ({error}): run `dvc repro train_classifier`"
+        ) from error
