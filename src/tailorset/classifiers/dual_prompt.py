@@ -20,9 +20,9 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
 from tailorset.classifiers.parts.calibration import Calibration
-from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.classifiers.parts.fusion import fuse
 from tailorset.classifiers.parts.vision import Vision
+from tailorset.clip.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.clip.model import Clip, OpenClip, preprocessed
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums

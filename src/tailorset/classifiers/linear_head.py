@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
-from tailorset.classifiers.parts.dense_features import feature_map, grid_of
 from tailorset.classifiers.parts.vision import Vision
+from tailorset.clip.dense_features import feature_map, grid_of
 from tailorset.clip.model import OpenClip, preprocessed
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums
