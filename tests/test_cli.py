@@ -38,7 +38,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def write_results(reports: Path) -> None:
-    rows = {"baseline/clip/": 0.25, "baseline/clip_normalised/": 0.5, "": 0.75}
+    rows = {"baseline/clip/": 0.25, "baseline/clip_patches/": 0.5, "": 0.75}
     metrics = {prefix + key: value for prefix, value in rows.items() for key in columns({}).values()}
     acceptance = {"before/discriminator": 0.125, "after/discriminator": 0.625, "before/judge": 0.1, "after/judge": 0.2}
     write_json(reports / "metrics.json", metrics | {f"acceptance/{key}": value for key, value in acceptance.items()})
@@ -78,7 +78,7 @@ def test_results_show_every_method_and_where_to_look_next(project: Path) -> None
     write_json(project / "reports/generate_images/metrics.json", {"generate/images": 900, "generate/under_quota": 2})
     code, output = run("results")
     assert code == 0
-    for text in ("raw CLIP", "25.0", "normalised CLIP", "50.0", "ours", "75.0", "12.5", "62.5", "20.0"):
+    for text in ("raw CLIP", "25.0", "CLIP with patches and crops", "50.0", "ours", "75.0", "12.5", "62.5", "20.0"):
         assert text in output
     assert "NOT reached by 2 unseen labels" in output
     assert "900 images" in output

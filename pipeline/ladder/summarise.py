@@ -36,8 +36,18 @@ from tailorset.project.params import flatten, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.storage.files import atomic_output, read_metrics
 
-FROM_CLIP = ("clip_ensemble", "clip_normalised", "seen_prompts")  # steps from raw CLIP, not from each other
-BASELINES = {"clip": "raw CLIP", "clip_ensemble": "template-ensemble CLIP", "clip_normalised": "score-normalised CLIP"}
+FROM_CLIP = (
+    "clip_ensemble",
+    "clip_normalised",
+    "clip_patches",
+    "seen_prompts",
+)  # steps from raw CLIP, not from each other
+BASELINES = {
+    "clip": "raw CLIP",
+    "clip_ensemble": "template-ensemble CLIP",
+    "clip_normalised": "score-normalised CLIP",
+    "clip_patches": "CLIP with patches and crops",
+}
 
 
 class WorldScores:

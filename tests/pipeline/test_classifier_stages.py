@@ -114,7 +114,7 @@ def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_trai
     drop_split("train")
     run("evaluate")
     metrics = json.loads(Path("reports/metrics.json").read_text())
-    prefixes = ["", *(f"baseline/{name}/" for name in ("clip", "clip_ensemble", "clip_normalised"))]
+    prefixes = ["", *(f"baseline/{name}/" for name in ("clip", "clip_ensemble", "clip_normalised", "clip_patches"))]
     rows = [f"{prefix}{task}/{key}" for prefix in prefixes for task in ("zsl", "gzsl") for key in METRICS]
     measured = {key for key in metrics if not key.startswith("trust/")}
     assert measured == {*rows, *ACCEPTANCE}
@@ -155,7 +155,12 @@ def check_table(metrics: dict[str, float]) -> None:
     assert table["label"].tolist() == list(LABELS)
     assert table["positives"].tolist() == [int((truth[name] == 1).sum()) for name in LABELS]
     unseen = table[~table["seen"]]
-    for column, key in (("ours", ""), ("clip", "baseline/clip/"), ("clip_normalised", "baseline/clip_normalised/")):
+    for column, key in (
+        ("ours", ""),
+        ("clip", "baseline/clip/"),
+        ("clip_normalised", "baseline/clip_normalised/"),
+        ("clip_patches", "baseline/clip_patches/"),
+    ):
         assert unseen[column].mean() == pytest.approx(metrics[f"{key}zsl/map"])
 
 
@@ -163,7 +168,7 @@ def check_scores(metrics: dict[str, float]) -> None:
     """The saved scores give the reported figures again."""
     space = LabelSpace.load("data/labels/small.yaml")
     scores = pd.read_parquet("reports/evaluate/scores.parquet")
-    assert scores["method"].unique().tolist() == ["clip", "clip_ensemble", "clip_normalised", "ours"]
+    assert scores["method"].unique().tolist() == ["clip", "clip_ensemble", "clip_normalised", "clip_patches", "ours"]
     ours = scores[scores["method"] == "ours"]
     truth = pd.read_parquet("data/real/targets.parquet").set_index("image_id").loc[ours["image_id"], list(LABELS)]
     values = torch.from_numpy(ours[list(LABELS)].to_numpy())

@@ -13,7 +13,7 @@ from tests.small_project import make_small_project, run
 
 METRICS = {
     f"{prefix}{key}"
-    for prefix in ("", "baseline/clip/", "baseline/clip_normalised/")
+    for prefix in ("", "baseline/clip/", "baseline/clip_patches/")
     for key in ("zsl/map", "zsl/f1_at_3", "gzsl/map", "gzsl/f1_at_3")
 } | {f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge")}
 ANSWER = """

@@ -12,7 +12,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from tailorset.classifiers.parts.dense_features import dense_encoder
+from tailorset.clip.dense_features import dense_encoder
 from tailorset.clip.model import load_clip
 from tailorset.records import LabelSpace
 from tailorset.thresholds.novelty import Novelty, fit_novelty

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from tailorset.classifiers.parts.calibration import Calibration
-from tailorset.classifiers.parts.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.classifiers.parts.fusion import fuse
 from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
+from tailorset.clip.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.clip.model import Clip, OpenClip, preprocessed
 from tailorset.records import LabelSpace
 from tailorset.training.contract import TrainingConfig

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from tailorset.classifiers.parts.dense_features import feature_map, grid_of
 from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
+from tailorset.clip.dense_features import feature_map, grid_of
 from tailorset.clip.model import OpenClip, preprocessed
 from tailorset.records import LabelSpace
 from tailorset.training.contract import TrainingConfig

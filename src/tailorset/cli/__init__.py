@@ -172,7 +172,7 @@ def check(
 
 @app.command()
 def results() -> None:
-    """Show the results: ours next to raw and normalised CLIP, acceptance before and after tuning, quotas."""
+    """Show the results: ours next to CLIP without training, acceptance before and after tuning, quotas."""
     params = or_stop(load_params, PARAMS)
     metrics = or_stop(read_metrics, REPORTS / "metrics.json")
     if not metrics:

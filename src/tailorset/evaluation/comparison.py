@@ -1,25 +1,30 @@
-"""Methods that are compared on the same images: raw CLIP in three ways, and the classifier.
+"""Methods that are compared on the same images: CLIP without training in four ways, and the classifier.
 
 Shapes: N images, L labels, D joint width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from tailorset.clip.dense_features import dense_encoder
 from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, normalise_scores
+from tailorset.clip.patches import patch_logits
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, zero_shot_metrics
-from tailorset.evaluation.results import CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, MethodRow
+from tailorset.evaluation.results import CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, CLIP_PATCHES, MethodRow
 from tailorset.evaluation.score_table import score_table
 from tailorset.records import LabelSpace
 
 BATCH_SIZE = 128
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,22 +39,34 @@ class Method:
 def clip_methods(
     clip: Clip, images: Tensor, label_space: LabelSpace, template: str, templates: Sequence[str]
 ) -> list[Method]:
-    """Score uint8 images by CLIP without any training: raw, by an ensemble of templates, and normalised."""
+    """Score uint8 images by CLIP without any training: raw, by an ensemble of templates, normalised, with patches.
+
+    The last is left out, with a warning, where the visual tower has no features of positions.
+    """
     names = label_space.names
-    texts = [clip.encode_texts(names, template), clip.encode_ensemble(names, templates)]
-    logits, ensemble = clip_logits(clip, images, torch.cat(texts)).chunk(2, 1)
-    return [
+    texts, ensemble = clip.encode_texts(names, template), clip.encode_ensemble(names, templates)
+    logits, of_ensemble = clip_logits(clip.logits, images, torch.cat([texts, ensemble])).chunk(2, 1)
+    methods = [
         Method(CLIP, logits),
-        Method(CLIP_ENSEMBLE, ensemble),
+        Method(CLIP_ENSEMBLE, of_ensemble),
         Method(CLIP_NORMALISED, logits, normalise_scores),
     ]
+    try:
+        dense_encoder(clip.model.visual)
+    except ValueError as error:
+        log.warning("no row %r: %s", CLIP_PATCHES.title, error)
+        return methods
+    return [*methods, Method(CLIP_PATCHES, clip_logits(partial(patch_logits, clip), images, texts))]
 
 
 @torch.no_grad()
-def clip_logits(clip: Clip, images: Tensor, text_features: Tensor) -> Tensor:
-    """Return zero-shot logits (N, L) for uint8 images and text features (L, D)."""
+def clip_logits(score: Callable[[Tensor, Tensor], Tensor], images: Tensor, text_features: Tensor) -> Tensor:
+    """Return the scores (N, L) of uint8 images, in batches.
+
+    score: images (B, 3, H, W) in [0, 1] and text features (L, D) -> (B, L).
+    """
     batches = ShrinkingBatches(BATCH_SIZE, "zero-shot CLIP", CLIP_MEMORY_REMEDY)
-    return batches.concatenated(lambda batch: clip.logits(batch.float() / 255, text_features), images)
+    return batches.concatenated(lambda batch: score(batch.float() / 255, text_features), images)
 
 
 def comparison_metrics(
