@@ -83,9 +83,14 @@ def parse_reply(reply: str) -> str:
     return next((phrase for phrase in phrases if phrase and not phrase.endswith(":")), "")
 
 
+def after_thoughts(reply: str) -> str:
+    """Return the text after the last end of thoughts; their beginning may be missing, as part of the chat template."""
+    return _THOUGHTS_END.split(reply)[-1]
+
+
 def ends_in_thoughts(reply: str) -> bool:
     """Check whether a reply begins to reason and does not finish."""
-    return bool(_THOUGHTS_BEGIN.search(_after_thoughts(reply)))
+    return bool(_THOUGHTS_BEGIN.search(after_thoughts(reply)))
 
 
 def refused_replies(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -141,13 +146,8 @@ class Contract:
         return self.label_space.named_in(text) >= set(labels)
 
 
-def _after_thoughts(reply: str) -> str:
-    """Return the text after the last end of thoughts; their beginning may be missing, as part of the chat template."""
-    return _THOUGHTS_END.split(reply)[-1]
-
-
 def _without_thoughts(reply: str) -> str:
-    return _THOUGHTS_BEGIN.split(_after_thoughts(reply), maxsplit=1)[0]
+    return _THOUGHTS_BEGIN.split(after_thoughts(reply), maxsplit=1)[0]
 
 
 def _bare(line: str) -> str:

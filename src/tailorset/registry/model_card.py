@@ -24,9 +24,10 @@ from tailorset.evaluation.bootstrap import (
 )
 from tailorset.evaluation.results import CLIP, OURS, MethodRow, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
+from tailorset.llms.parts.served import ServedModel
 from tailorset.project.params import Params, classifier_models, named_models
 from tailorset.records import SPLITS, LabelSpace
-from tailorset.storage.hub import LOCAL, NOT_STATED, licence_in_words
+from tailorset.storage.hub import LOCAL, NOT_STATED, family_licence, licence_in_words
 from tailorset.storage.image_set import is_annotated
 from tailorset.thresholds.rules import Thresholds
 
@@ -177,7 +178,9 @@ def _measured(facts: CardFacts) -> str:
 def _data(facts: CardFacts) -> str:
     metrics, params = facts.metrics, facts.params
     generator = _model_or(params, "generator", params.generator.name)
-    llm = _model_or(params, "write_prompts.llm", params.write_prompts.llm.name)
+    writer = params.write_prompts.llm
+    served = isinstance(writer.config, ServedModel)
+    llm = writer.config.model if served else _model_or(params, "write_prompts.llm", writer.name)
     splits = {split: metrics.get(f"real/{split}/num_images", 0) for split in SPLITS}
     real = ", ".join(f"{split} {count:,.0f}" for split, count in splits.items())
     lines = [
@@ -215,6 +218,10 @@ def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
     for part, model in parts:
         stated = licence_in_words(model)
         yield part, model.title.removeprefix(LOCAL), UNKNOWN if stated == NOT_STATED else stated
+    llm = params.write_prompts.llm.config
+    if isinstance(llm, ServedModel):
+        stated = family_licence(llm.model)
+        yield PARTS["write_prompts.llm"], llm.model, UNKNOWN if stated == NOT_STATED else stated
     data_set = params.prepare_dataset.name
     yield "photos", data_set, DATA_SETS.get(data_set, UNKNOWN)
 
