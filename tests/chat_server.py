@@ -40,11 +40,12 @@ Fault = Callable[[dict[str, Any]], Response | None]  # None: no fault this time
 class ChatServer:
     """Answers with a phrase that depends on keywords and seed.
 
-    faults: asked in turn, once per request, before anything is answered. always: asked at each request.
+    listing: in place of the list of models. faults: sent first, one per request. always: asked at each request.
     """
 
     key: str | None = None
     models: tuple[str, ...] = (MODEL,)
+    listing: Response | None = None
     faults: list[Response] = field(default_factory=list)
     always: Fault | None = None
     message: Callable[[dict[str, Any]], dict[str, Any]] | None = None
@@ -68,7 +69,7 @@ class ChatServer:
         if self.key and headers.get("Authorization") != f"Bearer {self.key}":
             return Response(401, {"error": {"message": f"Incorrect API key: {headers.get('Authorization')}"}})
         if method == "GET" and path == "/v1/models":
-            return Response(200, {"object": "list", "data": [{"id": name} for name in self.models]})
+            return self.listing or Response(200, {"object": "list", "data": [{"id": name} for name in self.models]})
         if method != "POST" or path != "/v1/chat/completions":
             return Response(404, "404 page not found")
         request = json.loads(body)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -102,6 +105,27 @@ def test_a_run_that_ends_in_the_middle_asks_only_for_the_rest(chat: ChatServer) 
     assert len(chat.requests) == 2
 
 
+def test_a_killed_run_goes_on_where_it_was(chat: ChatServer, tmp_path: Path) -> None:
+    code = (
+        "import sys, torch\nfrom tailorset.llms.openai import Config, build\n"
+        "from tailorset.prompts.wording import dialogue\n"
+        "llm = build(Config(base_url=sys.argv[1], model=sys.argv[2], concurrency=2), torch.device('cpu'))\n"
+        "llm.reply([dialogue(['cup'], 10)] * 40, list(range(40)))"
+    )
+    chat.pause = 0.1
+    with subprocess.Popen([sys.executable, "-c", code, chat.url, MODEL], cwd=tmp_path) as process:
+        while len(chat.requests) < 10 and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+    stored = len(list(Path(".work/replies").rglob("*.json")))
+    assert 5 < stored < 20
+    chat.pause = 0
+    chat.requests.clear()
+    replies = llm_of(chat).reply([dialogue(["cup"], 10)] * 40, list(range(40)))
+    assert len(chat.requests) == 40 - stored
+    assert replies == [phrase({"messages": dialogue(["cup"], 10), "seed": seed}) for seed in range(40)]
+
+
 def test_a_damaged_file_of_a_reply_is_asked_for_again(chat: ChatServer, caplog: pytest.LogCaptureFixture) -> None:
     first = llm_of(chat).reply(DIALOGUES, SEEDS)
     path = next(Path(".work/replies").rglob("*.json"))
@@ -176,7 +200,9 @@ def test_a_key_in_the_settings_is_refused_and_not_repeated(chat: ChatServer, pas
     assert pasted not in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["localhost:11434", "ftp://x/v1", "http://", "http://x:99999/v1", "http://a b/v1", ""])
+@pytest.mark.parametrize(
+    "url", ["localhost:11434", "ftp://x/v1", "http://", "http://x:99999/v1", "http://a b/v1", "http://a..b/v1", ""]
+)
 def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(ValidationError, match=r"not an address.*http://localhost:11434/v1"):
         Config(base_url=url, model="m")
@@ -195,10 +221,16 @@ def test_extra_fields_cannot_replace_settings(chat: ChatServer) -> None:
         Config(**chat.settings(extra_body={}))
 
 
+def test_no_proxy_is_asked_for_this_machine(chat: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{_closed_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert len(llm_of(chat).reply(DIALOGUES, SEEDS)) == 4
+
+
 def test_a_server_that_is_down_is_told_at_once(chat: ChatServer) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    url = f"http://127.0.0.1:{_closed_port()}/v1"
     llm = llm_of(chat, base_url=url)
     with pytest.raises(ConnectionError, match=rf"no server answers at {url} .*ollama serve.*correct write_prompts"):
         llm.reply(DIALOGUES, SEEDS)
@@ -408,3 +440,6 @@ def test_the_models_of_a_server_are_listed(chat: ChatServer) -> None:
     assert llm_of(chat).server.models() == [MODEL, "b"]
     with pytest.raises(ValueError, match="without a chat model's JSON"):
         llm_of(chat, base_url=chat.url + "/x").server.models()
+    chat.listing = Response(503, {"error": {"message": "Loading model"}})
+    with pytest.raises(ConnectionError, match=r"is not ready \(HTTP 503: .*Loading model.*try again"):
+        llm_of(chat).server.models()

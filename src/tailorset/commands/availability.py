@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from tailorset.clip.model import OpenClip
 from tailorset.commands.findings import Finding
 from tailorset.llms.parts.served import ServedModel
-from tailorset.llms.parts.server import Server
+from tailorset.llms.parts.server import ModelServer
 from tailorset.messages import GIB, MIB, first_line, some
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel, cache_of, cached_commit, departure, lacking
@@ -29,7 +29,7 @@ def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
 def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
     """Check that a server answers, accepts the key and lists the model; is_needed: a run cannot do without it."""
     try:
-        server = Server(model.model_copy(update={"timeout_s": min(ANSWER_SECONDS, model.timeout_s)}))
+        server = ModelServer(model.model_copy(update={"timeout_s": min(ANSWER_SECONDS, model.timeout_s)}))
         names = server.models()
     except (ValueError, ConnectionError) as error:
         remedy = "docs/guides/language-models.md has settings for Ollama, vLLM and llama.cpp"

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import torch
 from pydantic import AfterValidator, Field
 
-from tailorset.llms.parts.replies import Reply, StoredReplies
+from tailorset.llms.parts.replies import ChatReply, StoredReplies
 from tailorset.llms.parts.served import ServedModel
-from tailorset.llms.parts.server import Server
+from tailorset.llms.parts.server import ModelServer
 from tailorset.llms.parts.thinking import NO_THINKING, spoken
 from tailorset.prompts.wording import Dialogue
 from tailorset.storage.paths import project_root
@@ -52,7 +52,7 @@ class ServerLLM:
     make a rerun repeat its prompts.
     """
 
-    def __init__(self, config: Config, server: Server, stored: StoredReplies) -> None:
+    def __init__(self, config: Config, server: ModelServer, stored: StoredReplies) -> None:
         self.config, self.server, self.stored = config, server, stored
         self.batch_size = config.batch_size
 
@@ -69,7 +69,7 @@ class ServerLLM:
                 raise
         return [spoken(*replies[repr(request)]) for request in requests]
 
-    def _answer(self, request: dict[str, Any]) -> Reply:
+    def _answer(self, request: dict[str, Any]) -> ChatReply:
         if (found := self.stored.find(request)) is not None:
             return found
         reply = self.server.chat(request)
@@ -96,4 +96,4 @@ def build(config: Config, device: torch.device) -> ServerLLM:
     Raises:
         ValueError: the variable that should hold the key is not set.
     """
-    return ServerLLM(config, Server(config), StoredReplies(project_root() / REPLIES, config.base_url))
+    return ServerLLM(config, ModelServer(config), StoredReplies(project_root() / REPLIES, config.base_url))

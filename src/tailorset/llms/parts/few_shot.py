@@ -1,4 +1,4 @@
-"""Dialogues as plain text with examples, for base models, which continue a text and know no chat."""
+"""Dialogues as plain text with examples, for base models, which continue a text and have no chat template."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tailorset.storage.files import write_json
 log = logging.getLogger(__name__)
 
 
-class Reply(NamedTuple):
+class ChatReply(NamedTuple):
     """Text of a reply; thoughts: only of a server that returns them apart."""
 
     content: str
@@ -27,19 +27,19 @@ class StoredReplies:
     def __init__(self, folder: Path, base_url: str) -> None:
         self.folder, self.base_url = folder, base_url
 
-    def find(self, request: Mapping[str, Any]) -> Reply | None:
+    def find(self, request: Mapping[str, Any]) -> ChatReply | None:
         """Return the reply to an earlier request like this one; None if there is none, or its file is damaged."""
         path = self._path(request)
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return Reply(str(stored["content"]), str(stored["thoughts"]))
+            return ChatReply(str(stored["content"]), str(stored["thoughts"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s): the LLM is asked again", path, error)
             return None
 
-    def keep(self, request: Mapping[str, Any], reply: Reply) -> None:
+    def keep(self, request: Mapping[str, Any], reply: ChatReply) -> None:
         """Write a reply together with its request, which holds no key."""
         content = {"base_url": self.base_url, "request": request, **reply._asdict()}
         write_json(self._path(request), content)

@@ -16,7 +16,9 @@ def _root(url: str) -> str:
     """Check the address; parts that may hold a password are not repeated in errors."""
     try:
         parts = urlsplit(url)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_address = (
+            parts.scheme in ("http", "https") and bool((parts.hostname or "").encode("idna")) and parts.port != 0
+        )
     except ValueError:
         is_address = False
     if not is_address or re.search(r"[\s\x00-\x1f]", url):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tailorset.llms.parts import retries
-from tailorset.llms.parts.replies import Reply
+from tailorset.llms.parts.replies import ChatReply
 from tailorset.llms.parts.served import ServedModel
 from tailorset.messages import first_line, some, unknown
 
@@ -28,7 +28,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 log = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
+class ServerAnswer(NamedTuple):
     """An HTTP response that has arrived completely."""
 
     status: int
@@ -36,7 +36,7 @@ class Answer(NamedTuple):
     text: str
 
 
-class Server:
+class ModelServer:
     """Requests to one model of a server; several threads may share it.
 
     wait: sleeps for some seconds; by default until `stop` is called.
@@ -51,11 +51,12 @@ class Server:
         self.has_answered = False
         self.client = httpx2.Client(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
-            timeout=httpx2.Timeout(config.timeout_s, connect=min(CONNECT_SECONDS, config.timeout_s), pool=None),
+            limits=httpx2.Limits(max_connections=None),  # the threads are the limit
+            timeout=httpx2.Timeout(config.timeout_s, connect=min(CONNECT_SECONDS, config.timeout_s)),
             trust_env=urlsplit(config.base_url).hostname not in LOOPBACK,  # no proxy can reach this machine
         )
 
-    def chat(self, request: Mapping[str, Any]) -> Reply:
+    def chat(self, request: Mapping[str, Any]) -> ChatReply:
         """Send a request until it is answered.
 
         Raises:
@@ -75,7 +76,7 @@ class Server:
 
         Raises:
             ValueError: the server refuses, or answers with something else than a list of models.
-            ConnectionError: the server cannot be reached.
+            ConnectionError: the server cannot be reached, is busy, or still loads a model.
         """
         import httpx2
 
@@ -83,6 +84,8 @@ class Server:
             answer = self._send("GET", "/models")
         except httpx2.RequestError as error:
             raise ConnectionError(self._unreachable(error)) from error
+        if retries.is_passing(answer.status, answer.text):
+            raise ConnectionError(f"{self.config.base_url} is not ready ({self._fault(answer)}): try again")
         if answer.status in (401, 403):
             raise ValueError(self._refusal(answer))
         try:
@@ -94,7 +97,7 @@ class Server:
         """End the pauses of all threads, and let them send no more."""
         self.stopping.set()
 
-    def _patiently(self, request: Mapping[str, Any]) -> Answer:
+    def _patiently(self, request: Mapping[str, Any]) -> ServerAnswer:
         """Return the first answer that is not of a passing kind; pauses grow, or are as long as the server asks."""
         import httpx2
 
@@ -105,7 +108,7 @@ class Server:
                 self.has_answered = True
                 if not retries.is_passing(answer.status, answer.text):
                     return answer
-                fault = f"HTTP {answer.status}: {self._quoted(answer.text)}"
+                fault = self._fault(answer)
                 asked = retries.asked_pause(answer.headers)
             except httpx2.RequestError as error:
                 if not self.has_answered and isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
@@ -120,7 +123,7 @@ class Server:
                 break
         raise ConnectionError(self._given_up(fault, attempt + 1, asked))
 
-    def _send(self, method: str, path: str, request: Mapping[str, Any] | None = None) -> Answer:
+    def _send(self, method: str, path: str, request: Mapping[str, Any] | None = None) -> ServerAnswer:
         """Send one request; the whole answer must arrive within timeout_s."""
         import httpx2
 
@@ -132,19 +135,19 @@ class Server:
                     raise ValueError(f"{self.config.base_url} sent more than {MAX_BYTES} bytes: {_NOT_THE_API}")
                 if time.monotonic() > end:
                     raise httpx2.ReadTimeout(f"the answer was not complete after {self.config.timeout_s:g} s")
-        return Answer(response.status_code, response.headers, content.decode(errors="replace"))
+        return ServerAnswer(response.status_code, response.headers, content.decode(errors="replace"))
 
-    def _refusal(self, answer: Answer) -> str:
-        config, quoted = self.config, self._quoted(answer.text)
+    def _refusal(self, answer: ServerAnswer) -> str:
+        config = self.config
         if answer.status in (401, 403):
-            return f"{config.base_url} refuses {self._credentials()} (HTTP {answer.status}: {quoted})"
+            return f"{config.base_url} refuses {self._credentials()} ({self._fault(answer)})"
         if answer.status == 404:
-            return self._not_found(quoted)
+            return self._not_found(answer)
         if 300 <= answer.status < 400:
             target = self._quoted(answer.headers.get("location", "another address"))
             return f"{config.base_url} redirects to {target}: write the final address into {BLOCK}.base_url"
         return (
-            f"{config.base_url} refuses the request (HTTP {answer.status}: {quoted}). If it does not accept a field of"
+            f"{config.base_url} refuses the request ({self._fault(answer)}). If it does not accept a field of"
             f" {BLOCK}.extra_body, remove the field, or set extra_body to null; if the text is too long for the model,"
             f" lower {BLOCK}.max_new_tokens"
         )
@@ -157,7 +160,7 @@ class Server:
             )
         return f"the key in ${name}: export a valid one, or name another variable in {BLOCK}.api_key_env"
 
-    def _not_found(self, quoted: str) -> str:
+    def _not_found(self, answer: ServerAnswer) -> str:
         try:
             names = self.models()
         except (ValueError, ConnectionError):
@@ -165,11 +168,11 @@ class Server:
         if names and self.config.model not in names:
             return unknown(f"model of {self.config.base_url}", self.config.model, names)
         return (
-            f"{self.config.base_url} has no /chat/completions for model {self.config.model!r} (HTTP 404: {quoted}):"
+            f"{self.config.base_url} has no /chat/completions for model {self.config.model!r} ({self._fault(answer)}):"
             f" correct {BLOCK}.base_url, which usually ends in /v1, or {BLOCK}.model ({some(names) or 'none listed'})"
         )
 
-    def _no_reply(self, answer: Answer) -> str:
+    def _no_reply(self, answer: ServerAnswer) -> str:
         kind = answer.headers.get("content-type", "no content type")
         return (
             f"{self.config.base_url} answers without a chat model's JSON (HTTP {answer.status}, {kind}):"
@@ -189,6 +192,9 @@ class Server:
             f" later (replies so far are kept), lower {BLOCK}.concurrency, or raise {BLOCK}.max_retries or timeout_s"
         )
 
+    def _fault(self, answer: ServerAnswer) -> str:
+        return f"HTTP {answer.status}: {self._quoted(answer.text)}"
+
     def _quoted(self, text: str) -> str:
         """Return the beginning of a text of the server on one line, without the key."""
         line = " ".join((text.replace(self.key, "***") if self.key else text).split())
@@ -198,7 +204,7 @@ class Server:
 _NOT_THE_API = f"Correct {BLOCK}.base_url: it is the root of the API, which usually ends in /v1, not a web page"
 
 
-def _reply(answer: Answer) -> Reply:
+def _reply(answer: ServerAnswer) -> ChatReply:
     """Return content and thoughts of the first choice; characters that no file can hold are replaced.
 
     Raises:
@@ -209,4 +215,4 @@ def _reply(answer: Answer) -> Reply:
     if not isinstance(content, str | None):
         raise TypeError("content is not text")
     texts = (content or "", thoughts if isinstance(thoughts, str) else "")
-    return Reply(*(text.encode(errors="replace").decode() for text in texts))
+    return ChatReply(*(text.encode(errors="replace").decode() for text in texts))
