@@ -17,9 +17,11 @@ from tailorset import cli
 from tailorset.commands import availability, doctor
 from tailorset.commands.findings import Finding
 from tailorset.generators.stable_diffusion import Config
+from tailorset.project.layout import PROMPTS
 from tailorset.project.params import load_params
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
+from tests.chat_server import ChatServer
 from tests.fake_hub import USUAL_FILES, FakeHub
 from tests.storage.test_hub import cached_repository
 
@@ -246,3 +248,35 @@ def test_other_programs_that_compute_are_a_warning(monkeypatch: pytest.MonkeyPat
     assert finding.text.endswith("most of all ffmpeg, process 17")
     monkeypatch.setattr(doctor, "cores_used_by_others", lambda seconds: 0.1)
     assert not list(doctor.cores())
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize("command", ["doctor", "check"])
+def test_a_server_of_the_llm_is_asked_for_its_models(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer() -> tuple[int, str]:
+        result = CliRunner().invoke(cli.app, [command], env={"COLUMNS": "400"})
+        return result.exit_code, " ".join(result.output.split())
+
+    with ChatServer().serving() as chat:
+        edit(write_prompts={"llm": {"name": "openai", **chat.settings()}})
+        code, output = answer()
+        assert code == 0, output
+        edit(write_prompts={"llm": {"name": "openai", **chat.settings(model="qwen3:5b")}})
+        code, output = answer()
+        assert code == 0, output
+        assert "does not list model 'qwen3:5b'" in output
+        chat.key = "another"
+        assert "without a key: set write_prompts.llm.api_key_env" in answer()[1]
+        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+        edit(write_prompts={"llm": {"name": "openai", **chat.settings(api_key_env="NO_SUCH_KEY")}})
+        assert "NO_SUCH_KEY, which is not set" in answer()[1]
+    edit(write_prompts={"llm": {"name": "openai", **chat.settings()}})
+    code, output = answer()
+    assert code == 1
+    assert f"no server answers at {chat.url}" in output
+    assert "docs/guides/language-models.md" in output
+    PROMPTS.parent.mkdir(parents=True)
+    PROMPTS.touch()
+    code, output = answer()
+    assert code == 0, output
+    assert "it is only needed to write others" in output

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tailorset.llms import LLM
+from tailorset.llms.parts.served import ServedModel
 from tailorset.plugins import load_plugin, plugin_names
 from tailorset.prompts.wording import dialogue
+from tests.chat_server import ChatServer
 
 OPTIONS: dict[str, dict[str, object]] = {"transformers": {"max_new_tokens": 8, "batch_size": 2}}
 DIALOGUES = [dialogue(keywords, 10) for keywords in [("cup",), ("computer keyboard", "clock"), ("key", "fish")]]
 
 
 @pytest.fixture(params=plugin_names("llms"))
-def llm(request: pytest.FixtureRequest, tiny_llm: Path) -> LLM:
+def llm(
+    request: pytest.FixtureRequest, tiny_llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LLM]:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     plugin = load_plugin("llms", request.param)
     options = OPTIONS.get(request.param, {})
-    if "model" in plugin.Config.model_fields:
-        options = options | {"model": str(tiny_llm)}
-    return plugin.build(plugin.Config(**options), torch.device("cpu"))
+    with ChatServer().serving() as chat:
+        if issubclass(plugin.Config, ServedModel):
+            options = options | chat.settings()
+        elif "model" in plugin.Config.model_fields:
+            options = options | {"model": str(tiny_llm)}
+        yield plugin.build(plugin.Config(**options), torch.device("cpu"))
 
 
 def test_one_reply_each_in_order(llm: LLM) -> None:

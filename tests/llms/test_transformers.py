@@ -120,11 +120,41 @@ def test_pickled_weights_are_not_read(tiny_llm: Path, tmp_path: Path) -> None:
         llm_of(folder)
 
 
-def test_a_model_without_chat_template_is_refused(tiny_llm: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def base_model(tiny_llm: Path, tmp_path: Path) -> Path:
     folder = shutil.copytree(tiny_llm, tmp_path / "llm")
     (folder / "chat_template.jinja").unlink()
-    with pytest.raises(ValueError, match="no chat template"):
-        llm_of(folder)
+    return folder
+
+
+def test_a_model_without_chat_template_continues_examples(base_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    llm = llm_of(base_model, batch_size=3)
+    assert "no chat template" in caplog.text
+    text = llm.tokenizer.decode(llm._tokens(DIALOGUES[1:2])["input_ids"][0])
+    assert text.endswith("\n\nKeywords: computer keyboard; wall clock\nPhrase:")
+    assert text.count("Phrase: a ") == 3
+    replies = llm.reply(DIALOGUES, [1, 2, 3])
+    assert replies == [llm_of(base_model).reply([d], [s])[0] for d, s in zip(DIALOGUES, [1, 2, 3], strict=True)]
+    assert all("\n" not in reply for reply in replies)
+
+
+def test_a_base_model_stops_at_the_end_of_its_phrase(base_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = llm_of(base_model)
+    ids = llm.tokenizer(" a red cup\nKeyword: hat\n")["input_ids"]
+    steps = iter(ids)
+    drawn = lambda logits, *others: torch.full((len(logits),), next(steps))  # noqa: E731
+    monkeypatch.setattr("tailorset.llms.transformers.sample_nucleus", drawn)
+    assert llm.reply(DIALOGUES[:1], [1]) == ["a red cup"]
+    assert len(list(steps)) == len(ids) - len(" a red cup\n")
+
+
+def test_finished_thoughts_are_removed_and_unfinished_ones_stay(
+    tiny_llm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = llm_of(tiny_llm)
+    said = ["<think>The user wants</think>\n\na red cup", "<think>The user"]
+    monkeypatch.setattr(llm, "_sample", lambda dialogues, seeds: llm.tokenizer(said, padding=True)["input_ids"])
+    assert [reply.strip() for reply in llm.reply(DIALOGUES[:2], [1, 2])] == ["a red cup", "<think>The user"]
 
 
 def test_nucleus_keeps_the_likeliest_tokens_that_hold_top_p() -> None:

@@ -19,6 +19,7 @@ from tailorset.project.tracking import TrackingWarning
 from tailorset.prompts.wording import Dialogue, keywords_of
 from tailorset.records import PROMPT_COLUMNS, LabelSpace
 from tailorset.seeding import numpy_rng
+from tests.chat_server import ChatServer
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = Path("reports/write_prompts/metrics.json")
@@ -105,6 +106,26 @@ def test_template_llm_fills_every_slot(template_project: Path) -> None:
     plot = pd.read_csv("reports/write_prompts/plots/prompts_per_pair.csv")
     assert (plot[["llm", "retry", "template"]].sum(axis=1) == 5).all()
     assert len(plot) == len(space.pairs())
+
+
+def test_a_server_writes_the_same_file_again_and_its_key_is_in_no_file(
+    template_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_KEY", "sk-not-to-be-seen-4711")
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    with ChatServer(key="sk-not-to-be-seen-4711").serving() as chat:
+        params["write_prompts"]["llm"] = {"name": "openai", **chat.settings(api_key_env="LLM_KEY")}
+        Path("params.yaml").write_text(yaml.safe_dump(params))
+        with pytest.warns(TrackingWarning):
+            stage_script.main()
+    first = PROMPTS.read_bytes()
+    PROMPTS.unlink()
+    with pytest.warns(TrackingWarning):
+        stage_script.main()  # the server is gone
+    assert PROMPTS.read_bytes() == first
+    assert set(pd.read_parquet(PROMPTS).origin) <= {"llm", "retry"}
+    paths = [path for path in template_project.rglob("*") if path.is_file()]
+    assert not [path for path in paths if b"sk-not-to-be-seen" in path.read_bytes()]
 
 
 def test_garbage_ends_in_templates_and_writes_nothing_elsewhere(

@@ -12,6 +12,7 @@ from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.evaluation.results import CLIP, OURS
 from tailorset.project.params import Params, load_params
 from tailorset.project.presets import load_preset
+from tailorset.prompts.settings import WritePrompts
 from tailorset.records import LabelSpace
 from tailorset.registry.model_card import CardFacts, measure_figures, model_card
 from tailorset.thresholds.rules import LabelRule, Thresholds
@@ -115,6 +116,15 @@ def test_licences_are_named_where_they_are_known(
     preset: str, licence: str, space: LabelSpace, targets: torch.Tensor
 ) -> None:
     assert licence in card(load_preset(preset, ROOT / "presets"), space, targets)
+
+
+def test_a_model_behind_a_server_is_named(params: Params, space: LabelSpace, targets: torch.Tensor) -> None:
+    llm = {"name": "openai", "base_url": "http://gpu7.internal:8000/v1", "model": "Qwen/Qwen3-4B"}
+    writing = WritePrompts.model_validate(params.write_prompts.model_dump(exclude={"llm"}) | {"llm": llm})
+    text = card(params.model_copy(update={"write_prompts": writing}), space, targets)
+    assert "by `Qwen/Qwen3-4B`" in text
+    assert "| language model | Qwen/Qwen3-4B | " in text
+    assert "gpu7.internal" not in text
 
 
 def test_nothing_annotated_gives_a_card_without_figures(params: Params, space: LabelSpace) -> None:

@@ -1,4 +1,4 @@
-"""Availability of models: in a folder, in the hub's cache, or on the hub."""
+"""Availability of models: in a folder, in the hub's cache, on the hub, or behind a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from tailorset.clip.model import OpenClip
 from tailorset.commands.findings import Finding
-from tailorset.messages import GIB, MIB, first_line
+from tailorset.llms.parts.served import ServedModel
+from tailorset.llms.parts.server import ModelServer
+from tailorset.messages import GIB, MIB, first_line, some
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel, cache_of, cached_commit, departure, lacking
 
@@ -22,6 +24,21 @@ def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
     if problem := isinstance(model, OpenClip) and model.name_problem():
         return Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
     return local_weights(key, model.folder, whole) if model.folder else hub_weights(key, model, whole)
+
+
+def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
+    """Check that a server answers, accepts the key and lists the model; is_needed: a run cannot do without it."""
+    try:
+        server = ModelServer(model.model_copy(update={"timeout_s": min(ANSWER_SECONDS, model.timeout_s)}))
+        names = server.models()
+    except (ValueError, ConnectionError) as error:
+        remedy = "docs/guides/language-models.md has settings for Ollama, vLLM and llama.cpp"
+        later = "" if is_needed else "; the prompts are there, so it is only needed to write others"
+        return Finding("error" if is_needed else "warning", "server", f"{key}: {error}{later}", remedy)
+    if model.model not in names:
+        text = f"{key}: {model.base_url} does not list model {model.model!r}"
+        return Finding("warning", "server", text, f"it lists {some(names) or 'none'}; correct {key}.model")
+    return Finding("ok", "server", f"{key}: {model.model} at {model.base_url}")
 
 
 def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:

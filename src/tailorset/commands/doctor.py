@@ -15,15 +15,17 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel
 
-from tailorset.commands.availability import model_finding
+from tailorset.commands.availability import model_finding, server_finding
 from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
 from tailorset.datasets import folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.llms.parts.served import ServedModel
 from tailorset.messages import GIB
 from tailorset.project.busy import BUSY_CORES, busiest, cores_used_by_others
 from tailorset.project.checks import contradictions
 from tailorset.project.cluster import dial, no_cluster
+from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params, named_models
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.tracking_store import MisplacedError, database_of, settle, tracking_uri
@@ -260,3 +262,6 @@ def weights(params: Params, whole: bool = True) -> Iterator[Finding]:
     """Check every model that params.yaml names; `whole` also reads all of it."""
     for key, model in named_models(params):
         yield model_finding(key, model, whole)
+    llm = params.write_prompts.llm.config
+    if isinstance(llm, ServedModel):
+        yield server_finding("write_prompts.llm", llm, is_needed=not PROMPTS.exists())

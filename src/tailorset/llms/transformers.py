@@ -1,4 +1,4 @@
-"""Any chat model of the transformers library, at full precision or quantised by bitsandbytes.
+"""Any chat or base model of the transformers library, at full precision or quantised by bitsandbytes.
 
 Shapes: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabulary.
 """
@@ -14,17 +14,19 @@ from pydantic import Field
 from torch import Tensor
 
 from tailorset.compute.memory import ShrinkingBatches
+from tailorset.llms.parts.few_shot import first_line, plain_text
+from tailorset.llms.parts.thinking import NO_THINKING, spoken
 from tailorset.prompts.wording import Dialogue
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 
 WRITING_MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
-NO_THINKING = {"enable_thinking": False, "thinking": False}  # the names in chat templates; the rest ignore them
 CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
+log = logging.getLogger(__name__)
 
 
 class Config(NamedModel):
-    """model: with chat template and safetensors weights.
+    """model: with safetensors weights; one without a chat template continues a text of examples.
 
     temperature and top_p: 0.6 and 0.9 are the published values; lower is more obedient and less diverse.
     """
@@ -51,22 +53,29 @@ class TransformersLLM:
         self.batches = ShrinkingBatches(config.batch_size, "writing prompts", WRITING_MEMORY_REMEDY)
         stops = model.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
-        self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id} if i is not None])
+        self.is_base = tokenizer.chat_template is None
+        line_end = tokenizer("\n", add_special_tokens=False)["input_ids"][-1:] if self.is_base else []
+        self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id, *line_end} if i is not None])
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
-        """Return one reply per dialogue, special tokens removed."""
+        """Return one reply per dialogue, special tokens and thoughts removed."""
         replies: list[str] = []
         for _, tokens in self.batches.over(len(dialogues), lambda part: self._sample(dialogues[part], seeds[part])):
             replies += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return replies
+        return [spoken(first_line(reply) if self.is_base else reply) for reply in replies]
+
+    def _tokens(self, dialogues: list[Dialogue]) -> Any:
+        """Return token ids and mask (B, P), left-padded."""
+        if self.is_base:
+            return self.tokenizer(list(map(plain_text, dialogues)), padding=True, return_tensors="pt")
+        return self.tokenizer.apply_chat_template(
+            dialogues, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt", **NO_THINKING
+        )
 
     @torch.inference_mode()
     def _sample(self, dialogues: list[Dialogue], seeds: list[int]) -> Tensor:
         """Return token ids (B, <= N), padded after the end of each reply."""
-        inputs = self.tokenizer.apply_chat_template(
-            dialogues, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt", **NO_THINKING
-        )
-        device = self.model.device
+        inputs, device = self._tokens(dialogues), self.model.device
         ids, mask = inputs["input_ids"].to(device), inputs["attention_mask"].to(device)  # (B, P), left-padded
         uniform = uniform_streams(seeds, self.config.max_new_tokens).to(device)  # (B, N)
         ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
@@ -119,8 +128,7 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
     """Load tokenizer and weights.
 
     Raises:
-        ValueError: the model does not exist, its weights are missing, truncated or not in safetensors, or it has no
-            chat template.
+        ValueError: the model does not exist, or its weights are missing, truncated or not in safetensors.
     """
     import transformers
     from safetensors import SafetensorError
@@ -142,7 +150,9 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
     if info["missing_keys"]:
         raise ValueError(_refusal(config, f"no weights for {sorted(info['missing_keys'])[:3]}"))
     if tokenizer.chat_template is None:
-        raise ValueError(f"LLM {config.model!r} has no chat template: choose an instruction-tuned (chat) model")
+        log.warning(
+            "LLM %r has no chat template: it is given examples to continue; a chat model obeys better", config.model
+        )
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     _check_blocks(config, model, device)
     return TransformersLLM(config, model.eval(), tokenizer)

@@ -33,7 +33,11 @@ REASONS: tuple[Reason, ...] = get_args(Reason)
 ANOTHER_LLM = "choose an instruction-tuned LLM without a thinking mode, or a larger one"
 SHORTER = "lower write_prompts.min_words, shorten the label's first alias"
 ADVICE: dict[Reason, tuple[str, str]] = {  # the fault of such a phrase, and the remedy
-    "thinking": ("ends within the model's thoughts", f"{ANOTHER_LLM}, or raise write_prompts.llm.max_new_tokens"),
+    "thinking": (
+        "ends within the model's thoughts",
+        f"{ANOTHER_LLM}, or raise write_prompts.llm.max_new_tokens; a server may have a switch of its own against"
+        " thinking for write_prompts.llm.extra_body",
+    ),
     "empty": ("is empty", ANOTHER_LLM),
     "control_characters": ("has invisible characters", ANOTHER_LLM),
     "preamble": ("talks to the user before it describes a picture", ANOTHER_LLM),
@@ -83,9 +87,14 @@ def parse_reply(reply: str) -> str:
     return next((phrase for phrase in phrases if phrase and not phrase.endswith(":")), "")
 
 
+def after_thoughts(reply: str) -> str:
+    """Return the text after the last end of thoughts; their beginning may be missing, as part of the chat template."""
+    return _THOUGHTS_END.split(reply)[-1]
+
+
 def ends_in_thoughts(reply: str) -> bool:
     """Check whether a reply begins to reason and does not finish."""
-    return bool(_THOUGHTS_BEGIN.search(_after_thoughts(reply)))
+    return bool(_THOUGHTS_BEGIN.search(after_thoughts(reply)))
 
 
 def refused_replies(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -141,13 +150,8 @@ class Contract:
         return self.label_space.named_in(text) >= set(labels)
 
 
-def _after_thoughts(reply: str) -> str:
-    """Return the text after the last end of thoughts; their beginning may be missing, as part of the chat template."""
-    return _THOUGHTS_END.split(reply)[-1]
-
-
 def _without_thoughts(reply: str) -> str:
-    return _THOUGHTS_BEGIN.split(_after_thoughts(reply), maxsplit=1)[0]
+    return _THOUGHTS_BEGIN.split(after_thoughts(reply), maxsplit=1)[0]
 
 
 def _bare(line: str) -> str:

@@ -24,9 +24,10 @@ from tailorset.evaluation.bootstrap import (
 )
 from tailorset.evaluation.results import CLIP, OURS, MethodRow, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
+from tailorset.llms.parts.served import ServedModel
 from tailorset.project.params import Params, classifier_models, named_models
 from tailorset.records import SPLITS, LabelSpace
-from tailorset.storage.hub import LOCAL, NOT_STATED, licence_in_words
+from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, family_licence, licence_in_words
 from tailorset.storage.image_set import is_annotated
 from tailorset.thresholds.rules import Thresholds
 
@@ -215,14 +216,23 @@ def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
     for part, model in parts:
         stated = licence_in_words(model)
         yield part, model.title.removeprefix(LOCAL), UNKNOWN if stated == NOT_STATED else stated
+    for key, served in _served(params).items():
+        stated = family_licence(served.model)
+        yield PARTS[key], served.model, UNKNOWN if stated == NOT_STATED else stated
     data_set = params.prepare_dataset.name
     yield "photos", data_set, DATA_SETS.get(data_set, UNKNOWN)
 
 
 def _model_or(params: Params, key: str, name: str) -> str:
     """Return the model that params.yaml names under a key, else the plug-in's name."""
-    models = dict(named_models(params))
+    models: dict[str, NamedModel | ServedModel] = dict(named_models(params)) | _served(params)
     return models[key].model if key in models else name
+
+
+def _served(params: Params) -> dict[str, ServedModel]:
+    """Return the model behind a server by its key in params.yaml, if there is one."""
+    llm = params.write_prompts.llm.config
+    return {"write_prompts.llm": llm} if isinstance(llm, ServedModel) else {}
 
 
 def _loading(name: str) -> str:

@@ -24,7 +24,7 @@ from tailorset.project.assembly import open_studio
 from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, RealSample
-from tailorset.seeding import occurrence_numbers
+from tailorset.seeding import occurrence_numbers, sample_seed
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.training.loop import predict, train_epochs
@@ -72,7 +72,8 @@ class DeviceRates:
         """One batch of the LLM's replies, and how many of them meet the contract."""
         block = self.params.write_prompts
         llm = block.llm.build(self.device)
-        config, seed, size = block.model_copy(update={"max_attempts": 1}), self.params.seed, llm.batch_size
+        config, size = block.model_copy(update={"max_attempts": 1}), llm.batch_size
+        seed = sample_seed("plan", time.time_ns())  # the reply to a request that was sent before may be stored
         seconds, ledger = _timed(lambda: next(write_prompts(llm.reply, self.label_space, config, seed, size)))
         self.accepted_replies = len(ledger.prompts) / ledger.asked
         return Cost(seconds / ledger.asked)

@@ -1,0 +1,99 @@
+"""Any chat model behind an OpenAI-compatible server: vLLM, Ollama, llama.cpp, LM Studio and others."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field
+
+from tailorset.llms.parts.replies import ChatReply, StoredReplies
+from tailorset.llms.parts.served import ServedModel
+from tailorset.llms.parts.server import ModelServer
+from tailorset.llms.parts.thinking import NO_THINKING, spoken
+from tailorset.prompts.wording import Dialogue
+from tailorset.storage.paths import project_root
+
+REPLIES = Path(".work/replies")  # kept when a stage is finished
+SEEDS = 2**31  # llama.cpp reads 32 bits, and some servers read numbers as doubles
+OWN_FIELDS = ("model", "messages", "seed", "temperature", "top_p", "max_tokens", "stream", "n")
+
+
+def _free(extra: dict[str, Any]) -> dict[str, Any]:
+    """Check that no extra field is one that this plug-in sends itself."""
+    if taken := sorted(set(extra) & set(OWN_FIELDS)):
+        raise ValueError(f"{', '.join(taken)} cannot be set here: use temperature, top_p, max_new_tokens and model")
+    return extra
+
+
+class Config(ServedModel):
+    """concurrency: requests at once. batch_size: dialogues between two updates of the progress.
+
+    extra_body: further fields of a request; the default switches thinking off, null sends none to a server that
+    refuses it. temperature and top_p: 0.6 and 0.9 are the published values.
+    """
+
+    temperature: float = Field(default=0.6, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_new_tokens: int = Field(default=64, gt=0)
+    concurrency: int = Field(default=8, gt=0, le=256)
+    batch_size: int = Field(default=64, gt=0)
+    extra_body: Annotated[dict[str, Any], Field(min_length=1), AfterValidator(_free)] | None = Field(
+        default_factory=lambda: {"chat_template_kwargs": dict(NO_THINKING)}
+    )
+
+
+class ServerLLM:
+    """Asks the server once per dialogue, seed and settings; later the stored reply is returned.
+
+    Replies to the same request may differ from server to server, and on one that batches requests; the stored ones
+    make a rerun repeat its prompts.
+    """
+
+    def __init__(self, config: Config, server: ModelServer, stored: StoredReplies) -> None:
+        self.config, self.server, self.stored = config, server, stored
+        self.batch_size = config.batch_size
+
+    def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
+        """Return one reply per dialogue without thoughts; a fault of the server ends all requests."""
+        requests = [self._request(*pair) for pair in zip(dialogues, seeds, strict=True)]
+        unique = {repr(request): request for request in requests}
+        with ThreadPoolExecutor(self.config.concurrency) as pool:
+            try:
+                replies = dict(zip(unique, pool.map(self._answer, unique.values()), strict=True))
+            except BaseException:
+                self.server.stop()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [spoken(*replies[repr(request)]) for request in requests]
+
+    def _answer(self, request: dict[str, Any]) -> ChatReply:
+        if (found := self.stored.find(request)) is not None:
+            return found
+        reply = self.server.chat(request)
+        self.stored.keep(request, reply)
+        return reply
+
+    def _request(self, messages: Dialogue, seed: int) -> dict[str, Any]:
+        config = self.config
+        return {
+            "model": config.model,
+            "messages": messages,
+            "seed": seed % SEEDS,
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "max_tokens": config.max_new_tokens,
+            "stream": False,
+            **(config.extra_body or {}),
+        }
+
+
+def build(config: Config, device: torch.device) -> ServerLLM:
+    """Return the model; `device` is not used, and the server is asked only for replies that are not stored.
+
+    Raises:
+        ValueError: the variable that should hold the key is not set.
+    """
+    return ServerLLM(config, ModelServer(config), StoredReplies(project_root() / REPLIES, config.base_url))

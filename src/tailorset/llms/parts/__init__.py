@@ -1,0 +1,1 @@
+"""Code that LLM plug-ins share."""

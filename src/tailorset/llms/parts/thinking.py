@@ -1,0 +1,16 @@
+"""Thinking models: the switch that keeps them from thinking, and their replies without thoughts."""
+
+from __future__ import annotations
+
+from tailorset.prompts.contract import after_thoughts
+
+NO_THINKING = {"enable_thinking": False, "thinking": False}  # the names in chat templates; the rest ignore them
+ONLY_THOUGHTS = "<think>"  # the contract counts it as a reply that ends within thoughts
+
+
+def spoken(content: str, thoughts: str = "") -> str:
+    """Return a reply without its finished thoughts; unfinished ones stay, and the contract counts them.
+
+    thoughts: of a server that returns them apart from the content.
+    """
+    return ONLY_THOUGHTS if thoughts and not content.strip() else after_thoughts(content)
