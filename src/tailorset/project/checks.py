@@ -32,6 +32,8 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
             f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
             " raise it, as each label needs its own prompt"
         )
+    if (updates := params.tune_text_encoder.num_updates) and (reason := params.generator.config.untunable):
+        yield f"tune_text_encoder.num_updates is {updates}, but {reason}: set it to 0"
     yield from unwritable(Contract(label_space, params.write_prompts.min_words))
     total = params.write_prompts.num_prompts(label_space)
     if (held_out := params.tune_text_encoder.held_out_prompts) >= total:
