@@ -104,9 +104,10 @@ class Diffusers:
             raise ValueError(f"{len(prompts)} prompts and {len(seeds)} seeds: give one seed per prompt, at least one")
         if backprop_steps or stop_after not in (None, num_inference_steps):
             raise ValueError(f"{self.config.untunable}: set backprop_steps to 0 and stop_after to None")
-        if self.family:
-            return self._draw_batch(prompts, seeds, num_inference_steps)
-        return torch.cat([self._draw_one(*one, num_inference_steps) for one in zip(prompts, seeds, strict=True)])
+        if self.family and not self.family.one_by_one:
+            return self._draw_tested(prompts, seeds, num_inference_steps)
+        draw = self._draw_tested if self.family else self._draw_untested
+        return torch.cat([draw([one], [seed], num_inference_steps) for one, seed in zip(prompts, seeds, strict=True)])
 
     def load_adapter(self, folder: Path) -> None:
         """Accept a folder of zero updates, which changes nothing.
@@ -122,18 +123,19 @@ class Diffusers:
     def _guided(self) -> bool:
         return self.config.guidance.kind == "classifier_free"
 
-    def _draw_batch(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> Tensor:
+    def _draw_tested(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> Tensor:
         """Draw images of a tested class; the generators go on to feed schedulers that add noise in every step."""
         assert self.family
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         latents = noise(self.pipeline, self.family, self.image_px, generators).to(self.device)
         if not self.family.in_float32:
             latents = latents.to(denoiser(self.pipeline).dtype)
-        texts = self._texts(prompts)
+        texts = self._texts(prompts) | fitting(self.pipeline.__call__, {"negative_prompt": None})
         return self._call(num_inference_steps, latents=latents, generator=generators, **texts)
 
-    def _draw_one(self, prompt: str, seed: int, num_inference_steps: int) -> Tensor:
-        """Draw one image of a class that is not tested, whatever the class does within a batch."""
+    def _draw_untested(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> Tensor:
+        """Draw one image: of a class that is not tested nobody knows how images of a batch influence each other."""
+        (prompt,), (seed,) = prompts, seeds
         negative = {"negative_prompt": self.config.negative_prompt} if self._guided else {}
         negative = fitting(self.pipeline.__call__, negative)
         generator = torch.Generator().manual_seed(seed)
@@ -206,9 +208,7 @@ class Diffusers:
             raise ValueError(f"{self.name} has no classifier-free guidance: set guidance.kind to none")
         if self.config.negative_prompt and "negative_prompt" not in self._arguments:
             raise ValueError(f"{self.name} has no negative prompt: remove generator.negative_prompt")
-        return fitting(
-            self.pipeline.__call__, guidance_arguments(self.pipeline, self.config.guidance, scale, off=1)
-        )
+        return fitting(self.pipeline.__call__, guidance_arguments(self.pipeline, self.config.guidance, scale, off=1))
 
     def _check_size(self) -> None:
         multiple = self.pipeline.vae_scale_factor * self.family.cells if self.family else 1

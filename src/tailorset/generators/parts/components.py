@@ -120,20 +120,21 @@ def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:
     return guarded(model, part, load)
 
 
-def load_weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:
+def load_weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None = None) -> nn.Module:
     """Load the module in a part's folder.
 
     Raises:
         ValueError: it cannot be read, or a tensor is missing.
     """
-    options = {
-        "subfolder": part,
+    folder = Path(model) / part  # a path of its own, as diffusers loads the encoder of PRX without regard to subfolders
+    source, place = (str(folder), {}) if folder.is_dir() else (model, {"subfolder": part})
+    options = place | {
         "revision": revision,
         "use_safetensors": True,
         "output_loading_info": True,
         "dtype": dtype,
     }
-    module, info = guarded(model, part, lambda: kind.from_pretrained(model, **options))
+    module, info = guarded(model, part, lambda: kind.from_pretrained(source, **options))
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         raise ValueError(

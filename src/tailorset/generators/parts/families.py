@@ -43,6 +43,7 @@ class Family(NamedTuple):
     cells: the side of an image is a multiple of so many latent pixels.
     in_float32: latents stay in float32 whatever the dtype.
     pads: prompts must be padded, as they are encoded to as many states as they have tokens.
+    one_by_one: images are drawn in batches of one, as the class fails for more with classifier-free guidance.
     """
 
     encoded: tuple[str, ...]
@@ -52,6 +53,7 @@ class Family(NamedTuple):
     cells: int = 1
     in_float32: bool = False
     pads: bool = False
+    one_by_one: bool = False
 
 
 _PAIR = ("prompt_embeds", "negative_prompt_embeds")
@@ -63,7 +65,7 @@ TESTED: dict[str, Family] = {
     "StableDiffusion3Pipeline": Family(_POOLED, cells=2),
     "PixArtSigmaPipeline": Family(_MASKED, cells=2),
     "SanaPipeline": Family(_MASKED, in_float32=True),
-    "PRXPipeline": Family(_MASKED, cells=2),
+    "PRXPipeline": Family(_MASKED, cells=2, one_by_one=True),
     "ZImagePipeline": Family(_PAIR, off=0, cells=2, in_float32=True),
     "FluxPipeline": Family(("prompt_embeds", "pooled_prompt_embeds"), "true_cfg_scale", layout="packed", cells=2),
     "Flux2KleinPipeline": Family(("prompt_embeds",), layout="patches", cells=2),

@@ -27,15 +27,15 @@ def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
 
     index = _index(model, revision)
     _text_to_image_class(model, index)
-    kinds = _networks(index)
-    check_files(Path(model), kinds)
+    folder, kinds = _folder(model, revision), _networks(index)
+    check_files(folder, kinds)
     dtypes = {"vae": torch.float32}
-    parts = {part: load_weights(model, part, kind, dtypes.get(part, dtype), revision) for part, kind in kinds.items()}
+    parts = {part: load_weights(str(folder), part, kind, dtypes.get(part, dtype)) for part, kind in kinds.items()}
     options: dict[str, Any] = dict.fromkeys((part for part in LEFT_OUT if part in index))
     if "requires_safety_checker" in index:
         options["requires_safety_checker"] = False
-    options |= {"revision": revision, "use_safetensors": True, "trust_remote_code": False}
-    pipeline = guarded(model, "pipeline", lambda: DiffusionPipeline.from_pretrained(model, **parts, **options))
+    options |= {"use_safetensors": True, "trust_remote_code": False}
+    pipeline = guarded(model, "pipeline", lambda: DiffusionPipeline.from_pretrained(folder, **parts, **options))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -71,6 +71,16 @@ def _index(model: str, revision: str | None) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
 
     return guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
+
+
+def _folder(model: str, revision: str | None) -> Path:
+    """Return the folder of a pipeline, downloaded first if it comes from the hub and is not there yet."""
+    from diffusers import DiffusionPipeline
+
+    if Path(model).is_dir():
+        return Path(model)
+    options = {"revision": revision, "use_safetensors": True, "trust_remote_code": False, "safety_checker": None}
+    return Path(guarded(model, "download", lambda: DiffusionPipeline.download(model, **options)))
 
 
 def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
