@@ -51,8 +51,8 @@ def t5() -> Any:
     return transformers.T5EncoderModel(config).eval()
 
 
-def decoder_layers(kind: str, num_layers: int = 2) -> dict[str, Any]:
-    """Settings of a small language model; the kind is only for error messages."""
+def decoder_layers(num_layers: int = 2) -> dict[str, Any]:
+    """Settings of a small language model."""
     return {
         "vocab_size": len(WORDS),
         "hidden_size": WIDTH,
@@ -212,7 +212,7 @@ def sana(clip_tokenizer: Any) -> Any:
         decoder_act_fns="silu",
         scaling_factor=0.4,
     )
-    config = transformers.Gemma2Config(**decoder_layers("gemma2"))
+    config = transformers.Gemma2Config(**decoder_layers())
     return diffusers.SanaPipeline(
         tokenizer=word_tokenizer(),
         text_encoder=transformers.Gemma2Model(config).eval(),
@@ -252,7 +252,7 @@ def flux_schnell(clip_tokenizer: Any) -> Any:
 
 
 def prx(clip_tokenizer: Any) -> Any:
-    config = transformers.T5GemmaModuleConfig(**decoder_layers("t5gemma"))
+    config = transformers.T5GemmaModuleConfig(**decoder_layers())
     encoder = transformers.T5GemmaConfig(encoder=config, is_encoder_decoder=False, vocab_size=len(WORDS))
     transformer = diffusers.PRXTransformer2DModel(
         patch_size=2,
@@ -291,7 +291,7 @@ def z_image(clip_tokenizer: Any) -> Any:
     return diffusers.ZImagePipeline(
         scheduler=flow(),
         vae=vae(shift_factor=0.0, use_quant_conv=False, use_post_quant_conv=False),
-        text_encoder=transformers.Qwen3Model(transformers.Qwen3Config(**decoder_layers("qwen3"))).eval(),
+        text_encoder=transformers.Qwen3Model(transformers.Qwen3Config(**decoder_layers())).eval(),
         tokenizer=word_tokenizer(CHAT),
         transformer=transformer.eval(),
     )
@@ -317,7 +317,7 @@ def flux_2_klein(clip_tokenizer: Any, is_distilled: bool = False) -> Any:
         norm_num_groups=4,
         sample_size=16,
     )
-    config = transformers.Qwen3Config(**decoder_layers("qwen3", num_layers=28))
+    config = transformers.Qwen3Config(**decoder_layers(num_layers=28))
     return diffusers.Flux2KleinPipeline(
         scheduler=flow(),
         vae=decoder.eval(),
@@ -348,7 +348,7 @@ def qwen_image(clip_tokenizer: Any) -> Any:
         latents_mean=[0.0] * 4,
         latents_std=[1.0] * 4,
     )
-    text = decoder_layers("qwen2_5_vl")
+    text = decoder_layers()
     del text["head_dim"]
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     config = transformers.Qwen2_5_VLConfig(
@@ -385,9 +385,16 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
 
 
 def save(folder: Path, maker: Callable[[Any], Any], clip_tokenizer: Any) -> Path:
-    """Write a random pipeline and return its folder; the encoder of PRX has the whole model's settings, as published."""
+    """Write a random pipeline and return its folder.
+
+    Weights that begin as zeros are random too, or prompts would have no effect. The encoder of PRX has the settings of
+    a whole T5Gemma next to it, as published.
+    """
     torch.manual_seed(0)
     pipeline = maker(clip_tokenizer)
+    network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+    for weight in network.parameters():
+        weight.data.add_(torch.randn_like(weight), alpha=0.1)
     pipeline.save_pretrained(folder)
     if isinstance(pipeline, diffusers.PRXPipeline):
         transformers.T5GemmaConfig(encoder=pipeline.text_encoder.config).save_pretrained(folder / "text_encoder")

@@ -63,7 +63,7 @@ class Config(GeneratorConfig, NamedModel):
 
     @property
     def untunable(self) -> str:
-        return "generator diffusers draws with stock pipelines, which pass no gradients to a text encoder"
+        return "generator diffusers cannot tune: the pipelines of that library pass no gradients to a text encoder"
 
     @property
     def needed_files(self) -> tuple[str, ...]:

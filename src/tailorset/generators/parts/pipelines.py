@@ -31,7 +31,7 @@ def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
     check_files(folder, kinds)
     dtypes = {"vae": torch.float32}
     parts = {part: load_weights(str(folder), part, kind, dtypes.get(part, dtype)) for part, kind in kinds.items()}
-    options: dict[str, Any] = dict.fromkeys((part for part in LEFT_OUT if part in index))
+    options: dict[str, Any] = dict.fromkeys(part for part in LEFT_OUT if part in index)
     if "requires_safety_checker" in index:
         options["requires_safety_checker"] = False
     options |= {"use_safetensors": True, "trust_remote_code": False}
@@ -96,7 +96,7 @@ def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
         )
     arguments = set(inspect.signature(kind.__call__).parameters)
     is_listed = kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
-    if not NEEDED <= arguments or (arguments & OTHER_INPUTS and not is_listed):
+    if not arguments >= NEEDED or (arguments & OTHER_INPUTS and not is_listed):
         raise ValueError(
             f"generator.model {model!r} is a {name}, which is not a text-to-image pipeline: name a model that draws"
             " images from prompts alone"
