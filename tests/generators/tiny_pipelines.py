@@ -180,6 +180,11 @@ def pixart_sigma(clip_tokenizer: Any) -> Any:
     )
 
 
+def pixart_alpha(clip_tokenizer: Any) -> Any:
+    """Make a pipeline of a class that is not in the table of tested ones."""
+    return diffusers.PixArtAlphaPipeline(**pixart_sigma(clip_tokenizer).components)
+
+
 def sana(clip_tokenizer: Any) -> Any:
     transformer = diffusers.SanaTransformer2DModel(
         patch_size=1,
@@ -326,6 +331,16 @@ def flux_2_klein(clip_tokenizer: Any, is_distilled: bool = False) -> Any:
         transformer=transformer.eval(),
         is_distilled=is_distilled,
     )
+
+
+def flux_2_klein_distilled(clip_tokenizer: Any) -> Any:
+    return flux_2_klein(clip_tokenizer, is_distilled=True)
+
+
+def flux_2_klein_long(clip_tokenizer: Any) -> Any:
+    pipeline = flux_2_klein(clip_tokenizer)
+    pipeline.tokenizer.model_max_length = 100_000
+    return pipeline
 
 
 def qwen_image(clip_tokenizer: Any) -> Any:

@@ -76,10 +76,17 @@ def _index(model: str, revision: str | None) -> dict[str, Any]:
 def _folder(model: str, revision: str | None) -> Path:
     """Return the folder of a pipeline, downloaded first if it comes from the hub and is not there yet."""
     from diffusers import DiffusionPipeline
+    from huggingface_hub import constants
 
     if Path(model).is_dir():
         return Path(model)
-    options = {"revision": revision, "use_safetensors": True, "trust_remote_code": False, "safety_checker": None}
+    options = {
+        "revision": revision,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "safety_checker": None,
+        "local_files_only": constants.HF_HUB_OFFLINE,
+    }
     return Path(guarded(model, "download", lambda: DiffusionPipeline.download(model, **options)))
 
 
