@@ -219,6 +219,12 @@ def test_check_finds_models_that_are_not_there(project: Path, edit: Callable[[An
     [
         ("generate_images", {"max_images": 3}, "max_images is 3, and label space data/labels/toybox.yaml has 6 unseen"),
         ("tune_text_encoder", {"held_out_prompts": 1000}, "held_out_prompts is 1000, and 210 prompts will be written"),
+        (
+            "generator",
+            {"name": "diffusers", "guidance": {"kind": "none"}},
+            "num_updates is 80, and generator diffusers cannot tune: the pipelines of that library pass no gradients to"
+            " a text encoder: set it to 0",
+        ),
         ("prepare_dataset", {"annotate_unseen": True}, "set validate_data.annotated_unseen to true as well"),
         ("filter_images", {"threshold": 1.0}, "less than 1"),
     ],

@@ -112,6 +112,12 @@ def stable_diffusion(clip_tokenizer: Any) -> Any:
     )
 
 
+def stable_diffusion_lcm(clip_tokenizer: Any) -> Any:
+    """Make a model with embedded guidance, as latent consistency models have."""
+    parts = stable_diffusion(clip_tokenizer).components | {"unet": unet(time_cond_proj_dim=8)}
+    return diffusers.StableDiffusionPipeline(**parts, requires_safety_checker=False)
+
+
 def stable_diffusion_xl(clip_tokenizer: Any) -> Any:
     return diffusers.StableDiffusionXLPipeline(
         vae=vae(),

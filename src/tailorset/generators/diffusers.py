@@ -80,12 +80,12 @@ class Diffusers:
         self.family = TESTED.get(self.name)
         self._arguments = inspect.signature(pipeline.__call__).parameters
         self._guidance = self._guidance_arguments()
-        if config.vae_slicing:
-            pipeline.vae.enable_slicing()
-        if config.vae_tiling:
-            pipeline.vae.enable_tiling()
-        if hasattr(pipeline, "vae"):
-            decode_in_own_dtype(pipeline.vae)
+        if (vae := pipeline.components.get("vae")) is not None:
+            decode_in_own_dtype(vae)
+            if config.vae_slicing:
+                vae.enable_slicing()
+            if config.vae_tiling:
+                vae.enable_tiling()
         self._check_size()
 
     def sample(

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-ALWAYS = "guidance_scale"  # of a model with embedded guidance, whose every step reads it
+EMBEDDED = "guidance_scale"  # argument that sets embedded guidance
 
 
 class Guidance(BaseModel):
@@ -81,19 +81,23 @@ def guidance_arguments(pipeline: Any, guidance: Guidance, scale: str, off: float
     Raises:
         ValueError: the model has no guidance of this kind.
     """
-    kind = type(pipeline).__name__
-    is_embedded = denoiser(pipeline).config.get("guidance_embeds", False)
+    kind, value = type(pipeline).__name__, guidance.scale or 0.0
+    settings = denoiser(pipeline).config
+    is_embedded = settings.get("guidance_embeds", False) or settings.get("time_cond_proj_dim") is not None
     if guidance.kind == "embedded":
         if not is_embedded:
             raise ValueError(f"{kind}: this model has no embedded guidance; choose classifier_free or none")
-        return {ALWAYS: guidance.scale or 0.0}
+        return {EMBEDDED: value}
+    if is_embedded and (guidance.kind == "none" or scale == EMBEDDED):
+        raise ValueError(
+            f"{kind}: the guidance of this model is embedded, so every step reads a scale; set guidance.kind to"
+            " embedded" + (" or classifier_free" if scale != EMBEDDED else "")
+        )
     if guidance.kind == "none":
-        if is_embedded:
-            raise ValueError(f"{kind}: this model always reads a guidance scale; choose embedded or classifier_free")
         return {scale: off}
     if pipeline.config.get("is_distilled", False):
         raise ValueError(f"{kind}: this model is distilled and ignores guidance; set guidance.kind to none")
-    return ({ALWAYS: 1.0} if is_embedded else {}) | {scale: (guidance.scale or 0.0) - 1 + off}
+    return ({EMBEDDED: 1.0} if is_embedded else {}) | {scale: value - 1 + off}
 
 
 def denoiser(pipeline: Any) -> Any:
