@@ -19,6 +19,7 @@ from tailorset.generators.parts.families import TESTED, denoiser
 from tests.generators import tiny_pipelines
 from tests.storage.test_hub import NEW, cached_repository
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # quicker for networks this small
 CLASSES = tuple(tiny_pipelines.MAKERS)
 PROMPTS, SEEDS = ["a red cup", "a boat next to the clock", "a red cup"], [1, 2, 3]
 GUIDED = {"kind": "classifier_free", "scale": 4.0}
