@@ -21,9 +21,8 @@ def main() -> None:
         prompts, held_out_prompts = split_prompts(read_prompts(PROMPTS), config.held_out_prompts, params.seed)
         scorers = open_scorers(params, stage.label_space, stage.device)
         held_out = HeldOut(held_out_prompts, scorers, params.generate_images.num_inference_steps, params.seed)
-        generator: TunableGenerator = params.generator.build(
-            stage.device
-        )  # of zero updates, also one that cannot be tuned
+        # With zero updates it may also be a generator that cannot be tuned: it only draws.
+        generator: TunableGenerator = params.generator.build(stage.device)
 
         before = held_out.images(generator, "before")
         progress = tune_all(stage, generator, prompts, held_out) if config.num_updates else Progress()

@@ -219,12 +219,6 @@ def test_check_finds_models_that_are_not_there(project: Path, edit: Callable[[An
     [
         ("generate_images", {"max_images": 3}, "max_images is 3, and label space data/labels/toybox.yaml has 6 unseen"),
         ("tune_text_encoder", {"held_out_prompts": 1000}, "held_out_prompts is 1000, and 210 prompts will be written"),
-        (
-            "generator",
-            {"name": "diffusers", "guidance": {"kind": "none"}},
-            "num_updates is 80, and generator diffusers cannot tune: the pipelines of that library pass no gradients to"
-            " a text encoder: set it to 0",
-        ),
         ("prepare_dataset", {"annotate_unseen": True}, "set validate_data.annotated_unseen to true as well"),
         ("filter_images", {"threshold": 1.0}, "less than 1"),
     ],
@@ -238,6 +232,17 @@ def test_check_finds_settings_under_which_a_stage_would_stop(
     code, output = run("check")
     assert code == 1
     assert message in output
+
+
+def test_check_refuses_tuning_with_a_generator_that_cannot_be_tuned(project: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    model = params["generator"]["model"]
+    params["generator"] = {"name": "diffusers", "model": model, "image_px": 64, "guidance": {"kind": "none"}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = run("check")
+    assert code == 1
+    assert "num_updates is 80, and generator diffusers cannot tune: the pipelines of that library" in output
+    assert "set it to 0" in output
 
 
 def test_check_reads_the_annotations_of_own_photos(project: Path) -> None:

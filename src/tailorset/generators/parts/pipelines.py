@@ -29,8 +29,10 @@ def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
     _text_to_image_class(model, index)
     folder, kinds = _folder(model, revision), _networks(index)
     check_files(folder, kinds)
-    dtypes = {"vae": torch.float32}
-    parts = {part: load_weights(str(folder), part, kind, dtypes.get(part, dtype)) for part, kind in kinds.items()}
+    parts = {
+        part: load_weights(str(folder), part, kind, torch.float32 if part == "vae" else dtype)
+        for part, kind in kinds.items()
+    }
     options: dict[str, Any] = dict.fromkeys(part for part in LEFT_OUT if part in index)
     if "requires_safety_checker" in index:
         options["requires_safety_checker"] = False
@@ -49,9 +51,10 @@ def load_limited_tokenizers(model: str, revision: str | None) -> list[Any]:
     call = _text_to_image_class(model, _index(model, revision)).__call__
     cut = inspect.signature(call).parameters.get("max_sequence_length")
     tokenizers = load_tokenizers(model, revision)
-    for tokenizer in tokenizers if cut else ():
-        limit = cut.default - _num_template_tokens(tokenizer) if cut else 0
-        tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
+    if cut:
+        for tokenizer in tokenizers:
+            limit = cut.default - _num_template_tokens(tokenizer)
+            tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
     return tokenizers
 
 
