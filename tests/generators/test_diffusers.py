@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from tailorset.compute.memory import is_out_of_memory
 from tailorset.generators.diffusers import Config, Diffusers, build, build_tokenizers
 from tailorset.generators.parts.families import TESTED, denoiser
 from tests.generators import tiny_pipelines
@@ -263,6 +264,19 @@ def test_a_class_that_is_not_tested_draws_one_by_one_with_a_warning(
     assert torch.equal(generator.sample(PROMPTS[1:], SEEDS[1:], 2), images[1:])
     assert num_predictions(generator, 2) == 2 * 3 * 2
     assert num_predictions(make("pixart_alpha", OFF), 2) == 2 * 3
+
+
+def test_a_decoder_out_of_memory_is_recognised(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipeline of Sana catches torch's own error, and would end with an unbound name."""
+
+    def fail(*inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    generator = make("SanaPipeline")
+    monkeypatch.setattr(generator.pipeline.vae.decoder, "forward", fail)
+    with pytest.raises(RuntimeError, match="CUDA out of memory") as error:
+        generator.sample(PROMPTS, SEEDS, 2)
+    assert is_out_of_memory(error.value)
 
 
 def test_what_only_tuning_asks_for_is_refused(make: Make, tmp_path: Path) -> None:

@@ -19,12 +19,7 @@ from torch.nn import functional as F
 from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.families import TESTED, Guidance, denoiser, guidance_arguments, noise
 from tailorset.generators.parts.lora import ADAPTER_REMEDY, has_zero_updates
-from tailorset.generators.parts.pipelines import (
-    decode_in_own_dtype,
-    fitting,
-    load_limited_tokenizers,
-    load_pipeline,
-)
+from tailorset.generators.parts.pipelines import fitting, guard_decoder, load_limited_tokenizers, load_pipeline
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 
@@ -81,7 +76,7 @@ class Diffusers:
         self._arguments = inspect.signature(pipeline.__call__).parameters
         self._guidance = self._guidance_arguments()
         if (vae := pipeline.components.get("vae")) is not None:
-            decode_in_own_dtype(vae)
+            guard_decoder(vae)
             if config.vae_slicing:
                 vae.enable_slicing()
             if config.vae_tiling:

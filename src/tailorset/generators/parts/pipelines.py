@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tailorset.generators.parts.components import check_files, guarded, load_tokenizers, load_weights
 
@@ -64,10 +64,25 @@ def fitting(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name in known}
 
 
-def decode_in_own_dtype(vae: Any) -> None:
-    """Let the VAE take latents of any dtype: in half precision it overflows, so its weights stay in float32."""
+class DecoderOutOfMemory(RuntimeError):
+    """Memory ran out in a VAE: not torch's own error, which Sana's pipeline catches and goes on without an image."""
+
+    def __init__(self, inner_exception: torch.OutOfMemoryError) -> None:
+        super().__init__(str(inner_exception))
+        self.inner_exception = inner_exception  # read by `compute.memory`
+
+
+def guard_decoder(vae: Any) -> None:
+    """Let the VAE take latents of any dtype, as its weights stay in float32, and let its want of memory be seen."""
     decode = vae.decode
-    vae.decode = lambda latents, *others, **options: decode(latents.to(vae.dtype), *others, **options)
+
+    def guarded_decode(latents: Tensor, *others: Any, **options: Any) -> Any:
+        try:
+            return decode(latents.to(vae.dtype), *others, **options)
+        except torch.OutOfMemoryError as error:
+            raise DecoderOutOfMemory(error) from error
+
+    vae.decode = guarded_decode
 
 
 def _index(model: str, revision: str | None) -> dict[str, Any]:
