@@ -152,7 +152,7 @@ def test_a_negative_prompt_has_an_effect(make: Make, name: str) -> None:
     assert (without.sample(PROMPTS, SEEDS, 2) - negative.sample(PROMPTS, SEEDS, 2)).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "SanaPipeline", "QwenImagePipeline"])
+@pytest.mark.parametrize("name", CLASSES)
 def test_in_half_precision_the_vae_stays_in_float32(make: Make, name: str) -> None:
     half = make(name, dtype="bfloat16")
     assert half.pipeline.vae.dtype == torch.float32
