@@ -28,7 +28,7 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.generators import Generator
+from tailorset.generators import TunableGenerator
 from tailorset.generators.stable_diffusion import StableDiffusion
 from tailorset.messages import MIB
 from tailorset.project.layout import PROMPTS
@@ -127,7 +127,7 @@ class TuningBenchmark:
     def _update(updates: Iterator[Any], norms: list[float]) -> Callable[[], None]:
         return lambda: norms.append(next(updates).grad_norm)
 
-    def _point(self, generator: Generator, way: Way, samples: int) -> CurvePoint:
+    def _point(self, generator: TunableGenerator, way: Way, samples: int) -> CurvePoint:
         batches = ShrinkingBatches(self.params.generate_images.batch_size, "drawing", TUNING_MEMORY_REMEDY)
         steps = self.params.generate_images.num_inference_steps
         images = torch.cat(list(draw_images(generator, self.held_out, self.params.seed, steps, batches)))

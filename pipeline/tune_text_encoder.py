@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailorset.generators import Generator
+from tailorset.generators import TunableGenerator
 from tailorset.project.assembly import open_scorers
 from tailorset.project.layout import LORA, PROMPTS
 from tailorset.project.stage import Stage, run_stage
@@ -21,7 +21,8 @@ def main() -> None:
         prompts, held_out_prompts = split_prompts(read_prompts(PROMPTS), config.held_out_prompts, params.seed)
         scorers = open_scorers(params, stage.label_space, stage.device)
         held_out = HeldOut(held_out_prompts, scorers, params.generate_images.num_inference_steps, params.seed)
-        generator: Generator = params.generator.build(stage.device)
+        # With zero updates it may also be a generator that cannot be tuned: it only draws.
+        generator: TunableGenerator = params.generator.build(stage.device)
 
         before = held_out.images(generator, "before")
         progress = tune_all(stage, generator, prompts, held_out) if config.num_updates else Progress()
@@ -40,7 +41,7 @@ def main() -> None:
         stage.log_figures(*stage.plots_dir.glob("*.png"))
 
 
-def tune_all(stage: Stage, generator: Generator, prompts: list[Prompt], held_out: HeldOut) -> Progress:
+def tune_all(stage: Stage, generator: TunableGenerator, prompts: list[Prompt], held_out: HeldOut) -> Progress:
     """Tune from the last checkpoint on; the generator is left with the best adapter."""
     config, discriminator = stage.params.tune_text_encoder, held_out.scorers["discriminator"]
     tuner = new_tuner(generator, discriminator, prompts, config, stage.label_space, stage.params.seed)

@@ -234,6 +234,17 @@ def test_check_finds_settings_under_which_a_stage_would_stop(
     assert message in output
 
 
+def test_check_refuses_tuning_with_a_generator_that_cannot_be_tuned(project: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    model = params["generator"]["model"]
+    params["generator"] = {"name": "diffusers", "model": model, "image_px": 64, "guidance": {"kind": "none"}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = run("check")
+    assert code == 1
+    assert "num_updates is 80, and generator diffusers cannot tune: the pipelines of that library" in output
+    assert "set it to 0" in output
+
+
 def test_check_reads_the_annotations_of_own_photos(project: Path) -> None:
     (project / "models").mkdir()
     (project / "models" / "foundation").symlink_to(ROOT / "models" / "foundation")

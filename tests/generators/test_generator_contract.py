@@ -8,13 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from tailorset.generators import Generator
+from tailorset.generators import Generator, GeneratorConfig, TunableGenerator
 from tailorset.plugins import load_plugin, plugin_names
 from tailorset.prompts.token_limit import TokenLimit
 
-OPTIONS: dict[str, dict[str, object]] = {"stable_diffusion": {"image_px": 8}}
+OPTIONS: dict[str, dict[str, object]] = {
+    "diffusers": {"image_px": 8, "guidance": {"kind": "none"}},
+    "stable_diffusion": {"image_px": 8},
+}
 PROMPTS, SEEDS = ["a red cup", "a boat next to a clock", "a red cup"], [1, 2, 3]
 Make = Callable[[], Generator]
+MakeTunable = Callable[[], TunableGenerator]
 
 
 def options_of(name: str, folder: Path) -> dict[str, object]:
@@ -24,11 +28,20 @@ def options_of(name: str, folder: Path) -> dict[str, object]:
     return options | {"model": str(folder)} if has_model else options
 
 
+def config_of(name: str, folder: Path = Path("model")) -> GeneratorConfig:
+    return load_plugin("generators", name).Config(**options_of(name, folder))
+
+
 @pytest.fixture(params=plugin_names("generators"))
 def make(request: pytest.FixtureRequest, tiny_diffusion_folder: Path) -> Make:
-    plugin = load_plugin("generators", request.param)
-    config = plugin.Config(**options_of(request.param, tiny_diffusion_folder))
-    return lambda: plugin.build(config, torch.device("cpu"))
+    config = config_of(request.param, tiny_diffusion_folder)
+    return lambda: load_plugin("generators", request.param).build(config, torch.device("cpu"))
+
+
+@pytest.fixture(params=[name for name in plugin_names("generators") if not config_of(name).untunable])
+def make_tunable(request: pytest.FixtureRequest, tiny_diffusion_folder: Path) -> MakeTunable:
+    config = config_of(request.param, tiny_diffusion_folder)
+    return lambda: load_plugin("generators", request.param).build(config, torch.device("cpu"))
 
 
 def test_images_depend_on_their_own_prompt_and_seed_only(make: Make) -> None:
@@ -42,8 +55,8 @@ def test_images_depend_on_their_own_prompt_and_seed_only(make: Make) -> None:
     assert not torch.equal(images[0], images[2])
 
 
-def test_only_an_adapter_is_trained_and_it_changes_nothing_at_first(make: Make) -> None:
-    generator = make()
+def test_only_an_adapter_is_trained_and_it_changes_nothing_at_first(make_tunable: MakeTunable) -> None:
+    generator = make_tunable()
     assert not any(weight.requires_grad for weight in generator.text_encoder.parameters())
     before = generator.sample(PROMPTS, SEEDS, 2)
     generator.add_adapter(rank=2, alpha=2)
@@ -55,15 +68,15 @@ def test_only_an_adapter_is_trained_and_it_changes_nothing_at_first(make: Make) 
     assert any(gradient.abs().sum() > 0 for gradient in gradients)
 
 
-def test_a_saved_adapter_draws_the_same(make: Make, tmp_path: Path) -> None:
-    tuned = make()
+def test_a_saved_adapter_draws_the_same(make_tunable: MakeTunable, tmp_path: Path) -> None:
+    tuned = make_tunable()
     tuned.add_adapter(rank=2, alpha=2)
     with torch.no_grad():
         for number, weight in enumerate(tuned.text_encoder.parameters()):
             if weight.requires_grad:
                 weight.normal_(generator=torch.Generator().manual_seed(number))
     tuned.save_adapter(tmp_path)
-    loaded = make()
+    loaded = make_tunable()
     assert not torch.equal(loaded.sample(PROMPTS, SEEDS, 2), tuned.sample(PROMPTS, SEEDS, 2))
     loaded.load_adapter(tmp_path)
     torch.testing.assert_close(loaded.sample(PROMPTS, SEEDS, 2), tuned.sample(PROMPTS, SEEDS, 2))
@@ -84,8 +97,8 @@ def test_a_folder_without_an_adapter_is_refused(make: Make, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", plugin_names("generators"))
 def test_tokenizers_say_how_much_of_a_prompt_is_read(name: str, tiny_diffusion_folder: Path) -> None:
-    plugin = load_plugin("generators", name)
-    limit = TokenLimit(plugin.build_tokenizers(plugin.Config(**options_of(name, tiny_diffusion_folder))))
+    tokenizers = load_plugin("generators", name).build_tokenizers(config_of(name, tiny_diffusion_folder))
+    limit = TokenLimit(tokenizers)
     assert limit.read("a red cup") == "a red cup"
     long = " ".join(["cup"] * 500)
     assert limit.excess(long) > 0

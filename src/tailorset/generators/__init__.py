@@ -1,7 +1,7 @@
-"""Plug-ins that draw images from prompts, with gradients to their text encoder.
+"""Plug-ins that draw images from prompts, with gradients to their text encoder where it can be tuned.
 
-A generator is one file here with a `Config`, `build(config, device) -> Generator`, and `build_tokenizers(config)`, one
-per text encoder: the part of a prompt that none of them reads cannot be drawn.
+A generator is one file here with a `Config` (a GeneratorConfig), `build(config, device) -> Generator`, and
+`build_tokenizers(config)`, one per text encoder: the part of a prompt that none of them reads cannot be drawn.
 Shapes: B images of a batch, H x W pixels, T sampling steps, S of them taken, K of those keep gradients.
 """
 
@@ -10,7 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
+
+
+class GeneratorConfig(BaseModel):
+    """Base of the settings of every generator."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def untunable(self) -> str:
+        """Reason that the text encoder cannot be tuned; "" if it can, and `build` returns a TunableGenerator."""
+        return ""
 
 
 class Sampler(Protocol):
@@ -34,12 +46,24 @@ class Sampler(Protocol):
 
 
 class Generator(Sampler, Protocol):
-    """A text-to-image model of which only the text encoder can be tuned."""
+    """A text-to-image model."""
 
     @property
     def image_px(self) -> int:
         """Side of the square images."""
         ...
+
+    def load_adapter(self, folder: Path) -> None:
+        """Read an adapter that save_adapter wrote; a folder of zero updates leaves the text encoder as it is.
+
+        Raises:
+            ValueError: there is no adapter, or one of another model.
+        """
+        ...
+
+
+class TunableGenerator(Generator, Protocol):
+    """A text-to-image model of which only the text encoder can be tuned."""
 
     @property
     def text_encoder(self) -> nn.Module:
@@ -56,12 +80,4 @@ class Generator(Sampler, Protocol):
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter in diffusers' LoRA format."""
-        ...
-
-    def load_adapter(self, folder: Path) -> None:
-        """Read an adapter that save_adapter wrote; a folder of zero updates leaves the text encoder as it is.
-
-        Raises:
-            ValueError: there is no adapter, or one of another model.
-        """
         ...

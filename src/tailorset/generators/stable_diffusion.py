@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.components import Components, FewStep, fuse_few_step, load_components, load_tokenizers
 from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
@@ -23,7 +24,7 @@ from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
 from tailorset.storage.hub import NamedModel
 
 
-class Config(NamedModel):
+class Config(GeneratorConfig, NamedModel):
     """A pipeline, the way it samples, and options for speed and memory."""
 
     image_px: int = Field(gt=0)  # side of the images, a multiple of the VAE's factor

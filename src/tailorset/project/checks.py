@@ -33,12 +33,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
             " raise it, as each label needs its own prompt"
         )
     yield from unwritable(Contract(label_space, params.write_prompts.min_words))
-    total = params.write_prompts.num_prompts(label_space)
-    if (held_out := params.tune_text_encoder.held_out_prompts) >= total:
-        yield (
-            f"tune_text_encoder.held_out_prompts is {held_out}, and {total} prompts will be written: choose 1 to"
-            f" {total - 1}, or write more (write_prompts.prompts_per_pair)"
-        )
+    yield from _tuning(params, label_space)
     if (most := params.generate_images.max_images) < len(label_space.unseen):
         yield (
             f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
@@ -52,6 +47,17 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     for label in params.generate_images.weakness:
         if label not in label_space.unseen:
             yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
+
+
+def _tuning(params: Params, label_space: LabelSpace) -> Iterator[str]:
+    if (updates := params.tune_text_encoder.num_updates) and (reason := params.generator.config.untunable):
+        yield f"tune_text_encoder.num_updates is {updates}, and {reason}: set it to 0"
+    total = params.write_prompts.num_prompts(label_space)
+    if (held_out := params.tune_text_encoder.held_out_prompts) >= total:
+        yield (
+            f"tune_text_encoder.held_out_prompts is {held_out}, and {total} prompts will be written: choose 1 to"
+            f" {total - 1}, or write more (write_prompts.prompts_per_pair)"
+        )
 
 
 def _top_k(params: Params, label_space: LabelSpace) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tailorset.clip.settings import Clips
 from tailorset.datasets import DatasetConfig
 from tailorset.evaluation.settings import Evaluate
 from tailorset.generation.settings import GenerateImages
+from tailorset.generators import GeneratorConfig
 from tailorset.messages import invalid
 from tailorset.prompts.settings import WritePrompts
 from tailorset.settings import Block, PluginBlock
@@ -37,6 +38,7 @@ PREFIX = "tailorset-"  # of registered models
 
 class GeneratorSettings(PluginBlock):
     kind = "generators"
+    config: SerializeAsAny[GeneratorConfig]
 
 
 class EngineSettings(Block):

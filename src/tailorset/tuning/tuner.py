@@ -19,7 +19,7 @@ from tailorset.clip.losses import asymmetric_loss
 from tailorset.clip.scorer import ACCEPTED_ABOVE, LabelScorer, weakest_requested
 from tailorset.compute import processes
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.generators import Generator
+from tailorset.generators import TunableGenerator
 from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import numpy_rng, sample_seed
 from tailorset.tuning.settings import TuneTextEncoder
@@ -62,7 +62,7 @@ class Tuner:
 
     def __init__(
         self,
-        generator: Generator,
+        generator: TunableGenerator,
         discriminator: LabelScorer,
         prompts: Sequence[Prompt],
         config: TuneTextEncoder,
@@ -180,7 +180,7 @@ class Tuner:
 
 
 def new_tuner(
-    generator: Generator,
+    generator: TunableGenerator,
     discriminator: LabelScorer,
     prompts: Sequence[Prompt],
     config: TuneTextEncoder,

@@ -1,8 +1,8 @@
-"""Stable Diffusion's parts from a folder or hub id: safetensors only, checked before the first is used."""
+"""The parts of a pipeline from a folder or hub id: safetensors only, checked before the first is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,16 +56,16 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
     from transformers import CLIPTextModel, CLIPTokenizer
 
     pinned = {"revision": revision}
-    index = _guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
+    index = guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
     if (kind := index["_class_name"]) != "StableDiffusionPipeline":
         raise ValueError(f"generator.model {model!r} is a {kind}, but this plug-in draws with StableDiffusionPipeline")
-    _check_files(Path(model))
+    check_files(Path(model), ("text_encoder", "unet", "vae"))
     return Components(
         _tokenizer(model, "tokenizer", CLIPTokenizer, revision),
-        _weights(model, "text_encoder", CLIPTextModel, torch.float32, revision),
-        _weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
-        _weights(model, "vae", AutoencoderKL, torch.float32, revision),
-        _guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
+        load_weights(model, "text_encoder", CLIPTextModel, torch.float32, revision),
+        load_weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
+        load_weights(model, "vae", AutoencoderKL, torch.float32, revision),
+        guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
     )
 
 
@@ -79,7 +79,7 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
     from diffusers import DiffusionPipeline
 
     pinned = {"revision": revision}
-    index = _guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, **pinned))
+    index = guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, **pinned))
     kinds = {part: kind[1] for part, kind in sorted(index.items()) if part.startswith("tokenizer") and kind[1]}
     return [_tokenizer(model, part, getattr(transformers, kind), revision) for part, kind in kinds.items()]
 
@@ -103,7 +103,7 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
         if adapted != num_layers:
             raise ValueError(f"it is for {num_layers} layers, and this UNet has {adapted} of them")
 
-    _guarded(few_step.title, "LoRA", load, "generator.few_step")
+    guarded(few_step.title, "LoRA", load, "generator.few_step")
     unet.fuse_lora()
     unet.unload_lora()
 
@@ -117,19 +117,24 @@ def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:
             raise ValueError("its vocabulary is missing")
         return tokenizer
 
-    return _guarded(model, part, load)
+    return guarded(model, part, load)
 
 
-def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None) -> nn.Module:
-    name = "dtype" if part == "text_encoder" else "torch_dtype"  # transformers and diffusers disagree
-    options = {
-        "subfolder": part,
+def load_weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str | None = None) -> nn.Module:
+    """Load the module in a part's folder.
+
+    Raises:
+        ValueError: it cannot be read, or a tensor is missing.
+    """
+    folder = Path(model) / part  # a path of its own, as diffusers loads the encoder of PRX without regard to subfolders
+    source, place = (str(folder), {}) if folder.is_dir() else (model, {"subfolder": part})
+    options = place | {
         "revision": revision,
         "use_safetensors": True,
         "output_loading_info": True,
-        name: dtype,
+        "dtype": dtype,
     }
-    module, info = _guarded(model, part, lambda: kind.from_pretrained(model, **options))
+    module, info = guarded(model, part, lambda: kind.from_pretrained(source, **options))
     lacking = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if lacking:
         raise ValueError(
@@ -138,12 +143,16 @@ def _weights(model: str, part: str, kind: Any, dtype: torch.dtype, revision: str
     return module
 
 
-def _check_files(folder: Path) -> None:
-    """Check a local folder completely before the first part is loaded."""
+def check_files(folder: Path, parts: Iterable[str]) -> None:
+    """Check a local folder completely before the first part is loaded; a hub id has nothing to check.
+
+    Raises:
+        ValueError: a part has no safetensors, or a file is damaged; names the first.
+    """
     from safetensors import SafetensorError, safe_open
 
     checksums.check(folder, GENERATOR_WEIGHTS_REMEDY)
-    for part in ("text_encoder", "unet", "vae") if folder.is_dir() else ():
+    for part in parts if folder.is_dir() else ():
         files = sorted(folder.joinpath(part).glob("*.safetensors"))
         if not files:
             raise ValueError(f"{folder / part} has no .safetensors weights; {GENERATOR_WEIGHTS_REMEDY}")
@@ -155,7 +164,12 @@ def _check_files(folder: Path) -> None:
                 raise ValueError(f"{file} is truncated or damaged ({error}); {GENERATOR_WEIGHTS_REMEDY}") from error
 
 
-def _guarded(model: str, part: str, load: Callable[[], Any], setting: str = "generator.model") -> Any:
+def guarded(model: str, part: str, load: Callable[[], Any], setting: str = "generator.model") -> Any:
+    """Return what `load` returns.
+
+    Raises:
+        ValueError: it cannot be read; names the part, its fault and the remedy.
+    """
     from safetensors import SafetensorError
 
     try:

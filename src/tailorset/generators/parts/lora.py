@@ -74,7 +74,7 @@ def load_lora(text_encoder: nn.Module, folder: Path) -> None:
     _refuse_second(text_encoder)
     checksums.check(folder, ADAPTER_REMEDY)
     path = folder / WEIGHTS
-    if not path.is_file() and _has_zero_updates(folder / NOTE):
+    if not path.is_file() and has_zero_updates(folder):
         return
     stored, header = _read(path)
     rank = next((weight.shape[0] for name, weight in stored.items() if name.endswith(".lora_A.weight")), 0)
@@ -139,5 +139,7 @@ def _in_diffusers_format(weights: Mapping[str, Tensor]) -> bool:
     return any(".lora_linear_layer." in name for name in weights)
 
 
-def _has_zero_updates(note: Path) -> bool:
+def has_zero_updates(folder: Path) -> bool:
+    """Check whether a folder is the product of tuning with zero updates."""
+    note = folder / NOTE
     return note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("num_updates") == 0

@@ -1,0 +1,153 @@
+"""Whole text-to-image pipelines of diffusers: the class that model_index.json names, no code of others."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tailorset.generators.parts.components import check_files, guarded, load_tokenizers, load_weights
+
+NEEDED = {"prompt", "height", "width", "num_inference_steps"}  # arguments of every call that draws from text
+OTHER_INPUTS = {"image", "control_image", "mask_image", "video", "num_frames"}  # of calls that need or make other media
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # a checker returns black images
+
+
+def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
+    """Load a pipeline from a folder or hub id, its VAE in float32; only safetensors are read.
+
+    Raises:
+        ValueError: it is not a text-to-image pipeline, or a part is missing or damaged; names it and the remedy.
+    """
+    from diffusers import DiffusionPipeline
+
+    index = _index(model, revision)
+    _text_to_image_class(model, index)
+    folder, kinds = _folder(model, revision), _networks(index)
+    check_files(folder, kinds)
+    parts = {
+        part: load_weights(str(folder), part, kind, torch.float32 if part == "vae" else dtype)
+        for part, kind in kinds.items()
+    }
+    options: dict[str, Any] = dict.fromkeys(part for part in LEFT_OUT if part in index)
+    if "requires_safety_checker" in index:
+        options["requires_safety_checker"] = False
+    options |= {"use_safetensors": True, "trust_remote_code": False}
+    pipeline = guarded(model, "pipeline", lambda: DiffusionPipeline.from_pretrained(folder, **parts, **options))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def load_limited_tokenizers(model: str, revision: str | None) -> list[Any]:
+    """Return one tokenizer per text encoder, each with the limit at which the pipeline cuts its tokens.
+
+    Raises:
+        ValueError: it is not a text-to-image pipeline, or a tokenizer cannot be loaded.
+    """
+    call = _text_to_image_class(model, _index(model, revision)).__call__
+    cut = inspect.signature(call).parameters.get("max_sequence_length")
+    tokenizers = load_tokenizers(model, revision)
+    if cut:
+        for tokenizer in tokenizers:
+            limit = cut.default - _num_template_tokens(tokenizer)
+            tokenizer.model_max_length = min(tokenizer.model_max_length, limit)
+    return tokenizers
+
+
+def fitting(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those arguments that a function has."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if name in known}
+
+
+class DecoderOutOfMemory(RuntimeError):
+    """Memory ran out in a VAE: not torch's own error, which Sana's pipeline catches and goes on without an image."""
+
+    def __init__(self, inner_exception: torch.OutOfMemoryError) -> None:
+        super().__init__(str(inner_exception))
+        self.inner_exception = inner_exception  # read by `compute.memory`
+
+
+def guard_decoder(vae: Any) -> None:
+    """Let the VAE take latents of any dtype, as its weights stay in float32, and let its want of memory be seen."""
+    decode = vae.decode
+
+    def guarded_decode(latents: Tensor, *others: Any, **options: Any) -> Any:
+        try:
+            return decode(latents.to(vae.dtype), *others, **options)
+        except torch.OutOfMemoryError as error:
+            raise DecoderOutOfMemory(error) from error
+
+    vae.decode = guarded_decode
+
+
+def _index(model: str, revision: str | None) -> dict[str, Any]:
+    from diffusers import DiffusionPipeline
+
+    return guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
+
+
+def _folder(model: str, revision: str | None) -> Path:
+    """Return the folder of a pipeline, downloaded first if it comes from the hub and is not there yet."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub import constants
+
+    if Path(model).is_dir():
+        return Path(model)
+    options = {
+        "revision": revision,
+        "use_safetensors": True,
+        "trust_remote_code": False,
+        "safety_checker": None,
+        "local_files_only": constants.HF_HUB_OFFLINE,
+    }
+    return Path(guarded(model, "download", lambda: DiffusionPipeline.download(model, **options)))
+
+
+def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
+    import diffusers
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
+    name = index.get("_class_name")
+    kind = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if kind is None:
+        raise ValueError(
+            f"generator.model {model!r} needs the pipeline {name!r}, which diffusers {diffusers.__version__} does not"
+            " have, and code from model repositories is never run: update diffusers, or name another model"
+        )
+    arguments = set(inspect.signature(kind.__call__).parameters)
+    is_listed = kind in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
+    if not arguments >= NEEDED or (arguments & OTHER_INPUTS and not is_listed):
+        raise ValueError(
+            f"generator.model {model!r} is a {name}, which is not a text-to-image pipeline: name a model that draws"
+            " images from prompts alone"
+        )
+    return kind
+
+
+def _networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
+    """Return the class of every part that has weights."""
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    found = {}
+    for part, source in index.items():
+        if isinstance(source, list) and source[0] in libraries and part not in LEFT_OUT:
+            kind = getattr(libraries[source[0]], source[1], None)
+            if isinstance(kind, type) and issubclass(kind, nn.Module):
+                found[part] = kind
+    return found
+
+
+def _num_template_tokens(tokenizer: Any) -> int:
+    """Count the tokens that a chat template puts around a prompt."""
+    if not getattr(tokenizer, "chat_template", None):
+        return 0
+    empty = [{"role": "user", "content": ""}]
+    text = tokenizer.apply_chat_template(empty, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    return len(tokenizer(text)["input_ids"])
