@@ -1,7 +1,7 @@
 """Each stage's own inner loop on models of real size with random weights: `python benchmarks/real_size.py`.
 
 Peak memory, samples per second, FLOPs of a sample and the share of the best rate measured in this process. Settings are
-those of presets/coco.yaml; a CPU uses float32, fewer steps and one sample of what would take hours. Figures are
+those of presets/paper.yaml; a CPU uses float32, fewer steps and one sample of what would take hours. Figures are
 kept in reports/real_size.json, a part at a time; --write-docs writes the tables of docs/performance.md from them.
 """
 
@@ -28,7 +28,7 @@ from tailorset.compute.memory import free_memory
 from tailorset.messages import GIB, first_line
 from tailorset.project.presets import load_preset
 
-PRESET, FAST = "coco", "coco_fast"
+PRESET, FAST = "paper", "coco_fast"
 CPU_GIB = {"generation": 18, "fast": 18, "tuning": 20, "filter": 3, "classifier": 12, "llm": 10}  # memory a part takes
 
 

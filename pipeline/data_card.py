@@ -14,12 +14,12 @@ from tailorset.evaluation.results import CLIP, OURS
 from tailorset.evaluation.score_table import read_scores
 from tailorset.evaluation.selection import training_notes
 from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SCORES, SYNTHETIC
-from tailorset.project.params import classifier_models, flatten, read_yaml
+from tailorset.project.licences import on_cards, parts_of, uses
+from tailorset.project.params import flatten, read_yaml
 from tailorset.project.stage import Stage, all_metrics, run_stage
 from tailorset.records import AT_QUOTA
 from tailorset.records.names import safe_file_name
 from tailorset.storage.files import atomic_output
-from tailorset.storage.hub import origin
 from tailorset.storage.image_set import real_rows
 
 PAGE = REPORTS / "card" / "index.html"
@@ -40,9 +40,10 @@ def main() -> None:
         ids = shown_ids(cards)
         generated = data_uris(candidates.table, ids["generated"], SYNTHETIC)
         real = data_uris(pd.read_parquet(REAL / "manifest.parquet"), ids["photos"], REAL)
-        models = [origin(role, model) for role, model in classifier_models(params)]
-        facts = run_facts(candidates, params.filter_images, settings) | {"ladder": ladder}
-        page = render(cards, facts, models, generated, real, training_notes(all_metrics()))
+        parts = on_cards(parts_of(params, ask_hub=True))
+        facts = run_facts(candidates, params.filter_images, settings) | {"ladder": ladder} | uses(parts)
+        rows = [(part.role, part.title, part.revision, *part.stated) for part in parts]
+        page = render(cards, facts, rows, generated, real, training_notes(all_metrics()))
         with atomic_output(PAGE) as path:
             path.write_text(page, encoding="utf-8")
         stage.tracker.log_file(PAGE)

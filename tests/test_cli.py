@@ -177,7 +177,11 @@ def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -
     subprocess.run(["git", "add", "models"], check=True)
     code, output = run("check")
     assert code == 0
-    assert output == "ok: toybox, 14 seen and 6 unseen labels; settings, models and photos can be used.\n"
+    assert output == (
+        "ok: toybox, 14 seen and 6 unseen labels; settings, models and photos can be used.\n"
+        "generated set: commercial use is allowed\n"
+        "classifier: commercial use is allowed\n"
+    )
     labels = project / "data/labels/toybox.yaml"
     labels.write_text(labels.read_text().replace("name: ball", "name: ../../x"))
     code, output = run("check")

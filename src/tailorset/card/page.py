@@ -15,7 +15,6 @@ from tailorset.card.facts import LabelCard, hardest_first
 from tailorset.evaluation.results import percent
 from tailorset.images.codec import encode_png
 from tailorset.pages import render_page
-from tailorset.storage.hub import Origin
 from tailorset.storage.shards import load_images
 
 TEMPLATE = "card/page.html"
@@ -25,17 +24,18 @@ MAX_PX = 128  # larger images are shown as thumbnails of this size
 def render(
     cards: Sequence[LabelCard],
     facts: Mapping[str, object],
-    models: Sequence[Origin],
+    parts: Sequence[Sequence[str]],
     generated: Mapping[str, str],
     photos: Mapping[str, str],
     notes: Sequence[str] = (),
 ) -> str:
     """Return the page, with labels that are hard to draw first.
 
-    facts: settings at its head. models: those that were used.
+    facts: settings at its head. parts: of models and photos that were used, role, name, revision, licence and
+    commercial use.
     generated, photos: image id -> data URI of every image on the cards. notes: where training did not help.
     """
-    context = {"cards": hardest_first(cards), "facts": facts, "models": models, "widest": widest_gain(cards)}
+    context = {"cards": hardest_first(cards), "facts": facts, "parts": parts, "widest": widest_gain(cards)}
     filters = {"percent": card_percent, "signed": signed}
     return render_page(TEMPLATE, context | {"generated": generated, "photos": photos, "notes": notes}, filters)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from tailorset.cli.models import export, predict, promote, rollback, serve
+from tailorset.commands.licences import SUBJECT as LICENCES
 from tailorset.commands.run import run
 from tailorset.commands.status import (
     acceptance_table,
@@ -75,6 +76,10 @@ def new(
     images: Annotated[Path, typer.Option(help="Folder of your photos")],
     seen: Annotated[str, typer.Option(help="Further labels, for which your photos are annotated")] = "",
     annotations: Annotated[str, typer.Option(help=".csv, COCO .json or `folders` (default: a table to fill in)")] = "",
+    preset: Annotated[
+        Literal["folder", "toybox"],
+        typer.Option(help="toybox: also write a preset to rehearse every stage on a CPU, in minutes"),
+    ] = "folder",
     force: Annotated[bool, typer.Option(help="Overwrite files of that name")] = False,
 ) -> None:
     """Write the files for your own labels and photos, and list what is found and what is missing."""
@@ -82,7 +87,7 @@ def new(
 
     _need_presets()
     with stopping():
-        lines = start(name, split_names(labels), split_names(seen), images, annotations, force)
+        lines = start(name, split_names(labels), split_names(seen), images, annotations, force, preset == "toybox")
     console.print("\n".join(lines), markup=False)
 
 
@@ -162,6 +167,9 @@ def check(
         stop(f"Photos or annotations have changed since they were read: {READ_AGAIN}")
     counts = f"{len(space.seen)} seen and {len(space.unseen)} unseen labels"
     console.print(f"ok: {space.name}, {counts}; settings, models and photos can be used.", markup=False)
+    for finding in findings:
+        if finding.status == "ok" and finding.subject == LICENCES:
+            console.print(finding.text, markup=False)
     with stopping():
         problems = list(point_problems(set_param)) if set_param else []
     for point, problem in problems:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset.clip.weights import CLIP_WEIGHTS_REMEDY, check_positions, hub_file, name_problem, source
+from tailorset.clip.weights import CLIP_WEIGHTS_REMEDY, WEIGHTS, check_positions, hub_file, name_problem, source
 from tailorset.messages import first_line
 from tailorset.storage.hub import HUB, LOCAL, NamedModel
 
@@ -99,6 +99,11 @@ class OpenClip(NamedModel):
         if self.model.startswith(HUB):
             return self.model.removeprefix(HUB)
         return None if self.folder else hub_file(self.model, self.pretrained)[0] or None
+
+    @property
+    def needed_files(self) -> tuple[str, ...]:
+        file = "" if self.model.startswith((LOCAL, HUB)) else hub_file(self.model, self.pretrained)[1]
+        return (Path(file).with_suffix(".safetensors").name if file else WEIGHTS,)
 
     def name_problem(self) -> str:
         """Return the fault of a name of open_clip's, see name_problem; "" for a folder or a hub repository."""

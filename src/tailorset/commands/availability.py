@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -13,10 +16,15 @@ from tailorset.commands.findings import Finding
 from tailorset.llms.parts.served import ServedModel
 from tailorset.llms.parts.server import ModelServer
 from tailorset.messages import GIB, MIB, first_line, some
+from tailorset.project.known_models import Obstacle, departure, gate, no_safetensors, obstacle
 from tailorset.storage import checksums
-from tailorset.storage.hub import NamedModel, cache_of, cached_commit, departure, lacking
+from tailorset.storage.hub import NamedModel, cache_of, cached_commit, lacking
 
-ANSWER_SECONDS = 10
+ANSWER_SECONDS = 5
+ALLOW = (
+    "`HF_HUB_OFFLINE=0 make run` downloads it, `HF_HUB_OFFLINE=0 tailorset doctor` tells how large it is; if a folder"
+    " is meant, there is none of this name"
+)
 
 
 def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
@@ -84,14 +92,20 @@ def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
 
 def not_downloaded(title: str, model: NamedModel) -> Finding:
     """Check that a missing hub model can be downloaded; the hub is asked if downloads are allowed."""
-    gone = departure(str(model.repository))
     if not downloads_allowed():
-        remedy = gone or "`HF_HUB_OFFLINE=0 make run` downloads it; if a folder is meant, there is none of this name"
-        return Finding("error", "weights", f"{title}, is not downloaded", remedy)
-    problem, remedy = delivery_problem(model)
-    if problem:
-        return Finding("error", "weights", f"{title}, is not downloaded, and {problem}", remedy)
-    return Finding("ok", "weights", f"{title}; the hub has it, and it is downloaded on first use")
+        known = obstacle(str(model.repository))
+        why = f", and {known.problem}" if known else ""
+        return Finding("error", "weights", f"{title}, is not downloaded{why}", known.remedy if known else ALLOW)
+    answer = ask_hub(model)
+    if isinstance(answer, Obstacle):
+        return Finding("error", "weights", f"{title}, is not downloaded, and {answer.problem}", answer.remedy)
+    if not answer:
+        return Finding("ok", "weights", f"{title}; the hub has it, and it is downloaded on first use")
+    text = f"{title}; {answer / GIB:.1f} GiB are downloaded on first use"
+    if answer > (free := free_for_downloads()):
+        remedy = "make room, or set HF_HOME to a folder on a larger disk"
+        return Finding("error", "weights", f"{text}, and {free / GIB:.1f} GiB are free", remedy)
+    return Finding("ok", "weights", text)
 
 
 def downloads_allowed() -> bool:
@@ -101,31 +115,42 @@ def downloads_allowed() -> bool:
     return not constants.HF_HUB_OFFLINE
 
 
-def delivery_problem(model: NamedModel) -> tuple[str, str]:
-    """Reason why the hub cannot deliver a model, and the remedy; ("", "") if it can. Nothing is downloaded."""
+def free_for_downloads() -> int:
+    """Return the free bytes of the disk that holds the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return shutil.disk_usage(next(path for path in Path(HF_HUB_CACHE).absolute().parents if path.is_dir())).free
+
+
+def ask_hub(model: NamedModel) -> int | Obstacle:
+    """Return the bytes of weights that the hub would deliver, or the reason why it cannot; nothing is downloaded."""
     from httpx2 import HTTPError
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     repository, api = str(model.repository), HfApi()
     try:
-        info = api.model_info(repository, revision=model.revision, timeout=ANSWER_SECONDS)
+        info = api.model_info(repository, revision=model.revision, timeout=ANSWER_SECONDS, files_metadata=True)
         if info.gated:
             api.auth_check(repository)
     except GatedRepoError:
-        page = f"{api.endpoint}/{repository}"
-        return "the hub gives it only to those who accepted its licence", f"accept it at {page} and set HF_TOKEN"
+        return gate(f"{api.endpoint}/{repository}")
     except RevisionNotFoundError:
-        return f"the hub has no revision {model.revision!r} of it", "correct the revision in params.yaml or remove it"
+        problem = f"the hub has no revision {model.revision!r} of it"
+        return Obstacle(problem, "correct the revision in params.yaml or remove it")
     except RepositoryNotFoundError:
         remedy = departure(repository) or "correct the name in params.yaml; if it is private, set HF_TOKEN"
-        return "the hub has no such model", remedy
+        return Obstacle("the hub has no such model", remedy)
     except (OSError, HTTPError) as error:
-        return (
-            f"the hub cannot be asked ({first_line(error)})",
-            "look at the network and HF_ENDPOINT, or name a local folder",
-        )
-    if missing := lacking(model.needed_files, [file.rfilename for file in info.siblings or ()]):
-        remedy = "name a model that has them; pickles (.bin, .pt) are never read"
-        return f"its repository holds no {', '.join(missing)}", remedy
-    return "", ""
+        problem = f"the hub cannot be asked ({first_line(error)})"
+        return Obstacle(problem, "look at the network and HF_ENDPOINT, or name a local folder")
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if missing := lacking(model.needed_files, sizes):
+        return no_safetensors(", ".join(missing))
+    return sum(size for file, size in sizes.items() if is_read(file, model.needed_files))
+
+
+def is_read(file: str, patterns: Iterable[str]) -> bool:
+    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
+    is_variant = file.rpartition("/")[2].count(".") > 1
+    return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from tailorset.commands.availability import model_finding, server_finding
 from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
+from tailorset.commands.licences import licence_findings
 from tailorset.datasets import folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.llms.parts.served import ServedModel
@@ -57,6 +58,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     yield from data_paths(params.prepare_dataset.config)
     yield from place(params)
     yield from weights(params)
+    yield from licence_findings(params)
 
 
 def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
@@ -68,6 +70,7 @@ def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
     yield from data_paths(params.prepare_dataset.config)
     yield from place(params)
     yield from weights(params, whole=False)
+    yield from licence_findings(params)
     yield from own_photos(params, space)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -19,9 +19,13 @@ from tailorset.records import MIN_UNSEEN, LabelSpace
 from tailorset.records.names import safe_file_name
 
 BASE = "folder"  # the preset that a new one differs from
-MARK = "# Your own labels and photos, written by `tailorset new`: what differs from presets/folder.yaml."
+REHEARSAL = "toybox"  # the preset that a rehearsal differs from
+MARK = "# Your own labels and photos, written by `tailorset new`"
 LABELS = Path("data/labels")
 NUM_TO_ANNOTATE = 200  # fewer make intervals too wide to choose anything by
+REHEARSED_IMAGES = 20  # per label
+
+Settings = dict[str, dict[str, object]]  # by block of params.yaml
 
 
 def split_names(text: str) -> list[str]:
@@ -61,14 +65,12 @@ def label_file(space: LabelSpace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def preset_file(stem: str, settings: Mapping[str, Mapping[str, object] | str]) -> str:
-    """The text of a preset that differs from `folder` in a few keys of its blocks."""
-    lines = [MARK, f"# Command: tailorset use {stem}, then HF_HUB_OFFLINE=0 make run.", f"base: {BASE}"]
+def preset_file(base: str, about: str, labels: Path, settings: Settings) -> str:
+    """The text of a preset that differs from another one in its label file and a few keys of its blocks."""
+    lines = [f"{MARK}: what differs from presets/{base}.yaml.", f"# {about}", f"base: {base}"]
+    lines.append(f"label_space: {_flow(str(labels))}")
     for block, values in settings.items():
-        if isinstance(values, str):
-            lines.append(f"{block}: {_flow(values)}")
-        else:
-            lines += ["", f"{block}:", *(f"  {key}: {_flow(value)}" for key, value in values.items())]
+        lines += ["", f"{block}:", *(f"  {key}: {_flow(value)}" for key, value in values.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -89,10 +91,41 @@ def held_out_prompts(space: LabelSpace) -> int:
     return min(preset.tune_text_encoder.held_out_prompts, max(1, written // 5))
 
 
+def rehearsal(space: LabelSpace, settings: Settings) -> Settings:
+    """Return settings to run every stage, small, with the toybox's models, which know none of the labels.
+
+    Prompts come from a template, and every image is kept, whatever it shows.
+    """
+    smaller: Settings = {
+        "prepare_dataset": {"name": BASE, "val_share": 0.2, "test_share": 0.3, "image_px": 64, "shard_size": 1000},
+        "write_prompts": {"prompts_per_pair": 4, "llm": {"name": "template"}},
+        "tune_text_encoder": {"num_updates": 4, "held_out_prompts": 4, "evaluate_every": 2},
+        "generate_images": {
+            "images_per_label": REHEARSED_IMAGES,
+            "max_images": REHEARSED_IMAGES * len(space.unseen),
+            "quota_threshold": 0,
+            "num_inference_steps": 5,
+        },
+        "filter_images": {"threshold": 0},
+        "validate_data": {"min_images_per_label": 1},
+        "train_classifier": {"num_epochs": 2, "held_out_share": 0.3},
+        "data_card": {"num_resamples": 100},
+    }
+    return {block: settings.get(block, {}) | smaller.get(block, {}) for block in smaller | settings}
+
+
 def start(
-    name: str, unseen: Sequence[str], seen: Sequence[str], images: Path, annotations: str, force: bool
+    name: str,
+    unseen: Sequence[str],
+    seen: Sequence[str],
+    images: Path,
+    annotations: str,
+    force: bool,
+    rehearse: bool = False,
 ) -> list[str]:
     """Write label file, preset and, without annotations, a table to fill in; return lines for the user.
+
+    rehearse: also write a preset that runs every stage on a CPU, with the toybox's models.
 
     Raises:
         ValueError: labels, photos or annotations are not usable, or a file is there already.
@@ -100,18 +133,22 @@ def start(
     space = label_space(name, unseen, seen)
     stem = safe_file_name(name)
     table, preset, labels = LABELS / f"{stem}.csv", FOLDER / f"{stem}.yaml", LABELS / f"{stem}.yaml"
-    _refuse_others_files(preset, labels)
+    trial = FOLDER / f"{stem}_rehearsal.yaml"
+    _refuse_others_files([preset, trial] if rehearse else [preset], labels)
     if images.resolve() == Path.cwd():
         raise ValueError("--images is this project's own folder: name the folder of your photos")
     found = find_photos(images)
-    settings: dict[str, dict[str, object] | str] = {
-        "label_space": str(labels),
+    settings: Settings = {
         "prepare_dataset": {"images": str(images), "annotations": annotations or str(table)},
         "tune_text_encoder": {"held_out_prompts": held_out_prompts(space)},
     }
     if not seen:
         settings |= {"train_classifier": {"train_on": ["synthetic"]}, "fit_thresholds": {"source": "synthetic"}}
-    files = {labels: label_file(space), preset: preset_file(stem, settings)}
+    about = f"Command: tailorset use {stem}, then HF_HUB_OFFLINE=0 make run."
+    files = {labels: label_file(space), preset: preset_file(BASE, about, labels, settings)}
+    if rehearse:
+        about = f"A rehearsal: images and scores mean nothing. Command: tailorset use {trial.stem}, then make run."
+        files[trial] = preset_file(REHEARSAL, about, labels, rehearsal(space, settings))
     if there := [str(path) for path in files if path.exists() and not force]:
         raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or add --force")
     if not annotations and not table.exists():  # never over somebody's work
@@ -121,21 +158,28 @@ def start(
         told.append(f"Kept:    {table}, which has the columns {some(columns)}: rename it to have a new one written")
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
-    return [*told, f"Written: {', '.join(map(str, files))}", f"Next:    tailorset use {stem}"]
+    told.append(f"Written: {', '.join(map(str, files))}")
+    if not rehearse:
+        return [*told, f"Next:    tailorset use {stem}"]
+    return [
+        *told,
+        f"Next:    tailorset use {trial.stem}, then make run: every stage in minutes on a CPU, its scores mean nothing",
+        f"Then:    tailorset use {stem}: real models",
+    ]
 
 
-def _refuse_others_files(preset: Path, labels: Path) -> None:
+def _refuse_others_files(presets: Sequence[Path], labels: Path) -> None:
     """Only files that `tailorset new` wrote may be written again.
 
     Raises:
         ValueError: there is a preset, or a label file without a preset, that something else wrote.
     """
-    if preset.exists():
-        others = None if preset.read_text(encoding="utf-8").startswith(MARK) else preset
-    else:
-        others = labels if labels.exists() else None
+    there = [preset for preset in presets if preset.exists()]
+    others = [preset for preset in there if not preset.read_text(encoding="utf-8").startswith(MARK)]
+    if not there and labels.exists():
+        others = [labels]
     if others:
-        raise ValueError(f"{others} was not written by `tailorset new`: choose another name, or remove the file")
+        raise ValueError(f"{others[0]} was not written by `tailorset new`: choose another name, or remove the file")
 
 
 def _found(images: Path, annotations: str, space: LabelSpace) -> list[str]:

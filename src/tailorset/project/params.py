@@ -71,6 +71,7 @@ class Params(Block):
     storage: Annotated[str, AfterValidator(_address)] | None
     label_space: Path
     max_hours: float | None = Field(None, gt=0)
+    licences: Literal["any", "commercial"] = "any"
     clip: Clips
     generator: GeneratorSettings
     prepare_dataset: PrepareDataset
@@ -121,12 +122,6 @@ def named_models(block: BaseModel, prefix: str = "") -> Iterator[tuple[str, Name
             yield f"{prefix}{key}".removesuffix(".config"), value
         if isinstance(value, BaseModel):
             yield from named_models(value, prefix if key == "config" else f"{prefix}{key}.")
-
-
-def classifier_models(params: Params) -> list[tuple[str, NamedModel]]:
-    """Return (dotted key, model) of the models that make the classifier; without the one it is only compared with."""
-    compared = dict(named_models(params.evaluate, "evaluate."))
-    return [(key, model) for key, model in named_models(params) if key not in compared]
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

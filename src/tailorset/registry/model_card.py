@@ -6,7 +6,7 @@ Shapes: N images, L labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,25 +24,12 @@ from tailorset.evaluation.bootstrap import (
 )
 from tailorset.evaluation.results import CLIP, OURS, MethodRow, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
-from tailorset.llms.parts.served import ServedModel
-from tailorset.project.params import Params, classifier_models, named_models
+from tailorset.project.licences import NO_ADVICE, allowances, on_cards, parts_of
+from tailorset.project.params import Params
 from tailorset.records import SPLITS, LabelSpace
-from tailorset.storage.hub import LOCAL, NOT_STATED, NamedModel, family_licence, licence_in_words
 from tailorset.storage.image_set import is_annotated
 from tailorset.thresholds.rules import Thresholds
 
-DATA_SETS = {  # as their publishers state them
-    "toybox": "Apache-2.0, drawn by tailorset",
-    "coco": "annotations CC BY 4.0; photos under the terms of their Flickr owners",
-    "nus_wide": "research only; photos under the terms of their Flickr owners",
-}
-PARTS = {  # models whose terms apply to the training images, by their key in params.yaml
-    "clip.discriminator": "discriminator",
-    "generator": "image generator",
-    "generator.few_step": "few-step LoRA of the generator",
-    "write_prompts.llm": "language model",
-}
-UNKNOWN = "not known to tailorset: look it up where it came from"
 TITLES = {CLIP: CLIP.title, OURS: "this classifier"}
 
 
@@ -117,7 +104,7 @@ def model_card(facts: CardFacts) -> str:
         *_section("Measured", _measured(facts)),
         *_section("Data", _data(facts)),
         *_section("Limits", _limits(facts)),
-        *_section("Licences", _table(("part", "name", "licence"), _licences(facts.params))),
+        *_section("Licences", _licences(facts.params)),
         *_section("How to load it", _loading(name)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -208,31 +195,17 @@ def _limits(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def _licences(params: Params) -> Iterator[tuple[str, str, str]]:
-    yield "this classifier's code", "tailorset", "Apache-2.0"
-    parts = [(f"{key}, within its weights", model) for key, model in named_models(params.train_classifier)]
-    models = dict(classifier_models(params))
-    parts += [(part, models[key]) for key, part in PARTS.items() if key in models]
-    for part, model in parts:
-        stated = licence_in_words(model)
-        yield part, model.title.removeprefix(LOCAL), UNKNOWN if stated == NOT_STATED else stated
-    for key, served in _served(params).items():
-        stated = family_licence(served.model)
-        yield PARTS[key], served.model, UNKNOWN if stated == NOT_STATED else stated
-    data_set = params.prepare_dataset.name
-    yield "photos", data_set, DATA_SETS.get(data_set, UNKNOWN)
+def _licences(params: Params) -> str:
+    parts = on_cards(parts_of(params, ask_hub=True))
+    rows = [("this classifier's code", "tailorset", "Apache-2.0", "yes")]
+    rows += [(part.role, part.title, *part.stated) for part in parts]
+    allowed = "\n".join(f"- {allowance}." for allowance in allowances(parts))
+    return f"{_table(('part', 'name', 'licence', 'commercial use'), rows)}\n\n{allowed}\n\n{NO_ADVICE}"
 
 
 def _model_or(params: Params, key: str, name: str) -> str:
     """Return the model that params.yaml names under a key, else the plug-in's name."""
-    models: dict[str, NamedModel | ServedModel] = dict(named_models(params)) | _served(params)
-    return models[key].model if key in models else name
-
-
-def _served(params: Params) -> dict[str, ServedModel]:
-    """Return the model behind a server by its key in params.yaml, if there is one."""
-    llm = params.write_prompts.llm.config
-    return {"write_prompts.llm": llm} if isinstance(llm, ServedModel) else {}
+    return next((part.title for part in parts_of(params) if part.key == key), name)
 
 
 def _loading(name: str) -> str:
