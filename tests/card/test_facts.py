@@ -200,8 +200,8 @@ def test_the_page_holds_the_facts_of_the_run(cards: list[LabelCard]) -> None:
         "1 pair, 2 images",
         "look-alike",
         "a key nobody drew",
-        "generator some/&lt;model&gt; c0ffee (the latest) mit",
-        "clip.judge x local folder not stated",
+        "generator some/&lt;model&gt; c0ffee (the latest) MIT yes",
+        "judge x local folder not known depends",
         "template",
     ):
         assert fact in text

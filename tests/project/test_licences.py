@@ -1,4 +1,4 @@
-"""What may be done with the products: by the licences of all models, and of the photos."""
+"""Use of the products that the licences of all models and of the photos allow."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tailorset.commands.licences import licence_findings
-from tailorset.project.licences import Part, allowances, forbidden, on_cards, parts_of, uses
+from tailorset.project.licences import LicensedPart, allowances, forbidden, on_cards, parts_of, uses
 from tailorset.project.params import Params, check_params
 from tailorset.project.presets import load_preset, preset_text
 from tests.storage.test_hub import NEW, cached_repository
@@ -129,4 +129,4 @@ def test_every_preset_but_that_of_nus_wide_passes_the_gate() -> None:
 
 def test_a_part_of_another_plug_in_keeps_its_key_as_its_role() -> None:
     part = next(part for part in parts_of(load_preset("toybox", PRESETS)) if part.key == "generator")
-    assert Part("filter_images.model", "x", "", part.licence).role == "filter_images.model"
+    assert LicensedPart("filter_images.model", "x", "", part.licence).role == "filter_images.model"

@@ -70,7 +70,10 @@ class Clip:
         return self.model.encode_image(self.preprocess(images), normalize=True)
 
     def logits(self, images: Tensor, text_features: Tensor) -> Tensor:
-        """(B, L) logit_scale * cosine of images (B, 3, H, W) in [0, 1] and texts (L, D)."""
+        """(B, L) logit_scale * cosine of images (B, 3, H, W) in [0, 1] and texts (L, D).
+
+        Deviation: SigLIP's bias, the same for all labels, is left out, as scores are only compared with each other.
+        """
         return self.logit_scale * self.encode_images(images) @ text_features.T
 
 

@@ -22,7 +22,7 @@ from tailorset.storage.hub import NamedModel, cache_of, cached_commit, lacking
 
 ANSWER_SECONDS = 5
 ALLOW = (
-    "`HF_HUB_OFFLINE=0 make run` downloads it, `HF_HUB_OFFLINE=0 tailorset doctor` tells how large it is; if a folder"
+    "`HF_HUB_OFFLINE=0 make run` downloads it, `HF_HUB_OFFLINE=0 tailorset doctor` reports its size; if a folder"
     " is meant, there is none of this name"
 )
 

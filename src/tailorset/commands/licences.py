@@ -1,4 +1,4 @@
-"""Findings on licences: use that is forbidden or not certain, and what may be done with the products."""
+"""Findings on licences: use that is forbidden or not certain, and use of the products that is allowed."""
 
 from __future__ import annotations
 

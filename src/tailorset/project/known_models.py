@@ -49,7 +49,7 @@ class KnownModels(BaseModel):
 
 
 class Obstacle(NamedTuple):
-    """Reason why a repository cannot be used just like that, and the remedy."""
+    """Reason why a repository cannot be downloaded and read, and the remedy."""
 
     problem: str
     remedy: str
@@ -75,7 +75,7 @@ def departure(repository: str) -> str:
 
 
 def obstacle(repository: str) -> Obstacle | None:
-    """Return what the table tells of a repository that cannot be downloaded just like that; None if nothing."""
+    """Return the obstacle that the table has for a repository; None if there is none."""
     if gone := departure(repository):
         return Obstacle("the hub has no such model", gone)
     if _matches(repository, known_models().gated):
@@ -87,7 +87,10 @@ def obstacle(repository: str) -> Obstacle | None:
 
 def gate(page: str) -> Obstacle:
     """Return the obstacle of a repository that asks for consent on its page."""
-    return Obstacle("the hub gives it only to those who accepted its licence", f"accept it at {page} and set HF_TOKEN")
+    return Obstacle(
+        "the hub gives it only to those who accepted its licence",
+        f"accept it at {page} and set HF_TOKEN (and HF_HUB_OFFLINE=0 to download it)",
+    )
 
 
 def no_safetensors(missing: str) -> Obstacle:
@@ -132,7 +135,7 @@ def family_licence(*names: str) -> str:
 
 
 def licence_named(name: str) -> Licence:
-    """Return the licence of a short name; one that the table lacks keeps its name, and allows nothing for certain."""
+    """Return the licence of a short name; one that the table lacks keeps its name, and its use is not certain."""
     if name == NOT_STATED:
         return UNKNOWN
     known = known_models().licences.items()

@@ -1,4 +1,4 @@
-"""What the licences of models and data set allow: for the generated set, for the classifier, and for a run at all."""
+"""Use that the licences of models and photos allow: of the generated set, of the classifier, and in a run at all."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NO_ADVICE = "As far as tailorset knows these licences; it is not legal advice."
 ANSWERS = {True: "yes", False: "no", None: "depends"}
 
 
-class Part(NamedTuple):
+class LicensedPart(NamedTuple):
     """A model or the data set that a run uses; `key` is its place in params.yaml."""
 
     key: str
@@ -74,7 +74,7 @@ class Allowance(NamedTuple):
         return f"{self.product}: {self.answer}"
 
 
-def parts_of(params: Params, ask_hub: bool = False) -> list[Part]:
+def parts_of(params: Params, ask_hub: bool = False) -> list[LicensedPart]:
     """Return all models and the data set that a run uses.
 
     ask_hub: read the licence of models that are not on this machine from the hub, if downloads are allowed.
@@ -83,17 +83,17 @@ def parts_of(params: Params, ask_hub: bool = False) -> list[Part]:
     llm = params.write_prompts.llm.config
     if isinstance(llm, ServedModel):
         known = licence_named(family_licence(llm.model.rpartition("/")[2]))
-        parts.append(Part("write_prompts.llm", llm.model, NOT_STATED, known))
+        parts.append(LicensedPart("write_prompts.llm", llm.model, NOT_STATED, known))
     photos = params.prepare_dataset.name
-    return [*parts, Part(PHOTOS, photos, "", data_set_licence(photos))]
+    return [*parts, LicensedPart(PHOTOS, photos, "", data_set_licence(photos))]
 
 
-def on_cards(parts: Iterable[Part]) -> list[Part]:
+def on_cards(parts: Iterable[LicensedPart]) -> list[LicensedPart]:
     """Return the parts without a model that the classifier is only compared with."""
     return [part for part in parts if part.key != COMPARED]
 
 
-def allowances(parts: Iterable[Part]) -> list[Allowance]:
+def allowances(parts: Iterable[LicensedPart]) -> list[Allowance]:
     """Return the use that is allowed of the generated set, and of the classifier, which also has the backbone and the
     photos in it; models that only measure are in neither."""
     made = [part for part in parts if part.key not in ONLY_MEASURE]
@@ -101,19 +101,19 @@ def allowances(parts: Iterable[Part]) -> list[Allowance]:
     return [_allowance("generated set", drawn), _allowance("classifier", made)]
 
 
-def uses(parts: Iterable[Part]) -> dict[str, str]:
+def uses(parts: Iterable[LicensedPart]) -> dict[str, str]:
     """Return each product with the use of it that is allowed, in words."""
     return {f"use of the {allowance.product}": allowance.answer for allowance in allowances(parts)}
 
 
-def forbidden(parts: Iterable[Part]) -> Iterator[str]:
+def forbidden(parts: Iterable[LicensedPart]) -> Iterator[str]:
     """Yield the parts that may not be used commercially, those that only measure included."""
     for part in parts:
         if part.licence.commercial is False:
             yield f"{part.key}: {part.title} may not be used commercially ({part.licence.title})"
 
 
-def _allowance(product: str, parts: Iterable[Part]) -> Allowance:
+def _allowance(product: str, parts: Iterable[LicensedPart]) -> Allowance:
     answers = {part: part.licence.commercial for part in parts}
     worst = False if False in answers.values() else None if None in answers.values() else True
     because = [f"{part.role} {part.title} ({part.licence.title})" for part, one in answers.items() if one is worst]
@@ -121,8 +121,8 @@ def _allowance(product: str, parts: Iterable[Part]) -> Allowance:
     return Allowance(product, worst, () if worst else tuple(because), tuple(dict.fromkeys(terms)))
 
 
-def _part(key: str, model: NamedModel, ask_hub: bool) -> Part:
-    return Part(key, model.title.removeprefix(LOCAL), _revision(model), licence(model, ask_hub))
+def _part(key: str, model: NamedModel, ask_hub: bool) -> LicensedPart:
+    return LicensedPart(key, model.title.removeprefix(LOCAL), _revision(model), licence(model, ask_hub))
 
 
 def _revision(model: NamedModel) -> str:
