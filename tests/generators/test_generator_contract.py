@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 from tailorset.generators import Generator, GeneratorConfig, TunableGenerator
+from tailorset.images.codec import encode_png
 from tailorset.plugins import load_plugin, plugin_names
 from tailorset.prompts.token_limit import TokenLimit
 
 OPTIONS: dict[str, dict[str, object]] = {
     "diffusers": {"image_px": 8, "guidance": {"kind": "none"}},
+    "retrieval": {"image_px": 8},
     "stable_diffusion": {"image_px": 8},
 }
 PROMPTS, SEEDS = ["a red cup", "a boat next to a clock", "a red cup"], [1, 2, 3]
@@ -21,26 +25,40 @@ Make = Callable[[], Generator]
 MakeTunable = Callable[[], TunableGenerator]
 
 
-def options_of(name: str, folder: Path) -> dict[str, object]:
-    """Settings of a variant; those with a model get the tiny one."""
-    options = OPTIONS.get(name, {})
-    has_model = "model" in load_plugin("generators", name).Config.model_fields
-    return options | {"model": str(folder)} if has_model else options
+class Tiny(NamedTuple):
+    """What a variant's settings may name: a tiny diffusion model, a tiny CLIP, a folder of images."""
+
+    model: Path = Path("model")
+    clip: Path = Path("clip")
+    folder: Path = Path("photos")
 
 
-def config_of(name: str, folder: Path = Path("model")) -> GeneratorConfig:
-    return load_plugin("generators", name).Config(**options_of(name, folder))
+@pytest.fixture(scope="module")
+def tiny(tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+        (folder / f"{number}.png").write_bytes(encode_png(pixels))
+    return Tiny(tiny_diffusion_folder, tiny_clip_folder, folder)
+
+
+def config_of(name: str, tiny: Tiny = Tiny()) -> GeneratorConfig:  # noqa: B008
+    """Settings of a variant, with the tiny models for those it has."""
+    config = load_plugin("generators", name).Config
+    models = {"model": str(tiny.model), "clip": {"model": f"local-dir:{tiny.clip}"}, "folder": str(tiny.folder)}
+    needed = {key: value for key, value in models.items() if key in config.model_fields}
+    return config(**OPTIONS.get(name, {}), **needed)
 
 
 @pytest.fixture(params=plugin_names("generators"))
-def make(request: pytest.FixtureRequest, tiny_diffusion_folder: Path) -> Make:
-    config = config_of(request.param, tiny_diffusion_folder)
+def make(request: pytest.FixtureRequest, tiny: Tiny) -> Make:
+    config = config_of(request.param, tiny)
     return lambda: load_plugin("generators", request.param).build(config, torch.device("cpu"))
 
 
 @pytest.fixture(params=[name for name in plugin_names("generators") if not config_of(name).untunable])
-def make_tunable(request: pytest.FixtureRequest, tiny_diffusion_folder: Path) -> MakeTunable:
-    config = config_of(request.param, tiny_diffusion_folder)
+def make_tunable(request: pytest.FixtureRequest, tiny: Tiny) -> MakeTunable:
+    config = config_of(request.param, tiny)
     return lambda: load_plugin("generators", request.param).build(config, torch.device("cpu"))
 
 
@@ -96,8 +114,8 @@ def test_a_folder_without_an_adapter_is_refused(make: Make, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", plugin_names("generators"))
-def test_tokenizers_say_how_much_of_a_prompt_is_read(name: str, tiny_diffusion_folder: Path) -> None:
-    tokenizers = load_plugin("generators", name).build_tokenizers(config_of(name, tiny_diffusion_folder))
+def test_tokenizers_say_how_much_of_a_prompt_is_read(name: str, tiny: Tiny) -> None:
+    tokenizers = load_plugin("generators", name).build_tokenizers(config_of(name, tiny))
     limit = TokenLimit(tokenizers)
     assert limit.read("a red cup") == "a red cup"
     long = " ".join(["cup"] * 500)

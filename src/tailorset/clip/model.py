@@ -141,6 +141,17 @@ def load_clip(
     return Clip(loaded, tokenizer, open_clip.get_model_config(name), device)
 
 
+def load_tokenizer(model: OpenClip) -> Any:
+    """Return a model's tokenizer of open_clip; its weights are not loaded.
+
+    Raises:
+        ValueError: unknown model, or weights that are missing or not safetensors.
+    """
+    import open_clip
+
+    return open_clip.get_tokenizer(source(model.model, model.pretrained, model.revision)[1])
+
+
 def preprocessed(
     images: Tensor, image_px: int, mean: Tensor, std: Tensor, mode: Literal["bicubic", "bilinear"] = "bicubic"
 ) -> Tensor:

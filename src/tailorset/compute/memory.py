@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -52,8 +52,8 @@ class ShrinkingBatches:
                 continue
             self._shrink(part.stop - part.start, reason)  # not before: the error's traceback holds what filled memory
 
-    def concatenated(self, run: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
-        """`run` over all samples (N, ...), its results joined on the CPU."""
+    def concatenated(self, run: Callable[[Any], Tensor], samples: Tensor | Sequence[Any]) -> Tensor:
+        """`run` over all samples, a tensor (N, ...) or N of any kind, its results joined on the CPU."""
         results = []
         with Bar(total=len(samples), desc=self.what, unit="image", leave=False) as bar:
             for part, result in self.over(len(samples), lambda part: run(samples[part]).cpu()):

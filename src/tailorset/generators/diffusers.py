@@ -18,9 +18,8 @@ from torch.nn import functional as F
 
 from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.families import TESTED, Guidance, denoiser, guidance_arguments, noise
-from tailorset.generators.parts.lora import ADAPTER_REMEDY, has_zero_updates
+from tailorset.generators.parts.lora import check_zero_updates
 from tailorset.generators.parts.pipelines import fitting, guard_decoder, load_limited_tokenizers, load_pipeline
-from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
 
 log = logging.getLogger(__name__)
@@ -110,9 +109,7 @@ class Diffusers:
         Raises:
             ValueError: there is an adapter, which a stock pipeline is not drawn with, or no folder of tuning.
         """
-        checksums.check(folder, ADAPTER_REMEDY)
-        if not has_zero_updates(folder):
-            raise ValueError(f"{folder} holds an adapter or nothing: {self.config.untunable}; {ADAPTER_REMEDY}")
+        check_zero_updates(folder, self.config.untunable)
 
     @property
     def _guided(self) -> bool:

@@ -143,3 +143,14 @@ def has_zero_updates(folder: Path) -> bool:
     """Check whether a folder is the product of tuning with zero updates."""
     note = folder / NOTE
     return note.is_file() and json.loads(note.read_text(encoding="utf-8")).get("num_updates") == 0
+
+
+def check_zero_updates(folder: Path, reason: str) -> None:
+    """Check a folder of tuning for a generator that cannot be tuned, with the reason for that.
+
+    Raises:
+        ValueError: there is an adapter, or no folder of tuning.
+    """
+    checksums.check(folder, ADAPTER_REMEDY)
+    if not has_zero_updates(folder):
+        raise ValueError(f"{folder} holds an adapter or nothing: {reason}; {ADAPTER_REMEDY}")

@@ -1,0 +1,171 @@
+"""Real images in place of generated ones: for a prompt, one of the images of a folder that are nearest to it by a CLIP.
+
+The control that tells whether generating is worth it: Geng et al. 2024, "The Unmet Promise of Synthetic Training
+Images". Shapes: B images of a batch, N images of the folder, D width of CLIP's embedding, P x P pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, OpenClip, load_tokenizer
+from tailorset.compute.memory import ShrinkingBatches
+from tailorset.generators import GeneratorConfig
+from tailorset.generators.parts.lora import check_zero_updates
+from tailorset.images.codec import SUFFIXES, decode_image, square_pixels
+from tailorset.messages import some
+from tailorset.storage.paths import in_project
+
+log = logging.getLogger(__name__)
+
+INDEX_BATCH = 64
+SMALLEST_CROP = 0.8  # of the shorter side
+
+
+class Config(GeneratorConfig):
+    """A folder of real images, and the CLIP that finds them.
+
+    folder: images without annotations, nested or not; no image of the data set's val and test splits among them.
+    clip: better not the discriminator, which filters what is found. nearest: images that a prompt chooses from.
+    """
+
+    folder: Annotated[Path, AfterValidator(in_project)]
+    clip: OpenClip
+    nearest: int = Field(default=100, ge=1)
+    image_px: int = Field(gt=0)
+
+    @property
+    def untunable(self) -> str:
+        return "generator retrieval cannot tune: it draws nothing"
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """The images of a folder with their features (N, D)."""
+
+    config: Config
+    clip: Clip
+    paths: Sequence[Path]
+    features: Tensor
+
+    @property
+    def image_px(self) -> int:
+        return self.config.image_px
+
+    def sample(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        num_inference_steps: int,
+        backprop_steps: int = 0,
+        stop_after: int | None = None,
+    ) -> Tensor:
+        """(B, 3, P, P) float32 in [0, 1]; see `generators.Generator`. The seed chooses image, crop and side.
+
+        Raises: ValueError for gradients, which real images do not have.
+        """
+        if backprop_steps:
+            raise ValueError(f"{self.config.untunable}: set backprop_steps to 0")
+        nearest = {prompt: self._nearest(prompt) for prompt in dict.fromkeys(prompts)}
+        images = [self._image(nearest[prompt], seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return torch.stack(images).to(self.clip.device)
+
+    def load_adapter(self, folder: Path) -> None:
+        """Accept a folder of zero updates, which changes nothing.
+
+        Raises:
+            ValueError: there is an adapter, or no folder of tuning.
+        """
+        check_zero_updates(folder, self.config.untunable)
+
+    def _nearest(self, prompt: str) -> list[int]:
+        """Return the numbers of the images nearest to a prompt, which is encoded alone."""
+        text = self.clip.encode_texts([prompt], "{}")[0]
+        return (self.features @ text).topk(min(self.config.nearest, len(self.paths))).indices.tolist()
+
+    def _image(self, candidates: Sequence[int], seed: int) -> Tensor:
+        """(3, P, P) float32 in [0, 1]: a random square crop of one of the images, which differs from seed to seed."""
+        generator = torch.Generator().manual_seed(seed)
+        choice, side, left, top, mirrored = torch.rand(5, generator=generator).tolist()
+        image = decode_image(self.paths[candidates[int(choice * len(candidates))]].read_bytes())
+        length = round(min(image.size) * (SMALLEST_CROP + (1 - SMALLEST_CROP) * side))
+        x, y = round(left * (image.width - length)), round(top * (image.height - length))
+        pixels = square_pixels(image.crop((x, y, x + length, y + length)), self.image_px)
+        return (pixels.flip(-1) if mirrored < 0.5 else pixels).float() / 255
+
+
+def build(config: Config, device: torch.device | str) -> Retrieval:
+    """Encode every image of the folder once; those that cannot be read are left out with a warning.
+
+    Raises:
+        ValueError: the folder has no readable image, or the CLIP cannot be loaded.
+    """
+    clip = config.clip.load(device)
+    files = _images_of(config.folder)
+    damaged: dict[Path, str] = {}
+
+    @torch.no_grad()
+    def encode(paths: Sequence[Path]) -> Tensor:
+        return clip.encode_images(torch.stack([_whole(path, clip.image_px, damaged) for path in paths]))
+
+    batches = ShrinkingBatches(INDEX_BATCH, f"looking at {config.folder}", CLIP_MEMORY_REMEDY)
+    features = batches.concatenated(encode, files)
+    if damaged:
+        reasons = some([f"{path.name} ({reason})" for path, reason in damaged.items()])
+        log.warning("%d of %d images in %s cannot be read: %s", len(damaged), len(files), config.folder, reasons)
+        if len(damaged) == len(files):
+            raise ValueError(f"no image in {config.folder} can be read: {reasons}")
+    readable = [number for number, path in enumerate(files) if path not in damaged]
+    return Retrieval(config, clip, [files[number] for number in readable], features[readable].to(device))
+
+
+def build_tokenizers(config: Config) -> list[Any]:
+    """Return the tokenizer of the CLIP, without loading its weights.
+
+    Raises:
+        ValueError: the model is unknown.
+    """
+    return [_Counting(load_tokenizer(config.clip))]
+
+
+class _Counting:
+    """A tokenizer of open_clip behind the interface of one of transformers', as far as tokens are counted."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.model_max_length = tokenizer, tokenizer.context_length
+
+    def __call__(self, text: str, **options: Any) -> dict[str, list[int]]:
+        if inner := getattr(self.tokenizer, "tokenizer", None):
+            return {"input_ids": inner(text, **options)["input_ids"]}
+        own = self.tokenizer
+        return {"input_ids": [own.sot_token_id, *own.encode(text), own.eot_token_id]}
+
+
+def _images_of(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}: set generator.folder to a folder of real images")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    if not images:
+        others = some([path.name for path in files])
+        raise ValueError(
+            f"{folder} holds {len(files)} files and no image ({others}): images end with {', '.join(SUFFIXES)}"
+        )
+    return images
+
+
+def _whole(path: Path, image_px: int, damaged: dict[Path, str]) -> Tensor:
+    """(3, P, P) in [0, 1]; black, and `damaged` has the reason, if the image cannot be read."""
+    try:
+        return square_pixels(decode_image(path.read_bytes()), image_px).float() / 255
+    except (OSError, ValueError) as error:
+        damaged[path] = str(error)
+        return torch.zeros(3, image_px, image_px)
