@@ -26,7 +26,7 @@ MakeTunable = Callable[[], TunableGenerator]
 
 
 class Tiny(NamedTuple):
-    """What a variant's settings may name: a tiny diffusion model, a tiny CLIP, a folder of images."""
+    """Tiny models and a folder of images, for the settings of a variant."""
 
     model: Path = Path("model")
     clip: Path = Path("clip")
