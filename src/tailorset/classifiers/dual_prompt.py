@@ -7,20 +7,22 @@ Source: DualCoOp (Sun et al. 2022) with the fusion of Zhang et al. 2024.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import not_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.fusion import fuse
 from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
+from tailorset.classifiers.parts.support_cache import CacheConfig, SupportCache
 from tailorset.clip.dense_features import dense_encoder, grid_of, weighted_similarity
 from tailorset.clip.model import Clip, OpenClip, preprocessed
-from tailorset.records import LabelSpace
+from tailorset.records import LabelSpace, Source
 from tailorset.training.contract import TrainingConfig
 
 if TYPE_CHECKING:  # what training alone needs is imported where it is used: a loaded classifier needs little
@@ -43,6 +45,8 @@ class Config(TrainingConfig):
     score_scale: float | None = Field(None, gt=0)  # of the summed similarity; None = the backbone's logit_scale
     spatial_scale: float | None = Field(None, gt=0)  # of the softmax over positions; None = a fifth of it
     global_weight: float = Field(0.5, ge=0, le=1)  # share of the pooled feature next to the dense ones; 0 = the paper
+    separate_tokens: int = Field(0, ge=0, exclude_if=not_)  # of each context, for photos and generated images apart
+    cache: CacheConfig | None = Field(None, exclude_if=not_)  # generated images to compare with; None = none
 
     @property
     def raw_clip_template(self) -> str:
@@ -55,6 +59,19 @@ class Config(TrainingConfig):
         counted = self.backbone.folder and token_counts(self.backbone.folder, label_space.names)
         problem = counted and misfit(label_space.names, *counted, self.num_context_tokens)
         return [f"train_classifier.{problem}"] if problem else []
+
+    @model_validator(mode="after")
+    def _factors_fit(self) -> Self:
+        if self.separate_tokens > self.num_context_tokens:
+            raise ValueError(
+                f"separate_tokens {self.separate_tokens} is more than num_context_tokens {self.num_context_tokens}:"
+                " choose 0 (all shared) to that number (none shared)"
+            )
+        if (self.separate_tokens or self.cache) and set(self.train_on) != {"real", "synthetic"}:
+            raise ValueError(f"separate_tokens and cache need train_on [real, synthetic], not {list(self.train_on)}")
+        if self.cache and self.choose_on_seen:
+            raise ValueError("the cache scores unseen labels, on which choose_on_seen chooses nothing: remove one")
+        return self
 
 
 class DualPrompt(nn.Module):
@@ -90,6 +107,7 @@ class DualPrompt(nn.Module):
         self.fusion = fuse(self.visual) if config.fusion else nn.ModuleList()
         self.calibration = Calibration()
         self.prompts = prompts
+        self.cache = SupportCache(config.cache)
         self.register_buffer("mean", torch.tensor(vision.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(vision.std).view(3, 1, 1), persistent=False)
         self.register_buffer("text_features", torch.zeros(2, len(self.labels), vision.embed_dim))
@@ -116,16 +134,39 @@ class DualPrompt(nn.Module):
 
     def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """The calibrated difference of positive and negative score, (B, L)."""
-        return self._compare(*self.encode(self._preprocess(images)), label_indices)
+        return self._logits(*self.encode(self._preprocess(images)), label_indices)
+
+    def without_cache(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L) logits and (B, D) features, as the cache takes them."""
+        dense, pooled = self.encode(self._preprocess(images))
+        return self._compare(dense, pooled, self._text(None)), pooled
+
+    def of_sources(
+        self, images: Tensor, sources: Sequence[Source], label_indices: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return probabilities (B, L) in training: an image is compared with the prompts of its source."""
+        if not self.config.separate_tokens:
+            return self(images, label_indices)
+        assert self.prompts is not None, "only a classifier built from its params is trained"
+        dense, pooled = self.encode(self._preprocess(images))
+        texts = self.prompts.of_sources(self._columns(label_indices))
+        logits = dense.new_zeros(len(images), texts[0].shape[1])
+        is_real = torch.tensor([source == "real" for source in sources], device=dense.device)
+        for rows, text in zip((is_real, ~is_real), texts, strict=True):
+            logits[rows] = self._compare(dense[rows], pooled[rows], text)
+        return logits.sigmoid()
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) probabilities and (B, D) features: the mean of the dense ones."""
         dense, pooled = self.encode(self._preprocess(images))
-        return self._compare(dense, pooled, None).sigmoid(), dense.mean(1)
+        return self._logits(dense, pooled, None).sigmoid(), dense.mean(1)
 
-    def _compare(self, dense: Tensor, pooled: Tensor, label_indices: Sequence[int] | None) -> Tensor:
-        """Logits (B, L) of dense (B, P, D) and pooled (B, D) features."""
-        text = self._text(label_indices)
+    def _logits(self, dense: Tensor, pooled: Tensor, label_indices: Sequence[int] | None) -> Tensor:
+        logits = self._compare(dense, pooled, self._text(label_indices))
+        return self.cache(logits, pooled, self._columns(label_indices))
+
+    def _compare(self, dense: Tensor, pooled: Tensor, text: Tensor) -> Tensor:
+        """Logits (B, L) of dense (B, P, D) and pooled (B, D) features with texts (2, L, D)."""
         dense_similarity, _ = weighted_similarity(dense, text, self.spatial_scale)
         global_similarity = torch.einsum("bd,nld->nbl", pooled, text)
         weight = self.config.global_weight
@@ -173,7 +214,13 @@ class DualPrompt(nn.Module):
         """Return SGD for the contexts, as published, and AdamW for the fusion, whose near-zero scale starves SGD."""
         assert self.prompts is not None, "only a classifier built from its params is trained"
         config = self.config
-        sgd = SGD([self.prompts.contexts], config.learning_rate, config.momentum, weight_decay=config.weight_decay)
+        contexts = [self.prompts.contexts, self.prompts.generated_tokens]
+        sgd = SGD(
+            [one for one in contexts if one is not None],
+            config.learning_rate,
+            config.momentum,
+            weight_decay=config.weight_decay,
+        )
         calibration = AdamW(self.calibration.parameters(), config.calibration_learning_rate, weight_decay=0)
         optimizers: dict[str, Optimizer] = {"prompts": sgd, "calibration": calibration}
         if rate := config.label_residual_learning_rate:
@@ -190,11 +237,14 @@ class DualPrompt(nn.Module):
         )
 
     def _text(self, label_indices: Sequence[int] | None) -> Tensor:
-        columns = range(len(self.labels)) if label_indices is None else label_indices
+        columns = self._columns(label_indices)
         if self.training:
             assert self.prompts is not None
             return self.prompts(columns)
-        return self.text_features[:, list(columns)]
+        return self.text_features[:, columns]
+
+    def _columns(self, label_indices: Sequence[int] | None) -> list[int]:
+        return list(range(len(self.labels)) if label_indices is None else label_indices)
 
     def _preprocess(self, images: Tensor) -> Tensor:
         pixels = preprocessed(images.to(self.mean.device), self.image_px, self.mean, self.std)
@@ -218,7 +268,14 @@ def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
     """
     from tailorset.classifiers.parts.label_prompts import LabelPrompts
 
-    prompts = LabelPrompts(clip.model, clip.tokenizer, label_space.names, config.num_context_tokens, config.template)
+    prompts = LabelPrompts(
+        clip.model,
+        clip.tokenizer,
+        label_space.names,
+        config.num_context_tokens,
+        config.template,
+        config.separate_tokens,
+    )
     prompts.residual.requires_grad_(config.label_residual_learning_rate > 0)
     visual: Any = clip.model.visual.to(memory_format=torch.channels_last)
     return DualPrompt(config, label_space, visual, Vision.of(clip), clip.logit_scale, prompts).to(clip.device)
@@ -234,7 +291,7 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
         settings = {key: value for key, value in saved.description["config"].items() if key not in FORMER_SETTINGS}
         config, logit_scale = Config.model_validate(settings), float(saved.description["logit_scale"])
         classifier = DualPrompt(config, saved.label_space, saved.visual, saved.vision, logit_scale, None)
-        for name in ("prompts.contexts", "prompts.residual"):
-            saved.tensors.pop(name, None)  # raw CLIP has none
-        classifier.load_state_dict(saved.tensors)
+        tensors = {name: value for name, value in saved.tensors.items() if not name.startswith("prompts.")}
+        classifier.cache.make_room(tensors)
+        classifier.load_state_dict(tensors)
     return classifier.to(device).eval()

@@ -57,6 +57,11 @@ class ImageSet:
         """Of each image."""
         return (self.source,) * len(self)
 
+    @property
+    def copies(self) -> tuple[int, ...]:
+        """Number of each image among its copies: no image is repeated."""
+        return (0,) * len(self)
+
     def pixels(self, indices: Sequence[int]) -> Tensor:
         """(B, 3, P, P) uint8 of these images."""
         return self.images[list(indices)]
@@ -77,6 +82,7 @@ class Mixture:
             for copy in range(times)
             for image_id in images.ids
         )
+        self.copies = tuple(copy for images, times in sets for copy in range(times) for _ in images.ids)
         self.targets = torch.cat([part.targets for part in self._parts])
         self.sources = tuple(source for part in self._parts for source in part.sources)
 

@@ -6,8 +6,9 @@ Shapes: B images of a batch, N images, L labels, H x W and P x P pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, Self
+from collections.abc import Iterator, Mapping, Sequence
+from operator import not_
+from typing import Annotated, Protocol, Self, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
@@ -41,7 +42,10 @@ class AugmentConfig(BaseModel):
 
 
 class TrainingConfig(BaseModel):
-    """Settings of the loop; a classifier's Config adds its own."""
+    """Settings of the loop; a classifier's Config adds its own.
+
+    Settings with `exclude_if` are written only where they are on: folders of older classifiers have the same bytes.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -54,6 +58,9 @@ class TrainingConfig(BaseModel):
     gamma_neg: float = Field(2.0, ge=0)
     gamma_pos: float = Field(1.0, ge=0)
     clip: float = Field(0.05, ge=0, lt=1)
+    interpolation: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((), exclude_if=not_)
+    # ^ shares of the trained weights in a mean with those at the start, e.g. (0.25, 0.5, 0.75): tried on val at the end
+    choose_on_seen: bool = Field(False, exclude_if=not_)  # val chooses by its seen labels only, not by all annotations
     labels_per_step: int | None = Field(None, ge=1)  # columns drawn for a step; None = all (1,000 labels: 100)
 
     @property
@@ -102,4 +109,48 @@ class Trainable(Protocol):
 
     def optimizers(self) -> Mapping[str, Optimizer]:
         """Return fresh optimisers of the learned parameters; their default `lr` is the base rate of the schedule."""
+        ...
+
+
+@runtime_checkable
+class SourceAware(Protocol):
+    """A classifier that may learn something apart from photos and from generated images."""
+
+    def of_sources(
+        self, images: Tensor, sources: Sequence[Source], label_indices: Sequence[int] | None = None
+    ) -> Tensor:
+        """Return the probabilities (B, L) that training compares with the targets; sources: of each image."""
+        ...
+
+
+class Support(Protocol):
+    """Generated images that a classifier keeps. Shapes: K kept images, D features."""
+
+    @property
+    def max_images(self) -> int:
+        """Largest number of them; 0 = the settings ask for none."""
+        ...
+
+    def fill(self, features: Tensor, targets: Tensor) -> None:
+        """Keep images: their features (K, D) and their targets (K, L)."""
+        ...
+
+    def trials(self, logits: Tensor, features: Tensor) -> Iterator[tuple[dict[str, float], Tensor]]:
+        """Yield each setting to try with the logits (N, L) that it makes of these and of the features (N, D)."""
+        ...
+
+    def use(self, setting: Mapping[str, float]) -> None:
+        """Use the kept images under this setting from now on; forget them if the keys of one are not in it."""
+        ...
+
+
+@runtime_checkable
+class Supported(Protocol):
+    """A classifier that may keep generated images, to compare photos with."""
+
+    @property
+    def cache(self) -> Support: ...
+
+    def without_cache(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images: (B, 3, H, W) float in [0, 1] -> (B, L) logits and (B, D) features."""
         ...

@@ -4,25 +4,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from tailorset.compute import processes
-from tailorset.evaluation.metrics import harmonic_map, zero_shot_metrics
-from tailorset.evaluation.selection import RAW_CLIP, START, History, best_candidate
+from tailorset.evaluation.metrics import harmonic_map, multilabel_metrics, zero_shot_metrics
+from tailorset.evaluation.selection import RAW_CLIP, SEEN_MAP, START, History, best_candidate
 from tailorset.records import LabelSpace
 from tailorset.seeding import torch_generator
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.contract import Trainable, TrainingConfig
+from tailorset.training.interpolation import Interpolation
 from tailorset.training.loop import predict, train_epochs
+from tailorset.training.support import add_support, check_support
 from tailorset.training.weight_average import WeightAverage
 
 NUM_CALIBRATION_IMAGES = 1000
 Learner = TypeVar("Learner", bound=Trainable)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Measures candidates on the images of val; of_seen: by the labels that have annotated photos, too."""
+
+    val: ImageSet
+    label_space: LabelSpace
+    of_seen: bool
+
+    def of(self, classifier: Trainable) -> dict[str, float]:
+        """Return the metrics of a classifier."""
+        return self.of_scores(predict(classifier, self.val.images))
+
+    def of_scores(self, scores: Tensor) -> dict[str, float]:
+        """Return `val/...` of scores (N, L): all zero-shot metrics, and those that choose among candidates."""
+        metrics = zero_shot_metrics(scores, self.val.targets, self.label_space)
+        found = {f"val/{key}": value for key, value in (metrics | {"harmonic_map": harmonic_map(metrics)}).items()}
+        if self.of_seen:
+            seen = self.label_space.columns(self.label_space.seen)
+            found[SEEN_MAP] = multilabel_metrics(scores[:, seen], self.val.targets[:, seen])["map"]
+        return found
 
 
 def fit(
@@ -42,9 +68,14 @@ def fit(
     on_epoch: called with an epoch's metrics and its number, from 1.
 
     Returns:
-        The best candidate on val, and the metrics of all candidates: raw CLIP, the start, each epoch.
+        The best candidate on val, and the metrics of all candidates: raw CLIP, the start, each epoch; then, if the
+        settings ask for them, interpolated weights, and the best of all these with generated images to compare with.
+
+    Raises:
+        ValueError: generated images are to be kept, and no photo of val is annotated.
     """
-    is_main = processes.rank() == 0
+    check_support(classifier, val)
+    validation, is_main = Validation(val, label_space, config.choose_on_seen), processes.rank() == 0
     raw = classifier.raw_clip()
     _calibrate((raw, classifier), data, seed)
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
@@ -53,35 +84,52 @@ def fit(
     last, best_file, history_file = (
         work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json")
     )
+    ends = [work_dir / f"{name}.safetensors" for name in ("start", "trained")] if config.interpolation else []
     first_epoch = load_checkpoint(last, **parts)
     processes.broadcast([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
     if first_epoch:
         history = _read_history(history_file, first_epoch)
     else:
         untrained = ((RAW_CLIP, raw), (START, classifier))
-        history = [{"epoch": epoch} | val_metrics(candidate, val, label_space) for epoch, candidate in untrained]
-        if is_main:
-            save_checkpoint(best_file, 0, **learned)
+        history = [{"epoch": epoch} | validation.of(candidate) for epoch, candidate in untrained]
+        for path in [best_file, *ends[:1]] if is_main else []:
+            save_checkpoint(path, 0, **learned)
     epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch, average.update)
     for epoch, training in enumerate(epochs, first_epoch + 1):
         with average.applied():
-            history.append({"epoch": epoch} | val_metrics(classifier, val, label_space) | training)
-            if is_main and best_candidate(history)["epoch"] == epoch:
-                save_checkpoint(best_file, epoch, **learned)
+            history.append({"epoch": epoch} | validation.of(classifier) | training)
+            for path, candidates in [(best_file, history), *((path, history[2:]) for path in ends[1:])]:
+                if is_main and best_candidate(candidates) is history[-1]:
+                    save_checkpoint(path, epoch, **learned)
         if is_main:
             _write_history(history_file, history)
             save_checkpoint(last, epoch, **parts)  # last: everything before it is repeated after a kill
         on_epoch(history[-1], epoch)
-    processes.barrier()  # for the best checkpoint
+    processes.barrier()  # for the stored weights
+    if config.interpolation:
+        _interpolate(classifier, Interpolation(learned, *ends), config.interpolation, validation, history, best_file)
     load_checkpoint(best_file, **learned)
     classifier.train().eval()  # the label features follow the contexts
-    return (raw if best_candidate(history)["epoch"] == RAW_CLIP else classifier), history
+    kept = raw if best_candidate(history)["epoch"] == RAW_CLIP else classifier
+    return kept, history + add_support(kept, data, val, history, validation.of_scores)
 
 
-def val_metrics(classifier: Trainable, val: ImageSet, label_space: LabelSpace) -> dict[str, float]:
-    """Return `val/...`: all zero-shot metrics, and the harmonic mean that chooses the epoch."""
-    metrics = zero_shot_metrics(predict(classifier, val.images), val.targets, label_space)
-    return {f"val/{key}": value for key, value in (metrics | {"harmonic_map": harmonic_map(metrics)}).items()}
+def _interpolate(
+    classifier: Trainable,
+    line: Interpolation,
+    shares: tuple[float, ...],
+    validation: Validation,
+    history: History,
+    best_file: Path,
+) -> None:
+    """Add the weights between the start and the best epoch to the candidates; the best is stored."""
+    epoch = best_candidate(history[2:])["epoch"]
+    for share in shares:
+        line.apply(share)
+        history.append({"epoch": epoch, "interpolation": share} | validation.of(classifier))
+        if processes.rank() == 0 and best_candidate(history) is history[-1]:
+            save_checkpoint(best_file, int(epoch), **classifier.learned_modules())
+    processes.barrier()
 
 
 def calibration_sample(num_images: int, seed: int) -> list[int]:

@@ -19,7 +19,7 @@ from tailorset.progress import Bar
 from tailorset.seeding import sample_seed, torch_generator
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.augment import augment
-from tailorset.training.contract import AugmentConfig, Trainable, TrainingConfig
+from tailorset.training.contract import AugmentConfig, SourceAware, Trainable, TrainingConfig
 
 TRAINING_MEMORY_REMEDY = "lower train_classifier.batch_size, which changes the result and is never lowered by itself"
 
@@ -118,7 +118,10 @@ def _batch_loss(
     own, weight = processes.share(len(batch))
     weight, batch = weight * len(batch[own]) / len(batch), batch[own]
     images = augmented(data, batch, config.augment, seed, epoch, device)
-    probabilities = classifier(images, columns)  # (B, len(columns))
+    if isinstance(classifier, SourceAware):
+        probabilities = classifier.of_sources(images, [data.sources[index] for index in batch], columns)
+    else:
+        probabilities = classifier(images, columns)  # (B, len(columns))
     return weight * annotated_loss(probabilities, data.targets[batch][:, columns].to(probabilities.device), config)
 
 

@@ -23,12 +23,7 @@ class WeightAverage(nn.Module):
     def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
         super().__init__()
         self.decay = decay
-        self._live = [
-            tensor
-            for module in modules.values()
-            for tensor in (*module.parameters(), *module.buffers())
-            if tensor.is_floating_point()
-        ]
+        self._live = floating_tensors(modules)
         self.register_buffer("num_updates", torch.zeros((), dtype=torch.int64))
         self.values = nn.ParameterList(nn.Parameter(tensor.detach().clone(), False) for tensor in self._live)
 
@@ -50,6 +45,16 @@ class WeightAverage(nn.Module):
             yield
         finally:
             _copy(self._live, own)
+
+
+def floating_tensors(modules: Mapping[str, nn.Module]) -> list[Tensor]:
+    """Return the parameters and the floating-point buffers of some modules; counters are left out."""
+    return [
+        tensor
+        for module in modules.values()
+        for tensor in (*module.parameters(), *module.buffers())
+        if tensor.is_floating_point()
+    ]
 
 
 @torch.no_grad()

@@ -106,6 +106,10 @@ class LabelPrompts(nn.Module):
     CLIP's feature of the label and the negative one the mean of all labels' features, so training starts at
     zero-shot CLIP, for any M, and the contexts learn the change.
 
+    separate_tokens: last tokens of the contexts that are learned apart for photos and for generated images. Photos have
+    theirs in `contexts`, and so has prediction; for generated images `generated_tokens` take their place. None if 0.
+    Source: SYNC-CLIP, Liu et al. 2023, which does the same to prompts of the visual tower.
+
     Deviation: the residuals (task residual, Yu et al. 2023), zero at the start. They learn from a label's own images
     alone, while shared contexts move all labels together.
     """
@@ -115,7 +119,13 @@ class LabelPrompts(nn.Module):
     token_ids: Tensor  # (L, T)
 
     def __init__(
-        self, model: nn.Module, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int, template: str
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        names: Sequence[str],
+        num_context_tokens: int,
+        template: str,
+        separate_tokens: int = 0,
     ) -> None:
         super().__init__()
         self.tower = TextTower(model)
@@ -130,6 +140,8 @@ class LabelPrompts(nn.Module):
             negative = F.normalize(positive.mean(0, keepdim=True), dim=-1).expand_as(positive)
             initial = self._encoded(start.unsqueeze(0), token_ids)[0]
         self.contexts = nn.Parameter(torch.stack([start, start]))  # (2, M, W)
+        own = self.contexts.detach()[:, num_context_tokens - separate_tokens :].clone()
+        self.generated_tokens = nn.Parameter(own) if separate_tokens else None
         self.residual = nn.Parameter(torch.zeros_like(positive).expand(2, -1, -1).clone())  # (2, L, D)
         self.register_buffer("token_ids", token_ids, persistent=False)
         self.register_buffer("anchors", torch.stack([positive, negative]), persistent=False)
@@ -137,8 +149,21 @@ class LabelPrompts(nn.Module):
 
     def forward(self, label_indices: Sequence[int]) -> Tensor:
         """Return positive and negative text features of these labels, (2, len, D), unit norm."""
+        return self._features(self.contexts, label_indices)
+
+    def of_sources(self, label_indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the same for photos and for generated images, both read at once."""
+        if self.generated_tokens is None:
+            return (features := self(label_indices)), features
+        shared = self.contexts[:, : -self.generated_tokens.shape[1]]
+        contexts = torch.stack([self.contexts, torch.cat([shared, self.generated_tokens], 1)])  # (2, 2, M, W)
+        real, generated = self._features(contexts, label_indices)
+        return real, generated
+
+    def _features(self, contexts: Tensor, label_indices: Sequence[int]) -> Tensor:
+        """Contexts (..., 2, M, W) -> (..., 2, len, D), unit norm."""
         columns = list(label_indices)
-        texts = self._encoded(self.contexts, self.token_ids[columns])
+        texts = self._encoded(contexts.flatten(0, -3), self.token_ids[columns]).unflatten(0, contexts.shape[:-2])
         change = self.residual[:, columns] + texts - self.initial[:, columns]
         return F.normalize(self.anchors[:, columns] + change, dim=-1)
 
