@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup run test lint map bench soak faults ui ladder foundation foundation-report clean
+.PHONY: help setup run test lint map bench soak faults ui ladder factors foundation foundation-report clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -53,9 +53,13 @@ ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
 
 ladder: setup  ## what each part of the method brings on the toybox: docs/results.md (hours on two cores; goes on where it was)
 	@python pipeline/ladder/points.py
-	dvc repro pipeline/ladder/dvc.yaml
+	dvc repro pipeline/ladder/dvc.yaml:report
 	dvc repro evaluate
 	dvc repro --force --single-item data_card  # now with the verdicts
+
+factors: setup  ## settings of classifier and generator, one at a time on val of the toybox: reports/ladder/factors (an hour or two)
+	@python pipeline/ladder/points.py
+	dvc repro pipeline/ladder/dvc.yaml:summarise@factors
 
 foundation: setup  ## train the toybox world's foundation models again (hours on a CPU)
 	dvc repro pipeline/foundation/dvc.yaml

@@ -1,4 +1,7 @@
-"""Run every point of one part of the ladder: `python pipeline/ladder/measure.py WORLD`, or `curves`."""
+"""Run every point of one part of the ladder: `python pipeline/ladder/measure.py WORLD`, or `curves`, or `factors`.
+
+`python pipeline/ladder/measure.py factors ROW ...` runs some rows only, and the full rung that they are compared with.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,10 @@ from pathlib import Path
 
 import pandas as pd
 from filelock import FileLock
-from points import RESULTS, Point, load_ladder
+from points import FACTORS, FULL, RESULTS, Point, load_ladder
 from workspace import STAGES, Workspace, working_in
 
+from tailorset.messages import check_keys
 from tailorset.progress import Bar
 from tailorset.project.layout import FILTERED, SYNTHETIC
 from tailorset.project.params import flatten, load_params, read_yaml
@@ -36,10 +40,14 @@ METRICS, SETTINGS = "metrics.json", "point.json"
 SHOWN_ABOVE = 0.5  # the oracle's probability
 
 
-def main(part: str) -> None:
+def main(part: str, *rows: str) -> None:
     ladder, root = load_ladder(), project_root()
     points = ladder.points(part)
-    shutil.rmtree(root / RESULTS / part, ignore_errors=True)  # perhaps of other settings; the store has what is done
+    check_keys(rows, {point.name: None for point in points}, f"the ladder's part {part}")
+    if rows:
+        points = [point for point in points if point.name in (FULL, *rows)]
+    for name in {point.name for point in points} if rows else [""]:
+        shutil.rmtree(root / RESULTS / part / name, ignore_errors=True)  # perhaps of other settings; the store has all
     with ProcessPoolExecutor(ladder.num_workers, get_context("spawn"), one_thread) as pool:
         futures = [pool.submit(run_point, root, ladder.oracle, point) for point in points]
         finished = Bar(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
@@ -57,7 +65,10 @@ def one_thread() -> None:
 
 
 def run_point(root: Path, oracle: Path | None, point: Point) -> str:
-    """Run all stages of a point up to evaluation, then store what the report needs; return the error, if any."""
+    """Run all stages of a point up to evaluation, then store what the report needs; return the error, if any.
+
+    A point of the factors ends with training: choices are made on val, so nothing looks at the test photos.
+    """
     (root / WORK / "locks").mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / WORK / "locks" / f"{point.run_name}.lock")  # a worker that survived a killed ladder
     settings = [read_yaml(root / "params.yaml"), point.settings]  # MLflow takes different settings for a different run
@@ -66,7 +77,8 @@ def run_point(root: Path, oracle: Path | None, point: Point) -> str:
     with lock, log_to(root / WORK / "logs" / f"{point.run_name}.log"):
         try:
             workspace = Workspace(root, root / WORK / "workspaces" / point.run_name)
-            for stage in STAGES:
+            stages = STAGES[: STAGES.index("train_classifier") + 1] if point.part == FACTORS else STAGES
+            for stage in stages:
                 seed = {} if stage == "prepare_dataset" else {"seed": point.seed}
                 workspace.run(stage, point.settings | seed)
             truth = kept_truth(workspace, load_oracle(root / oracle)) if oracle else {}
@@ -94,8 +106,9 @@ def keep_results(workspace: Workspace, root: Path, point: Point, truth: dict[str
     """Test scores of the point, the truth they are measured on, its settings, and, last, the metrics of its stages."""
     folder = root / point.folder
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(workspace.folder / "reports/evaluate/scores.parquet", folder)
-    test_targets(workspace.folder / "data/real").to_parquet(folder / "targets.parquet", index=False)
+    if point.part != FACTORS:
+        shutil.copy(workspace.folder / "reports/evaluate/scores.parquet", folder)
+        test_targets(workspace.folder / "data/real").to_parquet(folder / "targets.parquet", index=False)
     write_json(folder / SETTINGS, point.settings)
     write_json(folder / METRICS, all_metrics(workspace.folder / "reports") | truth)
 
@@ -139,4 +152,4 @@ def is_measured(point: Point) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -109,6 +109,24 @@ def curve_table(table: pd.DataFrame) -> str:
     return markdown(pd.DataFrame(rows))
 
 
+def factor_text(ladder: Ladder, table: pd.DataFrame) -> str:
+    """The table of the factors, in percent, and below it the settings of its rows."""
+    maps = {"zsl_map": "ZSL mAP", "gzsl_map": "GZSL mAP"}
+    rows = [
+        {"row": row["row"]}
+        | {f"{title}, val": cell(row, key) for key, title in maps.items()}
+        | {f"change, {title}": cell(row, f"{key}_change", signed=True) for key, title in maps.items()}
+        | {key: "" if pd.isna(row[key]) else row[key] for key in table.columns[table.columns.get_loc("best_epoch") :]}
+        for _, row in table.iterrows()
+    ]
+    settings = {
+        name: ", ".join(f"{key}={spelled(value)}" for key, value in row.settings.items())
+        for name, row in ladder.factors.rows.items()
+    }
+    lines = [f"{name}: {ladder.factors.rows[name].title} ({changed})" for name, changed in settings.items()]
+    return "\n".join([markdown(pd.DataFrame(rows)), "", f"Change: minus `{FULL}` of the same seed.", *lines])
+
+
 def gap_sentence(world: str, tables: Tables) -> str:
     """Say how much of the gap is closed, and which bounds it has not been compared with."""
     gap, rows = tables["gap"], tables["ladder"].set_index("row")["zsl_map"]

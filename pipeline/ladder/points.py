@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
+from workspace import merged
 
 from tailorset.card.verdicts import COMPARE, MEASURED_DATA_SET
-from tailorset.project.params import flatten, read_yaml
+from tailorset.project.params import check_params, flatten, read_yaml
 from tailorset.settings import Block
 
 PARAMS = Path("pipeline/ladder/params.yaml")
 RESULTS = Path("data/ladder")  # <world or curves>/<point>/seed-<seed>/
 REPORT = Path("reports/ladder")  # <world or curves>/<table>.csv
-CURVES = "curves"  # the part of the ladder that is not a world
+CURVES, FACTORS = "curves", "factors"  # the parts of the ladder that are not worlds
 FULL, SEEN, SUPERVISED = "full", "seen", "supervised_residual"  # the rungs that figures are taken from by name
 BOUNDS = ("supervised", SUPERVISED, "supervised_probe", "supervised_tuned")  # all labels annotated; the best one counts
 ASIDE = ("clip", "without_fusion", *BOUNDS)  # rows that are not a step up from the previous one
@@ -36,10 +37,15 @@ class Curves(Block):
     settings: dict[str, tuple[float, ...]]
 
 
+class Factors(Block):
+    seeds: tuple[int, ...] = Field(min_length=1)
+    rows: dict[str, Rung]
+
+
 class Point(NamedTuple):
     """One run of the pipeline: params.yaml with `settings` ({dotted key: value}) and `seed`; photos keep their seed."""
 
-    part: str  # a world, or the curves
+    part: str  # a world, the curves or the factors
     name: str
     seed: int
     settings: dict[str, Any]
@@ -64,6 +70,7 @@ class Ladder(Block):
     rungs: dict[str, Rung]
     components: dict[str, tuple[str, str]]
     curves: Curves
+    factors: Factors
 
     @model_validator(mode="after")
     def _rungs_exist(self) -> Self:
@@ -74,7 +81,7 @@ class Ladder(Block):
 
     @property
     def first_world(self) -> str:
-        """The world of the curves."""
+        """The world of the curves and of the factors."""
         return next(iter(self.worlds))
 
     def settings_of(self, world: str, rung: str) -> dict[str, Any]:
@@ -82,7 +89,7 @@ class Ladder(Block):
         return {"label_space": str(self.worlds[world].label_space)} | self.base | self.rungs[rung].settings
 
     def points(self, part: str) -> list[Point]:
-        """Every point of a world, or those of the curves.
+        """Every point of a world, those of the curves, or those of the factors.
 
         Seeds follow each other within a point, so that parallel processes seldom wait for the same product.
 
@@ -90,21 +97,28 @@ class Ladder(Block):
             ValueError: the ladder has no such part.
         """
         if part == CURVES:
-            full = [self.full_of_curves(seed) for seed in self.curves.seeds]
-            return full + [point for key in self.curves.settings for point in self.curve_points(key)]
+            return self.full_points(part) + [point for key in self.curves.settings for point in self.curve_points(key)]
+        if part == FACTORS:
+            return self.full_points(part) + [point for row in self.factors.rows for point in self.factor_points(row)]
         if part not in self.worlds:
-            raise ValueError(f"{part!r} is not a part of the ladder: choose from {[*self.worlds, CURVES]}")
+            raise ValueError(f"{part!r} is not a part of the ladder: choose from {[*self.worlds, CURVES, FACTORS]}")
         return [self.rung_point(part, rung, seed) for rung in self.rungs for seed in self.worlds[part].seeds]
 
     def rung_point(self, world: str, rung: str, seed: int) -> Point:
         return Point(world, rung, seed, self.settings_of(world, rung))
 
     def seeds(self, part: str) -> tuple[int, ...]:
-        return self.curves.seeds if part == CURVES else self.worlds[part].seeds
+        others = {CURVES: self.curves.seeds, FACTORS: self.factors.seeds}
+        return others[part] if part in others else self.worlds[part].seeds
 
-    def full_of_curves(self, seed: int) -> Point:
-        """The point that all curves run through: the first world's full rung."""
-        return Point(CURVES, FULL, seed, self.settings_of(self.first_world, FULL))
+    def full_points(self, part: str) -> list[Point]:
+        """The points that curves or factors are compared with: the first world's full rung."""
+        return [Point(part, FULL, seed, self.settings_of(self.first_world, FULL)) for seed in self.seeds(part)]
+
+    def factor_points(self, row: str) -> list[Point]:
+        """The full rung with the settings of a row."""
+        settings = self.settings_of(self.first_world, FULL) | self.factors.rows[row].settings
+        return [Point(FACTORS, row, seed, settings) for seed in self.factors.seeds]
 
     def curve_points(self, key: str) -> list[Point]:
         """All values of one setting, but for the one that `full` has."""
@@ -125,7 +139,8 @@ def load_ladder(path: Path = PARAMS) -> Ladder:
     """Read and check the ladder's settings.
 
     Raises:
-        ValueError: a key is unknown to the ladder, or a setting's key to params.yaml, or that is not of the toybox.
+        ValueError: a key is unknown to the ladder, a setting's key to params.yaml, a row of the factors is not valid,
+            or params.yaml is not of the toybox.
     """
     ladder = Ladder.model_validate(read_yaml(path))
     params = read_yaml("params.yaml")
@@ -139,6 +154,8 @@ def load_ladder(path: Path = PARAMS) -> Ladder:
     named = [key for settings in changed for key in settings]
     if unknown := sorted(set(named) - set(known) - set(params)):
         raise ValueError(f"{path} sets {unknown}, which params.yaml does not have; its keys: {', '.join(known)}")
+    for name, row in ladder.factors.rows.items():  # may set keys that are off where params.yaml does not have them
+        check_params(merged(read_yaml("params.yaml"), ladder.base | row.settings), f"{path}, row {name!r} of factors,")
     return ladder
 
 

@@ -1,6 +1,6 @@
 """Tables of one part of the ladder from its points' test scores, every row on the same resamples.
 
-`python pipeline/ladder/summarise.py WORLD`, or `curves`.
+`python pipeline/ladder/summarise.py WORLD`, or `curves`, or `factors`, whose table is of val and is printed, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from math import nan
 import pandas as pd
 import torch
 from measure import METRICS, is_measured
-from points import ASIDE, BOUNDS, CURVES, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
+from pages import factor_text
+from points import ASIDE, BOUNDS, CURVES, FACTORS, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
 from torch import Tensor
 
 from tailorset.card.verdicts import deciding
@@ -48,6 +49,9 @@ BASELINES = {
     "clip_normalised": "score-normalised CLIP",
     "clip_patches": "CLIP with patches and crops",
 }
+
+
+CHOSEN = ("best_epoch", "interpolation", "cache_alpha", "cache_beta")  # by val, in each run
 
 
 class WorldScores:
@@ -189,7 +193,7 @@ def image_counts(world: WorldScores) -> pd.DataFrame:
 
 def curve_table(ladder: Ladder, settings: Mapping[str, float]) -> pd.DataFrame:
     """ZSL mAP along each setting, mean and range of the seeds; its value in `settings` is the full rung."""
-    full = {key: [ladder.full_of_curves(seed) for seed in ladder.curves.seeds] for key in ladder.curves.settings}
+    full = {key: ladder.full_points(CURVES) for key in ladder.curves.settings}
     rows = []
     for key, values in ladder.curves.settings.items():
         points = ladder.curve_points(key)
@@ -201,6 +205,31 @@ def curve_table(ladder: Ladder, settings: Mapping[str, float]) -> pd.DataFrame:
                 row |= columns_of("zsl_map", Interval(sum(maps) / len(maps), min(maps), max(maps)))
             rows.append(row)
     return pd.DataFrame(rows, columns=["setting", "value", *columns_of("zsl_map", Interval(0, 0, 0))])
+
+
+def factor_table(ladder: Ladder) -> pd.DataFrame:
+    """ZSL and GZSL mAP of each factor on val, their change from the full rung, and what val chose in each run.
+
+    Figures are means and ranges over the seeds; a change compares runs of the same seed.
+
+    Raises:
+        ValueError: the full rung has not been run.
+    """
+    full = ladder.full_points(FACTORS)
+    if not all(map(is_measured, full)):
+        raise ValueError(f"{RESULTS / FACTORS} lacks the rung {FULL!r}: run `make factors`")
+    rows: list[dict[str, object]] = []
+    for name, points in {FULL: full, **{row: ladder.factor_points(row) for row in ladder.factors.rows}}.items():
+        row: dict[str, object] = {"row": name}
+        if all(map(is_measured, points)):
+            found, base = (pd.DataFrame(read_metrics(p.folder / METRICS) for p in some) for some in (points, full))
+            for key in ("zsl_map", "gzsl_map"):
+                metric = f"val/{key.replace('_', '/')}"
+                for column, values in ((key, found[metric]), (f"{key}_change", found[metric] - base[metric])):
+                    row |= columns_of(column, Interval(values.mean(), values.min(), values.max()))
+            row |= {key: " ".join(f"{value:g}" for value in found[key]) for key in CHOSEN if key in found}
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=[*dict.fromkeys([*rows[0], *CHOSEN])])
 
 
 def world_tables(ladder: Ladder, world: str) -> dict[str, pd.DataFrame]:
@@ -224,7 +253,11 @@ def main(part: str) -> None:
     """The tables of one part of the ladder, and which code it was measured with."""
     ladder, folder = load_ladder(), REPORT / part
     settings = flatten(read_yaml("params.yaml")) | ladder.base
-    tables = {"curves": curve_table(ladder, settings)} if part == CURVES else world_tables(ladder, part)
+    if part == FACTORS:
+        tables = {"factors": factor_table(ladder)}
+        print(factor_text(ladder, tables["factors"]))
+    else:
+        tables = {"curves": curve_table(ladder, settings)} if part == CURVES else world_tables(ladder, part)
     tables["measured"] = pd.DataFrame([{"commit": git_revision()[0], "seeds": len(ladder.seeds(part))}])
     with atomic_output(folder) as partial:
         partial.mkdir()
