@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -155,7 +156,7 @@ def load_ladder(path: Path = PARAMS) -> Ladder:
     if unknown := sorted(set(named) - set(known) - set(params)):
         raise ValueError(f"{path} sets {unknown}, which params.yaml does not have; its keys: {', '.join(known)}")
     for name, row in ladder.factors.rows.items():  # may set keys that are off where params.yaml does not have them
-        check_params(merged(read_yaml("params.yaml"), ladder.base | row.settings), f"{path}, row {name!r} of factors,")
+        check_params(merged(copy.deepcopy(params), ladder.base | row.settings), f"{path}, row {name!r} of factors,")
     return ladder
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from real_models import random_clip
 
 from tailorset.classifiers.dual_prompt import on_clip
 from tailorset.classifiers.parts.label_prompts import TextTower, label_token_ids
+from tailorset.classifiers.parts.support_cache import CacheConfig
 from tailorset.project.presets import load_preset
 from tailorset.records import LabelSpace
 
@@ -48,6 +50,30 @@ def test_a_real_backbone_is_trained_through_every_part(name: str, label_space: L
     with torch.no_grad():
         maps = classifier.eval().spatial_maps(images[:1])
     assert maps.shape[-2:] == (GRIDS[name], GRIDS[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "width"), [("ViT-B-16", 512), pytest.param("RN50-quickgelu", 1024, marks=pytest.mark.slow)]
+)
+def test_separate_tokens_and_a_full_cache_fit_a_real_backbone(name: str, width: int, label_space: LabelSpace) -> None:
+    config = load_preset("coco", ROOT / "presets").train_classifier.config
+    config = config.model_copy(update={"separate_tokens": 32, "cache": CacheConfig(), "fusion": False})
+    classifier = on_clip(config, label_space, random_clip(name, torch.device("cpu"))).train()
+    images = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(1))
+    classifier.of_sources(images, ["real", "synthetic"]).square().sum().backward()
+    for tokens in (classifier.prompts.generated_tokens, classifier.prompts.contexts):
+        assert tokens.grad is not None
+        assert tokens.grad.isfinite().all()
+        assert tokens.grad[:, -32:].abs().max() > 0
+    with torch.no_grad():
+        logits, features = classifier.eval().without_cache(images)
+        assert features.shape == (2, width)
+        targets = torch.randint(0, 2, (config.cache.max_images, len(label_space.names)))
+        classifier.cache.fill(F.normalize(torch.randn(len(targets), width), dim=-1), targets)
+        classifier.cache.use({"cache_alpha": 8, "cache_beta": 80})
+        assert not torch.equal(classifier.logits(images), logits)
+    size = sum(buffer.numel() * buffer.element_size() for buffer in classifier.cache.buffers())
+    assert size == 4 * (len(targets) * (width + len(label_space.names)) + 2)
 
 
 @pytest.mark.parametrize("preset", ["coco", "nus_wide"])

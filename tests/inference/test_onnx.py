@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from tailorset import cli
@@ -59,6 +60,30 @@ def test_raw_clip_kept_by_training_is_exported_and_mapped_like_any_classifier(
     pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     assert float(predictor.map(pixels, "ball").sum()) == pytest.approx(1)
     assert predictor.decide(predictor.scores(pixels[None])).probabilities.shape == (1, 2)
+
+
+def test_a_cache_of_generated_images_is_exported(
+    registry: Path, label_space: LabelSpace, thresholds: Thresholds, tmp_path: Path
+) -> None:
+    plugin = load_plugin("classifiers", "dual_prompt")
+    backbone = {"model": f"local-dir:{registry / 'backbone'}"}
+    config = plugin.Config(backbone=backbone, num_context_tokens=2, cache={})
+    classifier = plugin.build(config, label_space, torch.device("cpu"))
+    images = torch.randint(0, 256, (20, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        plain, features = classifier.without_cache(images.float() / 255)
+    spread = F.normalize(features - features.mean(0), dim=-1)  # random features are nearly alike
+    classifier.cache.fill(spread, torch.tensor([[1, -1], [0, -1]] * 10))
+    classifier.cache.use({"cache_alpha": 8, "cache_beta": 1000})
+    classifier.save(tmp_path / "classifier")
+    thresholds.save(tmp_path / "thresholds.json")
+    predictor = load_predictor(tmp_path / "classifier", "cpu")
+    scores = predictor.scores(images)
+    assert float((scores - plain.sigmoid()).abs()[:, 0].max()) > 0.05
+    assert export_onnx(predictor, tmp_path / "classifier.onnx") < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx", providers=["CPUExecutionProvider"])
+    exported = session.run(None, {"images": (images.float() / 255).numpy()})[0]
+    np.testing.assert_allclose(exported, scores.numpy(), atol=1e-4)
 
 
 def test_the_file_says_what_its_scores_are_and_the_card_lies_beside_it(

@@ -68,8 +68,7 @@ def fit(
     on_epoch: called with an epoch's metrics and its number, from 1.
 
     Returns:
-        The best candidate on val, and the metrics of all candidates: raw CLIP, the start, each epoch; then, if the
-        settings ask for them, interpolated weights, and the best of all these with generated images to compare with.
+        The best candidate on val, and the metrics of all candidates, in the order of `evaluation.selection`.
 
     Raises:
         ValueError: generated images are to be kept, and no photo of val is annotated.
@@ -81,9 +80,8 @@ def fit(
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     average = WeightAverage(learned, config.ema_decay)
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
-    last, best_file, history_file = (
-        work_dir / name for name in ("last.safetensors", "best.safetensors", "history.json")
-    )
+    last, best_file = work_dir / "last.safetensors", work_dir / "best.safetensors"
+    history_file = work_dir / "history.json"
     ends = [work_dir / f"{name}.safetensors" for name in ("start", "trained")] if config.interpolation else []
     first_epoch = load_checkpoint(last, **parts)
     processes.broadcast([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
@@ -98,9 +96,10 @@ def fit(
     for epoch, training in enumerate(epochs, first_epoch + 1):
         with average.applied():
             history.append({"epoch": epoch} | validation.of(classifier) | training)
-            for path, candidates in [(best_file, history), *((path, history[2:]) for path in ends[1:])]:
-                if is_main and best_candidate(candidates) is history[-1]:
-                    save_checkpoint(path, epoch, **learned)
+            if is_main and best_candidate(history) is history[-1]:
+                save_checkpoint(best_file, epoch, **learned)
+            if is_main and ends and best_candidate(history[2:]) is history[-1]:
+                save_checkpoint(ends[1], epoch, **learned)
         if is_main:
             _write_history(history_file, history)
             save_checkpoint(last, epoch, **parts)  # last: everything before it is repeated after a kill
