@@ -22,7 +22,7 @@ import pages
 import report
 import summarise
 import workspace as workspace_module
-from points import BOUNDS, Point, load_ladder
+from points import BOUNDS, FACTORS, FULL, Ladder, Point, load_ladder
 from workspace import Workspace, merged
 
 from tailorset.evaluation.metrics import multilabel_metrics
@@ -328,6 +328,71 @@ def test_the_ladder_of_other_data_ends_in_a_line_that_says_what_to_do(project: P
     assert "`tailorset use toybox`" in line
     shutil.copy(ROOT / "params.yaml", project)
     assert subprocess.run(command, check=False).returncode == 0
+
+
+def write_factor(ladder: Ladder, name: str, zsl: list[float], **chosen: float) -> None:
+    """Metrics of a row's runs, one per seed."""
+    points = ladder.full_points(FACTORS) if name == FULL else ladder.factor_points(name)
+    for point, value in zip(points, zsl, strict=True):
+        point.folder.mkdir(parents=True)
+        metrics = {"val/zsl/map": value, "val/gzsl/map": 0.5, "best_epoch": 3, "zsl/map": 0.9} | chosen
+        (point.folder / "metrics.json").write_text(json.dumps(metrics))
+        (point.folder / "point.json").write_text(json.dumps(point.settings))
+
+
+def test_factors_are_compared_with_full_on_val(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ladder = load_ladder(settings)
+    monkeypatch.setattr(summarise, "load_ladder", lambda: ladder)
+    with pytest.raises(ValueError, match="lacks the rung 'full': run `make factors`"):
+        summarise.main(FACTORS)
+    write_factor(ladder, FULL, [0.4, 0.5])
+    write_factor(ladder, "cache", [0.45, 0.52], cache_alpha=2.0, cache_beta=20.0)
+    summarise.main(FACTORS)
+    table = pd.read_csv("reports/ladder/factors/factors.csv").set_index("row")
+    assert list(table.index) == [FULL, *ladder.factors.rows]
+    assert table.loc["cache", "zsl_map"] == pytest.approx(0.485)
+    assert table.loc["cache", ["zsl_map_change", "zsl_map_change_low"]].tolist() == pytest.approx([0.035, 0.02])
+    assert table.loc[FULL, "zsl_map_change"] == 0
+    assert np.isnan(table.loc["guidance_2", "zsl_map"])
+    lines = {line.split(" |")[0].strip("| "): line for line in capsys.readouterr().out.splitlines()}
+    assert "| 48.5 [45.0, 52.0] | 50.0 [50.0, 50.0] | +3.5 [+2.0, +5.0] |" in lines["cache"]
+    assert lines["cache"].endswith("| 3 3 |  | 2 2 | 20 20 |")
+    assert lines["guidance_2"].count("not measured") == 4
+    assert "guidance_2: guidance scale 2 (generator.guidance_scale=2.0)" in lines
+
+
+def test_a_factor_may_switch_on_what_params_yaml_does_not_name_but_no_typo(settings: Path) -> None:
+    ladder = load_ladder(settings)
+    (point, _) = ladder.factor_points("separate_half")
+    assert point.settings == ladder.full_points(FACTORS)[0].settings | {"train_classifier.separate_tokens": 8}
+    row = {"title": "a typo", "settings": {"train_classifier.seperate_tokens": 8}}
+    with pytest.raises(ValueError, match=r"row 'typo' of factors(.|\n)*Did you mean 'separate_tokens'"):
+        load_ladder(changed(settings, factors={"seeds": [0], "rows": {"typo": row}}))
+
+
+def test_choosing_a_factor_never_needs_test_photos(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ladder, run = load_ladder(settings), []
+
+    class Recorder:
+        def __init__(self, root: Path, folder: Path) -> None:
+            self.folder = root
+            (root / "reports").mkdir(exist_ok=True)
+
+        def run(self, stage: str, settings: object) -> None:
+            run.append(stage)
+
+    monkeypatch.setattr(measure, "Workspace", Recorder)
+    monkeypatch.setattr(measure, "summarise", lambda *_: None)
+    (point, _) = ladder.factor_points("cache")
+    assert measure.run_point(Path.cwd(), None, point) == ""
+    assert run[-1] == "train_classifier"
+    assert "evaluate" not in run
+    assert measure.is_measured(point)
+    monkeypatch.setattr(measure, "load_ladder", lambda: ladder)
+    with pytest.raises(ValueError, match=r"'cahce'.*Did you mean 'cache'"):
+        measure.main(FACTORS, "cahce")
 
 
 def test_measure_names_an_unknown_world(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
