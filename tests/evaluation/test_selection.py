@@ -37,6 +37,25 @@ def test_a_training_that_made_things_worse_is_called_so_with_its_figures_and_wha
     assert advice == TO_TRY
 
 
+def test_a_cache_of_generated_images_is_more_than_raw_clip() -> None:
+    cached = row(RAW_CLIP, 0.53, 0.68) | {"cache_alpha": 1, "cache_beta": 5}
+    metrics = selection_metrics([RAW, WORSE_START, WORSE, WORST, cached])
+    assert (metrics["best_epoch"], metrics["cache_alpha"]) == (RAW_CLIP, 1)
+    assert metrics["val/trained/zsl/map"] == WORSE["val/zsl/map"]  # of the epochs
+    assert not is_untrained(metrics)
+    assert not training_notes(metrics)
+
+
+def test_seen_labels_choose_where_the_history_has_their_map() -> None:
+    seen = (0.6, 0.5, 0.7, 0.65)
+    history = [
+        one | {"val/seen/map": value} for one, value in zip((RAW, BETTER_START, WORSE, WORST), seen, strict=True)
+    ]
+    assert best_candidate(history)["epoch"] == 1
+    history[2]["val/seen/map"] = history[3]["val/seen/map"] = 0.6
+    assert best_candidate(history)["epoch"] == RAW_CLIP  # not better than raw CLIP
+
+
 def test_a_start_that_is_kept_is_no_training_either() -> None:
     metrics = selection_metrics([RAW, BETTER_START, WORSE])
     assert metrics["best_epoch"] == START

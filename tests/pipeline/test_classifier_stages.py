@@ -133,6 +133,23 @@ def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_trai
         run("evaluate")
 
 
+def test_all_factors_go_through_all_stages(small_project: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    factors = {"separate_tokens": 1, "interpolation": [0.5], "label_residual_learning_rate": 0.01}
+    params["train_classifier"] |= factors | {"cache": {"alpha": [0.5, 50], "beta": [5]}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    for stage in ("train_classifier", "fit_thresholds", "evaluate"):
+        run(stage)
+    history = pd.read_csv("reports/train_classifier/plots/history.csv")
+    assert history["epoch"].tolist()[:4] == [-1, 0, 1, 2]
+    assert history["interpolation"].tolist()[4] == 0.5
+    assert history["cache_alpha"].tolist()[5:] == [0.5, 50]
+    training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
+    assert training["val/harmonic_map"] == history["val/harmonic_map"].max()
+    config = json.loads(Path("models/classifier/config.json").read_text())["config"]
+    assert config.items() >= {"separate_tokens": 1, "interpolation": [0.5]}.items()
+
+
 def test_two_processes_train_as_one_does(small_project: Path) -> None:
     history = Path("reports/train_classifier/plots/history.csv")
     run("train_classifier")

@@ -25,8 +25,8 @@ class CacheConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    alpha: tuple[Annotated[float, Field(ge=0)], ...] = Field((1.0, 2.0, 4.0, 8.0), min_length=1)  # weight; 0 = no cache
-    beta: tuple[Annotated[float, Field(gt=0)], ...] = Field((5.0, 20.0, 80.0), min_length=1)  # high = nearest only
+    alpha: tuple[Annotated[float, Field(ge=0)], ...] = Field((0.25, 1.0, 4.0), min_length=1)  # weight; 0 = no cache
+    beta: tuple[Annotated[float, Field(gt=0)], ...] = Field((2.0, 5.0, 20.0, 80.0), min_length=1)  # high = nearest only
     max_images: int = Field(2000, ge=1, le=20_000)  # labels take turns
 
 
