@@ -58,8 +58,8 @@ class TrainingConfig(BaseModel):
     gamma_neg: float = Field(2.0, ge=0)
     gamma_pos: float = Field(1.0, ge=0)
     clip: float = Field(0.05, ge=0, lt=1)
+    # shares of the trained weights in a mean with those at the start, e.g. (0.25, 0.5, 0.75), tried on val at the end
     interpolation: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((), exclude_if=not_)
-    # ^ shares of the trained weights in a mean with those at the start, e.g. (0.25, 0.5, 0.75): tried on val at the end
     choose_on_seen: bool = Field(False, exclude_if=not_)  # val chooses by its seen labels only, not by all annotations
     labels_per_step: int | None = Field(None, ge=1)  # columns drawn for a step; None = all (1,000 labels: 100)
 
