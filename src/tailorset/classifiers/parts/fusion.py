@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
-from tailorset.classifiers.parts.batch_norm import BatchNorm
+from tailorset.compute import processes
 
 if TYPE_CHECKING:
     from open_clip.modified_resnet import ModifiedResNet
@@ -107,3 +108,23 @@ def _add_to_tokens(branch: GlobalBranch, _: nn.Module, inputs: Any, output: Tens
     """inputs, output: (B, 1 + P, C), class token first and untouched."""
     fused = branch(inputs[0][:, 1:])
     return torch.cat([output[:, :1], output[:, 1:] + fused], 1)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """nn.BatchNorm1d over the samples of all processes, N of this one and M of all: SyncBatchNorm supports GPUs only.
+
+    All processes have the same running statistics.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C) -> (N, C)."""
+        if not self.training or processes.world_size() == 1:
+            return super().forward(x)
+        count = all_reduce(x.new_tensor(len(x)))  # M
+        mean = all_reduce(x.sum(0)) / count  # (C,); a sum's gradient is summed over the processes, too
+        variance = all_reduce((x - mean).square().sum(0)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        return (x - mean) * (variance + self.eps).rsqrt() * self.weight + self.bias
