@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
-import torch
 
-from tailorset.filters import Filter
-from tailorset.filters.parts.report import filtered_manifest, label_table, metrics, reason_table
+from tailorset.filters.parts.report import decide_all, filtered_manifest, label_table, metrics, reason_table
 from tailorset.project.layout import FILTERED, SYNTHETIC
 from tailorset.project.stage import run_stage
 from tailorset.storage.files import atomic_output
@@ -15,11 +12,8 @@ from tailorset.storage.files import atomic_output
 
 def main() -> None:
     with run_stage("filter_images") as stage:
-        rule: Filter = stage.params.filter_images.build(stage.label_space)
         candidates = pd.read_parquet(SYNTHETIC / "manifest.parquet")
-        requested = [tuple(labels) for labels in candidates["labels"]]
-        decisions = rule.decide(stacked(candidates["discriminator_logits"]), requested)
-        verdicts = rule.decide(stacked(candidates["judge_logits"]), requested)
+        requested, decisions, verdicts = decide_all(stage.params.filter_images.build(stage.label_space), candidates)
 
         with atomic_output(FILTERED) as folder:
             folder.mkdir()
@@ -29,11 +23,6 @@ def main() -> None:
         labels.to_csv(stage.plots_dir / "labels.csv", index=False)
         reason_table(decisions).to_csv(stage.plots_dir / "reasons.csv", index=False)
         stage.save_metrics(metrics(labels, decisions, verdicts))
-
-
-def stacked(logits: pd.Series) -> torch.Tensor:
-    """(N, U) out of N lists."""
-    return torch.from_numpy(np.stack(logits.to_list()))
 
 
 if __name__ == "__main__":

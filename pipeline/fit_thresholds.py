@@ -9,7 +9,7 @@ from tailorset.classifiers import check_labels, load_classifier
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.project.layout import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
 from tailorset.project.stage import run_stage
-from tailorset.storage.annotated import Annotated, Collection
+from tailorset.storage.annotated import Annotated, Collection, Several
 from tailorset.storage.files import atomic_output
 from tailorset.thresholds.rules import score_logits
 from tailorset.thresholds.sources import fit_familiar, fit_thresholds
@@ -22,7 +22,7 @@ def main() -> None:
         check_labels(classifier, stage.label_space.names)
         collection = Collection(stage.label_space, REAL, SYNTHETIC, FILTERED)
 
-        def logits(images: Annotated) -> Tensor:
+        def logits(images: Annotated | Several) -> Tensor:
             return score_logits(predict(classifier, images.load(classifier.image_px).images))
 
         @torch.inference_mode()

@@ -142,13 +142,14 @@ def test_no_two_classes_share_a_name() -> None:
 
 def test_the_commands_of_the_documents_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    commands = {str(command.callback.__name__) for command in cli.app.registered_commands if command.callback}
+    functions = {str(command.callback.__name__) for command in cli.app.registered_commands if command.callback}
+    commands = {name.replace("_", "-") for name in functions}
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         assert set(re.findall(r"\bmake ([a-z]+(?:-[a-z]+)*)`", text)) <= targets
         assert set(re.findall(r"^(?:\$ )?make ([a-z-]+)", text, flags=re.MULTILINE)) <= targets
-        assert set(re.findall(r"\btailorset (?!is\b)([a-z]+) ?(?:[A-Za-z]*)`", text)) <= commands
-        assert set(re.findall(r"^(?:    |\$ )tailorset ([a-z]+)", text, flags=re.MULTILINE)) <= commands
+        assert set(re.findall(r"\btailorset (?!is\b)([a-z-]+) ?(?:[A-Za-z]*)`", text)) <= commands
+        assert set(re.findall(r"^(?:    |\$ )tailorset ([a-z-]+)", text, flags=re.MULTILINE)) <= commands
 
 
 def test_the_first_screen_of_the_readme_is_short() -> None:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -106,6 +106,18 @@ def reporting(
     before, _running = _running, Running(position, tell, is_visible, others)
     try:
         _running.report(Report(str(position), left=position.expected, after=position.after))
+        yield
+    finally:
+        _running = before
+
+
+@contextmanager
+def step(title: str, number: int, of: int) -> Iterator[None]:
+    """Let every bar inside count a part of the running stage that is as long as a stage itself."""
+    global _running
+    before = _running
+    _running = before and replace(before, position=Position(title, number, of))
+    try:
         yield
     finally:
         _running = before

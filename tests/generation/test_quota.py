@@ -6,13 +6,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations_with_replacement
+from pathlib import Path
 
 import pytest
 
 from tailorset.generation.quota import Draw, QuotaPlanner
-from tailorset.records import Prompt
+from tailorset.project.params import load_params
+from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import numpy_rng
 
+ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("boat", "clock", "fish", "key")
 
 
@@ -147,3 +150,18 @@ def test_input_that_cannot_work_is_refused_before_anything_is_drawn() -> None:
         QuotaPlanner(LABELS[:3], prompts_for(), images_per_label=1, max_images=100)
     with pytest.raises(ValueError, match="occurs twice"):
         QuotaPlanner(LABELS, prompts_for() * 2, images_per_label=1, max_images=100)
+
+
+def test_an_added_label_alone_has_a_quota_and_its_part_of_the_budget() -> None:
+    names = ("cup", "fish", "key", "drum")
+    labels = [{"name": name, "seen": False} for name in names]
+    space = LabelSpace.model_validate({"name": "four", "labels": labels, "confusable": [["cup", "drum"]]})
+    config = load_params(ROOT / "params.yaml").generate_images.model_copy(update={"max_images": 900})
+    added = config.for_added(space, ["drum"])
+    assert added.max_images == 300  # 3 of 9 pairs request it
+    requested = [prompt for prompt in prompts_for(names) if "drum" in prompt.labels and "cup" not in prompt.labels]
+    planner = QuotaPlanner.of(added, space.unseen, requested, seed=0)
+    assert planner.quotas == {"cup": 1, "fish": 1, "key": 1, "drum": config.images_per_label}
+    run(planner, {"fish": 0.9, "key": 0.9, "drum": 0.9})
+    assert planner.kept["drum"] >= config.images_per_label
+    assert planner.kept["cup"] == 0  # never drawn together

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,73 +17,19 @@ from safetensors.torch import load_file
 
 from tailorset.clip.model import load_clip
 from tailorset.evaluation.metrics import zero_shot_metrics
-from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
 from tailorset.storage.image_set import load_image_set, real_rows
-from tailorset.storage.shards import sha256, write_shard
+from tests.classifier_project import ACCEPTANCE, LABELS, SIZES, run, write_classifier_project, write_real
 
 ROOT = Path(__file__).resolve().parents[2]
-LABELS = {"key": False, "cup": False, "fish": False, "tree": True, "ball": True}
-SIZES = {"train": 12, "val": 9, "test": 10}
 METRICS = ("map", "f1_at_3", "precision_at_3", "recall_at_3", "num_labels_without_positive")
 RULES = ("fitted", "one_threshold", "real_labels")
 TRUST = ("ece", "f1_macro", "f1_micro", "risk", "aurc", "coverage")
-ACCEPTANCE = {f"acceptance/{when}/{who}": 0.5 for when in ("before", "after") for who in ("discriminator", "judge")}
-
-
-def run(stage: str) -> None:
-    spec = importlib.util.spec_from_file_location(f"{stage}_stage", ROOT / "pipeline" / f"{stage}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main()
-
-
-def write_images(folder: Path, shard: str, ids: list[str]) -> pd.DataFrame:
-    """Random images of two sizes in one shard; their manifest rows."""
-    rng = np.random.default_rng(len(ids))
-    contents = [(i, encode_png(rng.integers(0, 256, (20 + n % 2, 24, 3), dtype=np.uint8))) for n, i in enumerate(ids)]
-    write_shard(folder / "shards" / shard, contents)
-    return pd.DataFrame({"image_id": ids, "shard": shard, "sha256": [sha256(content) for _, content in contents]})
-
-
-def write_real() -> None:
-    folder, parts, targets = Path("data/real"), [], []
-    for split, size in SIZES.items():
-        parts.append(write_images(folder, f"{split}.tar", [f"{split}{i}" for i in range(size)]).assign(split=split))
-        present = np.random.default_rng(1).integers(0, 2, (size, len(LABELS)))
-        table = pd.DataFrame(present, columns=list(LABELS)[::-1], dtype="int8")  # columns in another order
-        if split == "train":
-            table[["key", "cup", "fish"]] = np.int8(-1)
-        targets.append(table.assign(image_id=parts[-1]["image_id"]))
-    pd.concat(parts).to_parquet(folder / "manifest.parquet")
-    pd.concat(targets[::-1]).to_parquet(folder / "targets.parquet")  # and rows as well
-
-
-def write_filtered() -> None:
-    rows = write_images(Path("data/synthetic"), "0.tar", [f"prompt{i // 2}-{i % 2:04d}" for i in range(16)])
-    labels = [["key"], ["cup"], ["key", "fish"], []] * 4
-    rows = rows.assign(kept=[bool(names) for names in labels], labels=labels, reason="", confidence=0.9)
-    Path("data/filtered").mkdir(parents=True)
-    rows.to_parquet("data/filtered/manifest.parquet")
 
 
 @pytest.fixture
 def small_project(project: Path, tiny_judge_folder: Path) -> Path:
-    params = yaml.safe_load(Path("params.yaml").read_text())
-    backbone = {"model": f"local-dir:{tiny_judge_folder}"}
-    params["train_classifier"] |= {"backbone": backbone, "num_context_tokens": 2, "num_epochs": 2, "batch_size": 8}
-    params["train_classifier"]["held_out_share"] = 0.5
-    params["evaluate"]["baseline_clip"] = backbone
-    params |= {"label_space": "data/labels/small.yaml", "device": "cpu"}
-    Path("params.yaml").write_text(yaml.safe_dump(params))
-    labels = [{"name": name, "seen": seen} for name, seen in LABELS.items()]
-    Path("data/labels/small.yaml").write_text(yaml.safe_dump({"name": "small", "labels": labels}))
-    write_real()
-    write_filtered()
-    Path("reports/tune_text_encoder").mkdir(parents=True)
-    Path("reports/tune_text_encoder/metrics.json").write_text(json.dumps(ACCEPTANCE | {"loss": 1.0}))
+    write_classifier_project(tiny_judge_folder)
     return project
 
 
@@ -92,7 +37,7 @@ def drop_split(split: str) -> None:
     """As if the split had never been: a stage that needs it fails."""
     manifest = pd.read_parquet("data/real/manifest.parquet")
     manifest[manifest["split"] != split].to_parquet("data/real/manifest.parquet")
-    Path(f"data/real/shards/{split}.tar").unlink()
+    Path(f"data/real/shards/{split}-00000.tar").unlink()
 
 
 def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_train(small_project: Path) -> None:

@@ -49,7 +49,7 @@ def test_challenger_is_what_is_in_the_project_and_no_point_of_a_sweep(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     Path("dvc.lock").touch()
-    monkeypatch.setattr(version, "log_model", lambda name, _: client.create_model_version(name, str(project)).version)
+    monkeypatch.setattr(version, "log_model", lambda name, *_: client.create_model_version(name, str(project)).version)
     run_id = client.create_run("0").info.run_id
     root = project.resolve() / ("elsewhere" if is_point else "")
     stage = SimpleNamespace(

@@ -72,6 +72,12 @@ def test_every_pair_gets_its_prompts() -> None:
     assert {(prompt.origin, prompt.attempt) for prompt in ledger.prompts} == {("llm", 1)}
 
 
+def test_prompts_of_some_labels_are_those_of_all_that_request_them() -> None:
+    every, some = (last(write_prompts(obedient, config=CONFIG, requesting=names)) for names in ((), {"fish"}))
+    assert some.prompts == tuple(prompt for prompt in every.prompts if "fish" in prompt.labels)
+    assert len(some.prompts) == 6
+
+
 @pytest.mark.parametrize("max_prompts", [5, 9, 14, 15, 99])
 def test_a_cap_spreads_the_prompts_over_labels_and_pairs(max_prompts: int) -> None:
     config = changed(max_prompts=max_prompts)

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 
-from tailorset.evaluation.metrics import zero_shot_metrics
+from tailorset.evaluation.metrics import average_precisions, zero_shot_metrics
 from tailorset.evaluation.results import MAPS
-from tailorset.records import LabelSpace
+from tailorset.records import Label, LabelSpace
 from tailorset.registry.gate import compare
+from tailorset.registry.grown import Measured, measure_grown
 from tailorset.registry.measurement import Measurement, measure, photos_hash, with_val
 from tailorset.storage.annotated import Annotated
 from tests.registered import MEASUREMENT
@@ -79,6 +80,58 @@ def test_other_photos_labels_or_nothing_measured_are_refused_with_the_remedy() -
     assert "only one of challenger and champion has ['tea cup']" in objection
     (objection,) = compare(replace(MEASUREMENT, val_maps={}, val_clip_maps={}), MEASUREMENT, 0.5).objections
     assert "no val photo is annotated for unseen labels" in objection
+
+
+def grown(added: dict[str, list[float | None]]) -> Measurement:
+    """Measurement of a version of MEASUREMENT to which labels were added."""
+    precision = MEASUREMENT.average_precision | dict.fromkeys(added, 0.1)
+    whole = replace(MEASUREMENT, val_maps={"zsl/map": 0.2, "gzsl/map": 0.2}, average_precision=precision)
+    return replace(whole, val_set="d" * 64, added=added, before=MEASUREMENT)
+
+
+def test_an_added_label_is_compared_with_raw_clip_and_the_rest_with_the_champion() -> None:
+    found = compare(grown({"drum": [0.6, 0.4], "lamp": [None, None]}), MEASUREMENT, margin=0.5)
+    assert found.objections == ()
+    assert [change.points for change in found.changes] == [0, 0]  # not those of all labels, which are lower
+    assert found.notes == (
+        "added drum: average precision on val is 60.0, raw CLIP's 40.0",
+        "added lamp: no val photo shows it, so nothing was measured",
+    )
+    (objection,) = compare(grown({"drum": [0.3, 0.4]}), MEASUREMENT, margin=0.5).objections
+    assert objection == "drum's average precision on val is 30.00 instead of 40.00, raw CLIP's"
+    assert compare(grown({"drum": [0.398, 0.4]}), MEASUREMENT, margin=0.5).objections == ()
+    (objection,) = compare(grown({"drum": [0.6, 0.4]}), with_maps(0.6, 0.7), margin=0.5).objections[:1]
+    assert "a loss of more than 0.5 points" in objection
+    (objection,) = compare(MEASUREMENT, grown({"drum": [0.6, 0.4]}), margin=0.5).objections
+    assert "only one of challenger and champion has ['drum']" in objection
+    assert "put it into the label file and `make run`" in objection
+
+
+def test_a_measurement_with_added_labels_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    for measured in (MEASUREMENT, grown({"drum": [0.6, None]})):
+        measured.save(tmp_path / "measured.json")
+        assert Measurement.load(tmp_path / "measured.json") == measured
+    MEASUREMENT.save(tmp_path / "measured.json")
+    assert "added" not in (tmp_path / "measured.json").read_text()
+
+
+def test_the_part_without_added_labels_is_measured_as_if_there_were_none() -> None:
+    torch.manual_seed(0)
+    labels = [{"name": name, "seen": name == "hat"} for name in ("cup", "hat")]
+    before = LabelSpace.model_validate({"name": "two", "labels": labels})
+    space = before.grown([Label(name="drum", seen=False)])
+    rows, targets = pd.DataFrame({"sha256": list("abcdef")}), torch.randint(0, 2, (6, 3))
+    ours, clip = torch.rand(6, 3), torch.randn(6, 3)
+    parts = Measured(annotated(rows, targets), ours, clip)
+    found = measure_grown(parts, parts, space, before)
+    alone = measure(ours[:, :2], clip[:, :2], annotated(rows, targets[:, :2]), before)
+    assert found.before is not None
+    assert (found.before.maps, found.before.test_set) == (alone.maps, alone.test_set)
+    assert found.before.val_maps == alone.maps
+    assert found.before.val_set == photos_hash(annotated(rows, targets[:, :2]), before.names)
+    both = torch.stack([ours[:, 2], clip[:, 2]], 1)
+    assert found.added["drum"] == average_precisions(both, targets[:, [2, 2]]).tolist()
+    assert found.labels_before == {"cup", "hat"}
 
 
 def test_a_test_set_is_its_photos_labels_and_annotations() -> None:

@@ -15,10 +15,11 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.cli.models import champion_uri
 from tailorset.commands.status import registry_line
 from tailorset.images.codec import encode_png
 from tailorset.inference.versions import TRAINING
-from tailorset.project.versions import CONTENT, content_here
+from tailorset.project.versions import ADDED, CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, val_tags
 from tailorset.registry.version import lineage
@@ -135,6 +136,30 @@ def test_a_version_whose_training_did_not_help_says_so_and_is_no_first_champion(
 
 
 @pytest.mark.usefixtures("answering")
+def test_a_version_with_an_added_label_replaces_the_one_without_it_and_goes_back(
+    register: Register, client: mlflow.MlflowClient
+) -> None:
+    register()
+    assert run("promote")[0] == 0
+    precision = MEASUREMENT.average_precision | {"drum": 0.6}
+    grown = replace(
+        MEASUREMENT, val_set="d" * 64, average_precision=precision, added={"drum": [0.6, 0.4]}, before=MEASUREMENT
+    )
+    client.set_model_version_tag(NAME, register(grown), ADDED, "drum")
+    code, output = run("promote")
+    assert (code, champion(client)) == (0, "2"), output
+    assert "added drum: average precision on val is 60.0, raw CLIP's 40.0" in output
+    assert "with drum added" in registry_line(NAME)
+    assert champion_uri() == f"models:/{NAME}@champion"  # though the label file does not name it
+    register(BETTER)
+    code, output = run("promote", "--measure")
+    assert (code, champion(client)) == (1, "2")
+    assert "models:/tailorset-tiny/2 has drum added, of which data/real has no targets" in " ".join(output.split())
+    code, output = run("rollback", "drums are noise")
+    assert (code, champion(client)) == (0, "1"), output
+
+
+@pytest.mark.usefixtures("answering")
 def test_a_version_that_was_given_up_is_passed_over_on_the_way_back(
     register: Register, client: mlflow.MlflowClient
 ) -> None:
@@ -221,7 +246,7 @@ def test_the_best_of_a_sweep_on_val_is_promoted_whichever_was_last(
             client.set_model_version_tag(NAME, number, key, value)
     code, output = run("promote", "--best")
     assert (code, champion(client)) == (0, "4"), output
-    assert "2 versions were measured on other photos or rolled back: left out" in output
+    assert "2 versions left out: other photos, added labels, or rolled back" in output
     assert run("promote", "--best", "--version", "3")[0] == 1
     assert run("promote", "--best")[0] == 1  # it is the champion already
     assert champion(client) == "4"

@@ -13,6 +13,7 @@ import torch
 
 from tailorset.images.codec import encode_png
 from tailorset.storage import image_set
+from tailorset.storage.annotated import Annotated, Several
 from tailorset.storage.image_set import ImageSet, Mixture, load_image_set
 from tailorset.storage.shards import sha256, write_shard
 
@@ -65,3 +66,18 @@ def test_images_that_would_fill_the_disk_are_refused_before_they_are_read(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=100))
     with pytest.raises(ValueError, match="set TMPDIR to a folder on a larger disk"):
         load_image_set(rows, torch.zeros(3, 1), tmp_path, 8)
+
+
+def test_images_of_several_folders_are_split_and_loaded_as_one_set(tmp_path: Path) -> None:
+    parts = []
+    for name, count in (("a", 4), ("b", 6)):
+        rows, _ = stored(tmp_path / name, count)
+        rows["image_id"] = [f"i{number}" for number in range(count)]
+        parts.append(Annotated(rows, torch.full((count, 2), count, dtype=torch.int8), tmp_path / name, "synthetic"))
+    several = Several(tuple(parts))
+    loaded = several.load(8)
+    assert torch.equal(loaded.images, torch.cat([part.load(8).images for part in parts]))
+    assert loaded.targets[:, 0].tolist() == [4] * 4 + [6] * 6
+    assert loaded.source == "synthetic"
+    for whole, halves in zip(several.split(0.5), zip(*(part.split(0.5) for part in parts), strict=True), strict=True):
+        assert whole.load(8).ids == tuple(name for half in halves for name in half.load(8).ids)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
-from tailorset.training.contract import Trainable
+from tailorset.training.contract import Trainable, TrainingConfig
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "classifier.safetensors"
@@ -44,18 +44,50 @@ class Classifier(Trainable, Protocol):
         ...
 
 
+class Extension(Trainable, Protocol):
+    """A trained classifier that learns the parameters of further labels, behind its own, and nothing else."""
+
+    image_px: int
+
+    def grown(self) -> Classifier:
+        """Return the classifier of all labels; the scores of the earlier ones are what they were."""
+        ...
+
+
 def load_classifier(folder: str | Path, device: torch.device | str = "cpu") -> Classifier:
     """Return a saved classifier in evaluation mode, built by the variant that saved it.
 
     Raises:
         ValueError: the folder does not hold a usable classifier.
     """
+    name, _ = saved_labels(folder)
+    return cast(Classifier, load_plugin("classifiers", name).load(Path(folder), torch.device(device)))
+
+
+def saved_labels(folder: str | Path) -> tuple[str, LabelSpace]:
+    """Return the variant and the labels of a saved classifier; no weights are read.
+
+    Raises:
+        ValueError: the folder does not hold a classifier.
+    """
     path = Path(folder) / CONFIG_FILE
     try:
-        name = json.loads(path.read_text(encoding="utf-8"))["name"]
+        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return description["name"], LabelSpace.model_validate(description["label_space"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a classifier's config ({error}): run `dvc repro train_classifier`") from error
-    return cast(Classifier, load_plugin("classifiers", name).load(Path(folder), torch.device(device)))
+
+
+def extend_classifier(config: TrainingConfig, folder: Path, label_space: LabelSpace, device: torch.device) -> Extension:
+    """Return a saved classifier that learns the labels behind its own in `label_space`.
+
+    config: how the labels are learned, of the variant that saved it, which needs `extend`.
+
+    Raises:
+        ValueError: the folder is not usable.
+    """
+    name, _ = saved_labels(folder)
+    return cast(Extension, load_plugin("classifiers", name).extend(config, folder, label_space, device))
 
 
 def check_labels(classifier: Classifier, labels: Sequence[str]) -> None:

@@ -6,7 +6,8 @@ Source: DualCoOp (Sun et al. 2022) with the fusion of Zhang et al. 2024.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from operator import not_
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,14 +21,16 @@ from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.fusion import fuse
 from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
 from tailorset.classifiers.parts.support_cache import CacheConfig, SupportCache
-from tailorset.clip.dense_features import dense_encoder, grid_of, weighted_similarity
+from tailorset.clip.dense_features import dense_encoder, grid_of, mixed_similarity, weighted_similarity
 from tailorset.clip.model import Clip, OpenClip, preprocessed
 from tailorset.records import LabelSpace, Source
 from tailorset.training.contract import TrainingConfig
 
 if TYPE_CHECKING:  # what training alone needs is imported where it is used: a loaded classifier needs little
+    from tailorset.classifiers.parts.added_labels import AddedLabels
     from tailorset.classifiers.parts.label_prompts import LabelPrompts
 
+UNUSED = ("prompts.residual", "prompts.generated_tokens")  # after training
 FORMER_SETTINGS = ("cutout", "rand_augment", "low_resolution", "zoom_out")  # of training, in older folders
 
 
@@ -39,6 +42,7 @@ class Config(TrainingConfig):
     learning_rate: float = Field(0.02, gt=0)  # of the contexts: SGD, momentum
     momentum: float = Field(0.9, ge=0, lt=1)
     label_residual_learning_rate: float = Field(0.0, ge=0)  # of each label's own change: AdamW; 0 = none, the paper
+    added_label_learning_rate: float | None = Field(None, gt=0, exclude_if=not_)  # labels added later; None = usual
     fusion_learning_rate: float = Field(1.0e-4, gt=0)  # of the fusion: AdamW
     calibration_learning_rate: float = Field(0.01, gt=0)  # of scale and bias of the scores: AdamW
     weight_decay: float = Field(5.0e-4, ge=0)
@@ -87,6 +91,7 @@ class DualPrompt(nn.Module):
     mean: Tensor
     std: Tensor
     text_features: Tensor  # (2, L, D): what evaluation uses, no text tower needed
+    contexts: Tensor | None  # of a loaded classifier: what labels that are added later start from
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class DualPrompt(nn.Module):
         super().__init__()
         self.config, self.label_space, self.vision, self.logit_scale = config, label_space, vision, logit_scale
         self.labels, self.image_px = label_space.names, vision.image_px
+        self.groups = [len(self.labels)]  # labels that were learned together
         self.score_scale = config.score_scale or logit_scale
         self.spatial_scale = config.spatial_scale or self.score_scale / 5
         self.visual = visual.requires_grad_(False)
@@ -111,6 +117,7 @@ class DualPrompt(nn.Module):
         self.register_buffer("mean", torch.tensor(vision.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(vision.std).view(3, 1, 1), persistent=False)
         self.register_buffer("text_features", torch.zeros(2, len(self.labels), vision.embed_dim))
+        self.register_buffer("contexts", None)
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -134,11 +141,11 @@ class DualPrompt(nn.Module):
 
     def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """The calibrated difference of positive and negative score, (B, L)."""
-        return self._logits(*self.encode(self._preprocess(images)), label_indices)
+        return self.of_features(*self.features(images), label_indices)
 
     def without_cache(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) logits and (B, D) features, as the cache takes them."""
-        dense, pooled = self.encode(self._preprocess(images))
+        dense, pooled = self.features(images)
         return self._compare(dense, pooled, self._text(None)), pooled
 
     def of_sources(
@@ -148,7 +155,7 @@ class DualPrompt(nn.Module):
         if not self.config.separate_tokens:
             return self(images, label_indices)
         assert self.prompts is not None, "only a classifier built from its params is trained"
-        dense, pooled = self.encode(self._preprocess(images))
+        dense, pooled = self.features(images)
         texts = self.prompts.of_sources(self._columns(label_indices))
         logits = dense.new_zeros(len(images), texts[0].shape[1])
         is_real = torch.tensor([source == "real" for source in sources], device=dense.device)
@@ -158,21 +165,25 @@ class DualPrompt(nn.Module):
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) probabilities and (B, D) features: the mean of the dense ones."""
-        dense, pooled = self.encode(self._preprocess(images))
-        return self._logits(dense, pooled, None).sigmoid(), dense.mean(1)
+        dense, pooled = self.features(images)
+        return self.of_features(dense, pooled).sigmoid(), dense.mean(1)
 
-    def _logits(self, dense: Tensor, pooled: Tensor, label_indices: Sequence[int] | None) -> Tensor:
-        logits = self._compare(dense, pooled, self._text(label_indices))
-        return self.cache(logits, pooled, self._columns(label_indices))
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Dense (B, P, D) and pooled (B, D) features of images as `forward` takes them."""
+        return self.encode(self._preprocess(images))
+
+    def of_features(self, dense: Tensor, pooled: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
+        """Logits (B, L) of dense (B, P, D) and pooled (B, D) features, or those of `label_indices`."""
+        columns = self._columns(label_indices)
+        return self.cache(self._compare(dense, pooled, self._text(columns)), pooled, columns)
+
+    def difference(self, dense: Tensor, pooled: Tensor, text: Tensor) -> Tensor:
+        """Positive minus negative score (B, L) with texts (2, L, D), before calibration."""
+        similarity = mixed_similarity(dense, pooled, text, self.spatial_scale, self.config.global_weight)
+        return self.score_scale * (similarity[0] - similarity[1])
 
     def _compare(self, dense: Tensor, pooled: Tensor, text: Tensor) -> Tensor:
-        """Logits (B, L) of dense (B, P, D) and pooled (B, D) features with texts (2, L, D)."""
-        dense_similarity, _ = weighted_similarity(dense, text, self.spatial_scale)
-        global_similarity = torch.einsum("bd,nld->nbl", pooled, text)
-        weight = self.config.global_weight
-        similarity = weight * global_similarity + (1 - weight) * dense_similarity  # (2, B, L)
-        logits: Tensor = self.calibration(self.score_scale * (similarity[0] - similarity[1]))
-        return logits
+        return self.calibration(self.difference(dense, pooled, text))
 
     @torch.no_grad()
     def raw_clip(self) -> DualPrompt:
@@ -188,19 +199,13 @@ class DualPrompt(nn.Module):
     @torch.no_grad()
     def calibrate(self, images: Tensor, targets: Tensor) -> None:
         """Fit the calibration to images (N, 3, P, P) uint8 and targets (N, L), -1 = not annotated."""
-        from tailorset.compute.memory import ShrinkingBatches
-        from tailorset.training.loop import TRAINING_MEMORY_REMEDY, annotated_loss
-
         self.calibration = Calibration().to(self.mean.device)
         self.eval()
-        batches = ShrinkingBatches(self.config.batch_size, "calibrating", TRAINING_MEMORY_REMEDY)
-        logits = batches.concatenated(lambda batch: self.logits(batch.float() / 255), images).to(self.mean.device)
-        with torch.enable_grad():
-            self.calibration.fit(logits, lambda p: annotated_loss(p, targets.to(p.device), self.config))
+        self.calibration.fit_images(lambda batch: self.logits(batch.float() / 255), images, targets, self.config)
 
     def spatial_maps(self, images: Tensor) -> Tensor:
         """(B, L, h, w): the weight of each position for each label."""
-        dense, _ = self.encode(self._preprocess(images))
+        dense, _ = self.features(images)
         _, weights = weighted_similarity(dense, self._text(None), self.spatial_scale)
         return weights.unflatten(-1, grid_of(weights.shape[-1]))
 
@@ -214,13 +219,8 @@ class DualPrompt(nn.Module):
         """Return SGD for the contexts, as published, and AdamW for the fusion, whose near-zero scale starves SGD."""
         assert self.prompts is not None, "only a classifier built from its params is trained"
         config = self.config
-        contexts = [self.prompts.contexts, self.prompts.generated_tokens]
-        sgd = SGD(
-            [one for one in contexts if one is not None],
-            config.learning_rate,
-            config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        contexts = [one for one in (self.prompts.contexts, self.prompts.generated_tokens) if one is not None]
+        sgd = SGD(contexts, config.learning_rate, config.momentum, weight_decay=config.weight_decay)
         calibration = AdamW(self.calibration.parameters(), config.calibration_learning_rate, weight_decay=0)
         optimizers: dict[str, Optimizer] = {"prompts": sgd, "calibration": calibration}
         if rate := config.label_residual_learning_rate:
@@ -261,21 +261,10 @@ def build(config: Config, label_space: LabelSpace, device: torch.device | str = 
 
 
 def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
-    """Return the same for a backbone that is loaded already.
-
-    Raises:
-        ValueError: the backbone is unsuitable, or the contexts do not fit next to a label.
-    """
+    """Return the same, with the same errors, for a backbone that is loaded already."""
     from tailorset.classifiers.parts.label_prompts import LabelPrompts
 
-    prompts = LabelPrompts(
-        clip.model,
-        clip.tokenizer,
-        label_space.names,
-        config.num_context_tokens,
-        config.template,
-        config.separate_tokens,
-    )
+    prompts = LabelPrompts.of(clip, label_space.names, config)
     prompts.residual.requires_grad_(config.label_residual_learning_rate > 0)
     visual: Any = clip.model.visual.to(memory_format=torch.channels_last)
     return DualPrompt(config, label_space, visual, Vision.of(clip), clip.logit_scale, prompts).to(clip.device)
@@ -290,8 +279,21 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
     with reading_saved(folder) as saved:
         settings = {key: value for key, value in saved.description["config"].items() if key not in FORMER_SETTINGS}
         config, logit_scale = Config.model_validate(settings), float(saved.description["logit_scale"])
-        classifier = DualPrompt(config, saved.label_space, saved.visual, saved.vision, logit_scale, None)
-        tensors = {name: value for name, value in saved.tensors.items() if not name.startswith("prompts.")}
+        make: Callable[..., DualPrompt] = DualPrompt
+        if groups := saved.description.get("groups"):
+            from tailorset.classifiers.parts.grown_prompt import GrownPrompt
+
+            make = partial(GrownPrompt, groups)
+        classifier = make(config, saved.label_space, saved.visual, saved.vision, logit_scale, None)
+        tensors = {name.removeprefix("prompts."): one for name, one in saved.tensors.items() if name not in UNUSED}
+        classifier.contexts = tensors.get("contexts")  # raw CLIP has none
         classifier.cache.make_room(tensors)
         classifier.load_state_dict(tensors)
     return classifier.to(device).eval()
+
+
+def extend(config: Config, folder: Path, label_space: LabelSpace, device: torch.device) -> AddedLabels:
+    """Return a saved classifier that learns the labels behind its own in `label_space`, by the rates of `config`."""
+    from tailorset.classifiers.parts.added_labels import AddedLabels
+
+    return AddedLabels.onto(load(folder, device), config, label_space)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tailorset.cli.models import export, predict, promote, rollback, serve
+from tailorset.cli.models import add_label, export, predict, promote, rollback, serve
 from tailorset.commands.licences import SUBJECT as LICENCES
 from tailorset.commands.run import run
 from tailorset.commands.status import (
@@ -209,5 +209,5 @@ def _settings() -> tuple[Params, LabelSpace]:
     return params, space
 
 
-for command in (serve, promote, rollback, predict, export):
+for command in (serve, promote, rollback, predict, export, add_label):
     app.command()(command)

@@ -1,8 +1,10 @@
-"""Commands for registered models: serve, promote, roll back, predict, export."""
+"""Commands for registered models: serve, promote, roll back, predict, export, add a label."""
 
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -141,6 +143,30 @@ def export(
     with stopping():
         for line in write(model or champion_uri(), output):
             console.print(line, markup=False)
+
+
+def add_label(
+    names: Annotated[list[str], typer.Argument(help="Labels that the model lacks")],
+    alias: Annotated[list[str], typer.Option(help="Wording for prompts, the first is used; repeat for more")] = [],  # noqa: B006 - typer makes a new one each time
+    apart_from: Annotated[list[str], typer.Option(help="Label never drawn together with it; repeat for more")] = [],  # noqa: B006
+    model: Annotated[str, typer.Option(help=MODEL)] = "",
+) -> None:
+    """Teach a trained model further labels from generated images; the scores of its other labels stay the same.
+
+    Run the same command again after an interruption to go on.
+    """
+    from tailorset.commands.adding import Addition, checked_space
+    from tailorset.inference.predictor import model_files, model_labels
+
+    params = or_stop(load_params, PARAMS)
+    addition = Addition(
+        names=tuple(names), model=model or champion_uri(), aliases=tuple(alias), apart_from=tuple(apart_from)
+    )
+    with stopping(), model_files(addition.model) as (classifier, _):
+        checked_space(addition, params, classifier, *model_labels(classifier))
+    command = [sys.executable, "pipeline/add_label.py", addition.model_dump_json()]
+    if code := subprocess.run(command, check=False).returncode:  # it has said why
+        raise typer.Exit(code)
 
 
 def model_name_and_labels() -> tuple[str, LabelSpace]:

@@ -102,3 +102,15 @@ def weighted_similarity(dense: Tensor, text: Tensor, spatial_scale: float) -> tu
     cosines = torch.einsum("bpd,nld->nblp", dense, text)
     weights = (spatial_scale * cosines[0]).softmax(-1)
     return (cosines * weights).sum(-1), weights
+
+
+def mixed_similarity(dense: Tensor, pooled: Tensor, text: Tensor, spatial_scale: float, global_weight: float) -> Tensor:
+    """Return the mean of `weighted_similarity` and of the cosine of the pooled feature, (2, B, L).
+
+    Args:
+        dense: (B, P, D), pooled: (B, D), text: (2, L, D), positive then negative; all of unit norm.
+        global_weight: share of the pooled feature, in [0, 1].
+    """
+    dense_similarity, _ = weighted_similarity(dense, text, spatial_scale)
+    global_similarity = torch.einsum("bd,nld->nbl", pooled, text)
+    return global_weight * global_similarity + (1 - global_weight) * dense_similarity

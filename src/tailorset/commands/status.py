@@ -106,7 +106,7 @@ def registry_line(model: str, label_file: Path | None = None) -> str:
     from mlflow.exceptions import MlflowException
 
     from tailorset.project.tracking import registry
-    from tailorset.project.versions import REGISTER, content_here, difference_from_here, earlier_champion
+    from tailorset.project.versions import ADDED, REGISTER, content_here, difference_from_here, earlier_champion
 
     is_trained = content_here() and not (label_file and other_label_file(label_file))
     remedy = f"no models:/{model}@challenger; register one: {REGISTER if is_trained else 'make run'}"
@@ -124,6 +124,8 @@ def registry_line(model: str, label_file: Path | None = None) -> str:
         made = f"made from commit {version.tags.get('git.commit', 'unknown')[:8]}"
         if experiment := version.tags.get("dvc.experiment"):
             made += f" by the experiment {experiment}"
+        if added := version.tags.get(ADDED):
+            made += f", with {added} added"
         lines.append(f"models:/{model}@{alias} is version {number}, {made}")
         if alias == "challenger" and (difference := difference_from_here(client, version)):
             lines.append(f"NOT the challenger: {difference}")

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 
 from tailorset.generation.allocation import Allocator, DrawCounts, RoundPlan, Turns, build
-from tailorset.generation.settings import GenerateImages
+from tailorset.generation.settings import NO_QUOTA, GenerateImages
 from tailorset.records import Prompt
 
 EQUAL: Mapping[str, float] = MappingProxyType({})
@@ -78,7 +78,8 @@ class QuotaPlanner:
         named = {label for prompt in self.prompts for label in prompt.labels}
         if unknown := sorted(named - set(self.labels)):
             raise ValueError(f"prompts request {unknown}; choices: {list(self.labels)}; write the prompts again")
-        if missing := [label for label in self.labels if label not in named]:
+        needed = [label for label in self.labels if weakness.get(label, 1) > NO_QUOTA]
+        if missing := [label for label in needed if label not in named]:
             raise ValueError(f"no prompt requests {missing}; write the prompts again with these labels")
         if strange := sorted(set(weakness) - set(self.labels)):
             raise ValueError(f"weakness names {strange}; choices: {list(self.labels)}; leave out what is not unseen")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from tailorset.records import LabelSpace
 from tailorset.settings import Block
+
+NO_QUOTA = 1.0e-9  # as a label's weakness: one image is enough
 
 
 class Allocation(Block):
@@ -30,3 +34,14 @@ class GenerateImages(Block):
     num_inference_steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     shard_size: int = Field(gt=0)
+
+    def for_added(self, label_space: LabelSpace, added: Collection[str]) -> Self:
+        """Return settings by which only added labels have a quota; the rest are drawn next to them.
+
+        The budget is the part of the whole that their pairs would have.
+        """
+        pairs = label_space.pairs()
+        share = sum(not set(pair).isdisjoint(added) for pair in pairs) / len(pairs)
+        budget = max(len(label_space.unseen), round(share * self.max_images))
+        weakness = {name: self.weakness.get(name, 1.0) if name in added else NO_QUOTA for name in label_space.unseen}
+        return self.model_copy(update={"max_images": budget, "weakness": weakness})

@@ -10,18 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset.classifiers import Classifier, load_classifier
+from tailorset.classifiers import Classifier, load_classifier, saved_labels
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.images.codec import decode_image, square_pixels
 from tailorset.inference.uploads import item_named
 from tailorset.thresholds.novelty import Novelty
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
+
+if TYPE_CHECKING:
+    from tailorset.records import LabelSpace
 
 CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safetensors"  # side by side, everywhere
 EXAMPLES = "examples"  # the same
@@ -194,6 +197,15 @@ def model_files(model: str | Path) -> Iterator[tuple[Path, Provenance]]:
     origin = Provenance(str(model), str(version.version), version.run_id, version.tags.get("git.commit"))
     with tempfile.TemporaryDirectory() as folder:
         yield download(version, Path(folder)) / CLASSIFIER, origin
+
+
+def model_labels(folder: Path) -> tuple[str, LabelSpace]:
+    """Return the variant and the labels of the classifier in a folder of `model_files`; no weights are read.
+
+    Raises:
+        ValueError: the folder does not hold a classifier.
+    """
+    return saved_labels(folder)
 
 
 def open_predictor(folder: Path, origin: Provenance, device: torch.device, bf16: bool = False) -> Predictor:

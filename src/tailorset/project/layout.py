@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
+MODELS = Path("models")
 REAL = Path("data/real")
 PROMPTS = Path("data/prompts/prompts.parquet")
-LORA = Path("models/text_encoder_lora")
+LORA = MODELS / "text_encoder_lora"
 SYNTHETIC = Path("data/synthetic")
 FILTERED = Path("data/filtered")
-CLASSIFIER = Path("models/classifier")
-THRESHOLDS = Path("models/thresholds.json")
-EXAMPLES = Path("models/examples")
-NOVELTY = Path("models/novelty.safetensors")
-MEASURED = Path("models/measured.json")
-MODEL_CARD = Path("models/MODEL_CARD.md")
+CLASSIFIER = MODELS / "classifier"
+THRESHOLDS = MODELS / "thresholds.json"
+EXAMPLES = MODELS / "examples"
+NOVELTY = MODELS / "novelty.safetensors"
+MEASURED = MODELS / "measured.json"
+MODEL_CARD = MODELS / "MODEL_CARD.md"
+ADDED_DATA, ADDED_MODELS = Path("data/added"), MODELS / "added"  # of `tailorset add-label`, a folder per addition
 REPORTS = Path("reports")
 SCORES = REPORTS / "evaluate" / "scores.parquet"

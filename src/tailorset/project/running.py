@@ -39,8 +39,9 @@ def progress_shown(name: str, root: Path, work_dir: Path, is_main: bool) -> Iter
 
 
 def place(name: str, root: Path) -> Position:
-    """Place of a stage in dvc.yaml, and the last durations of it and the stages after it."""
+    """Place of a stage in dvc.yaml, and the last durations of it and the stages after it; other work is alone."""
     stages = stage_names()
+    stages = stages if name in stages else [name]
     number, known = stages.index(name) + 1, last_durations(root)
     after = [known.get(later) for later in stages[number:]]
     total = None if None in after else sum(seconds for seconds in after if seconds is not None)

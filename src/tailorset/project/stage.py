@@ -110,11 +110,12 @@ class Stage:
 
 
 @contextlib.contextmanager
-def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
+def run_stage(name: str, parallel: bool = False, definition: Mapping[str, Any] | None = None) -> Iterator[Stage]:
     """Open a stage: read params.yaml, seed, open its MLflow run and its resume folder; tidy up when it succeeds.
 
     parallel: several processes share the stage's work; they see the same resume folder, and only process 0 writes
     outputs (`Stage.is_main`) and speaks to MLflow. Any other stage is left to process 0 alone.
+    definition: "deps" and "params", as `stage_definition` returns them, of work that is not a stage of dvc.yaml.
 
     Raises:
         ValueError: params.yaml or dvc.yaml is not valid, or dvc.yaml has no such stage.
@@ -131,7 +132,7 @@ def run_stage(name: str, parallel: bool = False) -> Iterator[Stage]:
         meet_processes(params)
     elif processes.rank():
         raise SystemExit
-    definition = stage_definition(name)
+    definition = definition or stage_definition(name)
     torch.manual_seed(sample_seed(params.seed, name))
     root = project_root()
     resume_key, is_main = fingerprint(definition), processes.rank() == 0

@@ -13,6 +13,7 @@ from tailorset.storage.files import write_json
 
 FOLDER = Path(".work/unlogged")  # of the project's last run; of points of a sweep in a folder per settings
 MAX_NAMED = 12
+ADD_LABEL = "add_label"  # work that is not a stage of dvc.yaml
 
 
 class Gap(NamedTuple):
@@ -63,6 +64,8 @@ def _gap(root: Path, paths: Sequence[Path]) -> Gap:
     lacking = f"of {stage}{where} {content['what']}" if len(paths) == 1 else f"parts of {', '.join(contents)}{where}"
     text = f"NOT RECORDED: MLflow lacks {lacking} ({content['cause']})"
     record = f"dvc repro --force --single-item {' '.join(contents)}"
+    if list(contents) == [ADD_LABEL]:
+        return Gap(text, "the same `tailorset add-label` again registers it")
     if folder == FOLDER:
         return Gap(text, f"`{record}` records it")
     return Gap(text, f"`dvc exp apply {experiment} && {record}` records it, `rm -r {folder}` forgets it")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
-from tailorset.project.layout import CLASSIFIER, NOVELTY, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, MODELS, NOVELTY, THRESHOLDS
 from tailorset.storage.checksums import digest
 
 if TYPE_CHECKING:
@@ -14,20 +15,24 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CONTENT = "content.sha256"  # tag of a version: digest of the files that answer
+ADDED = "added.labels"  # tag of a version made by `tailorset add-label`
 EARLIER_NAME = "tailorset"  # of all registered models, whatever their labels, before each label file had its own
 REGISTER = "dvc repro --force --single-item register_model"
 
 
-def content_here() -> str:
-    """Digest of classifier, thresholds and limit of novelty in models/; "" before there are any."""
-    paths = (CLASSIFIER, THRESHOLDS, NOVELTY)
+def content_here(folder: Path = MODELS) -> str:
+    """Digest of classifier, thresholds and limit of novelty in models/ or another folder; "" before there are any."""
+    paths = [folder / path.name for path in (CLASSIFIER, THRESHOLDS, NOVELTY)]
     return digest(*paths) if all(path.exists() for path in paths) else ""
 
 
 def difference_from_here(client: MlflowClient, version: ModelVersion) -> str:
-    """Remedy if a version is not the classifier in models/; "" if it is, or if there is none here."""
+    """Remedy if a version is not the classifier in models/; "" if it is, or if there is none here.
+
+    A version with added labels is not expected there.
+    """
     here = content_here()
-    if not here or version.tags.get(CONTENT) == here:
+    if not here or version.tags.get(CONTENT) == here or version.tags.get(ADDED):
         return ""
     same = [one for one in client.search_model_versions(f"name = '{version.name}'") if one.tags.get(CONTENT) == here]
     if not same:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -22,8 +22,16 @@ class Slot(NamedTuple):
         return prompt_id(self.labels, self.number)
 
 
-def all_slots(config: WritePrompts, label_space: LabelSpace, seed: int) -> list[Slot]:
-    """Return the slots in order: pair by pair or, under a cap, a first prompt of each pair, then a second."""
+def all_slots(config: WritePrompts, label_space: LabelSpace, seed: int, requesting: Collection[str] = ()) -> list[Slot]:
+    """Return the slots in order: pair by pair or, under a cap, a first prompt of each pair, then a second.
+
+    requesting: only slots that request one of these labels; empty = all.
+    """
+    slots = _all_slots(config, label_space, seed)
+    return [slot for slot in slots if set(slot.labels) & set(requesting)] if requesting else slots
+
+
+def _all_slots(config: WritePrompts, label_space: LabelSpace, seed: int) -> list[Slot]:
     pairs, numbers = label_space.pairs(), range(config.prompts_per_pair)
     if config.num_prompts(label_space) == len(pairs) * len(numbers):
         return [Slot(pair, number) for pair in pairs for number in numbers]

@@ -7,7 +7,7 @@ after the last round.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pydantic import Field
 
@@ -45,12 +45,13 @@ def write_prompts(
     batch_size: int,
     ledger: Ledger | None = None,
     limit: TokenLimit | None = None,
+    requesting: Collection[str] = (),
 ) -> Iterator[Ledger]:
     """Fill every slot; yield the ledger after each batch, and last the complete one, prompts in slot order.
 
     Each round asks only for slots that are still empty, `batch_size` at a time. With a ledger it continues from there,
     in the same batches.
-    limit: of the generator's text encoders.
+    limit: of the generator's text encoders. requesting: only slots that request one of these labels; empty = all.
     Source: Zhang et al. 2024, sec. 3.1. Deviation: replies are checked, repeated and counted.
 
     Raises:
@@ -59,7 +60,8 @@ def write_prompts(
     contract = Contract(label_space, config.min_words, limit)
     if problem := next(unwritable(contract), None):
         raise ValueError(problem)
-    writer = _Writer(contract, config, seed, ledger or Ledger())
+    slots = all_slots(config, label_space, seed, requesting)
+    writer = _Writer(contract, config, seed, ledger or Ledger(), slots)
     for attempt in range(writer.ledger.attempt, config.max_attempts + 1):
         empty = writer.empty_before(attempt)
         start = writer.ledger.asked if attempt == writer.ledger.attempt else 0
@@ -83,12 +85,14 @@ def unwritable(contract: Contract) -> Iterator[str]:
 class _Writer:
     """The ledger of one run, with what is derived from it."""
 
-    def __init__(self, contract: Contract, config: WritePrompts, seed: int, ledger: Ledger) -> None:
+    def __init__(
+        self, contract: Contract, config: WritePrompts, seed: int, ledger: Ledger, slots: Sequence[Slot]
+    ) -> None:
         self.contract = contract
         self.config = config
         self.seed = seed
         self.ledger = ledger
-        self.slots = all_slots(config, contract.label_space, seed)
+        self.slots = slots
         self.taken = {_fingerprint(prompt.text) for prompt in ledger.prompts}
 
     def empty_before(self, attempt: int) -> list[Slot]:

@@ -195,6 +195,18 @@ class LabelSpace(Record):
     def _finder(self) -> NameFinder:
         return NameFinder({name: self.wordings(name) for name in self.names})
 
+    def grown(self, labels: Sequence[Label], confusable: Sequence[Sequence[str]] = ()) -> LabelSpace:
+        """Return the label space with further labels behind its own, and further confusable pairs.
+
+        Raises:
+            ValueError: they contradict each other or its own.
+        """
+        values = {"labels": (*self.labels, *labels), "confusable": [*self.confusable, *confusable]}
+        try:
+            return LabelSpace.model_validate({"name": self.name} | values)
+        except ValidationError as error:
+            raise ValueError(invalid(f"label space {self.name} with {[one.name for one in labels]}", error)) from None
+
     def parents_of(self, name: str) -> tuple[str, ...]:
         """All ancestors of a label, nearest first."""
         found: list[str] = []

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tailorset.evaluation.results import MAPS, percent
 from tailorset.project.tracking import registry
+from tailorset.project.versions import ADDED
 from tailorset.registry.measurement import VAL_SET, val_tag
 from tailorset.registry.promotion import ROLLED_BACK
 
@@ -33,7 +34,7 @@ class Ranking:
             maps = (percent(value, 2) for value in _maps(version))
             table.add_row(str(version.version), version.tags.get("dvc.experiment", ""), *maps)
         if self.num_left_out:
-            table.caption = f"{self.num_left_out} versions were measured on other photos or rolled back: left out"
+            table.caption = f"{self.num_left_out} versions left out: other photos, added labels, or rolled back"
         return table
 
 
@@ -45,7 +46,8 @@ def rank_versions(name: str) -> Ranking:
     """
     versions = registry(Path.cwd()).search_model_versions(f"name = '{name}'")
     newest_first = sorted(versions, key=lambda version: -int(version.version))
-    measured = [one for one in newest_first if VAL_SET in one.tags and not one.tags.get(ROLLED_BACK)]
+    fair = [one for one in newest_first if not (one.tags.get(ROLLED_BACK) or one.tags.get(ADDED))]
+    measured = [one for one in fair if VAL_SET in one.tags]
     if not measured:
         raise ValueError(f"no version of models:/{name} was measured on val: `make run` registers one that does")
     alike = [one for one in measured if one.tags[VAL_SET] == measured[0].tags[VAL_SET]]

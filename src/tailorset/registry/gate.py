@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tailorset.evaluation.results import MAPS, percent
 from tailorset.registry.measurement import Measurement
@@ -32,6 +32,7 @@ class ModelComparison:
     take its place. reported: the same on test, if both were measured on the same photos.
 
     regressions: labels that lost more average precision on test than the margin, worst first; they do not decide.
+    notes: on labels that only the challenger has, because they were added to it.
     """
 
     other: str
@@ -39,14 +40,17 @@ class ModelComparison:
     reported: tuple[Change, ...] = ()
     regressions: tuple[Change, ...] = ()
     objections: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def compare(challenger: Measurement, champion: Measurement | None, margin: float) -> ModelComparison:
     """Compare both mAPs on val: neither may fall more than `margin` points below the champion's.
 
     Without a champion, both must be above raw CLIP's. Test is reported and does not decide: choosing by it would spoil
-    it as a measure.
+    it as a measure. If labels were added to the challenger, the rest is compared, and each added one with raw CLIP.
     """
+    if champion and challenger.before and set(champion.average_precision) == challenger.labels_before:
+        return _with_added(compare(challenger.before, champion, margin), challenger, margin)
     if not challenger.val_maps:
         return _refused(champion, "no val photo is annotated for unseen labels, so nothing was measured: annotate some")
     if champion is None:
@@ -68,10 +72,26 @@ def compare(challenger: Measurement, champion: Measurement | None, margin: float
     return ModelComparison("champion", changes, reported, regressions, tuple(worse))
 
 
+def _with_added(comparison: ModelComparison, challenger: Measurement, margin: float) -> ModelComparison:
+    """Add what is known of labels that only the challenger has: on val none may be far below raw CLIP."""
+    notes, worse = [], []
+    for label, (ours, clip) in challenger.added.items():
+        if ours is None or clip is None:
+            notes.append(f"added {label}: no val photo shows it, so nothing was measured")
+            continue
+        notes.append(f"added {label}: average precision on val is {percent(ours)}, raw CLIP's {percent(clip)}")
+        change = Change(f"{label}'s average precision on val", ours, clip)
+        worse += [f"{_figures(lost)}, raw CLIP's" for lost in _lost([change], margin)]
+    return replace(comparison, objections=(*comparison.objections, *worse), notes=tuple(notes))
+
+
 def _incomparable(challenger: Measurement, champion: Measurement) -> str:
     if set(champion.average_precision) != set(challenger.average_precision):
         labels = sorted(set(champion.average_precision) ^ set(challenger.average_precision))
-        return f"only one of challenger and champion has {labels}: their mAPs cannot be compared"
+        return (
+            f"only one of challenger and champion has {labels}: their mAPs cannot be compared; for a label that was"
+            " added to the champion, put it into the label file and `make run`"
+        )
     if champion.unseen and set(champion.unseen) != set(challenger.unseen):
         labels = sorted(set(champion.unseen) ^ set(challenger.unseen))
         return f"{labels} are unseen for only one of challenger and champion: their ZSL mAPs cannot be compared"

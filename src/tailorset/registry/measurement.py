@@ -28,6 +28,8 @@ class Measurement:
     photo shows an unseen label. average_precision: of each label; None if no test photo shows it.
     val_set, val_maps, val_clip_maps: the same for the val photos, by which versions are compared: test chooses
     nothing. Older versions have no figures of val and no unseen labels.
+    added: of each label that was added to another version, the average precision on val of the version and of raw CLIP;
+    None if no val photo shows it. before: the same photos, measured without the added labels.
     """
 
     test_set: str
@@ -39,10 +41,18 @@ class Measurement:
     val_maps: dict[str, float] = field(default_factory=dict)
     val_clip_maps: dict[str, float] = field(default_factory=dict)
     unseen: list[str] = field(default_factory=list)
+    added: dict[str, list[float | None]] = field(default_factory=dict)
+    before: Measurement | None = None
+
+    @property
+    def labels_before(self) -> set[str]:
+        """Labels without those that were added."""
+        return set(self.average_precision) - set(self.added)
 
     def save(self, path: Path) -> None:
         """Write stable JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        content = {key: value for key, value in asdict(self).items() if value or key not in ("added", "before")}
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> Measurement:
@@ -52,7 +62,9 @@ class Measurement:
             ValueError: the file is missing or damaged.
         """
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
+            content = json.loads(path.read_text(encoding="utf-8"))
+            before = content.pop("before", None)
+            return cls(**content, before=before and cls(**before))
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(f"{path} does not hold a measurement ({error}): run `dvc repro register_model`") from error
 
@@ -63,9 +75,7 @@ def measure(scores: Tensor, clip_scores: Tensor | None, test: Annotated, label_s
     clip_maps = (
         {} if clip_scores is None else mean_precisions(average_precisions(clip_scores, test.targets), label_space)
     )
-    by_label = dict(
-        zip(label_space.names, (None if math.isnan(value) else value for value in ours.tolist()), strict=True)
-    )
+    by_label = dict(zip(label_space.names, map(or_none, ours.tolist()), strict=True))
     test_set = photos_hash(test, label_space.names)
     maps, unseen = mean_precisions(ours, label_space), list(label_space.unseen)
     return Measurement(test_set, len(test.targets), maps, clip_maps, by_label, unseen=unseen)
@@ -84,6 +94,10 @@ def with_val(
     ours, clip = ({key: metrics[f"{prefix}{key}"] for key in MAPS} for prefix in ("val/", "val/raw_clip/"))
     val_set = photos_hash(val, label_space.names)
     return replace(measurement, val_set=val_set, val_maps=ours, val_clip_maps=clip)
+
+
+def or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def photos_hash(photos: Annotated, names: tuple[str, ...]) -> str:

@@ -100,12 +100,12 @@ def model_card(facts: CardFacts) -> str:
         f"A multi-label image classifier for {len(space.names)} labels. Nobody annotated {len(space.unseen)} of"
         f" them: {_origin(facts.metrics)}.",
         *(f"**{note}**" for note in training_notes(facts.metrics)),
-        *_section("Labels", _labels(facts)),
-        *_section("Measured", _measured(facts)),
-        *_section("Data", _data(facts)),
-        *_section("Limits", _limits(facts)),
-        *_section("Licences", _licences(facts.params)),
-        *_section("How to load it", _loading(name)),
+        *section("Labels", _labels(facts)),
+        *section("Measured", _measured(facts)),
+        *section("Data", _data(facts)),
+        *section("Limits", _limits(facts)),
+        *section("Licences", _licences(facts.params)),
+        *section("How to load it", _loading(name)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -117,7 +117,7 @@ def _origin(metrics: Mapping[str, float]) -> str:
     return "it learned these from generated images, by the method of arXiv 2404.03144 as tailorset implements it"
 
 
-def _section(title: str, text: str) -> tuple[str, str]:
+def section(title: str, text: str) -> tuple[str, str]:
     return f"## {title}", text
 
 
@@ -133,7 +133,7 @@ def _labels(facts: CardFacts) -> str:
         rows.append((name, learned, _percent(precision), f"{rule.threshold:.2f}", band))
     columns = ("label", "learned from", "average precision, %", "threshold", "left open between")
     return (
-        _table(columns, rows)
+        markdown_table(columns, rows)
         + "\n\nThe last two columns are calibrated probabilities, which thresholds.json makes of scores."
     )
 
@@ -147,7 +147,7 @@ def _measured(facts: CardFacts) -> str:
         (title, *(_percent(value) for setting in ("ZSL", "GZSL") for value in (one.maps[setting], one.f1[setting])))
         for title, one in measured.items()
     ]
-    table = _table(("test split, %", "ZSL mAP", f"ZSL F1@{k}", "GZSL mAP", f"GZSL F1@{k}"), rows)
+    table = markdown_table(("test split, %", "ZSL mAP", f"ZSL F1@{k}", "GZSL mAP", f"GZSL F1@{k}"), rows)
     values = {key: facts.metrics[f"trust/fitted/zsl/{key}"] for key in ("ece", "f1_macro", "coverage")}
     risk = facts.metrics.get("trust/fitted/zsl/answered/risk")  # absent if nothing is answered
     wrong = "" if risk is None else f", and {percent(risk)} % of these are wrong"
@@ -200,7 +200,7 @@ def _licences(params: Params) -> str:
     rows = [("this classifier's code", "tailorset", "Apache-2.0", "yes")]
     rows += [(part.role, part.title, *part.stated) for part in parts]
     allowed = "\n".join(f"- {allowance}." for allowance in allowances(parts))
-    return f"{_table(('part', 'name', 'licence', 'commercial use'), rows)}\n\n{allowed}\n\n{NO_ADVICE}"
+    return f"{markdown_table(('part', 'name', 'licence', 'commercial use'), rows)}\n\n{allowed}\n\n{NO_ADVICE}"
 
 
 def _model_or(params: Params, key: str, name: str) -> str:
@@ -221,7 +221,7 @@ model.predict(pd.DataFrame({{"image": [open("photo.jpg", "rb").read()]}}))
 nothing is unpickled."""
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     columns = list(columns)
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 

@@ -25,7 +25,7 @@ from tailorset.inference.versions import (
 from tailorset.messages import some
 from tailorset.project.layout import FILTERED, MEASURED, REAL, SYNTHETIC
 from tailorset.project.tracking import registry
-from tailorset.project.versions import difference_from_here
+from tailorset.project.versions import ADDED, difference_from_here
 from tailorset.records import LabelSpace
 from tailorset.registry.gate import ModelComparison, compare
 from tailorset.registry.measurement import Measurement, mean_precisions, measure, photos_hash
@@ -67,6 +67,7 @@ class Assessment:
         for key in ("dvc.experiment", "git.dirty", TRAINING):
             if (value := self.challenger.tags.get(key, "false")) != "false":
                 yield f"Note: {key} = {value}"
+        yield from self.comparison.notes
         yield from (f"Against it: {objection}" for objection in self.objections)
 
 
@@ -85,7 +86,8 @@ def assess(
     champion = _champion(name)
     if champion and champion.version == challenger.version:
         raise ValueError(f"{uri_of(champion)} is the champion already: `make run` registers another challenger")
-    if other := label_difference(_measured(challenger).average_precision, label_space.names):
+    ours = _measured(challenger)
+    if other := label_difference(ours.average_precision, {*label_space.names, *ours.added}):
         raise ValueError(f"{uri_of(challenger)} is not of the labels of {label_space.name}: {other}")
     theirs, others = None, []
     if not version and (difference := difference_from_here(registry(Path.cwd()), challenger)):
@@ -94,7 +96,7 @@ def assess(
         theirs = champion and (_measure(champion) if measure_again else _measured(champion))
     except ValueError as error:
         others.append(str(error))
-    comparison = compare(_measured(challenger), theirs, margin)
+    comparison = compare(ours, theirs, margin)
     rolled_back, problem = challenger.tags.get(ROLLED_BACK), request_problem(challenger)
     others += [f"it was the champion and was rolled back: {rolled_back}"] if rolled_back else []
     others += [problem] if problem else []
@@ -133,7 +135,8 @@ def rollback(name: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
     if not reason.strip():
         raise ValueError("say why: the reason is kept with the version that is given up")
     previous, client = _before(champion), registry(Path.cwd())
-    if other := label_difference(_measured(previous).average_precision, _measured(champion).average_precision):
+    labels, theirs = set(_measured(previous).average_precision), _measured(champion)
+    if labels != theirs.labels_before and (other := label_difference(labels, theirs.average_precision)):
         raise ValueError(f"{uri_of(previous)}, the champion before, has other labels than {uri_of(champion)}: {other}")
     client.set_model_version_tag(name, champion.version, ROLLED_BACK, reason)
     client.set_registered_model_alias(name, CHAMPION, previous.version)
@@ -148,10 +151,10 @@ def check_labels(uri: str, label_space: LabelSpace) -> None:
     """
     version = find_version(uri)
     try:
-        labels = _measured(version).average_precision
+        measured = _measured(version)
     except ValueError:
         return
-    if other := label_difference(labels, label_space.names):
+    if other := label_difference(measured.average_precision, {*label_space.names, *measured.added}):
         raise ValueError(
             f"{uri}, version {version.version}, is not of the labels of {label_space.name} in params.yaml: {other}."
             f" `--model {uri}` takes it all the same"
@@ -193,7 +196,16 @@ def _measured(version: ModelVersion) -> Measurement:
 
 
 def _measure(version: ModelVersion) -> Measurement:
-    """Measure it on the val and test photos that are here now."""
+    """Measure it on the val and test photos that are here now.
+
+    Raises:
+        ValueError: these have no targets of labels that were added to it.
+    """
+    if added := version.tags.get(ADDED):
+        raise ValueError(
+            f"{uri_of(version)} has {added} added, of which data/real has no targets: put the labels into the label"
+            " file and `make run`"
+        )
     predictor = load_predictor(uri_of(version))
     space, image_px = predictor.label_space, predictor.classifier.image_px
     collection = Collection(space, REAL, SYNTHETIC, FILTERED)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 import mlflow
 import pandas as pd
@@ -18,7 +19,7 @@ from tailorset.evaluation.selection import training_notes
 from tailorset.inference.mlflow_model import IMAGE, signature
 from tailorset.inference.versions import CHALLENGER, TRAINING
 from tailorset.project.execution import git_revision
-from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, REAL, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, MODELS, NOVELTY, REAL, THRESHOLDS
 from tailorset.project.versions import CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, val_tags
@@ -28,7 +29,7 @@ from tailorset.storage.shards import read_shard
 from tailorset.thresholds.rules import Thresholds
 
 PACKAGE = Path(tailorset.__file__).parent
-FILES = (CLASSIFIER, THRESHOLDS, NOVELTY, EXAMPLES, MEASURED, MODEL_CARD)  # stored with a version
+FILES = tuple(path.name for path in (CLASSIFIER, THRESHOLDS, NOVELTY, EXAMPLES, MEASURED, MODEL_CARD))  # of a version
 REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_requirements.py compares
     "huggingface-hub",
     "mlflow",
@@ -45,6 +46,9 @@ REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_re
 )
 
 
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
+
+
 def check_made_for(label_space: LabelSpace, thresholds: Thresholds) -> None:
     """Check that the classifier in models/, known by its thresholds, is of the labels in params.yaml.
 
@@ -59,16 +63,22 @@ def check_made_for(label_space: LabelSpace, thresholds: Thresholds) -> None:
 
 
 def register(
-    name: str, run_id: str | None, labels: Sequence[str], measured: Measurement, metrics: Mapping[str, float]
+    name: str,
+    run_id: str | None,
+    labels: Sequence[str],
+    measured: Measurement,
+    metrics: Mapping[str, float],
+    folder: Path = MODELS,
+    tags: Mapping[str, str] = NO_TAGS,
 ) -> str:
-    """Log the model in models/ with a run, register it as a new version, and tag that; return the version's number.
+    """Log the model in a folder with a run, register it as a new version, and tag that; return the version's number.
 
-    metrics: of all stages.
+    metrics: of all stages. tags: next to those of its lineage.
     """
     with mlflow.start_run(run_id=run_id):
-        number = log_model(name, labels)
+        number = log_model(name, labels, folder)
     client = mlflow.MlflowClient()
-    for key, value in (lineage(metrics) | val_tags(measured)).items():
+    for key, value in (lineage(metrics, folder) | val_tags(measured) | dict(tags)).items():
         client.set_model_version_tag(name, number, key, value)
     return number
 
@@ -78,13 +88,13 @@ def make_challenger(name: str, number: str) -> None:
     mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
 
 
-def log_model(name: str, labels: Sequence[str]) -> str:
+def log_model(name: str, labels: Sequence[str], models: Path = MODELS) -> str:
     """Log the model as code, with its files and with this package; return the number of the new version."""
     with TemporaryDirectory() as folder:
         info = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(PACKAGE / "inference" / "mlflow_model.py"),
-            artifacts=without_links(FILES, Path(folder)),
+            artifacts=without_links([models / name for name in FILES], Path(folder)),
             code_paths=[str(PACKAGE)],
             signature=signature(labels),
             input_example=pd.DataFrame({IMAGE: [example_image(REAL)]}),
@@ -110,14 +120,14 @@ def example_image(folder: Path) -> bytes:
     return next(iter(read_shard(shard)))[1]
 
 
-def lineage(metrics: Mapping[str, float]) -> dict[str, str]:
+def lineage(metrics: Mapping[str, float], models: Path = MODELS) -> dict[str, str]:
     """Return tags that tell what a version was made from: commit, settings, and every product's hash in dvc.lock."""
     commit, dirty = git_revision()
     tags = {
         "git.commit": commit,
         "git.dirty": str(dirty).lower(),
         "dvc.lock.sha256": hashlib.sha256(Path("dvc.lock").read_bytes()).hexdigest(),
-        CONTENT: content_here(),
+        CONTENT: content_here(models),
         "params.sha256": hashlib.sha256(Path("params.yaml").read_bytes()).hexdigest(),
     }
     if experiment := os.environ.get("DVC_EXP_NAME"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from tailorset.records import LabelSpace, Source
@@ -33,13 +34,39 @@ class Annotated:
 
 
 @dataclass(frozen=True)
+class Several:
+    """Annotated images of several folders, at least one, as one set."""
+
+    parts: tuple[Annotated, ...]
+
+    @property
+    def targets(self) -> Tensor:
+        return torch.cat([part.targets for part in self.parts])
+
+    def load(self, image_px: int) -> ImageSet:
+        """Decode the images, as one part does."""
+        sets = [part.load(image_px) for part in self.parts]
+        ids = tuple(image_id for one in sets for image_id in one.ids)
+        return ImageSet(ids, torch.cat([one.images for one in sets]), self.targets, sets[0].source)
+
+    def split(self, share: float) -> tuple[Several, Several]:
+        """Split each part, as if it were alone."""
+        trained, held_out = zip(*(part.split(share) for part in self.parts), strict=True)
+        return Several(trained), Several(held_out)
+
+
+@dataclass(frozen=True)
 class Collection:
-    """Folders of the photos, of the generated images, and of the filter's decisions on these."""
+    """Folders of the photos, of the generated images, and of the filter's decisions on these.
+
+    earlier: the same two folders of images that were generated before, for fewer labels.
+    """
 
     label_space: LabelSpace
     real: Path
     synthetic: Path
     filtered: Path
+    earlier: tuple[tuple[Path, Path], ...] = ()
 
     def photos(self, split: str) -> Annotated:
         """Photos of one split.
@@ -49,8 +76,11 @@ class Collection:
         """
         return Annotated(*real_rows(self.real, split, self.label_space), self.real, "real")
 
-    def generated(self) -> Annotated:
+    def generated(self) -> Annotated | Several:
         """Generated images that the filter kept, annotated for unseen labels only."""
-        return Annotated(
-            *synthetic_rows(self.filtered / "manifest.parquet", self.label_space), self.synthetic, "synthetic"
-        )
+        folders = [(self.synthetic, self.filtered), *self.earlier]
+        parts = [self._kept(synthetic, filtered) for synthetic, filtered in folders]
+        return Several(tuple(parts)) if self.earlier else parts[0]
+
+    def _kept(self, synthetic: Path, filtered: Path) -> Annotated:
+        return Annotated(*synthetic_rows(filtered / "manifest.parquet", self.label_space), synthetic, "synthetic")

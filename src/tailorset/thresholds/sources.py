@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tailorset.records import NOT_ANNOTATED
 from tailorset.seeding import sample_seed
-from tailorset.storage.annotated import Annotated, Collection
+from tailorset.storage.annotated import Annotated, Collection, Several
 from tailorset.thresholds.fitting import Affine, fit_mixture, fit_platt, fit_seen, make_thresholds, transfer
 from tailorset.thresholds.novelty import Novelty, fit_novelty
 from tailorset.thresholds.rules import Thresholds
@@ -23,7 +23,7 @@ from tailorset.thresholds.settings import FitThresholds
 
 NUM_FAMILIAR = 4000  # photos of a split whose features set the limit of novelty
 
-Logits = Callable[[Annotated], Tensor]  # images -> a classifier's logits, (N, L)
+Logits = Callable[[Annotated | Several], Tensor]  # images -> a classifier's logits, (N, L)
 Features = Callable[[Annotated], Tensor]  # images -> a classifier's features, (N, D)
 
 

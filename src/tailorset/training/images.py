@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from tailorset.images.sheets import contact_sheet
-from tailorset.records import LabelSpace, Source
+from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import torch_generator
 from tailorset.storage.annotated import Collection
-from tailorset.storage.image_set import ImageSet, Mixture, is_annotated
+from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.contract import AugmentConfig
 from tailorset.training.loop import augmented
 
@@ -34,12 +36,23 @@ def training_sets(
     return sets
 
 
-def selection_set(collection: Collection, image_px: int, held_out_share: float) -> ImageSet:
-    """Load the images that choose the epoch: photos of val or, if these are not annotated, held-out generated ones."""
-    val = collection.photos("val")
-    if is_annotated(val.targets):
+def only_for(images: ImageSet, columns: Sequence[int]) -> ImageSet:
+    """Return the images annotated for the labels of these columns only."""
+    targets = torch.full_like(images.targets, NOT_ANNOTATED)
+    targets[:, columns] = images.targets[:, columns]
+    return replace(images, targets=targets)
+
+
+def selection_set(collection: Collection, image_px: int, held_out_share: float, labels: Names[str] = ()) -> ImageSet:
+    """Load the images that choose the epoch: photos of val or, if these show nothing known, held-out generated ones.
+
+    labels: those to choose for; empty = all.
+    """
+    val, space = collection.photos("val"), collection.label_space
+    if (val.targets[:, space.columns([*labels] or space.names)] == 1).any():
         return val.load(image_px)
-    log.warning("no val photo is annotated: the epoch is chosen on generated images that were held out")
+    whose = f" for {', '.join(labels)}" if labels else ""
+    log.warning("no val photo is annotated%s: the epoch is chosen on generated images that were held out", whose)
     _, held_out = collection.generated().split(held_out_share)
     return held_out.load(image_px)
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tokenizers
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from tailorset.classifiers.dual_prompt import Config
+    from tailorset.clip.model import Clip
 
 Tokenizer = Callable[[list[str]], Tensor]  # texts -> (len, T) token ids
 LABELS_AT_ONCE = 64  # behind one context: the cost of attention is the square of their tokens
@@ -146,6 +150,12 @@ class LabelPrompts(nn.Module):
         self.register_buffer("token_ids", token_ids, persistent=False)
         self.register_buffer("anchors", torch.stack([positive, negative]), persistent=False)
         self.register_buffer("initial", torch.stack([initial, initial]), persistent=False)
+
+    @classmethod
+    def of(cls, clip: Clip, names: Sequence[str], config: Config) -> LabelPrompts:
+        """Return the prompts that a classifier's settings ask for, on its backbone."""
+        sizes = (config.num_context_tokens, config.template, config.separate_tokens)
+        return cls(clip.model, clip.tokenizer, names, *sizes)
 
     def forward(self, label_indices: Sequence[int]) -> Tensor:
         """Return positive and negative text features of these labels, (2, len, D), unit norm."""

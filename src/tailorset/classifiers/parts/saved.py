@@ -52,7 +52,7 @@ class Vision(BaseModel):
 
         text_cfg = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
         model = open_clip.CLIP(self.embed_dim, self.vision_cfg, text_cfg, quick_gelu=self.quick_gelu)  # type: ignore[arg-type]
-        return model.visual
+        return model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class Saved(NamedTuple):
@@ -72,7 +72,7 @@ def write_saved(
     config: TrainingConfig,
     label_space: LabelSpace,
     vision: Vision,
-    **others: float,
+    **others: float | list[int],
 ) -> None:
     """Write config.json, with `name` and `others`, and all tensors of the classifier, then seal the folder."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,9 +102,7 @@ def reading_saved(folder: Path) -> Iterator[Saved]:
         description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         tensors = load_file(folder / WEIGHTS_FILE)
         vision = Vision.model_validate(description["vision"])
-        visual = vision.build()
-        visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        yield Saved(description, LabelSpace.model_validate(description["label_space"]), vision, visual, tensors)
+        yield Saved(description, LabelSpace.model_validate(description["label_space"]), vision, vision.build(), tensors)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{folder} does not hold a usable classifier ({error}): run `dvc repro train_classifier`"

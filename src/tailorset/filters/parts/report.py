@@ -1,13 +1,36 @@
-"""Tables of a filter's decisions: the product's manifest, outcomes per label, reasons, and metrics."""
+"""Decisions of a filter on all candidates, and their tables: manifest, outcomes per label, reasons, and metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+import torch
 
-from tailorset.filters import FilterDecision
+from tailorset.filters import Filter, FilterDecision
 from tailorset.records import FILTERED_COLUMNS
+
+
+class Outcome(NamedTuple):
+    """Of each candidate the labels that were requested, the decision, and the decision by the judge's scores."""
+
+    requested: list[tuple[str, ...]]
+    decisions: list[FilterDecision]
+    verdicts: list[FilterDecision]
+
+
+def decide_all(rule: Filter, candidates: pd.DataFrame) -> Outcome:
+    """Decide on the rows of a synthetic manifest."""
+    requested = [tuple(labels) for labels in candidates["labels"]]
+    by_discriminator, by_judge = (_stacked(candidates[f"{role}_logits"]) for role in ("discriminator", "judge"))
+    return Outcome(requested, rule.decide(by_discriminator, requested), rule.decide(by_judge, requested))
+
+
+def _stacked(logits: pd.Series) -> torch.Tensor:
+    """(N, U) out of N lists."""
+    return torch.from_numpy(np.stack(logits.to_list()))
 
 
 def filtered_manifest(candidates: pd.DataFrame, decisions: Sequence[FilterDecision]) -> pd.DataFrame:
@@ -45,6 +68,29 @@ def reason_table(decisions: Sequence[FilterDecision]) -> pd.DataFrame:
     """Return the number of images per reason, most frequent first."""
     reasons = pd.Series([decision.reason for decision in decisions], name="reason")
     return reasons.value_counts().rename_axis("reason").reset_index(name="num_images")
+
+
+def added_metrics(labels: pd.DataFrame, decisions: Sequence[FilterDecision]) -> dict[str, float]:
+    """Return counts of images that were drawn for added labels; labels: rows of `label_table` of these."""
+    reasons = {row.reason: int(row.num_images) for row in reason_table(decisions).itertuples()}
+    kept = reasons.pop("kept", 0)
+    figures: dict[str, float] = {"added/drawn": len(decisions), "added/kept": kept}
+    figures |= {f"added/rejected/{reason}": number for reason, number in reasons.items()}
+    return figures | {f"added/kept_per_label/{row.label}": int(row.kept) for row in labels.itertuples()}
+
+
+def too_few(labels: pd.DataFrame, decisions: Sequence[FilterDecision], least: int) -> str:
+    """Return why a label cannot be learned from what was kept of it; "" if all can. labels: as `label_table` returns.
+
+    least: images that a label needs.
+    """
+    causes = [f"{row.reason}: {row.num_images}" for row in reason_table(decisions).itertuples() if row.reason != "kept"]
+    for row in labels[labels["kept"] < least].itertuples():
+        return (
+            f"only {row.kept} of {row.requested} images of {row.label} were kept, and"
+            f" validate_data.min_images_per_label is {least}; rejected: {', '.join(causes) or 'none'}"
+        )
+    return ""
 
 
 def metrics(

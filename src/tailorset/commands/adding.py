@@ -1,0 +1,113 @@
+"""Labels to add to a trained classifier: what is asked for, and checks before anything that takes long."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tailorset.commands.doctor import quick
+from tailorset.messages import problems, some
+from tailorset.project.checks import contradictions
+from tailorset.project.layout import ADDED_DATA, FILTERED, LORA, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
+from tailorset.project.params import Params
+from tailorset.records import Label, LabelSpace, Record
+from tailorset.records.names import safe_file_name
+
+NEEDED = (
+    LORA,
+    SYNTHETIC / "manifest.parquet",
+    FILTERED / "manifest.parquet",
+    REAL / "manifest.parquet",
+    REAL / "targets.parquet",
+)
+NOTES = "added.json"  # in the folder of an addition: its labels, and the model that they were added to
+
+
+class Addition(Record):
+    """Labels to add, and the model that learns them.
+
+    aliases: wordings for prompts, apart_from: labels that are never drawn together with it; both for a single label.
+    """
+
+    names: tuple[str, ...]
+    model: str
+    aliases: tuple[str, ...] = ()
+    apart_from: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Name of the addition's folders."""
+        return safe_file_name("-and-".join(self.names))
+
+    def label_space(self, base: LabelSpace) -> LabelSpace:
+        """Return the labels of the model and the added ones.
+
+        Raises:
+            ValueError: a name or alias cannot be used, or is that of another label.
+        """
+        if repeated := [name for name, count in Counter(self.names).items() if count > 1]:
+            raise ValueError(f"{', '.join(repeated)} is named more than once: name each label once")
+        for label in base.labels:
+            if label.name in self.names:
+                learned = "annotated photos" if label.seen else "generated images"
+                raise ValueError(
+                    f"{self.model} has the label {label.name!r} already, learned from {learned}: add one that it lacks"
+                    f" (it has {some(base.names, len(base.names))}), or `make run` to learn all labels again"
+                )
+        if len(self.names) > 1 and (self.aliases or self.apart_from):
+            raise ValueError(f"--alias and --apart-from are for one label, not {len(self.names)}: add one at a time")
+        try:
+            labels = [Label(name=name, seen=False, aliases=self.aliases) for name in self.names]
+        except ValidationError as error:
+            raise ValueError("\n".join(problems(error))) from None
+        return base.grown(labels, [(name, other) for name in self.names for other in self.apart_from])
+
+
+def checked_space(addition: Addition, params: Params, classifier: Path, variant: str, base: LabelSpace) -> LabelSpace:
+    """Return the label space with the added labels, if they can be added here and now.
+
+    classifier: folder of the model's classifier, with its other files next to it. variant, base: plug-in and labels.
+
+    Raises:
+        ValueError: names the first thing that is wrong, with its remedy.
+    """
+    space, known = addition.label_space(base), LabelSpace.load(params.label_space)
+    if problem := next(_problems(addition, params, classifier, variant, base, known), None):
+        raise ValueError(problem)
+    if problem := next(contradictions(params, space), None):
+        raise ValueError(problem)
+    if errors := [f"{one.text}: {one.remedy}" for one in quick(params, known) if one.status == "error"]:
+        raise ValueError("\n".join(errors))
+    return space
+
+
+def _problems(
+    addition: Addition, params: Params, classifier: Path, variant: str, base: LabelSpace, known: LabelSpace
+) -> Iterator[str]:
+    if lacking := [name for name in known.names if name not in {*base.names, *addition.names}]:
+        yield (
+            f"{addition.model} is not of the labels of {known.name} in params.yaml: it lacks {some(lacking)}. Name its"
+            " label file there (`tailorset use`), or another --model"
+        )
+    if variant != params.train_classifier.name:
+        yield (
+            f"{addition.model} is a {variant}, and train_classifier.name is {params.train_classifier.name}: name"
+            f" {variant} there, with the settings that it was trained with"
+        )
+    elif not hasattr(params.train_classifier.plugin, "extend"):
+        yield f"a {variant} learns all labels together: put the labels into the label file, and `make run`"
+    if missing := [str(path) for path in NEEDED if not path.exists()]:
+        yield f"{', '.join(missing)} is missing: `dvc pull` or `dvc checkout` restores it, `make run` makes it"
+    others = [classifier.parent / path.name for path in (THRESHOLDS, NOVELTY)]
+    if missing := [path.name for path in others if not path.exists()]:
+        yield f"{addition.model} has no {', '.join(missing)}: `make run` makes a version that has"
+
+
+def earlier_folders(base: LabelSpace) -> list[Path]:
+    """Return data/added/* of the labels that a model has: their images show it what an added label is not."""
+    notes = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in ADDED_DATA.glob(f"*/{NOTES}")}
+    return sorted(folder for folder, note in notes.items() if set(note["labels"]) <= set(base.names))

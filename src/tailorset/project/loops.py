@@ -1,0 +1,72 @@
+"""Loops of the stages that a stage of its own and `tailorset add-label` run, with progress, logging and resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from tailorset.generation.engine import Engine, LocalEngine, Shelf, generate_shards
+from tailorset.generation.quota import QuotaPlanner
+from tailorset.generation.report import Tally
+from tailorset.generation.settings import GenerateImages
+from tailorset.generation.shard_store import ShardStore
+from tailorset.progress import Bar
+from tailorset.project.assembly import open_studio
+from tailorset.project.definition import stage_definition
+from tailorset.project.layout import LORA, PROMPTS
+from tailorset.project.stage import Stage
+from tailorset.prompts.files import read_ledger, save_ledger
+from tailorset.prompts.slots import all_slots
+from tailorset.prompts.token_limit import TokenLimit
+from tailorset.prompts.writer import Ledger, write_prompts
+from tailorset.records import LabelSpace
+
+
+def write_all(stage: Stage, label_space: LabelSpace, limit: TokenLimit, requesting: Collection[str] = ()) -> Ledger:
+    """Write every prompt, or those that request one of some labels.
+
+    The ledger is kept in the resume folder, so that a restart asks for nothing twice.
+    """
+    config, seed = stage.params.write_prompts, stage.params.seed
+    llm = config.llm.build(stage.device)
+    path = stage.work_dir / "ledger.json"
+    ledger = read_ledger(path)
+    ledgers = write_prompts(llm.reply, label_space, config, seed, llm.batch_size, ledger, limit, requesting)
+    total, done = len(all_slots(config, label_space, seed, requesting)), len(ledger.prompts)
+    with Bar(total=total, initial=done, unit="prompt", is_whole=True) as bar:
+        for step, ledger in enumerate(ledgers):
+            bar.update(len(ledger.prompts) - bar.n)
+            bar.set_postfix(attempt=ledger.attempt)
+            stage.log_metrics({"prompts/written": len(ledger.prompts)}, step=step)
+            save_ledger(ledger, path)
+    return ledger
+
+
+def draw_all(
+    stage: Stage, label_space: LabelSpace, config: GenerateImages, planner: QuotaPlanner, store: ShardStore
+) -> Tally:
+    """Draw every candidate and return the outcome; shards are stored as they are finished."""
+    tally = Tally(planner.labels, config.quota_threshold)
+    shelf = Shelf(planner.labels, config.quota_threshold, store.finished_rows, store.keep)
+    with Bar(total=config.max_images, unit="image", is_whole=True) as bar:
+        engine = open_engine(stage, label_space, bar.update)
+        for shard in generate_shards(engine, planner, config.shard_size, shelf):
+            if shard.found:
+                bar.update(len(shard.rows))
+            tally.add(shard)
+            bar.total = tally.expected_images(planner.quotas, config.max_images)
+            bar.set_postfix_str(tally.fewest(planner.quotas))
+            progress = {f"generate/kept/{label}": float(count) for label, count in tally.kept.items()}
+            stage.log_metrics(progress | {"generate/batch_size": engine.batch_size}, step=len(tally))
+    return tally
+
+
+def open_engine(stage: Stage, label_space: LabelSpace, on_batch: Callable[[int], object]) -> Engine:
+    """Open the devices of this machine, or of a cluster."""
+    params = stage.params
+    if params.engine.name == "local":
+        return LocalEngine(open_studio(params, label_space, stage.device, LORA), on_batch)
+    from tailorset.project.ray_engine import RayEngine  # an optional dependency
+
+    files = [dep for dep in stage_definition("generate_images")["deps"] if Path(dep) not in (PROMPTS, LORA)]
+    return RayEngine(params.engine.address, params, label_space, LORA, files, on_batch)
