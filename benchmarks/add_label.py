@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 import yaml
 from torch import Tensor
 
@@ -60,7 +61,9 @@ class Project:
     labels: Mapping[str, Any]
 
     def prepare(self) -> None:
-        """Write settings and labels, and link code and foundation models."""
+        """Write settings and labels, and link code and foundation models; commands need a git repository."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", "init", "--quiet"], cwd=self.folder, check=True)
         for name in LINKED:
             link(self.folder / name, ROOT / name)
         labels = self.folder / self.settings["label_space"]
@@ -131,6 +134,7 @@ def compare(label: str, settings: Mapping[str, Any], folder: Path) -> list[list[
         )
     )
     rows = [
+        ("chance", torch.zeros_like(clip_scores), 0.0),
         ("raw CLIP", clip_scores, 0.0),
         ("added later", added, seconds_added),
         ("trained anew, with all labels", together, seconds_anew),
