@@ -199,10 +199,8 @@ def collected(run: AdditionRun) -> Collection:
 def learn(run: AdditionRun, collection: Collection) -> dict[str, float]:
     """Learn the added labels, with all generated images as their examples; return the metrics on val."""
     stage, block = run.stage, run.stage.params.train_classifier
-    config, columns = (
-        block.config.model_copy(update={"labels_per_step": None, "choose_on_seen": False}),
-        run.space.columns(run.names),
-    )
+    config = block.config.model_copy(update={"labels_per_step": None, "choose_on_seen": False})
+    columns = run.space.columns(run.names)
     classifier = extend_classifier(config, run.base, run.space, stage.device)
     images = training_sets(collection, classifier.image_px, ["synthetic"], block.held_out_share)
     data = epoch_images({name: only_for(part, columns) for name, part in images.items()}, block.synthetic_repeats)

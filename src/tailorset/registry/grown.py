@@ -17,7 +17,7 @@ from tailorset.evaluation.results import percent
 from tailorset.project.layout import EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.records import LabelSpace
 from tailorset.registry.examples import write_examples
-from tailorset.registry.measurement import Measurement, mean_precisions, measure, or_none, photos_hash
+from tailorset.registry.measurement import Measurement, mean_precisions, measure, or_none, with_val
 from tailorset.registry.model_card import markdown_table, section
 from tailorset.storage.annotated import Annotated
 from tailorset.storage.files import atomic_output
@@ -49,14 +49,12 @@ def measure_grown(val: Measured, test: Measured, label_space: LabelSpace, before
 
 
 def _measure_both(val: Measured, test: Measured, label_space: LabelSpace) -> Measurement:
-    measured = measure(test.ours, test.clip, test.photos, label_space)
-    ours, clip = (
-        mean_precisions(average_precisions(scores, val.photos.targets), label_space) for scores in (val.ours, val.clip)
-    )
-    if not ours:
-        return measured
-    val_set = photos_hash(val.photos, label_space.names)
-    return replace(measured, val_set=val_set, val_maps=ours, val_clip_maps=clip)
+    figures = {
+        f"{prefix}{key}": value
+        for prefix, scores in (("val/", val.ours), ("val/raw_clip/", val.clip))
+        for key, value in mean_precisions(average_precisions(scores, val.photos.targets), label_space).items()
+    }
+    return with_val(measure(test.ours, test.clip, test.photos, label_space), val.photos, label_space, figures)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def measure(scores: Tensor, clip_scores: Tensor | None, test: Annotated, label_s
 def with_val(
     measurement: Measurement, val: Annotated, label_space: LabelSpace, metrics: Mapping[str, float]
 ) -> Measurement:
-    """Add training's metrics on val: `val/...` of the classifier that it kept, `val/raw_clip/...` of raw CLIP.
+    """Add the mAPs on val: `val/...` of the classifier, `val/raw_clip/...` of raw CLIP, named as training's metrics.
 
     Without annotated unseen labels, training chose on generated images, and figures on these are not comparable.
     """
