@@ -35,10 +35,16 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_tracking() -> Iterator[None]:
-    """Forget the tracking database and experiment that one module chose: the next one's runs are elsewhere."""
+def own_environment() -> Iterator[None]:
+    """Forget what one module's tests left in the environment, and the tracking that they chose: the next one is apart.
+
+    Among others DVC_ROOT, which leads every path and run of a later project to another one.
+    """
     _forget_tracking()
+    before = dict(os.environ)
     yield
+    os.environ.clear()
+    os.environ.update(before)
     _forget_tracking()
 
 

@@ -386,6 +386,8 @@ def test_choosing_a_factor_never_needs_test_photos(settings: Path, monkeypatch: 
     monkeypatch.setattr(measure, "Workspace", Recorder)
     monkeypatch.setattr(measure, "summarise", lambda *_: None)
     (point, _) = ladder.factor_points("cache")
+    for variable in ("DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):  # set for good, in a process of its own
+        monkeypatch.setenv(variable, "")
     assert measure.run_point(Path.cwd(), None, point) == ""
     assert run[-1] == "train_classifier"
     assert "evaluate" not in run
