@@ -27,10 +27,12 @@ from real_models import (
 
 from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import LabelScorer
+from tailorset.commands.availability import is_read
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.hub import lacking
 from tailorset.tuning.tuner import Tuner
 from tests.generators import tiny_pipelines
 from tests.generators.test_stable_diffusion import gradients, in_double, kohya_lora, weighted_sum, with_random_adapter
@@ -374,6 +376,12 @@ def test_missing_weights_of_either_encoder_are_refused(make: Make, copied_folder
     shutil.rmtree(copied_folder / part)
     with pytest.raises(ValueError, match=rf"{part} has no .safetensors.*git checkout"):
         make(model=str(copied_folder))
+
+
+def test_the_download_counts_the_weights_of_both_encoders() -> None:
+    needed = Config(model="some/model", image_px=16).needed_files
+    assert all(is_read(f"{part}/model.safetensors", needed) for part in ("text_encoder", "text_encoder_2", "unet"))
+    assert not lacking(needed, ["model_index.json", *(f"{p}/m.safetensors" for p in ("text_encoder", "unet", "vae"))])
 
 
 def test_a_vae_with_a_mean_of_its_latents_is_refused(make: Make, copied_folder: Path) -> None:

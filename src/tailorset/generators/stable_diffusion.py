@@ -60,7 +60,7 @@ class Config(GeneratorConfig, NamedModel):
 
     @property
     def needed_files(self) -> tuple[str, ...]:
-        return ("model_index.json", *(f"{part}/*.safetensors" for part in ("text_encoder", "unet", "vae")))
+        return ("model_index.json", *(f"{part}/*.safetensors" for part in ("text_encoder*", "unet", "vae")))
 
 
 class StableDiffusion:
