@@ -52,12 +52,13 @@ _TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 494
 
 @dataclass(frozen=True)
 class Diffusion:
-    """The configurations of a StableDiffusionPipeline's parts."""
+    """The configurations of the parts of a StableDiffusionPipeline, or with text_encoder_2 of an XL one."""
 
     unet: dict[str, Any]
     vae: dict[str, Any]
     text_encoder: dict[str, Any]
     scheduler: dict[str, Any]
+    text_encoder_2: dict[str, Any] | None = None
 
 
 SD_1_5 = Diffusion(
@@ -93,6 +94,36 @@ SD_2_1 = Diffusion(
         "projection_dim": 512,
     },
     scheduler=_SCHEDULER | {"prediction_type": "v_prediction"},
+)
+SDXL = Diffusion(
+    unet={
+        "in_channels": 4,
+        "out_channels": 4,
+        "sample_size": 128,
+        "layers_per_block": 2,
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2),
+        "up_block_types": (*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    vae=_VAE | {"sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True},
+    text_encoder=SD_1_5.text_encoder,
+    text_encoder_2=_TEXT
+    | {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+        "hidden_act": "gelu",
+        "projection_dim": 1280,
+    },
+    scheduler=_SCHEDULER,
 )
 QWEN_7B = {
     "vocab_size": 152064,
@@ -136,6 +167,12 @@ def random_text_encoder(config: dict[str, Any]) -> nn.Module:
     return CLIPTextModel(CLIPTextConfig(**config))
 
 
+def random_second_text_encoder(config: dict[str, Any]) -> nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    return CLIPTextModelWithProjection(CLIPTextConfig(**config))
+
+
 def random_open_clip(name: str) -> nn.Module:
     """A model on the device of the surrounding `torch.device`; open_clip warns that no weights were loaded."""
     import open_clip
@@ -156,9 +193,12 @@ def random_chat_model(config: Mapping[str, Any]) -> nn.Module:
 def random_components(config: Diffusion, unet_dtype: torch.dtype, device: torch.device) -> Components:
     """The parts of StableDiffusion, with CLIP's own tokenizer."""
     with torch.device(device):
+        encoders = {"text_encoder": random_text_encoder(config.text_encoder)}
+        if config.text_encoder_2:
+            encoders["text_encoder_2"] = random_second_text_encoder(config.text_encoder_2)
         return Components(
-            clip_tokenizer(),
-            random_text_encoder(config.text_encoder),
+            [clip_tokenizer() for _ in encoders],
+            nn.ModuleDict(encoders),
             random_unet(config.unet).to(unet_dtype),
             random_vae(config.vae),
             config.scheduler,
@@ -238,6 +278,19 @@ PUBLISHED = {
     "SD 2.1 UNet": PublishedWeights(lambda: random_unet(SD_2_1.unet), 865_910_724, {_ATTENTION: (320, 1024)}),
     "SD 2.1 text encoder": PublishedWeights(
         lambda: random_text_encoder(SD_2_1.text_encoder), 340_387_840, {_LAST_TEXT.format(22): (1024, 1024)}
+    ),
+    "SDXL UNet": PublishedWeights(
+        lambda: random_unet(SDXL.unet),
+        2_567_463_684,
+        {
+            "down_blocks.2.attentions.1.transformer_blocks.9.attn2.to_k.weight": (1280, 2048),
+            "add_embedding.linear_1.weight": (1280, 2816),
+        },
+    ),
+    "SDXL second text encoder": PublishedWeights(
+        lambda: random_second_text_encoder(SDXL.text_encoder_2 or {}),
+        694_659_840,
+        {f"text_model.{_LAST_TEXT.format(31)}": (1280, 1280), "text_projection.weight": (1280, 1280)},
     ),
     "SD VAE": PublishedWeights(
         lambda: random_vae(SD_2_1.vae), 83_653_863, {"decoder.up_blocks.3.resnets.2.conv2.weight": (128, 128, 3, 3)}

@@ -218,7 +218,7 @@ class RealSizeBenchmark:
         return StableDiffusion(config, components, self.device)
 
     def _parts(self, generator: StableDiffusion) -> list[nn.Module]:
-        return [generator.text_encoder, generator.unet, generator.vae]
+        return [generator.text_encoders, generator.unet, generator.vae]
 
     def _drawing(self, steps: int) -> str:
         return f"{self.generator_config.image_px} px, {steps} steps, {self.generator_config.dtype}"
@@ -230,8 +230,8 @@ class RealSizeBenchmark:
         parts = random_components(self.models.diffusion, dtype, self.device)
         pipeline: Any = StableDiffusionPipeline(
             parts.vae,
-            parts.text_encoder,
-            parts.tokenizer,
+            parts.text_encoders["text_encoder"],
+            parts.tokenizers[0],
             parts.unet,
             build_scheduler(scheduler, parts.scheduler_config),
             safety_checker=None,

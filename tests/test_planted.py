@@ -104,8 +104,9 @@ def test_an_adapter(tmp_path: Path, planted: bytes, canary: Path, tiny_diffusion
     from transformers import CLIPTextModel
 
     (tmp_path / LORA_WEIGHTS).write_bytes(planted)
+    encoder = CLIPTextModel.from_pretrained(tiny_diffusion_folder / "text_encoder")
     with pytest.raises(ValueError, match="damaged"):
-        load_lora(CLIPTextModel.from_pretrained(tiny_diffusion_folder / "text_encoder"), tmp_path)
+        load_lora(nn.ModuleDict({"text_encoder": encoder}), tmp_path)
     assert not canary.exists()
 
 

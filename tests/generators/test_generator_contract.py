@@ -75,11 +75,11 @@ def test_images_depend_on_their_own_prompt_and_seed_only(make: Make) -> None:
 
 def test_only_an_adapter_is_trained_and_it_changes_nothing_at_first(make_tunable: MakeTunable) -> None:
     generator = make_tunable()
-    assert not any(weight.requires_grad for weight in generator.text_encoder.parameters())
+    assert not any(weight.requires_grad for weight in generator.text_encoders.parameters())
     before = generator.sample(PROMPTS, SEEDS, 2)
     generator.add_adapter(rank=2, alpha=2)
     generator.enable_gradient_checkpointing()
-    weights = [weight for weight in generator.text_encoder.parameters() if weight.requires_grad]
+    weights = [weight for weight in generator.text_encoders.parameters() if weight.requires_grad]
     images = generator.sample(PROMPTS, SEEDS, 2, backprop_steps=1)
     torch.testing.assert_close(images.detach(), before)
     gradients = torch.autograd.grad((images**2).sum(), weights)
@@ -90,7 +90,7 @@ def test_a_saved_adapter_draws_the_same(make_tunable: MakeTunable, tmp_path: Pat
     tuned = make_tunable()
     tuned.add_adapter(rank=2, alpha=2)
     with torch.no_grad():
-        for number, weight in enumerate(tuned.text_encoder.parameters()):
+        for number, weight in enumerate(tuned.text_encoders.parameters()):
             if weight.requires_grad:
                 weight.normal_(generator=torch.Generator().manual_seed(number))
     tuned.save_adapter(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,12 +120,15 @@ def stable_diffusion_lcm(clip_tokenizer: Any) -> Any:
 
 
 def stable_diffusion_xl(clip_tokenizer: Any) -> Any:
+    """Make a pipeline whose second tokenizer pads with another token than the first one's, as published."""
+    second_tokenizer = copy.deepcopy(clip_tokenizer)
+    second_tokenizer.pad_token = "a"
     return diffusers.StableDiffusionXLPipeline(
         vae=vae(),
         text_encoder=clip_text(clip_tokenizer),
         text_encoder_2=clip_text(clip_tokenizer, transformers.CLIPTextModelWithProjection),
         tokenizer=clip_tokenizer,
-        tokenizer_2=clip_tokenizer,
+        tokenizer_2=second_tokenizer,
         unet=unet(
             cross_attention_dim=2 * WIDTH,
             addition_embed_type="text_time",

@@ -19,6 +19,7 @@ WHOLE = {
         "train_classifier.backbone.model": "ViT-B-16",
     },
     "paper": {"generator.image_px": 768, "train_classifier.backbone.model": "RN50-quickgelu"},
+    "coco_sdxl": {"prepare_dataset.name": "coco", "generator.name": "stable_diffusion", "generator.image_px": 1024},
     "folder": {"prepare_dataset.name": "folder", "tune_text_encoder.num_updates": 0, "evaluate.top_k": [3]},
     "nus_wide": {
         "prepare_dataset.name": "nus_wide",

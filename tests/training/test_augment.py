@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = Augmentation(cutout=0.5, rand_augment=True)
 ALL = Augmentation(flip=True, cutout=0.5, rand_augment=True, low_resolution=0.5, zoom_out=0.5)
 LEAST_VISIBLE = 0.97
-OF_COCO = ("coco", "coco_fast", "nus_wide", "paper")  # presets whose photos show objects of such sizes
+OF_COCO = ("coco", "coco_fast", "coco_sdxl", "nus_wide", "paper")  # presets whose photos show objects of such sizes
 # Longer side of the largest box of a label, as a share of the photo's: ten quantiles of 340 labels of 100 photos
 COCO_SIZES = (0.046, 0.081, 0.121, 0.150, 0.204, 0.289, 0.380, 0.508, 0.636, 0.982)
 DRAWN_PX, SEEN_PX, PHOTO_PX = 32, 96, 64  # of generated images, as the backbone gets them, of photos

@@ -84,7 +84,7 @@ def assert_same(left: list[torch.Tensor], right: list[torch.Tensor]) -> None:
 
 def test_only_the_adapter_changes_everything_else_stays_bit_for_bit(new_tuner: NewTuner) -> None:
     tuner = new_tuner()
-    frozen = [tuner.generator.unet, tuner.generator.vae, tuner.generator.text_encoder, tuner.discriminator.clip.model]
+    frozen = [tuner.generator.unet, tuner.generator.vae, tuner.generator.text_encoders, tuner.discriminator.clip.model]
     before, adapter = [digest(module) for module in frozen], adapter_of(tuner)
     records = list(tuner.updates())
     assert [digest(module) for module in frozen] == before
@@ -308,7 +308,7 @@ def test_the_adapter_loads_into_a_stock_pipeline_and_changes_its_images(
     assert (image() - before).abs().max() > 1e-3
     tokens = stock.tokenizer(prompt, padding="max_length", return_tensors="pt").input_ids
     with torch.no_grad():  # alpha is not the rank here: it must have travelled along
-        torch.testing.assert_close(stock.text_encoder(tokens)[0], tuner.generator.encode_prompts([prompt]))
+        torch.testing.assert_close(stock.text_encoder(tokens)[0], tuner.generator.prompt_encoder.encode([prompt])[0])
 
 
 def test_the_adapter_loads_into_a_new_generator_frozen(
@@ -319,7 +319,7 @@ def test_the_adapter_loads_into_a_new_generator_frozen(
     generator.load_adapter(folder)
     texts = [prompt.text for prompt in PROMPTS[:2]]
     assert torch.equal(generator.sample(texts, [1, 2], 3), tuner.generator.sample(texts, [1, 2], 3))
-    assert not any(weight.requires_grad for weight in generator.text_encoder.parameters())
+    assert not any(weight.requires_grad for weight in generator.text_encoders.parameters())
     with pytest.raises(ValueError, match="already"):
         generator.load_adapter(folder)
 
@@ -354,7 +354,7 @@ def test_an_adapter_of_another_model_is_refused(
     generator = new_generator(tiny_diffusion_folder, adapter=False)
     with pytest.raises(ValueError, match=message):
         generator.load_adapter(folder)
-    assert not any(".lora_" in name for name, _ in generator.text_encoder.named_parameters())
+    assert not any(".lora_" in name for name, _ in generator.text_encoders.named_parameters())
 
 
 def test_a_truncated_or_missing_adapter_is_refused(

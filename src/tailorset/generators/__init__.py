@@ -63,11 +63,11 @@ class Generator(Sampler, Protocol):
 
 
 class TunableGenerator(Generator, Protocol):
-    """A text-to-image model of which only the text encoder can be tuned."""
+    """A text-to-image model of which only the text encoders can be tuned; most models have one."""
 
     @property
-    def text_encoder(self) -> nn.Module:
-        """The module to tune; without an adapter none of its weights requires a gradient."""
+    def text_encoders(self) -> nn.ModuleDict:
+        """The modules to tune, by their names in diffusers; without an adapter no weight requires a gradient."""
         ...
 
     def enable_gradient_checkpointing(self) -> None:
@@ -75,7 +75,7 @@ class TunableGenerator(Generator, Protocol):
         ...
 
     def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
-        """Give the text encoder trainable low-rank matrices that change nothing yet."""
+        """Give the text encoders trainable low-rank matrices that change nothing yet."""
         ...
 
     def save_adapter(self, folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""Stable Diffusion (any `StableDiffusionPipeline` folder or hub id) with a differentiable sampling loop.
+"""Stable Diffusion 1, 2 and XL with a differentiable sampling loop.
 
-Shapes: B images, T sampling steps, S of them taken, K of those with gradient, C latent channels, h x w latent pixels,
-E text width.
+model_index.json names the class: `StableDiffusionPipeline` or `StableDiffusionXLPipeline`.
+Shapes: B images, T sampling steps, S of them taken, K of those with gradient, C latent channels, h x w latent pixels.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.components import Components, FewStep, fuse_few_step, load_components, load_tokenizers
 from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
+from tailorset.generators.parts.prompt_encoder import PromptEncoder, Text, unet_arguments
 from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
 from tailorset.storage.hub import NamedModel
 
@@ -33,7 +34,7 @@ class Config(GeneratorConfig, NamedModel):
     # Keep the text states that the negative prompt has without an adapter, in tuning and in drawing, so that only
     # prompts get a gradient.
     freeze_negative: bool = False
-    # Of the UNet. The VAE always decodes in float32, as half precision overflows there, and the text encoder stays in
+    # Of the UNet. The VAE always decodes in float32, as half precision overflows there, and text encoders stay in
     # float32, in which small updates are not lost.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     vae_slicing: bool = False  # decode one image at a time: the same images for less memory
@@ -59,21 +60,23 @@ class Config(GeneratorConfig, NamedModel):
 
     @property
     def needed_files(self) -> tuple[str, ...]:
-        return ("model_index.json", *(f"{part}/*.safetensors" for part in ("text_encoder", "unet", "vae")))
+        return ("model_index.json", *(f"{part}/*.safetensors" for part in ("text_encoder*", "unet", "vae")))
 
 
 class StableDiffusion:
-    """Frozen UNet and VAE, a text encoder that takes a LoRA adapter."""
+    """Frozen UNet and VAE, one or two text encoders that take a LoRA adapter."""
 
     def __init__(self, config: Config, components: Components, device: torch.device | str) -> None:
         self.config = config
         self.image_px = config.image_px
         self.device = torch.device(device)
         self.gradient_checkpointing = False
-        self.tokenizer = components.tokenizer
-        self.text_encoder: nn.Module = _frozen(components.text_encoder, device)
-        self.unet: Any = _frozen(components.unet, device)
-        self.vae: Any = _frozen(components.vae, device)
+        self.text_encoders = components.text_encoders
+        self.prompt_encoder = PromptEncoder(components, config.image_px)
+        self.unet: Any = components.unet
+        self.vae: Any = components.vae
+        for module in (self.text_encoders, self.unet, self.vae):
+            module.eval().requires_grad_(False).to(device)
         if config.vae_slicing:
             self.vae.enable_slicing()
         if config.vae_tiling:
@@ -84,7 +87,11 @@ class StableDiffusion:
         self._cache = FeatureCache(self.unet) if config.cache_interval > 1 else None
         self._scheduler_config = components.scheduler_config
         self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
-        self._frozen_negative = self._untuned_negative() if self._guided and config.freeze_negative else None
+        self._frozen_negative = (
+            self.prompt_encoder.frozen_negative(config.negative_prompt, config.freeze_negative)
+            if self._guided
+            else None
+        )
 
     def sample(
         self,
@@ -123,21 +130,6 @@ class StableDiffusion:
         images = self._run(self.vae.decode, latents)
         return (images / 2 + 0.5).clamp(0, 1)
 
-    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """(B, tokens, E) text states; each distinct prompt is encoded once."""
-        distinct = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
-        tokens = self.tokenizer(
-            list(distinct),
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-            return_tensors="pt",
-        )
-        use_mask = getattr(self.text_encoder.config, "use_attention_mask", False)
-        mask = tokens.attention_mask.to(self.device) if use_mask else None
-        states = self.text_encoder(tokens.input_ids.to(self.device), attention_mask=mask)[0]
-        return states[[distinct[prompt] for prompt in prompts]]
-
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the UNet and the decoder in the backward pass, one of their blocks at a time.
 
@@ -154,37 +146,34 @@ class StableDiffusion:
                 layer.forward = _recomputed(layer.forward)
 
     def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
-        """Add LoRA to the text encoder's attention; the first matrix comes from the seed, the second is 0."""
-        add_lora(self.text_encoder, rank, alpha, seed)
+        """Add LoRA to the attention of the text encoders; the first matrix comes from the seed, the second is 0."""
+        add_lora(self.text_encoders, rank, alpha, seed)
 
     def save_adapter(self, folder: Path) -> None:
-        """Write pytorch_lora_weights.safetensors, which StableDiffusionPipeline.load_lora_weights reads."""
-        save_lora(self.text_encoder, folder)
+        """Write pytorch_lora_weights.safetensors, which the pipeline's own load_lora_weights reads."""
+        save_lora(self.text_encoders, folder)
 
     def load_adapter(self, folder: Path) -> None:
         """Read what save_adapter wrote, frozen.
 
         Raises:
-            ValueError: there is no adapter, or its matrices do not fit this text encoder.
+            ValueError: there is no adapter, or its matrices do not fit these text encoders.
         """
-        load_lora(self.text_encoder, folder)
+        load_lora(self.text_encoders, folder)
 
     @property
     def _guided(self) -> bool:
         return self.config.guidance_scale > 1
 
-    @torch.no_grad()
-    def _untuned_negative(self) -> Tensor:
-        """(1, tokens, E) states of the negative prompt before there is an adapter."""
-        return self.encode_prompts([self.config.negative_prompt])
-
-    def _guidance_text(self, prompts: list[str]) -> Tensor:
-        """(B, tokens, E), or (2B, tokens, E) with the negative prompt's states first when guidance is on."""
-        if self._frozen_negative is not None:
-            negative = self._frozen_negative.expand(len(prompts), -1, -1)
-            return torch.cat([negative, self.encode_prompts(prompts)]).to(self.unet.dtype)
-        repeated = [self.config.negative_prompt] * len(prompts) if self._guided else []
-        return self.encode_prompts([*repeated, *prompts]).to(self.unet.dtype)
+    def _guidance_text(self, prompts: list[str]) -> Text:
+        """Return the text of B prompts, or of 2B with the negative prompt first when guidance is on."""
+        if self._frozen_negative is None:
+            repeated = [self.config.negative_prompt] * len(prompts) if self._guided else []
+            text = self.prompt_encoder.encode([*repeated, *prompts])
+        else:
+            pairs = zip(self._frozen_negative, self.prompt_encoder.encode(prompts), strict=True)
+            text = tuple(torch.cat([negative.expand_as(positive), positive]) for negative, positive in pairs)
+        return tuple(part.to(self.unet.dtype) for part in text)
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
         """(B, C, h, w) standard normal, each sample from its own seed on the CPU."""
@@ -192,7 +181,7 @@ class StableDiffusion:
         return torch.stack(noise).to(self.device, self.unet.dtype)
 
     def _denoise(
-        self, noise: Tensor, text: Tensor, num_inference_steps: int, backprop_steps: int, num_steps: int
+        self, noise: Tensor, text: Text, num_inference_steps: int, backprop_steps: int, num_steps: int
     ) -> Tensor:
         scheduler = build_scheduler(self.config.scheduler, self._scheduler_config)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
@@ -210,27 +199,30 @@ class StableDiffusion:
                 latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         return latents
 
-    def _predict(self, latents: Tensor, timestep: Tensor, text: Tensor, recompute: bool = False) -> Tensor:
+    def _predict(self, latents: Tensor, timestep: Tensor, text: Text, recompute: bool = False) -> Tensor:
         """The UNet's prediction, both guidance branches in one forward pass; recompute: keep no block's input.
 
         In two passes where only the positive branch has a gradient: the first step with gradient, the negative frozen.
         """
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
+        def velocity(x: Tensor, t: Text) -> Tensor:
             run = _recomputed(self._run) if recompute else self._run
-            return run(self.unet, x, timestep, t)
+            return run(self._call_unet, x, timestep, *t)
 
         latents = latents.to(self.unet.dtype)
         if not self._guided:
             return velocity(latents, text)
         if torch.is_grad_enabled() and not latents.requires_grad and self._frozen_negative is not None:
-            of_negative, of_prompt = text.chunk(2)
+            of_negative, of_prompt = zip(*(part.chunk(2) for part in text), strict=True)
             with torch.no_grad():
                 negative = velocity(latents, of_negative)
             positive = velocity(latents, of_prompt)
         else:
             negative, positive = velocity(torch.cat([latents, latents]), text).chunk(2)
         return negative + self.config.guidance_scale * (positive - negative)
+
+    def _call_unet(self, latents: Tensor, timestep: Tensor, *text: Tensor, **options: Any) -> Any:
+        return self.unet(latents, timestep, **unet_arguments(text), **options)
 
     def _run(self, model: Callable[..., Any], *inputs: Tensor) -> Tensor:
         """Run a model, compiled if the config says so: once for all batch sizes from 2, and only without a gradient."""
@@ -250,8 +242,7 @@ def build(config: Config, device: torch.device | str) -> StableDiffusion:
     """Load the model.
 
     Raises:
-        ValueError: the folder or hub id is missing, is not a Stable Diffusion pipeline, or its weights are damaged or
-            incomplete.
+        ValueError: the folder or hub id is missing, is of another class, or its weights are damaged or incomplete.
     """
     components = load_components(config.model, getattr(torch, config.dtype), config.revision)
     if config.few_step:
@@ -260,10 +251,10 @@ def build(config: Config, device: torch.device | str) -> StableDiffusion:
 
 
 def build_tokenizers(config: Config) -> list[Any]:
-    """Return the text encoder's tokenizer, without loading anything else.
+    """Return one tokenizer per text encoder, without loading anything else.
 
     Raises:
-        ValueError: the folder or hub id is missing, or its tokenizer is damaged.
+        ValueError: the folder or hub id is missing, or a tokenizer is damaged.
     """
     return load_tokenizers(config.model, config.revision)
 
@@ -277,10 +268,6 @@ def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
         return checkpoint(call, *inputs, use_reentrant=False, **others)
 
     return checkpointed
-
-
-def _frozen(module: nn.Module, device: torch.device | str) -> nn.Module:
-    return module.eval().requires_grad_(False).to(device)
 
 
 def _latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:

@@ -73,7 +73,7 @@ class Tuner:
         self.prompts = prompts
         self.config = config
         self.seed = seed
-        trainable = [weight for weight in generator.text_encoder.parameters() if weight.requires_grad]
+        trainable = [weight for weight in generator.text_encoders.parameters() if weight.requires_grad]
         if not trainable or not prompts:
             raise ValueError(
                 f"{len(trainable)} trainable weights, {len(prompts)} prompts: call generator.add_adapter first and"
@@ -143,7 +143,8 @@ class Tuner:
         with_gradient = min(self.config.backprop_steps, stop_after or steps)
         images = self.generator.sample([prompt.text for prompt in prompts], seeds, steps, with_gradient, stop_after)
         loss, weakest = self._assess(images, prompts)
-        gradient = torch.autograd.grad(loss, list(self.adapter))
+        # Zeros for matrices that images do not depend on: the last layer of SDXL's first text encoder is not read.
+        gradient = torch.autograd.grad(loss, list(self.adapter), materialize_grads=True)
         accepted = (weakest > ACCEPTED_ABOVE).float().mean()
         return Means(share * loss.detach(), share * accepted, [share * part.contiguous() for part in gradient])
 

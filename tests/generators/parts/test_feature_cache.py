@@ -61,7 +61,7 @@ def test_steps_with_gradient_run_the_whole_unet(tiny_diffusion_folder: Path) -> 
     calls = counted(at_work)
     drawn(at_work, backprop_steps=2).sum().backward()
     assert calls["inner"] == 3  # the first, and the two last
-    assert any(weight.grad is not None and weight.grad.any() for weight in at_work.text_encoder.parameters())
+    assert any(weight.grad is not None and weight.grad.any() for weight in at_work.text_encoders.parameters())
 
 
 def test_with_compiling_it_is_refused() -> None:

@@ -20,6 +20,13 @@ GENERATOR_WEIGHTS_REMEDY = (
 )
 
 
+# Classes of text encoders, by pipeline class and name of the part.
+TEXT_ENCODERS = {
+    "StableDiffusionPipeline": {"text_encoder": "CLIPTextModel"},
+    "StableDiffusionXLPipeline": {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
+}
+
+
 class FewStep(NamedModel):
     """A LoRA in `file` of a folder or hub repository, in the layout of diffusers or of kohya."""
 
@@ -35,13 +42,17 @@ class FewStep(NamedModel):
 
 
 class Components(NamedTuple):
-    """The parts of a pipeline that sampling needs."""
+    """The parts of a pipeline that sampling needs.
 
-    tokenizer: Any
-    text_encoder: nn.Module
+    tokenizers: one per text encoder. zero_negative: an empty negative prompt stands for zeros instead of its states.
+    """
+
+    tokenizers: list[Any]
+    text_encoders: nn.ModuleDict
     unet: nn.Module
     vae: nn.Module
     scheduler_config: dict[str, Any]
+    zero_negative: bool = False
 
 
 def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = None) -> Components:
@@ -52,20 +63,31 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
     Raises:
         ValueError: a part is missing or damaged; names the part, its fault and the remedy.
     """
+    import transformers
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
     pinned = {"revision": revision}
     index = guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
-    if (kind := index["_class_name"]) != "StableDiffusionPipeline":
-        raise ValueError(f"generator.model {model!r} is a {kind}, but this plug-in draws with StableDiffusionPipeline")
-    check_files(Path(model), ("text_encoder", "unet", "vae"))
+    if (kind := index["_class_name"]) not in TEXT_ENCODERS:
+        raise ValueError(
+            f"generator.model {model!r} is a {kind}, but this plug-in draws with {' and '.join(TEXT_ENCODERS)}; set"
+            " generator.name: diffusers to draw with it untuned"
+        )
+    encoders = TEXT_ENCODERS[kind]
+    check_files(Path(model), (*encoders, "unet", "vae"))
+    tokenizers = (part.replace("text_encoder", "tokenizer") for part in encoders)
     return Components(
-        _tokenizer(model, "tokenizer", CLIPTokenizer, revision),
-        load_weights(model, "text_encoder", CLIPTextModel, torch.float32, revision),
+        [_tokenizer(model, part, transformers.CLIPTokenizer, revision) for part in tokenizers],
+        nn.ModuleDict(
+            {
+                part: load_weights(model, part, getattr(transformers, name), torch.float32, revision)
+                for part, name in encoders.items()
+            }
+        ),
         load_weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
-        load_weights(model, "vae", AutoencoderKL, torch.float32, revision),
+        _unshifted(model, load_weights(model, "vae", AutoencoderKL, torch.float32, revision)),
         guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
+        index.get("force_zeros_for_empty_prompt", kind == "StableDiffusionXLPipeline"),
     )
 
 
@@ -95,7 +117,7 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     def load() -> None:
         source = str(few_step.folder or few_step.repository)
         options = {"weight_name": few_step.file, "revision": few_step.revision, "use_safetensors": True}
-        weights, alphas = StableDiffusionPipeline.lora_state_dict(source, **options)
+        weights, alphas = StableDiffusionPipeline.lora_state_dict(source, unet_config=unet.config, **options)
         if others := sorted(key for key in weights if not key.startswith("unet.")):
             raise ValueError(f"not all of it is for a UNet, for example {others[0]}")
         StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet)
@@ -106,6 +128,16 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     guarded(few_step.title, "LoRA", load, "generator.few_step")
     unet.fuse_lora()
     unet.unload_lora()
+
+
+def _unshifted(model: str, vae: Any) -> nn.Module:
+    """Return a VAE whose latents have the mean 0, as the published ones of both classes."""
+    if vae.config.get("latents_mean"):
+        raise ValueError(
+            f"generator.model {model!r}: its VAE has latents_mean, which this plug-in does not apply; set"
+            " generator.name: diffusers to draw with it untuned"
+        )
+    return vae
 
 
 def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:

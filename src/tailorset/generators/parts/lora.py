@@ -1,4 +1,7 @@
-"""LoRA adapters of a text encoder in diffusers' file format (Hu et al. 2022), by peft."""
+"""LoRA adapters of text encoders in diffusers' file format (Hu et al. 2022), by peft.
+
+Text encoders are given by their names in diffusers (`text_encoder`, `text_encoder_2`), with which keys in files begin.
+"""
 
 from __future__ import annotations
 
@@ -15,90 +18,87 @@ from tailorset.storage import checksums
 TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # suffixes: transformers moved CLIP's layers between versions
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NOTE = "tuning.json"
-PREFIX = "text_encoder."
 HEADER_KEY = "lora_adapter_metadata"  # the name in diffusers
 ADAPTER_REMEDY = (
     "tune again for this model (`dvc repro tune_text_encoder`), or name the generator.model it was tuned for"
 )
 
 
-def add_lora(text_encoder: nn.Module, rank: int, alpha: float, seed: int) -> None:
+def add_lora(text_encoders: nn.ModuleDict, rank: int, alpha: float, seed: int) -> None:
     """Insert trainable matrices A (from the seed) and B (zero): W x + alpha / rank * B A x.
 
     Raises: ValueError if there is an adapter already.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    _refuse_second(text_encoder)
+    _refuse_second(text_encoders)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, text_encoder)
+        inject_adapter_in_model(config, text_encoders)
 
 
-def has_lora(text_encoder: nn.Module) -> bool:
+def has_lora(text_encoders: nn.ModuleDict) -> bool:
     """Check whether an adapter is in place."""
-    return any(".lora_A." in name for name, _ in text_encoder.named_parameters())
+    return any(".lora_A." in name for name, _ in text_encoders.named_parameters())
 
 
-def save_lora(text_encoder: nn.Module, folder: Path) -> None:
+def save_lora(text_encoders: nn.ModuleDict, folder: Path) -> None:
     """Write the adapter with its alpha in the file's header, without which diffusers would use the rank instead.
 
     The same adapter gives the same bytes: the header has one entry only, as safetensors writes several in random order.
 
     Raises: ValueError without an adapter.
     """
-    from diffusers import StableDiffusionPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from safetensors.torch import save_file
 
-    if not has_lora(text_encoder):
-        raise ValueError("the text encoder has no adapter to save: call add_adapter first")
-    config: Any = text_encoder.peft_config["default"]  # type: ignore[index]
+    if not has_lora(text_encoders):
+        raise ValueError("there is no adapter to save: call add_adapter first")
+    config: Any = text_encoders.peft_config["default"]  # type: ignore[index]
     settings = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
-    header = {HEADER_KEY: json.dumps({PREFIX + key: value for key, value in settings.items()})}
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in _lora_weights(text_encoder).items()}
-    StableDiffusionPipeline.save_lora_weights(
-        folder,
-        text_encoder_lora_layers=convert_state_dict_to_diffusers(weights),
-        save_function=lambda tensors, path: save_file(tensors, path, metadata=header),
-    )
+    described = {f"{part}.{key}": value for part in text_encoders for key, value in settings.items()}
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in _lora_weights(text_encoders).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    header = {HEADER_KEY: json.dumps(described)}
+    save_file(convert_state_dict_to_diffusers(weights), folder / WEIGHTS, metadata=header)
 
 
-def load_lora(text_encoder: nn.Module, folder: Path) -> None:
+def load_lora(text_encoders: nn.ModuleDict, folder: Path) -> None:
     """Put a saved adapter in place, frozen; a folder of zero updates changes nothing.
 
     Raises:
         ValueError: there is no adapter, its file is damaged, or matrices do not fit; names the first of them.
     """
-    _refuse_second(text_encoder)
+    _refuse_second(text_encoders)
     checksums.check(folder, ADAPTER_REMEDY)
     path = folder / WEIGHTS
     if not path.is_file() and has_zero_updates(folder):
         return
     stored, header = _read(path)
     rank = next((weight.shape[0] for name, weight in stored.items() if name.endswith(".lora_A.weight")), 0)
-    _check_fit(stored, _expected_shapes(text_encoder, rank), path)
-    add_lora(text_encoder, rank, header.get(f"{PREFIX}lora_alpha", rank), seed=0)
-    for name, weight in _lora_weights(text_encoder).items():
+    _check_fit(stored, _expected_shapes(text_encoders, rank), path)
+    alpha = next((header[key] for part in text_encoders if (key := f"{part}.lora_alpha") in header), rank)
+    add_lora(text_encoders, rank, alpha, seed=0)
+    for name, weight in _lora_weights(text_encoders).items():
         weight.data.copy_(stored[name])
         weight.requires_grad_(False)
 
 
-def _refuse_second(text_encoder: nn.Module) -> None:
-    if has_lora(text_encoder):
-        raise ValueError("the text encoder has an adapter already: build a new generator for another one")
+def _refuse_second(text_encoders: nn.ModuleDict) -> None:
+    if has_lora(text_encoders):
+        raise ValueError("there is an adapter already: build a new generator for another one")
 
 
-def _lora_weights(text_encoder: nn.Module) -> dict[str, nn.Parameter]:
+def _lora_weights(text_encoders: nn.ModuleDict) -> dict[str, nn.Parameter]:
     """Return the adapter's matrices as peft names them in files: `<module>.lora_A.weight`, `<module>.lora_B.weight`."""
-    own = text_encoder.named_parameters()
+    own = text_encoders.named_parameters()
     return {name.replace(".default.", "."): weight for name, weight in own if ".lora_" in name}
 
 
-def _expected_shapes(text_encoder: nn.Module, rank: int) -> dict[str, tuple[int, int]]:
+def _expected_shapes(text_encoders: nn.ModuleDict, rank: int) -> dict[str, tuple[int, int]]:
     shapes = {}
-    for name, module in text_encoder.named_modules():
+    for name, module in text_encoders.named_modules():
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] in TARGETS:
             shapes[f"{name}.lora_A.weight"] = (rank, module.in_features)
             shapes[f"{name}.lora_B.weight"] = (module.out_features, rank)
@@ -109,7 +109,7 @@ def _check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, i
     unknown, lacking = sorted(set(stored) - set(expected)), sorted(set(expected) - set(stored))
     if unknown or lacking:
         raise ValueError(
-            f"{path} does not fit the text encoder: {len(unknown)} matrices have no place there (first {unknown[:3]}),"
+            f"{path} does not fit the text encoders: {len(unknown)} matrices have no place there (first {unknown[:3]}),"
             f" {len(lacking)} are missing (first {lacking[:3]}); {ADAPTER_REMEDY}"
         )
     for name, shape in expected.items():
@@ -120,7 +120,7 @@ def _check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, i
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return matrices under peft's names without the part's prefix, and the adapter's settings from the header."""
+    """Return matrices under peft's names, and the adapter's settings from the header."""
     from diffusers.utils import convert_state_dict_to_peft
     from safetensors import SafetensorError, safe_open
 
@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}"))
-            weights = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); {ADAPTER_REMEDY}") from error
     return convert_state_dict_to_peft(weights) if _in_diffusers_format(weights) else weights, header
