@@ -12,12 +12,13 @@ from torch import Tensor
 
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
+from tailorset.clip.patches import crops
 from tailorset.records import LabelSpace
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.loop import train_epochs
 
 KINDS = ("resnet", "vit", "custom_text")
-OFF = {"separate_tokens": 0, "cache": None, "interpolation": [], "choose_on_seen": False}
+OFF = {"separate_tokens": 0, "cache": None, "crop_weight": 0, "interpolation": [], "choose_on_seen": False}
 
 
 def config(backbone: str, **keys: object) -> Config:
@@ -118,3 +119,23 @@ def test_training_changes_both_kinds_of_tokens_and_a_saved_classifier_needs_neit
 def test_settings_that_cannot_work_are_refused(keys: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         config("RN50", **keys)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_saved_classifier_also_looks_at_crops_and_training_does_not(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace, tmp_path: Path
+) -> None:
+    trained = seeded(config(backbones[kind], crop_weight=0.5), label_space)
+    trained.save(tmp_path)
+    images = torch.rand(3, 3, 40, 50)
+    whole = trained.logits(images)
+    best = torch.stack([trained.logits(crop) for crop in crops(images)]).amax(0)
+    assert (best != whole).all()
+    served = load_classifier(tmp_path)
+    torch.testing.assert_close(served(images), ((whole + best) / 2).sigmoid())
+    torch.testing.assert_close(served.look(images)[0], served(images))
+    torch.testing.assert_close(served(images, [3, 0]), served(images)[:, [3, 0]])
+    assert trained.raw_clip().crop_weight == 0
+    trained.raw_clip().save(tmp_path / "raw")
+    assert load_classifier(tmp_path / "raw").crop_weight == 0

@@ -62,6 +62,17 @@ def test_raw_clip_kept_by_training_is_exported_and_mapped_like_any_classifier(
     assert predictor.decide(predictor.scores(pixels[None])).probabilities.shape == (1, 2)
 
 
+def test_crops_are_exported(registry: Path, label_space: LabelSpace, thresholds: Thresholds, tmp_path: Path) -> None:
+    plugin = load_plugin("classifiers", "dual_prompt")
+    backbone = {"model": f"local-dir:{registry / 'backbone'}"}
+    config = plugin.Config(backbone=backbone, num_context_tokens=2, crop_weight=0.5)
+    plugin.build(config, label_space, torch.device("cpu")).save(tmp_path / "classifier")
+    thresholds.save(tmp_path / "thresholds.json")
+    predictor = load_predictor(tmp_path / "classifier", "cpu")
+    assert predictor.classifier.crop_weight == 0.5
+    assert export_onnx(predictor, tmp_path / "classifier.onnx") < 1e-4
+
+
 def test_a_cache_of_generated_images_is_exported(
     registry: Path, label_space: LabelSpace, thresholds: Thresholds, tmp_path: Path
 ) -> None:

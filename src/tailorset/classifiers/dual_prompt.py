@@ -23,6 +23,7 @@ from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
 from tailorset.classifiers.parts.support_cache import CacheConfig, SupportCache
 from tailorset.clip.dense_features import dense_encoder, grid_of, mixed_similarity, weighted_similarity
 from tailorset.clip.model import Clip, OpenClip, preprocessed
+from tailorset.clip.patches import crops
 from tailorset.records import LabelSpace, Source
 from tailorset.training.contract import TrainingConfig
 
@@ -51,6 +52,7 @@ class Config(TrainingConfig):
     global_weight: float = Field(0.5, ge=0, le=1)  # share of the pooled feature next to the dense ones; 0 = the paper
     separate_tokens: int = Field(0, ge=0, exclude_if=not_)  # of each context, for photos and generated images apart
     cache: CacheConfig | None = Field(None, exclude_if=not_)  # generated images to compare with; None = none
+    crop_weight: float = Field(0.0, ge=0, le=1, exclude_if=not_)  # share of the best crop in a saved classifier's score
 
     @property
     def raw_clip_template(self) -> str:
@@ -85,7 +87,8 @@ class DualPrompt(nn.Module):
     which is the two-way softmax of (negative, positive) while the calibration is the identity.
 
     With OpenAI's CLIP s is 100 = 20 * 5, the published scales; another backbone brings its own logit_scale, so that
-    no score starts saturated. Deviation: the share w of the pooled feature (0 = published).
+    no score starts saturated. Deviations: the share w of the pooled feature (0 = published), and `crop_weight`: a
+    loaded classifier also looks at crops of the image, which takes five times as long. Training does not.
     """
 
     mean: Tensor
@@ -114,6 +117,7 @@ class DualPrompt(nn.Module):
         self.calibration = Calibration()
         self.prompts = prompts
         self.cache = SupportCache(config.cache)
+        self.crop_weight = config.crop_weight if prompts is None else 0.0
         self.register_buffer("mean", torch.tensor(vision.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(vision.std).view(3, 1, 1), persistent=False)
         self.register_buffer("text_features", torch.zeros(2, len(self.labels), vision.embed_dim))
@@ -140,8 +144,9 @@ class DualPrompt(nn.Module):
         return self.logits(images, label_indices).sigmoid()
 
     def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
-        """The calibrated difference of positive and negative score, (B, L)."""
-        return self.of_features(*self.features(images), label_indices)
+        """The calibrated difference of positive and negative score, (B, L), with the share of the best crop's."""
+        whole = self.of_features(*self.features(images), label_indices)
+        return self._with_crops(whole, images, label_indices)
 
     def without_cache(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) logits and (B, D) features, as the cache takes them."""
@@ -166,7 +171,7 @@ class DualPrompt(nn.Module):
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) probabilities and (B, D) features: the mean of the dense ones."""
         dense, pooled = self.features(images)
-        return self.of_features(dense, pooled).sigmoid(), dense.mean(1)
+        return self._with_crops(self.of_features(dense, pooled), images).sigmoid(), dense.mean(1)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Dense (B, P, D) and pooled (B, D) features of images as `forward` takes them."""
@@ -182,6 +187,12 @@ class DualPrompt(nn.Module):
         similarity = mixed_similarity(dense, pooled, text, self.spatial_scale, self.config.global_weight)
         return self.score_scale * (similarity[0] - similarity[1])
 
+    def _with_crops(self, whole: Tensor, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
+        if not self.crop_weight:
+            return whole
+        each = [self.of_features(*self.features(crop), label_indices) for crop in crops(images)]
+        return whole.lerp(torch.stack(each).amax(0), self.crop_weight)
+
     def _compare(self, dense: Tensor, pooled: Tensor, text: Tensor) -> Tensor:
         return self.calibration(self.difference(dense, pooled, text))
 
@@ -189,7 +200,9 @@ class DualPrompt(nn.Module):
     def raw_clip(self) -> DualPrompt:
         """Return the formula without fusion, dense features and negative prompts; the tower's weights are shared."""
         assert self.prompts is not None, "only a classifier built from its params has the backbone's own prompts"
-        config = self.config.model_copy(update={"fusion": False, "global_weight": 1.0, "score_scale": None})
+        config = self.config.model_copy(
+            update={"fusion": False, "global_weight": 1.0, "score_scale": None, "crop_weight": 0.0}
+        )
         visual = self.vision.build()
         visual.load_state_dict(self.visual.state_dict(), assign=True)
         raw = DualPrompt(config, self.label_space, visual, self.vision, self.logit_scale, None)

@@ -1,7 +1,8 @@
-"""Compare ways to score photos by CLIP without training, on val: `python benchmarks/training_free.py`.
+"""Measure on val what positions and crops of a photo add to its score: `python benchmarks/crops.py`.
 
-Uses `evaluate.baseline_clip` and the photos of `dvc repro prepare_dataset`; a minute on two cores. The best row is what
-`tailorset.clip.patches` computes.
+First CLIP without training: the best row is what `tailorset.clip.patches` computes. Then the trained classifier: the
+rows of crops are those of `train_classifier.crop_weight`. Uses `evaluate.baseline_clip`, the photos and the classifier
+of `make run`; two minutes on two cores.
 
 Shapes: N photos, P positions, L labels.
 """
@@ -15,16 +16,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.classifiers.dual_prompt import DualPrompt, load
 from tailorset.clip.dense_features import dense_encoder
 from tailorset.clip.model import Clip
 from tailorset.clip.patches import crops
 from tailorset.evaluation.metrics import zero_shot_metrics
-from tailorset.project.layout import FILTERED, REAL, SYNTHETIC
+from tailorset.project.layout import CLASSIFIER, FILTERED, REAL, SYNTHETIC
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.storage.annotated import Collection
 
 BATCH = 100
+SHARES = (0.25, 0.5, 0.75, 1.0)
+PATCHES = "whole + best position + best crop (clip_patches)"
 
 
 @torch.no_grad()
@@ -57,8 +61,28 @@ def variants(cosines: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
         "best position of a crop": inner,
         "whole + best position": whole + position,
         "best of whole, positions, crops, theirs": torch.stack([whole, position, crop, inner]).amax(0),
-        "whole + best position + best crop (clip_patches)": whole + position + crop,
+        PATCHES: whole + position + crop,
     }
+
+
+@torch.no_grad()
+def classifier_variants(classifier: DualPrompt, images: Tensor, patches: Tensor) -> dict[str, Tensor]:
+    """Return (N, L) logits of a classifier with shares of its own best crop, and of CLIP with patches and crops.
+
+    images: (N, 3, H, W) uint8; patches: (N, L) scores of CLIP, brought to the spread of the classifier's.
+    """
+    found = []
+    for batch in tqdm(images.split(BATCH), desc="classifier"):
+        pixels = batch.float() / 255
+        best = torch.stack([classifier.logits(crop) for crop in crops(pixels)]).amax(0)
+        found.append(torch.stack([classifier.logits(pixels), best]))
+    whole, best = torch.cat(found, 1)
+    patches = (patches - patches.mean()) / patches.std() * whole.std()
+    return (
+        {"classifier, whole image": whole}
+        | {f"classifier, crop_weight {share}": whole.lerp(best, share) for share in SHARES}
+        | {f"classifier + {share} x CLIP with patches and crops": whole + share * patches for share in SHARES}
+    )
 
 
 def main() -> None:
@@ -68,7 +92,12 @@ def main() -> None:
     val = Collection(space, REAL, SYNTHETIC, FILTERED).photos("val").load(clip.image_px)
     texts = clip.encode_texts(space.names, params.clip.prompt_template)
     print(f"{len(val.images)} photos of val; mAP in %, ZSL / GZSL")
-    for name, scores in variants(parts(clip, val.images, texts), clip.logit_scale).items():
+    rows = variants(parts(clip, val.images, texts), clip.logit_scale)
+    classifier = load(CLASSIFIER, torch.device("cpu"))
+    classifier.crop_weight = 0.0  # whatever it was saved with
+    images = Collection(space, REAL, SYNTHETIC, FILTERED).photos("val").load(classifier.image_px).images
+    rows |= classifier_variants(classifier, images, rows[PATCHES])
+    for name, scores in rows.items():
         metrics = zero_shot_metrics(scores, val.targets, space)
         print(f"{name:50} {100 * metrics['zsl/map']:.1f} / {100 * metrics['gzsl/map']:.1f}")
 
