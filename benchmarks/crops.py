@@ -17,9 +17,8 @@ from tqdm import tqdm
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
 from tailorset.classifiers.dual_prompt import DualPrompt, load
-from tailorset.clip.dense_features import dense_encoder
+from tailorset.clip.dense_features import crops, dense_encoder
 from tailorset.clip.model import Clip
-from tailorset.clip.patches import crops
 from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.project.layout import CLASSIFIER, FILTERED, REAL, SYNTHETIC
 from tailorset.project.params import load_params

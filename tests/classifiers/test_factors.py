@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
-from tailorset.clip.patches import crops
+from tailorset.clip.dense_features import crops
 from tailorset.records import LabelSpace
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.loop import train_epochs

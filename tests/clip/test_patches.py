@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tailorset.clip.dense_features import dense_encoder
+from tailorset.clip.dense_features import crops, dense_encoder
 from tailorset.clip.model import Clip, load_clip
-from tailorset.clip.patches import crops, patch_logits
+from tailorset.clip.patches import patch_logits
 from tailorset.evaluation.comparison import clip_methods
 from tailorset.records import LabelSpace
 from tests.tiny_classifier import backbones, label_space  # noqa: F401

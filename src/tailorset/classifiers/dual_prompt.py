@@ -21,9 +21,8 @@ from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.fusion import fuse
 from tailorset.classifiers.parts.saved import Vision, reading_saved, write_saved
 from tailorset.classifiers.parts.support_cache import CacheConfig, SupportCache
-from tailorset.clip.dense_features import dense_encoder, grid_of, mixed_similarity, weighted_similarity
+from tailorset.clip.dense_features import crops, dense_encoder, grid_of, mixed_similarity, weighted_similarity
 from tailorset.clip.model import Clip, OpenClip, preprocessed
-from tailorset.clip.patches import crops
 from tailorset.records import LabelSpace, Source
 from tailorset.training.contract import TrainingConfig
 

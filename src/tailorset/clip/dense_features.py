@@ -1,4 +1,4 @@
-"""Features of every image position in the space CLIP shares with its text.
+"""Features of every image position in the space CLIP shares with its text, and crops of images.
 
 Shapes: B images of a batch, P positions, D joint width.
 """
@@ -6,6 +6,7 @@ Shapes: B images of a batch, P positions, D joint width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import VisionTransformer
 
+CROP_SHARE = 0.6  # side of a crop, as a share of the image's: neighbours overlap, so that few objects are cut in all
+CROPS_PER_SIDE = 2
 DenseEncoder = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -114,3 +117,13 @@ def mixed_similarity(dense: Tensor, pooled: Tensor, text: Tensor, spatial_scale:
     dense_similarity, _ = weighted_similarity(dense, text, spatial_scale)
     global_similarity = torch.einsum("bd,nld->nbl", pooled, text)
     return global_weight * global_similarity + (1 - global_weight) * dense_similarity
+
+
+def crops(images: Tensor) -> list[Tensor]:
+    """Return the overlapping crops (B, 3, h, w) from all corners of images (B, 3, H, W)."""
+    sides = [(length, round(CROP_SHARE * length)) for length in images.shape[-2:]]
+    starts = [
+        [round(i * (length - part) / (CROPS_PER_SIDE - 1)) for i in range(CROPS_PER_SIDE)] for length, part in sides
+    ]
+    (_, height), (_, width) = sides
+    return [images[..., top : top + height, left : left + width] for top, left in product(*starts)]

@@ -6,16 +6,11 @@ Shapes: B images, L labels, D joint width, P positions.
 
 from __future__ import annotations
 
-from itertools import product
-
 import torch
 from torch import Tensor
 
-from tailorset.clip.dense_features import dense_encoder
+from tailorset.clip.dense_features import crops, dense_encoder
 from tailorset.clip.model import Clip
-
-CROP_SHARE = 0.6  # side of a crop, as a share of the image's: neighbours overlap, so that few objects are cut in all
-CROPS_PER_SIDE = 2
 
 
 def patch_logits(clip: Clip, images: Tensor, text_features: Tensor) -> Tensor:
@@ -30,13 +25,3 @@ def patch_logits(clip: Clip, images: Tensor, text_features: Tensor) -> Tensor:
     positions = (dense @ text_features.T).amax(1)
     best_crop = torch.stack([clip.encode_images(crop) @ text_features.T for crop in crops(images)]).amax(0)
     return clip.logit_scale * (pooled @ text_features.T + positions + best_crop) / 3
-
-
-def crops(images: Tensor) -> list[Tensor]:
-    """Return the overlapping crops (B, 3, h, w) from all corners of images (B, 3, H, W)."""
-    sides = [(length, round(CROP_SHARE * length)) for length in images.shape[-2:]]
-    starts = [
-        [round(i * (length - part) / (CROPS_PER_SIDE - 1)) for i in range(CROPS_PER_SIDE)] for length, part in sides
-    ]
-    (_, height), (_, width) = sides
-    return [images[..., top : top + height, left : left + width] for top, left in product(*starts)]
