@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup run test lint map bench soak faults ui ladder factors foundation foundation-report clean
+.PHONY: help setup run test lint map bench soak faults ui ladder factors foundation foundation-report dist clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -66,6 +66,11 @@ foundation: setup  ## train the toybox world's foundation models again (hours on
 
 foundation-report: setup  ## measure the foundation models against their bars
 	python pipeline/foundation/measure_models.py
+
+dist: setup  ## build the wheel in dist/, and print what an installation takes on disk by extra
+	@pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+	@rm -rf build && ls dist/*.whl
+	@python benchmarks/install_size.py
 
 clean:  ## remove the environment, resume state and caches; keeps products and mlflow.db
 	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tailorset.inference.library import HeatMap, Model, load
+    from tailorset.project.drawing import GeneratedImage, generate
 
 # Quiet, offline and without caches of pickles unless the user says otherwise; set before the libraries are imported.
 for _name, _value in {
@@ -29,3 +35,13 @@ if Path(sys.argv[0]).parent.name == "pipeline":  # a stage: from here on, so tha
     explain_failures(Path(sys.argv[0]).stem)
 
 __version__ = "0.1.0"
+__all__ = ["GeneratedImage", "HeatMap", "Model", "generate", "load"]
+_HOMES = {"HeatMap": "inference.library", "Model": "inference.library", "load": "inference.library"}
+_HOMES |= {"GeneratedImage": "project.drawing", "generate": "project.drawing"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what the library offers where it is first used: torch alone takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tailorset' has no attribute {name!r}: choose from {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"tailorset.{_HOMES[name]}"), name)

@@ -7,7 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:
+    raise SystemExit(
+        "The command tailorset needs more than the library: pip install 'tailorset[train]', or 'tailorset[serve]' to"
+        " serve, predict and export only"
+    ) from None
 
 from tailorset.cli.models import add_label, export, predict, promote, rollback, serve
 from tailorset.commands.licences import SUBJECT as LICENCES
