@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.fusion import fuse
@@ -228,19 +228,10 @@ class DualPrompt(nn.Module):
         return modules if self.prompts is None else {"prompts": self.prompts} | modules
 
     def optimizers(self) -> dict[str, Optimizer]:
-        """Return SGD for the contexts, as published, and AdamW for the fusion, whose near-zero scale starves SGD."""
-        assert self.prompts is not None, "only a classifier built from its params is trained"
-        config = self.config
-        contexts = [one for one in (self.prompts.contexts, self.prompts.generated_tokens) if one is not None]
-        sgd = SGD(contexts, config.learning_rate, config.momentum, weight_decay=config.weight_decay)
-        calibration = AdamW(self.calibration.parameters(), config.calibration_learning_rate, weight_decay=0)
-        optimizers: dict[str, Optimizer] = {"prompts": sgd, "calibration": calibration}
-        if rate := config.label_residual_learning_rate:
-            optimizers["label_residual"] = AdamW([self.prompts.residual], rate, weight_decay=0)
-        if config.fusion:
-            rate = config.fusion_learning_rate
-            optimizers["fusion"] = AdamW(self.fusion.parameters(), rate, weight_decay=config.weight_decay)
-        return optimizers
+        """Return SGD for the contexts, as published, and AdamW for all else."""
+        from tailorset.classifiers.parts.optimizers import optimizers
+
+        return optimizers(self)
 
     def save(self, folder: Path) -> None:
         """Write config.json and classifier.safetensors: label features, learned modules and the frozen visual tower."""

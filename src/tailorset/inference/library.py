@@ -29,7 +29,7 @@ HEAT = (255, 64, 0)  # RGB
 
 @dataclass(frozen=True)
 class HeatMap:
-    """Where a classifier sees one label in one photo.
+    """Places of one photo in which a classifier sees one label.
 
     weights: (h, w) float32, summing to 1, a coarse grid over the whole photo. photo: RGB, as it was given.
     """

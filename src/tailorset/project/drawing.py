@@ -16,6 +16,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 if TYPE_CHECKING:  # drawing needs more libraries than predicting, and they are slow to import
+    from tailorset.clip.settings import ClipModel
     from tailorset.generation.studio import Studio
     from tailorset.project.params import GeneratorSettings
     from tailorset.prompts.settings import WritePrompts
@@ -68,31 +69,18 @@ def generate(
     Raises:
         ValueError: too few or unusable labels, settings that are not valid, or a model that cannot be loaded.
     """
-    from tailorset.clip.settings import ClipModel
     from tailorset.compute.device import resolve_device
     from tailorset.generation.studio import Studio
-    from tailorset.messages import invalid
-    from tailorset.project.params import FilterImages, GeneratorSettings
-    from tailorset.prompts.settings import WritePrompts
-    from tailorset.records import MIN_UNSEEN, LabelSpace
+    from tailorset.project.params import FilterImages
 
-    if len(labels) < MIN_UNSEEN:
-        raise ValueError(f"labels are {list(labels)}: give at least {MIN_UNSEEN}, as CLIP compares each with the rest")
-    writing = {"prompts_per_pair": prompts_per_pair, "max_prompts": None, "min_words": min_words}
-    try:
-        space = LabelSpace.model_validate({"name": "labels", "labels": [{"name": n, "seen": False} for n in labels]})
-        draws_by = GeneratorSettings.model_validate(generator)
-        writes_by = WritePrompts.model_validate(writing | {"max_attempts": MAX_ATTEMPTS, "llm": llm})
-        discriminator = ClipModel.model_validate(clip)
-        rule = FilterImages.model_validate({"name": "grouped_softmax", "threshold": threshold})
-    except ValidationError as error:
-        raise ValueError(invalid("what `generate` was given", error)) from error
+    space, draws_by, writes_by, discriminator = _settings(labels, generator, llm, clip, prompts_per_pair, min_words)
+    rule = FilterImages.model_validate({"name": "grouped_softmax", "threshold": threshold}).build(space)
     chosen = resolve_device(device)
-    judge = discriminator.load(chosen)  # measures nothing here
+    scored_by = discriminator.load(chosen)
     studio = Studio(
         generator=draws_by.build(chosen),
-        discriminator=judge,
-        judge=judge,
+        discriminator=scored_by,
+        judge=scored_by,
         unseen=space.unseen,
         prompt_template=TEMPLATE,
         base_seed=seed,
@@ -101,7 +89,35 @@ def generate(
     )
     prompts = _write(writes_by, draws_by, space, seed, chosen)
     settings = {"generator": dict(generator), "llm": dict(llm), "clip": dict(clip), "steps": num_inference_steps}
-    return _drawn(studio, rule.build(space), prompts, num_images, settings, keep_rejected)
+    return _drawn(studio, rule, prompts, num_images, settings, keep_rejected)
+
+
+def _settings(
+    labels: Sequence[str],
+    generator: Mapping[str, Any],
+    llm: Mapping[str, Any],
+    clip: Mapping[str, Any],
+    prompts_per_pair: int,
+    min_words: int,
+) -> tuple[LabelSpace, GeneratorSettings, WritePrompts, ClipModel]:
+    from tailorset.clip.settings import ClipModel
+    from tailorset.messages import invalid
+    from tailorset.project.params import GeneratorSettings
+    from tailorset.prompts.settings import WritePrompts
+    from tailorset.records import MIN_UNSEEN, LabelSpace
+
+    if len(labels) < MIN_UNSEEN:
+        raise ValueError(f"labels are {list(labels)}: give at least {MIN_UNSEEN}, as CLIP compares each with the rest")
+    writing = {"prompts_per_pair": prompts_per_pair, "max_prompts": None, "min_words": min_words}
+    try:
+        return (
+            LabelSpace.model_validate({"name": "labels", "labels": [{"name": n, "seen": False} for n in labels]}),
+            GeneratorSettings.model_validate(generator),
+            WritePrompts.model_validate(writing | {"max_attempts": MAX_ATTEMPTS, "llm": llm}),
+            ClipModel.model_validate(clip),
+        )
+    except ValidationError as error:
+        raise ValueError(invalid("what `generate` was given", error)) from error
 
 
 def _write(
