@@ -144,8 +144,7 @@ class DualPrompt(nn.Module):
 
     def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """The calibrated difference of positive and negative score, (B, L), with the share of the best crop's."""
-        whole = self.of_features(*self.features(images), label_indices)
-        return self._with_crops(whole, images, label_indices)
+        return self._with_crops(self.of_features(*self.features(images), label_indices), images, label_indices)
 
     def without_cache(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) logits and (B, D) features, as the cache takes them."""
@@ -199,9 +198,8 @@ class DualPrompt(nn.Module):
     def raw_clip(self) -> DualPrompt:
         """Return the formula without fusion, dense features and negative prompts; the tower's weights are shared."""
         assert self.prompts is not None, "only a classifier built from its params has the backbone's own prompts"
-        config = self.config.model_copy(
-            update={"fusion": False, "global_weight": 1.0, "score_scale": None, "crop_weight": 0.0}
-        )
+        plain = {"fusion": False, "global_weight": 1.0, "score_scale": None, "crop_weight": 0.0}
+        config = self.config.model_copy(update=plain)
         visual = self.vision.build()
         visual.load_state_dict(self.visual.state_dict(), assign=True)
         raw = DualPrompt(config, self.label_space, visual, self.vision, self.logit_scale, None)
