@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tailorset.llms import transformers
 from tailorset.llms.transformers import Config, TransformersLLM, build, sample_nucleus, uniform_streams
 from tailorset.prompts.wording import dialogue
 
@@ -163,6 +164,28 @@ def test_nucleus_keeps_the_likeliest_tokens_that_hold_top_p() -> None:
     tokens = sample_nucleus(logits.expand(100, -1), uniform, temperature=1.0, top_p=0.7)
     counts = torch.bincount(tokens, minlength=4)
     assert counts.tolist() == [0, 67, 0, 33]  # 0.5 and 0.25 of 0.75
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0, 8.0])  # from all tokens alike to a few likely ones
+def test_sorting_the_likeliest_tokens_first_chooses_as_sorting_all(
+    spread: float, top_p: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(64, 5000, generator=generator) * spread).bfloat16().float()  # with equal ones
+    uniform = torch.rand(64, generator=generator, dtype=torch.float64)
+    chosen = sample_nucleus(logits, uniform, 0.6, top_p)
+    monkeypatch.setattr("tailorset.llms.transformers.LIKELIEST", 5000)
+    assert torch.equal(chosen, sample_nucleus(logits, uniform, 0.6, top_p))
+
+
+def test_all_tokens_are_sorted_only_for_rows_that_need_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[tuple[int, ...]] = []
+    sort = transformers._descending
+    monkeypatch.setattr(transformers, "_descending", lambda values: [widths.append(values.shape), sort(values)][1])
+    logits = torch.stack([torch.zeros(5000), torch.arange(5000.0), torch.arange(5000.0)])
+    sample_nucleus(logits, torch.full((3,), 0.5, dtype=torch.float64), 1.0, 0.9)
+    assert widths == [(3, 1024), (1, 5000)]
 
 
 def test_temperature_sharpens() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from tailorset.clip.model import OpenClip
 from tailorset.commands.findings import Finding
+from tailorset.llms.parts import gguf_files
 from tailorset.llms.parts.served import ServedModel
 from tailorset.llms.parts.server import ModelServer
 from tailorset.messages import GIB, MIB, first_line, some
@@ -21,6 +22,7 @@ from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel, cache_of, cached_commit, lacking
 
 ANSWER_SECONDS = 5
+SAFETENSORS = "*.safetensors"
 ALLOW = (
     "`HF_HUB_OFFLINE=0 make run` downloads it, `HF_HUB_OFFLINE=0 tailorset doctor` reports its size; if a folder"
     " is meant, there is none of this name"
@@ -31,7 +33,12 @@ def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
     """Check that the model of a key in params.yaml exists; `whole` also reads all of it."""
     if problem := isinstance(model, OpenClip) and model.name_problem():
         return Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
-    return local_weights(key, model.folder, whole) if model.folder else hub_weights(key, model, whole)
+    gguf = next((file for file in model.needed_files if file.endswith(gguf_files.SUFFIX)), "")
+    if gguf and not gguf_files.is_readable():
+        return Finding("error", "weights", f"{key}: {gguf_files.NO_READER}", gguf_files.REMEDY)
+    if model.folder is None:
+        return hub_weights(key, model, whole)
+    return local_weights(key, model.folder, whole, gguf or SAFETENSORS)
 
 
 def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
@@ -49,16 +56,16 @@ def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
     return Finding("ok", "server", f"{key}: {model.model} at {model.base_url}")
 
 
-def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
-    """A folder's safetensors files opened, for one that was cut off does not open; `whole`: against its checksums."""
-    files = sorted(folder.rglob("*.safetensors"))
+def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAFETENSORS) -> Finding:
+    """A folder's files of weights opened, for one that was cut off does not open; `whole`: against its checksums."""
+    files = sorted(folder.rglob(pattern))
     remedy = f"{checksums.RESTORE} or name another model"
     if not files:
-        return Finding("error", "weights", f"{key}: {folder} holds no safetensors file", remedy)
+        kind = "safetensors file" if pattern == SAFETENSORS else f"file {pattern}"
+        return Finding("error", "weights", f"{key}: {folder} holds no {kind}", remedy)
     try:
         for file in files:
-            with safe_open(file, framework="np") as opened:
-                opened.keys()
+            open_weights(file)
         if not whole:
             return Finding("ok", "weights", f"{key}: {folder}")
         checksums.check(folder)
@@ -67,6 +74,19 @@ def local_weights(key: str, folder: Path, whole: bool = True) -> Finding:
     total = hashlib.sha256("".join(map(checksums.file_digest, files)).encode())
     size = sum(file.stat().st_size for file in files) / MIB
     return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total.hexdigest()[:12]}")
+
+
+def open_weights(file: Path) -> None:
+    """Open a file of weights.
+
+    Raises:
+        OSError, SafetensorError, ValueError: it is damaged.
+    """
+    if file.suffix == gguf_files.SUFFIX:
+        gguf_files.check_magic(file)
+    else:
+        with safe_open(file, framework="np") as opened:
+            opened.keys()
 
 
 def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
@@ -150,7 +170,7 @@ def ask_hub(model: NamedModel) -> int | Obstacle:
     return sum(size for file, size in sizes.items() if is_read(file, model.needed_files))
 
 
-def is_read(file: str, patterns: Iterable[str]) -> bool:
+def is_read(file: str, patterns: Collection[str]) -> bool:
     """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
-    is_variant = file.rpartition("/")[2].count(".") > 1
+    is_variant = file not in patterns and file.rpartition("/")[2].count(".") > 1
     return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant

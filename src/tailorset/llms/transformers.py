@@ -1,4 +1,4 @@
-"""Any chat or base model of the transformers library, at full precision or quantised by bitsandbytes.
+"""Any chat or base model of the transformers library: full precision, quantised by bitsandbytes, or a GGUF file.
 
 Shapes: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabulary.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from tailorset.compute.memory import ShrinkingBatches
+from tailorset.llms.parts import gguf_files
 from tailorset.llms.parts.few_shot import first_line, plain_text
 from tailorset.llms.parts.thinking import NO_THINKING, spoken
 from tailorset.prompts.wording import Dialogue
@@ -22,20 +23,48 @@ from tailorset.storage.hub import NamedModel
 
 WRITING_MEMORY_REMEDY = "set quantization: 4bit or name a smaller model"
 CPU_BLOCK = 64  # bitsandbytes packs 4-bit weights for the CPU in rows of whole blocks
+LIKELIEST = 1024  # tokens that are sorted first; all of them only if these do not hold top_p
 log = logging.getLogger(__name__)
 
 
 class Config(NamedModel):
     """model: with safetensors weights; one without a chat template continues a text of examples.
 
+    gguf_file: a file of the folder or repository `model` to read instead; `model` may also be its whole path. Its
+    weights are unpacked and take the memory of full precision.
     temperature and top_p: 0.6 and 0.9 are the published values; lower is more obedient and less diverse.
     """
 
+    gguf_file: str | None = Field(default=None, pattern=r"\.gguf$")
     quantization: Literal["none", "8bit", "4bit"] = "none"
     temperature: float = Field(default=0.6, gt=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_new_tokens: int = Field(default=64, gt=0)
     batch_size: int = Field(default=16, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_path(cls, values: Any) -> Any:
+        """Return folder and file for a `model` that is the path of a GGUF file."""
+        path = Path(str(values.get("model"))) if isinstance(values, dict) else Path()
+        is_file = path.suffix == gguf_files.SUFFIX and not values.get("gguf_file")
+        return values | {"model": str(path.parent), "gguf_file": path.name} if is_file else values
+
+    @model_validator(mode="after")
+    def _quantised_once(self) -> Self:
+        if self.gguf_file and self.quantization != "none":
+            raise ValueError(
+                f"quantization is {self.quantization}, and {self.gguf_file} is quantised already: set none"
+            )
+        return self
+
+    @property
+    def title(self) -> str:
+        return f"{self.model}/{self.gguf_file}" if self.gguf_file else self.model
+
+    @property
+    def needed_files(self) -> tuple[str, ...]:
+        return (self.gguf_file,) if self.gguf_file else super().needed_files
 
 
 class TransformersLLM:
@@ -117,30 +146,53 @@ def sample_nucleus(logits: Tensor, uniform: Tensor, temperature: float, top_p: f
     """
     if logits.isnan().any():
         raise ValueError("the LLM's logits are NaN: choose another quantization (none, 8bit, 4bit) or model")
-    probabilities, order = (logits.double() / temperature).softmax(dim=1).sort(dim=1, descending=True, stable=True)
-    before = probabilities.cumsum(dim=1) - probabilities
-    cumulative = probabilities.masked_fill(before >= top_p, 0).cumsum(dim=1)
+    probabilities = (logits.double() / temperature).softmax(dim=1)
+    if probabilities.shape[1] <= LIKELIEST:
+        return _inverted(*_descending(probabilities), uniform, top_p)
+    ids = probabilities.topk(LIKELIEST, dim=1).indices.sort(dim=1).values  # equal ones keep the order of their ids
+    ordered, order = _descending(probabilities.gather(1, ids))
+    tokens = _inverted(ordered, ids.gather(1, order), uniform, top_p)
+    last = ordered == ordered[:, -1:]  # tokens as likely as these may be missing, so none of them may be needed
+    is_cut = (last & (_before(ordered) < top_p)).any(dim=1)
+    if is_cut.any():
+        tokens[is_cut] = _inverted(*_descending(probabilities[is_cut]), uniform[is_cut], top_p)
+    return tokens
+
+
+def _descending(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    return probabilities.sort(dim=1, descending=True, stable=True)
+
+
+def _before(ordered: Tensor) -> Tensor:
+    return ordered.cumsum(dim=1) - ordered
+
+
+def _inverted(ordered: Tensor, ids: Tensor, uniform: Tensor, top_p: float) -> Tensor:
+    cumulative = ordered.masked_fill(_before(ordered) >= top_p, 0).cumsum(dim=1)
     rank = (cumulative > uniform[:, None] * cumulative[:, -1:]).int().argmax(dim=1)
-    return order.gather(1, rank[:, None])[:, 0]
+    return ids.gather(1, rank[:, None])[:, 0]
 
 
 def build(config: Config, device: torch.device) -> TransformersLLM:
     """Load tokenizer and weights.
 
     Raises:
-        ValueError: the model does not exist, or its weights are missing, truncated or not in safetensors.
+        ValueError: the model does not exist, its weights are missing, truncated or in another format, or a GGUF file
+            is named without the package that reads it.
     """
     import transformers
     from safetensors import SafetensorError
 
+    source: dict[str, Any] = {"revision": config.revision}
+    if config.gguf_file:
+        gguf_files.check_reader()
+        source["gguf_file"] = config.gguf_file
     try:
         checksums.check(Path(config.model))
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            config.model, revision=config.revision, padding_side="left"
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(config.model, padding_side="left", **source)
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             config.model,
-            revision=config.revision,
+            **source,
             use_safetensors=True,
             output_loading_info=True,
             **_precision(config, device),
@@ -151,7 +203,7 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
         raise ValueError(_refusal(config, f"no weights for {sorted(info['missing_keys'])[:3]}"))
     if tokenizer.chat_template is None:
         log.warning(
-            "LLM %r has no chat template: it is given examples to continue; a chat model obeys better", config.model
+            "LLM %r has no chat template: it is given examples to continue; a chat model obeys better", config.title
         )
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     _check_blocks(config, model, device)
@@ -163,7 +215,9 @@ def _precision(config: Config, device: torch.device) -> dict[str, Any]:
     import transformers
 
     if config.quantization == "none":
-        return {"dtype": torch.float32 if device.type == "cpu" else torch.bfloat16, "device_map": {"": device}}
+        plain = {"dtype": torch.float32 if device.type == "cpu" else torch.bfloat16, "device_map": {"": device}}
+        unpacked = {"quantization_config": transformers.GgufConfig(dequantize=True)} if config.gguf_file else {}
+        return plain | unpacked
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports every cast of every layer
     if config.quantization == "8bit":
         options = transformers.BitsAndBytesConfig(load_in_8bit=True)
@@ -188,8 +242,8 @@ def _check_blocks(config: Config, model: Any, device: torch.device) -> None:
 
 def _refusal(config: Config, error: str) -> str:
     return (
-        f"LLM {config.model!r} cannot be loaded: {error}. Give write_prompts.llm.model a folder with config.json,"
-        " tokenizer and complete *.safetensors (restore a damaged one with `git checkout` or `dvc pull`), or"
-        " the name of a chat model on the Hugging Face hub (HF_HUB_OFFLINE=0 lets it download);"
+        f"LLM {config.title!r} cannot be loaded: {error}. Give write_prompts.llm.model a folder with config.json,"
+        " tokenizer and complete *.safetensors (restore a damaged one with `git checkout` or `dvc pull`), the path of"
+        " a GGUF file, or the name of a chat model on the Hugging Face hub (HF_HUB_OFFLINE=0 lets it download);"
         " `llm: {name: template}` needs no model."
     )
