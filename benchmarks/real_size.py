@@ -1,8 +1,9 @@
 """Each stage's own inner loop on models of real size with random weights: `python benchmarks/real_size.py`.
 
 Peak memory, samples per second, FLOPs of a sample and the share of the best rate measured in this process. Settings are
-those of presets/paper.yaml; a CPU uses float32, fewer steps and one sample of what would take hours. Figures are
-kept in reports/real_size.json, a part at a time; --write-docs writes the tables of docs/performance.md from them.
+those of presets/paper.yaml; a CPU uses float32, fewer steps and one sample of what would take hours. `denoisers` counts
+weights, operations and memory of larger generators in a dry run, `steps` times a denoising step of each in bfloat16.
+Figures are kept in reports/real_size.json, a part at a time; --write-docs writes the tables of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from real_denoisers import GeneratorShape, dry_run, larger_generators, timed_step
 from real_models import PUBLISHED, MeasuredModels, check_shapes
-from real_size_page import page, write_docs
+from real_size_page import denoisers_page, page, write_docs
 from real_stages import RealSizeBenchmark, amounts_of
 from tqdm import tqdm
 
@@ -53,9 +55,28 @@ def machine(device: torch.device) -> str:
     return f"{platform.machine()} with {instructions}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def main(arguments: Sequence[str] | None = None, models: MeasuredModels | None = None) -> None:
+def measure_denoisers(figures: dict[str, Any], shapes: Mapping[str, GeneratorShape]) -> None:
+    for name, shape in shapes.items():
+        figures.setdefault("denoisers", {}).setdefault(name, {}).update(dry_run(shape))
+
+
+def time_steps(
+    figures: dict[str, Any], shapes: Mapping[str, GeneratorShape], device: torch.device, repetitions: int
+) -> None:
+    measure_denoisers(figures, shapes)
+    for name, shape in shapes.items():
+        row = timed_step(shape, device, repetitions) | {"machine": machine(device), "repetitions": repetitions}
+        figures["denoisers"][name].setdefault("steps", {})[device.type] = row
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    models: MeasuredModels | None = None,
+    larger: Mapping[str, GeneratorShape] | None = None,
+) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="*", choices=["shapes", *CPU_GIB], default=["shapes", *CPU_GIB])
+    names = ["shapes", "denoisers", "steps", *CPU_GIB]
+    parser.add_argument("--parts", nargs="*", choices=names, default=names)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--image-px", type=int, help="side of generated images (default: the preset's)")
     parser.add_argument("--steps", type=int, help="sampling steps (default: the preset's, 2 on a CPU)")
@@ -77,10 +98,14 @@ def main(arguments: Sequence[str] | None = None, models: MeasuredModels | None =
     for part in tqdm(options.parts, unit="part"):
         if part == "shapes":
             figures["shapes"] = {name: check_shapes(name) for name in PUBLISHED}
+        elif part == "denoisers":
+            measure_denoisers(figures, larger or larger_generators())
+        elif part == "steps":
+            time_steps(figures, larger or larger_generators(), device, options.repetitions)
         else:
             figures.setdefault(device.type, {})[part] = measured(bench(part), part)
         options.output.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    print(page(figures))
+    print(page(figures), denoisers_page(figures), sep="\n\n")
     if options.write_docs:
         write_docs(figures)
 

@@ -20,6 +20,16 @@ PARTS = {
     "llm": "writing prompts",
 }
 DEVICES = {"cpu": "CPU", "cuda": "GPU"}
+DENOISERS_HEAD = (
+    "generator",
+    "step of one image",
+    "network of a step",
+    "other parts",
+    "all weights",
+    "TFLOP",
+    "activations",
+    *(f"seconds, {title}" for title in DEVICES.values()),
+)
 HEAD = ("stage", "what ran", "peak memory", "per second", "TFLOP each", "MFU", "goal on a GPU")
 Figures = Mapping[str, Any]
 
@@ -86,6 +96,47 @@ def shapes_block(shapes: Mapping[str, int]) -> str:
 def write_docs(figures: Figures) -> None:
     """Put the tables between the marks of docs/performance.md."""
     put("real_size", page(figures))
+    put("denoisers", denoisers_page(figures))
+
+
+def denoisers_page(figures: Figures) -> str:
+    """The table of larger generators, then the machines that timed their steps."""
+    rows = figures.get("denoisers", {}).values()
+    if not rows:
+        return "Larger generators: not measured."
+    steps = [(device, step) for row in rows for device, step in row.get("steps", {}).items() if "seconds" in step]
+    machines = dict.fromkeys(f"{DEVICES[device]}: {step['machine']}" for device, step in steps)
+    lines = [_line(DENOISERS_HEAD), "|" + "---|" * len(DENOISERS_HEAD), *(_line(_denoiser_cells(row)) for row in rows)]
+    return "\n".join([*lines, *(["", f"{'; '.join(machines)}."] if machines else [])])
+
+
+def _denoiser_cells(row: Figures) -> list[str]:
+    parts = {name: f"{_millions(part['parameters'])}, {_gib(part['bytes'])}" for name, part in row["parts"].items()}
+    network, total = parts.pop("network"), sum(part["bytes"] for part in row["parts"].values())
+    passes = "1 pass" if row["passes"] == 1 else f"{row['passes']} passes"
+    return [
+        row["title"],
+        f"{row['image_px']} px, {passes}",
+        network,
+        "; ".join(f"{name} {size}" for name, size in parts.items()),
+        _gib(total),
+        significant(row["flops"] / 1e12),
+        _gib(row["activation_bytes"]),
+        *(_seconds(row.get("steps", {}).get(device, {})) for device in DEVICES),
+    ]
+
+
+def _seconds(step: Figures) -> str:
+    reason = f": {step['reason']}" if "reason" in step else ""
+    return significant(step["seconds"]) if "seconds" in step else f"not measured{reason}"
+
+
+def _millions(count: int) -> str:
+    return f"{significant(count / 1e6)} M"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2g} GiB"
 
 
 def _cells(part: str, row: Mapping[str, Any], judged: bool) -> list[str]:

@@ -14,10 +14,12 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import real_denoisers
 import real_size
 import timing
-from real_models import PUBLISHED, QWEN_7B, SD_2_1, Diffusion, MeasuredModels, check_shapes, clip_tokenizer
-from real_size_page import page
+from real_denoisers import LiveBytes, dry_run, flux_2_klein, larger_generators, prx_512, sdxl
+from real_models import PUBLISHED, QWEN_7B, SD_2_1, SDXL, Diffusion, MeasuredModels, check_shapes, clip_tokenizer
+from real_size_page import denoisers_page, page
 from real_stages import FULL_GRADIENT, PUBLISHED_LOOP, STOCK, TEXTS_AGAIN, unknown_flops
 
 from tailorset.compute.flops import flop_counter
@@ -56,6 +58,48 @@ TINY_LLM = QWEN_7B | {
     "num_hidden_layers": 3,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
+}
+TINY_XL = Diffusion(
+    unet=SDXL.unet
+    | {
+        "block_out_channels": (8, 8, 8),
+        "norm_num_groups": 4,
+        "cross_attention_dim": 32,
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "transformer_layers_per_block": 1,
+        "projection_class_embeddings_input_dim": 6 * 256 + 16,
+    },
+    vae=TINY_DIFFUSION.vae,
+    text_encoder=TINY_DIFFUSION.text_encoder,
+    text_encoder_2=TINY_DIFFUSION.text_encoder | {"projection_dim": 16},
+    scheduler=SDXL.scheduler,
+)
+TINY_ENCODER = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+TINY_DENOISERS = {
+    "sdxl": sdxl(TINY_XL, 64),
+    "prx_512": prx_512(
+        real_denoisers.PRX_512
+        | {"context_in_dim": 16, "hidden_size": 16, "num_heads": 2, "depth": 1, "axes_dim": [4, 4]},
+        TINY_ENCODER,
+        TINY_DIFFUSION.vae,
+        64,
+    ),
+    "flux_2_klein": flux_2_klein(
+        real_denoisers.KLEIN_4B
+        | {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 1, "joint_attention_dim": 48},
+        TINY_ENCODER,
+        {"block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1},
+        64,
+    ),
 }
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
 
@@ -117,6 +161,45 @@ def test_a_part_that_does_not_fit_says_so(project: Path, tiny: MeasuredModels, m
     (row,) = json.loads(Path("reports/real_size.json").read_text())["cpu"].values()
     assert re.fullmatch(r"it takes 1000000 GiB of memory, and \d+ are free", row["reason"])
     assert f"not measured: {row['reason']}" in page({"cpu": {"llm": row}})
+
+
+def test_a_step_of_larger_generators_is_counted_and_timed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["--device", "cpu", "--parts"]
+    real_size.main([*arguments, "steps"], larger=TINY_DENOISERS)
+    real_size.main([*arguments, "denoisers"], larger=TINY_DENOISERS)
+    figures = json.loads(Path("reports/real_size.json").read_text())
+    rows = figures["denoisers"]
+    assert set(rows) == set(larger_generators())
+    for row in rows.values():
+        assert row["steps"]["cpu"]["seconds"] > 0
+        assert row["flops"] > row["parts"]["network"]["parameters"] > 0
+        assert row["activation_bytes"] > 0
+    sizes = {name: part["bytes"] // part["parameters"] for name, part in rows["sdxl"]["parts"].items()}
+    assert sizes == {"network": 2, "text encoder": 4, "second text encoder": 4, "VAE": 4}
+    assert denoisers_page(figures).count("2 passes") == 2
+    assert "**" not in denoisers_page(figures)
+
+    monkeypatch.setattr(real_denoisers, "NEEDED", 1e12)
+    real_size.main([*arguments, "steps"], larger=TINY_DENOISERS)
+    text = denoisers_page(json.loads(Path("reports/real_size.json").read_text()))
+    assert text.count("not measured: it takes") == 3
+
+
+def test_the_dry_run_counts_as_a_real_one_does() -> None:
+    shape = TINY_DENOISERS["prx_512"]
+    with real_denoisers.default_dtype(torch.bfloat16), torch.no_grad(), flop_counter() as counter:
+        shape.network.build()(**shape.inputs())
+    assert dry_run(shape)["flops"] == counter.get_total_flops()
+
+
+def test_memory_that_is_released_is_not_counted_twice() -> None:
+    before = torch.ones(1000)
+    with LiveBytes([before]) as live:
+        for _ in range(3):
+            view = before.view(10, 100)
+            held = view + 1
+            del held
+    assert (live.peak, live.now) == (4000, 0)
 
 
 def test_products_with_4bit_weights_are_counted() -> None:
@@ -191,3 +274,4 @@ def test_the_tables_of_the_document_are_those_of_the_report() -> None:
     figures = json.loads((ROOT / "reports" / "real_size.json").read_text())
     text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert f"<!-- real_size -->\n{page(figures)}\n<!-- /real_size -->" in text
+    assert f"<!-- denoisers -->\n{denoisers_page(figures)}\n<!-- /denoisers -->" in text
