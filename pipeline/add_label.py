@@ -154,7 +154,7 @@ def draw(run: AdditionRun) -> None:
     config = stage.params.generate_images.for_added(run.space, run.names)
     prompts = read_prompts(run.data / "prompts.parquet")
     planner = QuotaPlanner.of(config, run.space.unseen, prompts, stage.params.seed)
-    store = ShardStore(stage.shard_folder)
+    store = ShardStore(stage.shard_folder, from_photos=config.from_photos is not None)
     tally = draw_all(stage, run.space, config, planner, store)
     with atomic_output(run.data / "synthetic") as folder:
         store.assemble(tally.shards, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from tailorset.card.assembly import make_cards, run_facts
+from tailorset.card.assembly import make_cards, own_photo_facts, run_facts
 from tailorset.card.candidates import Candidates, collect
 from tailorset.card.confusions import Photos
 from tailorset.card.facts import shown_ids
@@ -41,7 +41,10 @@ def main() -> None:
         generated = data_uris(candidates.table, ids["generated"], SYNTHETIC)
         real = data_uris(pd.read_parquet(REAL / "manifest.parquet"), ids["photos"], REAL)
         parts = on_cards(parts_of(params, ask_hub=True))
-        facts = run_facts(candidates, params.filter_images, settings) | {"ladder": ladder} | uses(parts)
+        captions, from_photos = params.write_prompts.captions, params.generate_images.from_photos
+        num_captioned = captions.num_photos if captions else 0
+        own = own_photo_facts(candidates.table, num_captioned, from_photos.strength if from_photos else None)
+        facts = run_facts(candidates, params.filter_images, settings) | own | {"ladder": ladder} | uses(parts)
         rows = [(part.role, part.title, part.revision, *part.stated) for part in parts]
         page = render(cards, facts, rows, generated, real, training_notes(all_metrics()))
         with atomic_output(PAGE) as path:

@@ -21,7 +21,7 @@ def main() -> None:
     with run_stage("generate_images", parallel=load_params().engine.name == "local") as stage:
         config, unseen = stage.params.generate_images, stage.label_space.unseen
         planner = QuotaPlanner.of(config, unseen, read_prompts(PROMPTS), stage.params.seed)
-        store = ShardStore(stage.shard_folder)
+        store = ShardStore(stage.shard_folder, from_photos=config.from_photos is not None)
         tally = draw_all(stage, stage.label_space, config, planner, store)
         if stage.is_main:
             with atomic_output(SYNTHETIC) as folder:
@@ -35,6 +35,12 @@ def report(stage: Stage, planner: QuotaPlanner, tally: Tally) -> None:
     stage.save_metrics(metrics(planner, tally, outcome))
     save_plots(tally, outcome, SYNTHETIC, stage.plots_dir)
     stage.log_figures(*stage.plots_dir.glob("*.png"))
+    if tally.num_copies and 2 * tally.num_copies > len(tally):
+        log.warning(
+            "%d of %d images are near-duplicates of their photos: raise from_photos.strength",
+            tally.num_copies,
+            len(tally),
+        )
     for row in outcome[outcome.kept < outcome.quota].itertuples():
         log.warning("%s: %d of %d images kept (%s)", row.label, row.kept, row.quota, row.outcome)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import pandas as pd
 
@@ -12,13 +11,12 @@ from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.datasets.reading.real_shards import finish_shards, plan_shards
 from tailorset.datasets.reading.rejection import report_rejected, without_rejected
 from tailorset.datasets.reading.report import label_counts, plot_sheets, summary, targets_table
-from tailorset.project.layout import REAL
+from tailorset.project.layout import PREPARED, REAL
 from tailorset.project.stage import run_stage
 from tailorset.records import REAL_COLUMNS
 from tailorset.storage.files import atomic_output, write_json
+from tailorset.storage.lent import lent_digest
 from tailorset.storage.location import place_shards
-
-PREPARED = Path("data/prepared.json")  # the same whatever was read: stages that take hours wait for it, none goes stale
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +35,7 @@ def main() -> None:
         table, rejected = without_rejected(pd.concat(tables, ignore_index=True))
         report_rejected(rejected, stage.plots_dir / "rejected.csv")
         targets = targets_table(table, label_space.names)
+        lent = {"train_photos": lent_digest(table, REAL)} if settings.lend_photos else {}
 
         with atomic_output(REAL) as folder:
             folder.mkdir()
@@ -45,7 +44,8 @@ def main() -> None:
             place_shards(work_dir / "shards", [job.file_name for job in jobs], folder)
 
         remember_state(stage.root, stage.tracker.params, REAL, state)
-        write_json(PREPARED, {"prepared": True})
+        # The same whatever was read: stages that take hours wait for it, and go stale only if they start from photos.
+        write_json(PREPARED, {"prepared": True} | lent)
 
         counts = label_counts(table["split"], targets, label_space)
         counts.to_csv(stage.plots_dir / "label_counts.csv", index=False)

@@ -68,6 +68,9 @@ def test_photos_are_read_before_anything_that_takes_hours() -> None:
 def test_a_stage_depends_on_all_code_it_runs(stage: str) -> None:
     deps = stage_definition(stage, ROOT)["deps"]
     plugins = [ROOT / dep for dep in deps if dep.split("/")[2:3] and dep.split("/")[2] in KINDS and dep.endswith(".py")]
+    plugins += [
+        file for kind in KINDS if f"src/tailorset/{kind}" in deps for file in (SRC / "tailorset" / kind).glob("*.py")
+    ]
     needed = set(reachable_files(ROOT / "pipeline" / f"{stage}.py"))
     for plugin in plugins:
         needed |= reachable_files(plugin)

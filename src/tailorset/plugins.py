@@ -12,14 +12,14 @@ from pydantic import BaseModel, ValidationError
 
 from tailorset.messages import check_keys, invalid, unknown
 
-KINDS = ("datasets", "llms", "generators", "filters", "classifiers")
+KINDS = ("datasets", "llms", "llms/captioners", "generators", "filters", "classifiers")  # folders
 
 
 def plugin_names(kind: str) -> tuple[str, ...]:
     """Return the variants of a plug-in folder in alphabetical order: its modules, not its packages."""
     if kind not in KINDS:
         raise ValueError(unknown("plug-in folder", kind, KINDS))
-    folder = importlib.import_module(f"tailorset.{kind}")
+    folder = importlib.import_module(_module_name(kind))
     return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.ispkg))
 
 
@@ -33,7 +33,7 @@ def load_plugin(kind: str, name: str) -> ModuleType:
     if name not in names:
         remedy = f" A new one is a file src/tailorset/{kind}/NAME.py."
         raise ValueError(unknown(f"variant of {kind}", name, names) + remedy)
-    return importlib.import_module(f"tailorset.{kind}.{name}")
+    return importlib.import_module(f"{_module_name(kind)}.{name}")
 
 
 def plugin_config(kind: str, block: Mapping[str, Any], also_known: Iterable[str] = ()) -> BaseModel:
@@ -55,3 +55,7 @@ def plugin_config(kind: str, block: Mapping[str, Any], also_known: Iterable[str]
         return config(**values)
     except ValidationError as error:
         raise ValueError(invalid(where, error)) from None
+
+
+def _module_name(kind: str) -> str:
+    return f"tailorset.{kind.replace('/', '.')}"

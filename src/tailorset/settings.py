@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, model_validator
 
 from tailorset.messages import check_keys
-from tailorset.plugins import load_plugin, plugin_config
+from tailorset.plugins import load_plugin, plugin_config, plugin_names
 
 
 def _wording(template: str) -> str:
@@ -52,6 +52,11 @@ class PluginBlock(Block):
     def plugin(self) -> ModuleType:
         """The module of the plug-in."""
         return load_plugin(self.kind, self.name)
+
+    @classmethod
+    def variants(cls) -> dict[str, ModuleType]:
+        """Return the modules of all plug-ins of this kind by name."""
+        return {name: load_plugin(cls.kind, name) for name in plugin_names(cls.kind)}
 
     def build(self, *arguments: Any) -> Any:
         """Build the plug-in from its settings; the Protocol of its folder names the other arguments and the result."""

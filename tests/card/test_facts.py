@@ -16,11 +16,11 @@ from PIL import Image
 from tailorset.card.candidates import Candidates, join_candidates, stored_probabilities
 from tailorset.card.confusions import Photos, confusions
 from tailorset.card.facts import LabelCard, label_card, photo_sheet, shown_ids
-from tailorset.card.near_duplicates import signature
 from tailorset.card.page import MAX_PX, data_uri, render
 from tailorset.card.settings import DataCard
 from tailorset.card.verdicts import Precision, verdict
 from tailorset.evaluation.bootstrap import Interval
+from tailorset.images.signatures import signature
 from tailorset.records import LabelSpace
 
 SPACE = LabelSpace.model_validate(

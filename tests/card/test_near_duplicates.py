@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from tailorset.card.near_duplicates import closest_pairs, signature
+from tailorset.card.near_duplicates import closest_pairs
+from tailorset.images.signatures import signature
 
 
 def picture(seed: int) -> np.ndarray:

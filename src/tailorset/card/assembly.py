@@ -14,7 +14,10 @@ from tailorset.card.facts import LabelCard, label_card
 from tailorset.card.settings import DataCard
 from tailorset.card.verdicts import precisions, verdict
 from tailorset.evaluation.bootstrap import Interval
+from tailorset.records import COPIES
 from tailorset.settings import PluginBlock
+
+PRIVACY = "prompts or images derive from train photos and may show what is private in them: share them like the photos"
 
 
 def make_cards(
@@ -49,6 +52,22 @@ def make_cards(
         )
         for label, precision in zip(space.unseen, measured, strict=True)
     ]
+
+
+def own_photo_facts(table: pd.DataFrame, num_captioned: int = 0, strength: float | None = None) -> dict[str, str]:
+    """Return facts on train photos that prompts and images start from; {} if none do.
+
+    table: of the candidates. num_captioned: photos whose captions are scenes, at most. strength: of image-to-image.
+    """
+    facts = {}
+    if num_captioned:
+        facts["scenes of prompts"] = f"captions of train photos, at most {num_captioned}"
+    if strength is not None:
+        facts["image-to-image"] = (
+            f"from {table['photo_id'].nunique()} train photos, strength {strength:g}; {int(table[COPIES].sum())} of"
+            f" {len(table)} candidates rejected as near-duplicates of their photos"
+        )
+    return facts | ({"privacy": PRIVACY} if facts else {})
 
 
 def run_facts(candidates: Candidates, filter_images: PluginBlock, settings: DataCard) -> dict[str, object]:

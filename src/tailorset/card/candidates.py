@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailorset.card.near_duplicates import signature
 from tailorset.clip.model import Clip
 from tailorset.clip.scorer import requested_probabilities
 from tailorset.clip.settings import ROLES
+from tailorset.images.signatures import signature
 from tailorset.records import LabelSpace, requested_mask
 from tailorset.storage.shards import load_images
 

@@ -1,4 +1,4 @@
-"""Images with nearly the same picture, found by their pixels: no model, so none that steered generation.
+"""Images with nearly the same picture, found by their signatures (`images/signatures.py`).
 
 Shapes: N images, D numbers of a signature.
 """
@@ -8,9 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
-
-SIGNATURE_PX = 16
 
 
 class Pair(NamedTuple):
@@ -19,18 +16,6 @@ class Pair(NamedTuple):
     first: int
     second: int
     similarity: float
-
-
-def signature(image: Image.Image) -> np.ndarray:
-    """Return (D,) unit vector of an RGB image: 16 x 16 pixels minus their mean; zero for an image of a single colour.
-
-    The product of two signatures is the correlation of their pixels, which does not depend on brightness or contrast.
-    """
-    size = (SIGNATURE_PX, SIGNATURE_PX)
-    pixels = np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float64).ravel()
-    centred = pixels - pixels.mean()
-    length = np.linalg.norm(centred)
-    return centred / length if length > 0 else centred
 
 
 def closest_pairs(signatures: np.ndarray) -> list[Pair]:

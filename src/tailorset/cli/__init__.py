@@ -26,6 +26,7 @@ from tailorset.commands.status import (
     results_line,
     results_table,
     stages_line,
+    stored_metrics,
     was_edited,
     weights_line,
 )
@@ -39,7 +40,6 @@ from tailorset.project.presets import FOLDER, preset_names, preset_text
 from tailorset.project.tracking import tracking_gaps
 from tailorset.project.unlogged import gaps
 from tailorset.records import LabelSpace
-from tailorset.storage.files import read_metrics
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 NOTHING_ANNOTATED = "No test photo is annotated: nothing was measured. Look at reports/card/index.html"
@@ -188,7 +188,7 @@ def check(
 def results() -> None:
     """Show the results: ours next to CLIP without training, acceptance before and after tuning, quotas."""
     params = or_stop(load_params, PARAMS)
-    metrics = or_stop(read_metrics, REPORTS / "metrics.json")
+    metrics = or_stop(stored_metrics)
     if not metrics:
         stop("Nothing has been evaluated yet: make run")
     if other := or_stop(other_label_file, params.label_space):
@@ -196,7 +196,7 @@ def results() -> None:
     if or_stop(was_edited, params.label_space):
         console.print(f"Measured before {params.label_space} was edited: make run", markup=False)
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
-    training = or_stop(read_metrics, REPORTS / "train_classifier" / "metrics.json")
+    training = or_stop(stored_metrics, "train_classifier")
     for note in training_notes(training | metrics):
         console.print(note)
     console.print(acceptance_table(metrics))

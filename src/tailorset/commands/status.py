@@ -18,6 +18,15 @@ from tailorset.project.running import running_stages
 from tailorset.storage.files import read_metrics
 
 
+def stored_metrics(stage: str = "") -> dict[str, float]:
+    """Return the figures that a stage left in reports/, or those of the whole run; {} if there are none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    return read_metrics(REPORTS / stage / "metrics.json")
+
+
 def results_table(metrics: dict[str, float]) -> Table:
     """Return one row per method and one column per measure, in percent."""
     table = Table("test split, %", title="Labels nobody annotated (ZSL), and together with the annotated ones (GZSL)")
@@ -39,7 +48,7 @@ def acceptance_table(metrics: dict[str, float]) -> Table:
 
 
 def quota_line() -> str:
-    metrics = read_metrics(REPORTS / "generate_images" / "metrics.json")
+    metrics = stored_metrics("generate_images")
     if "generate/under_quota" not in metrics:
         return "Quota: nothing was generated yet."
     short = int(metrics["generate/under_quota"])
@@ -51,7 +60,7 @@ def quota_line() -> str:
 def results_line(label_file: Path) -> str:
     if other := other_label_file(label_file):
         return f"none yet of {label_file} (those in {REPORTS}/ are of {other}): make run"
-    metrics = read_metrics(REPORTS / "metrics.json")
+    metrics = stored_metrics()
     if not metrics:
         return "none yet: make run"
     return ", ".join(f"{column} {percent(metrics.get(key))} %" for column, key in columns(metrics).items())

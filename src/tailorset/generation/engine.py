@@ -10,11 +10,12 @@ from tailorset.clip.scorer import passes
 from tailorset.compute import processes
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.studio import PlannedShard, Row, Samples, Studio
+from tailorset.records import COPIES
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: per image a manifest row and whether it counts toward the quota.
+    """A finished shard: per image a manifest row and whether it counts toward the quota, as no copy of a photo does.
 
     found: it was finished before, and was not drawn now.
     """
@@ -49,7 +50,9 @@ class Shelf:
         return self._shard(name, rows, found=False)
 
     def _shard(self, name: str, rows: list[Row], found: bool) -> Shard:
-        return Shard(name, rows, passes(rows, self.unseen, self.quota_threshold).tolist(), found)
+        shown = passes(rows, self.unseen, self.quota_threshold).tolist()
+        passed = [shows and not row.get(COPIES) for shows, row in zip(shown, rows, strict=True)]
+        return Shard(name, rows, passed, found)
 
 
 class Engine(Protocol):

@@ -22,7 +22,7 @@ from tailorset.generation.engine import Shard
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.studio import Row
 from tailorset.images.sheets import contact_sheet
-from tailorset.records import AT_QUOTA
+from tailorset.records import AT_QUOTA, COPIES
 from tailorset.storage.shards import load_images
 
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
@@ -33,7 +33,8 @@ class Tally:
     """Outcome of the candidates, one byte each: their rows are read again from the product.
 
     passed: one flag per candidate, by the discriminator; kept, judged: images of each label that passed, by the
-    discriminator and by the judge; num_judged: images that passed by the judge.
+    discriminator and by the judge; num_judged: images that passed by the judge; num_copies: near-duplicates of the
+    photos that images start from, None if they start from noise.
     """
 
     unseen: Sequence[str]
@@ -41,6 +42,7 @@ class Tally:
     shards: list[str] = field(default_factory=list)
     passed: bytearray = field(default_factory=bytearray)
     num_judged: int = 0
+    num_copies: int | None = None
     kept: dict[str, int] = field(init=False)
     judged: dict[str, int] = field(init=False)
 
@@ -65,6 +67,8 @@ class Tally:
         self.shards.append(shard.name)
         self.passed += bytes(shard.passed)
         self.num_judged += sum(judged)
+        if copies := [row[COPIES] for row in shard.rows if COPIES in row]:
+            self.num_copies = (self.num_copies or 0) + sum(copies)
         for row, by_discriminator, by_judge in zip(shard.rows, shard.passed, judged, strict=True):
             for label in row["labels"]:
                 self.kept[label] += by_discriminator
@@ -95,6 +99,7 @@ def metrics(planner: QuotaPlanner, tally: Tally, outcome: pd.DataFrame) -> dict[
         "generate/images": len(tally),
         "generate/under_quota": len(planner.under_quota),
         "generate/judge_pass_rate": tally.num_judged / len(tally),
+        **({} if tally.num_copies is None else {"generate/photo_copies": tally.num_copies}),
         **{f"generate/pass_rate/{row.label}": row.pass_rate for row in outcome.itertuples()},
     }
 

@@ -23,6 +23,17 @@ class Allocation(Block):
     max_share_per_pair: float = Field(gt=0, le=1)
 
 
+class FromPhotos(Block):
+    """Image-to-image: each image starts from a photo of the train split, with noise, instead of from noise alone.
+
+    near_duplicate: an image whose pixels correlate with its photo's by this much or more is a copy, and rejected.
+    """
+
+    strength: float = Field(gt=0, le=1)  # share of the sampling steps that are taken; 1 = hardly anything of the photo
+    num_photos: int = Field(default=500, gt=0)
+    near_duplicate: float = Field(default=0.95, gt=0, le=1)
+
+
 class GenerateImages(Block):
     """Quotas of kept images, the budget of candidates, and how they are drawn."""
 
@@ -34,6 +45,7 @@ class GenerateImages(Block):
     num_inference_steps: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     shard_size: int = Field(gt=0)
+    from_photos: FromPhotos | None = None  # None = from noise
 
     def for_added(self, label_space: LabelSpace, added: Collection[str]) -> Self:
         """Return settings by which only added labels have a quota; the rest are drawn next to them.

@@ -17,6 +17,7 @@ from torch import Tensor
 from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generation.quota import Draw
+from tailorset.generation.source_photos import SourcePhotos
 from tailorset.generators import Sampler
 from tailorset.images.codec import encode_png
 from tailorset.seeding import sample_seed
@@ -39,7 +40,7 @@ class PlannedShard(NamedTuple):
 class Studio:
     """Draws and scores batches; the text features of both CLIPs are computed once.
 
-    When memory runs out, batches get smaller: the images stay the same.
+    When memory runs out, batches get smaller: the images stay the same. photos: to start from; None = from noise.
 
     Raises: ValueError for an image with a pixel that is not finite, MemoryError where a single image does not fit.
     """
@@ -52,6 +53,7 @@ class Studio:
     base_seed: int
     num_inference_steps: int
     batch_size: int
+    photos: SourcePhotos | None = None
     drawing: ShrinkingBatches = field(init=False, repr=False)
     scoring: ShrinkingBatches = field(init=False, repr=False)
     _text_features: tuple[Tensor, Tensor] = field(init=False, repr=False)
@@ -72,7 +74,7 @@ class Studio:
     @torch.no_grad()
     def pixels(self, draws: Sequence[Draw]) -> Tensor:
         """(B, 3, H, W) uint8 images of the draws, on the CPU in one layout: rounding of sums depends on it."""
-        images = self.generator.sample(
+        images = (self.photos or self.generator).sample(
             [draw.prompt.text for draw in draws], [self.seed(draw) for draw in draws], self.num_inference_steps
         )
         finite = images.isfinite().flatten(1).all(1).tolist()
@@ -114,7 +116,8 @@ class Studio:
         for part, scores in self.scoring.over(len(draws), lambda part: self.logits(pixels[part])):
             arrays = pixels[part].permute(0, 2, 3, 1).numpy()  # (B, H, W, 3)
             for draw, array, png, *logits in zip(draws[part], arrays, pngs[part], *scores, strict=True):
-                rows.append(manifest_row(name, draw, self.seed(draw), array, png, *logits))
+                row = manifest_row(name, draw, self.seed(draw), array, png, *logits)
+                rows.append(row | self.photos.origin(self.seed(draw), array) if self.photos else row)
         return rows, [(draw.image_id, png) for draw, png in zip(draws, pngs, strict=True)]
 
 

@@ -2,13 +2,14 @@
 
 A generator is one file here with a `Config` (a GeneratorConfig), `build(config, device) -> Generator`, and
 `build_tokenizers(config)`, one per text encoder: the part of a prompt that none of them reads cannot be drawn.
-Shapes: B images of a batch, H x W pixels, T sampling steps, S of them taken, K of those keep gradients.
+Shapes: B images of a batch, H x W pixels, C x h x w latents, T sampling steps, S of them taken, K of those keep
+gradients.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ class GeneratorConfig(BaseModel):
     """Base of the settings of every generator."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    starts_from_photos: ClassVar[bool] = False  # True if `build` returns a PhotoGenerator
 
     @property
     def untunable(self) -> str:
@@ -58,6 +61,23 @@ class Generator(Sampler, Protocol):
 
         Raises:
             ValueError: there is no adapter, or one of another model.
+        """
+        ...
+
+
+class PhotoGenerator(Generator, Protocol):
+    """A text-to-image model that can also start from a photo: image-to-image."""
+
+    def encode(self, photo: Tensor) -> Tensor:
+        """Return latents (1, C, h, w) of a photo (1, 3, H, W) in [0, 1], of the side `image_px`."""
+        ...
+
+    def sample_from(
+        self, latents: Tensor, strength: float, prompts: list[str], seeds: list[int], num_inference_steps: int
+    ) -> Tensor:
+        """Draw one image per prompt from latents (B, C, h, w) of photos; see `Sampler.sample`.
+
+        strength: in (0, 1], the share of the steps that are taken, from latents with as much noise.
         """
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -21,13 +21,14 @@ from tailorset.generators.parts.components import Components, FewStep, fuse_few_
 from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
 from tailorset.generators.parts.prompt_encoder import PromptEncoder, Text, unet_arguments
-from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
+from tailorset.generators.parts.schedulers import clean_latents, noised, scheduler_for, steps_skipped
 from tailorset.storage.hub import NamedModel
 
 
 class Config(GeneratorConfig, NamedModel):
     """A pipeline, the way it samples, and options for speed and memory."""
 
+    starts_from_photos: ClassVar[bool] = True
     image_px: int = Field(gt=0)  # side of the images, a multiple of the VAE's factor
     guidance_scale: float = Field(default=7.5, ge=0)  # 1 or less switches guidance off and halves the cost
     negative_prompt: str = ""
@@ -117,8 +118,28 @@ class StableDiffusion:
         if not 0 <= backprop_steps <= num_steps:
             raise ValueError(f"backprop_steps {backprop_steps}: choose 0 to {num_steps}, the steps taken")
         with nullcontext() if backprop_steps else torch.no_grad():
-            text = self._guidance_text(prompts)
-            return self.decode(self._denoise(self._noise(seeds), text, num_inference_steps, backprop_steps, num_steps))
+            text, noise = self._guidance_text(prompts), self._noise(seeds)
+            scheduler = scheduler_for(self.config.scheduler, self._scheduler_config, num_inference_steps, self.device)
+            latents = noise * scheduler.init_noise_sigma
+            return self.decode(self._denoise(scheduler, latents, text, (0, num_steps), backprop_steps))
+
+    @torch.no_grad()
+    def encode(self, photo: Tensor) -> Tensor:
+        """Latents (1, C, h, w) of a photo (1, 3, H, W) in [0, 1]: the mean of the VAE, nothing random."""
+        pixels = (2 * photo - 1).to(self.device, self.vae.dtype)
+        return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def sample_from(
+        self, latents: Tensor, strength: float, prompts: list[str], seeds: list[int], num_inference_steps: int
+    ) -> Tensor:
+        """(B, 3, H, W) float32 in [0, 1]; see `generators.PhotoGenerator`."""
+        first = steps_skipped(num_inference_steps, strength)
+        scheduler = scheduler_for(self.config.scheduler, self._scheduler_config, num_inference_steps, self.device)
+        noise = self._noise(seeds)
+        start = noised(scheduler, latents.to(noise), noise, first)
+        text = self._guidance_text(prompts)
+        return self.decode(self._denoise(scheduler, start, text, (first, num_inference_steps), backprop_steps=0))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> images in [0, 1].
@@ -181,20 +202,19 @@ class StableDiffusion:
         return torch.stack(noise).to(self.device, self.unet.dtype)
 
     def _denoise(
-        self, noise: Tensor, text: Text, num_inference_steps: int, backprop_steps: int, num_steps: int
+        self, scheduler: Any, latents: Tensor, text: Text, steps: tuple[int, int], backprop_steps: int
     ) -> Tensor:
-        scheduler = build_scheduler(self.config.scheduler, self._scheduler_config)
-        scheduler.set_timesteps(num_inference_steps, device=self.device)
-        latents = noise * scheduler.init_noise_sigma
-        for step, timestep in enumerate(scheduler.timesteps[:num_steps]):
+        """Take the steps from the first number to before the second."""
+        first, num_steps = steps
+        for step, timestep in enumerate(scheduler.timesteps[first:num_steps], first):
             with_gradient = torch.is_grad_enabled() and step >= num_steps - backprop_steps
             if self._cache:
-                self._cache.reuse = not with_gradient and step % self.config.cache_interval > 0
+                self._cache.reuse = not with_gradient and (step - first) % self.config.cache_interval > 0
             with torch.set_grad_enabled(with_gradient):
                 scaled = scheduler.scale_model_input(latents, timestep)
                 is_last = step + 1 == num_steps
                 prediction = self._predict(scaled, timestep, text, self.gradient_checkpointing and not is_last)
-                if is_last and num_steps < num_inference_steps:
+                if is_last and num_steps < len(scheduler.timesteps):
                     return clean_latents(scheduler, prediction, step, scaled)
                 latents = scheduler.step(prediction, timestep, latents, return_dict=False)[0]
         return latents

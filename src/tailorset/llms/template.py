@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from tailorset.prompts.wording import Dialogue, keywords_of, template_phrase
+from tailorset.prompts.wording import Dialogue, keywords_of, scene_of, template_phrase
 
 
 class Config(BaseModel):
@@ -25,9 +25,9 @@ class TemplateLLM:
         self.num_words = config.num_words
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
-        """Return one template phrase per dialogue; it depends on keywords and seed only."""
+        """Return one template phrase per dialogue; it depends on keywords, scene and seed only."""
         return [
-            template_phrase(keywords_of(messages), self.num_words, np.random.default_rng(seed))
+            template_phrase(keywords_of(messages), self.num_words, np.random.default_rng(seed), scene_of(messages))
             for messages, seed in zip(dialogues, seeds, strict=True)
         ]
 

@@ -8,20 +8,27 @@ import torch
 
 from tailorset.clip.scorer import LabelScorer
 from tailorset.clip.settings import Role
+from tailorset.generation.source_photos import SourcePhotos
 from tailorset.generation.studio import Studio
+from tailorset.project.layout import REAL
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
+from tailorset.storage.lent import lent_photos
 
 
 def open_studio(params: Params, label_space: LabelSpace, device: torch.device, adapter: Path | None) -> Studio:
-    """Load the generator, with its text encoder's adapter if there is one, and both CLIPs.
+    """Load the generator, with its text encoder's adapter if there is one, both CLIPs, and the photos to start from.
 
     Raises:
-        ValueError: a model is missing or damaged, or the adapter is none or another model's.
+        ValueError: a model is missing or damaged, the adapter is none or another model's, or photos are missing.
     """
-    generator = params.generator.build(device)
+    generator, from_photos = params.generator.build(device), params.generate_images.from_photos
     if adapter is not None:
         generator.load_adapter(adapter)
+    photos = None
+    if from_photos:
+        rows = lent_photos(REAL, from_photos.num_photos, params.seed)
+        photos = SourcePhotos.encode(from_photos, generator, rows, REAL)
     return Studio(
         generator=generator,
         **params.clip.load(device),
@@ -30,6 +37,7 @@ def open_studio(params: Params, label_space: LabelSpace, device: torch.device, a
         base_seed=params.seed,
         num_inference_steps=params.generate_images.num_inference_steps,
         batch_size=params.generate_images.batch_size,
+        photos=photos,
     )
 
 

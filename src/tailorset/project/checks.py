@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tailorset.generators.parts.schedulers import steps_skipped
 from tailorset.messages import unknown
 from tailorset.project.params import Params
 from tailorset.prompts.contract import Contract
@@ -34,6 +35,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
         )
     yield from unwritable(Contract(label_space, params.write_prompts.min_words))
     yield from _tuning(params, label_space)
+    yield from _lent_photos(params)
     if (most := params.generate_images.max_images) < len(label_space.unseen):
         yield (
             f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
@@ -58,6 +60,33 @@ def _tuning(params: Params, label_space: LabelSpace) -> Iterator[str]:
             f"tune_text_encoder.held_out_prompts is {held_out}, and {total} prompts will be written: choose 1 to"
             f" {total - 1}, or write more (write_prompts.prompts_per_pair)"
         )
+
+
+def _lent_photos(params: Params) -> Iterator[str]:
+    """Faults of what starts from the train photos."""
+    drawing, config = params.generate_images, params.generator.config
+    users = {
+        "write_prompts.captions": params.write_prompts.captions,
+        "generate_images.from_photos": drawing.from_photos,
+    }
+    for key, block in users.items():
+        if block and not params.prepare_dataset.lend_photos:
+            yield (
+                f"{key} starts from photos, and prepare_dataset.lend_photos is false: set it to true, so that the train"
+                f" photos may be used for that, or remove {key}"
+            )
+    if drawing.from_photos is None:
+        return
+    if not config.starts_from_photos:
+        able = [name for name, plugin in params.generator.variants().items() if plugin.Config.starts_from_photos]
+        yield (
+            f"generate_images.from_photos is set, and generator {params.generator.name} cannot start from a photo:"
+            f" choose {' or '.join(able)}, or remove from_photos"
+        )
+    try:
+        steps_skipped(drawing.num_inference_steps, drawing.from_photos.strength)
+    except ValueError as error:
+        yield f"generate_images.from_photos: {error}"
 
 
 def _top_k(params: Params, label_space: LabelSpace) -> Iterator[str]:

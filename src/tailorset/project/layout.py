@@ -7,6 +7,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 MODELS = Path("models")
 REAL = Path("data/real")
+PREPARED = Path("data/prepared.json")
 PROMPTS = Path("data/prompts/prompts.parquet")
 LORA = MODELS / "text_encoder_lora"
 SYNTHETIC = Path("data/synthetic")

@@ -19,12 +19,16 @@ from tailorset.storage.hub import LOCAL, NamedModel, cached_commit
 
 BACKBONE = "train_classifier."  # models below it are within the classifier's weights
 PHOTOS, COMPARED = "prepare_dataset", "evaluate.baseline_clip"
+LENT = "generate_images.from_photos"
 NAMES = {  # for people, by the key in params.yaml
     "clip.discriminator": "discriminator",
     "clip.judge": "judge",
     "generator": "image generator",
     "generator.few_step": "few-step LoRA of the generator",
     "write_prompts.llm": "language model",
+    "write_prompts.captions.captioner": "captioner",
+    "write_prompts.captions.captioner.clip": "CLIP of the captioner",
+    LENT: "photos that images start from",
     COMPARED: "CLIP to compare with",
     PHOTOS: "photos",
 }
@@ -85,7 +89,8 @@ def parts_of(params: Params, ask_hub: bool = False) -> list[LicensedPart]:
         known = licence_named(family_licence(llm.model.rpartition("/")[2]))
         parts.append(LicensedPart("write_prompts.llm", llm.model, NOT_STATED, known))
     photos = params.prepare_dataset.name
-    return [*parts, LicensedPart(PHOTOS, photos, "", data_set_licence(photos))]
+    keys = (PHOTOS, LENT) if params.generate_images.from_photos else (PHOTOS,)
+    return [*parts, *(LicensedPart(key, photos, "", data_set_licence(photos)) for key in keys)]
 
 
 def on_cards(parts: Iterable[LicensedPart]) -> list[LicensedPart]:

@@ -13,13 +13,17 @@ from tailorset.generation.shard_store import ShardStore
 from tailorset.progress import Bar
 from tailorset.project.assembly import open_studio
 from tailorset.project.definition import stage_definition
-from tailorset.project.layout import LORA, PROMPTS
+from tailorset.project.layout import LORA, PREPARED, PROMPTS, REAL
 from tailorset.project.stage import Stage
-from tailorset.prompts.files import read_ledger, save_ledger
+from tailorset.prompts.captions import Scenes, scenes_of, write_captions
+from tailorset.prompts.files import read_captions, read_ledger, save_ledger
+from tailorset.prompts.settings import Captions
 from tailorset.prompts.slots import all_slots
 from tailorset.prompts.token_limit import TokenLimit
 from tailorset.prompts.writer import Ledger, write_prompts
 from tailorset.records import LabelSpace
+from tailorset.storage.files import write_json
+from tailorset.storage.lent import lent_photos
 
 
 def write_all(stage: Stage, label_space: LabelSpace, limit: TokenLimit, requesting: Collection[str] = ()) -> Ledger:
@@ -28,10 +32,11 @@ def write_all(stage: Stage, label_space: LabelSpace, limit: TokenLimit, requesti
     The ledger is kept in the resume folder, so that a restart asks for nothing twice.
     """
     config, seed = stage.params.write_prompts, stage.params.seed
+    scenes = caption_all(stage, label_space, config.captions) if config.captions else None
     llm = config.llm.build(stage.device)
     path = stage.work_dir / "ledger.json"
     ledger = read_ledger(path)
-    ledgers = write_prompts(llm.reply, label_space, config, seed, llm.batch_size, ledger, limit, requesting)
+    ledgers = write_prompts(llm.reply, label_space, config, seed, llm.batch_size, ledger, limit, requesting, scenes)
     total, done = len(all_slots(config, label_space, seed, requesting)), len(ledger.prompts)
     with Bar(total=total, initial=done, unit="prompt", is_whole=True) as bar:
         for step, ledger in enumerate(ledgers):
@@ -40,6 +45,23 @@ def write_all(stage: Stage, label_space: LabelSpace, limit: TokenLimit, requesti
             stage.log_metrics({"prompts/written": len(ledger.prompts)}, step=step)
             save_ledger(ledger, path)
     return ledger
+
+
+def caption_all(stage: Stage, label_space: LabelSpace, config: Captions) -> Scenes:
+    """Write a caption of each lent photo, and return the scenes they describe.
+
+    Captions are kept in the resume folder only, so that a restart writes none twice.
+    """
+    path, photos = stage.work_dir / "captions.json", lent_photos(REAL, config.num_photos, stage.params.seed)
+    captions = read_captions(path)
+    with Bar(total=len(photos), initial=len(captions), desc="captions of photos", unit="photo") as bar:
+        waiting = photos[~photos["image_id"].isin(captions.keys())]
+        captioner = config.captioner.build(stage.device) if len(waiting) else None
+        for written in write_captions(captioner, waiting, REAL) if captioner else ():
+            captions |= written
+            write_json(path, captions)
+            bar.update(len(written))
+    return scenes_of([captions[image_id] for image_id in photos["image_id"]], label_space)
 
 
 def draw_all(
@@ -68,5 +90,6 @@ def open_engine(stage: Stage, label_space: LabelSpace, on_batch: Callable[[int],
         return LocalEngine(open_studio(params, label_space, stage.device, LORA), on_batch)
     from tailorset.project.ray_engine import RayEngine  # an optional dependency
 
-    files = [dep for dep in stage_definition("generate_images")["deps"] if Path(dep) not in (PROMPTS, LORA)]
+    sent = (PROMPTS, LORA) if params.generate_images.from_photos else (PROMPTS, LORA, PREPARED)
+    files = [dep for dep in stage_definition("generate_images")["deps"] if Path(dep) not in sent]
     return RayEngine(params.engine.address, params, label_space, LORA, files, on_batch)

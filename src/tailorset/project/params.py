@@ -50,6 +50,7 @@ class PrepareDataset(PluginBlock):
     kind = "datasets"
     config: SerializeAsAny[DatasetConfig]
     shard_size: int = Field(gt=0)
+    lend_photos: bool = False  # let write_prompts.captions and generate_images.from_photos start from train photos
 
 
 class FilterImages(PluginBlock):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,18 @@ def read_ledger(path: Path) -> Ledger:
 def save_ledger(ledger: Ledger, path: Path) -> None:
     with atomic_output(path) as partial:
         partial.write_text(ledger.model_dump_json(), encoding="utf-8")
+
+
+def read_captions(path: Path) -> dict[str, str]:
+    """Return the captions of an interrupted run, {image_id: caption}, or none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it to start again") from error
 
 
 def save_prompts(prompts: Sequence[Prompt], path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from tailorset.prompts.captions import CAPTIONS
 from tailorset.prompts.contract import REASONS, main_cause, refused_replies, words_of
 from tailorset.prompts.token_limit import TokenLimit
 from tailorset.prompts.writer import Ledger
@@ -26,6 +27,7 @@ def metrics(ledger: Ledger, limit: TokenLimit | None = None) -> dict[str, float]
         "prompts/distinct_2": distinct(texts, 2),
         "prompts/distinct_texts": len({" ".join(words_of(text)) for text in texts}),
         **{f"prompts/rejected/{reason}": ledger.counts.get(f"rejected/{reason}", 0) for reason in REASONS},
+        **{f"prompts/{key}": number for key, number in ledger.counts.items() if key.startswith(CAPTIONS)},
         **(_token_figures(texts, limit) if limit else {}),
     }
 

@@ -12,6 +12,17 @@ class Llm(PluginBlock):
     kind = "llms"
 
 
+class CaptionerSettings(PluginBlock):
+    kind = "llms/captioners"
+
+
+class Captions(Block):
+    """Photos of the train split whose captions become scenes of the prompts, and the model that writes captions."""
+
+    num_photos: int = Field(gt=0)
+    captioner: CaptionerSettings
+
+
 class WritePrompts(Block):
     """Number of prompts, the contract they must meet, and the language model that writes them."""
 
@@ -20,6 +31,7 @@ class WritePrompts(Block):
     min_words: int = Field(ge=1)
     max_attempts: int = Field(ge=0)  # rounds of asking; the rest comes from the template
     llm: Llm
+    captions: Captions | None = None  # None = prompts of any scene
 
     def num_prompts(self, label_space: LabelSpace) -> int:
         """Number of prompts to write for the unseen labels."""

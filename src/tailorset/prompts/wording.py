@@ -14,6 +14,24 @@ _TASK = "Imagine you are a painter. Describe in one phrase of at least {min_word
 _BOTH = ' both keywords, with "next to" between them.'
 _ONE = " the keyword."
 _SEPARATOR = "; "
+_SCENE = "Scene: "
+_IN_SCENE = ", in the surroundings of the scene below"
+_LEADS = (
+    "above",
+    "against",
+    "among",
+    "at",
+    "behind",
+    "below",
+    "beside",
+    "by",
+    "in",
+    "near",
+    "next",
+    "on",
+    "under",
+    "with",
+)
 
 _MEDIUMS = ("photo", "picture", "drawing", "painting", "cartoon", "close view")
 _LOOKS = ("small", "big", "bright", "clean", "pretty", "simple", "new", "lovely", "plain", "shiny")
@@ -42,17 +60,20 @@ _LIGHTS = (
 _EXTRA = "with nothing else in the picture"
 
 
-def dialogue(keywords: Sequence[str], min_words: int) -> Dialogue:
+def dialogue(keywords: Sequence[str], min_words: int, scene: str = "") -> Dialogue:
     """Return the request for one phrase that names one keyword, or two of them next to each other.
 
-    It is one user message, as some chat templates have no system role.
+    It is one user message, as some chat templates have no system role. scene: surroundings to describe; "" = any.
     Source: Zhang et al. 2024, sec. 3.1. Deviation: requests the phrase only, so that less has to be removed.
     """
     if len(keywords) not in (1, 2):
         raise ValueError(f"{len(keywords)} keywords {list(keywords)}: give the painter one or two")
     task = _TASK.format(min_words=min_words) + (_BOTH if len(keywords) == 2 else _ONE)
     noun = "Keywords" if len(keywords) == 2 else "Keyword"
-    content = f"{task} Answer with the phrase only.\n{noun}: {_SEPARATOR.join(keywords)}"
+    if scene:
+        task = f"{task.removesuffix('.')}{_IN_SCENE}."
+    lines = [f"{task} Answer with the phrase only.", *([_SCENE + scene] if scene else [])]
+    content = "\n".join([*lines, f"{noun}: {_SEPARATOR.join(keywords)}"])
     return [{"role": "user", "content": content}]
 
 
@@ -62,9 +83,24 @@ def keywords_of(messages: Dialogue) -> tuple[str, ...]:
     return tuple(last_line.partition(": ")[2].split(_SEPARATOR))
 
 
-def template_phrase(keywords: Sequence[str], min_words: int, rng: np.random.Generator) -> str:
-    """Return a phrase of at least `min_words` words from fixed word banks, which make a few thousand per keyword."""
+def scene_of(messages: Dialogue) -> str:
+    """Return the scene of a dialogue, "" if it has none: the inverse of `dialogue`."""
+    lines = messages[-1]["content"].split("\n")
+    return next((line.removeprefix(_SCENE) for line in lines if line.startswith(_SCENE)), "")
+
+
+def template_phrase(keywords: Sequence[str], min_words: int, rng: np.random.Generator, scene: str = "") -> str:
+    """Return a phrase of at least `min_words` words from fixed word banks, which make a few thousand per keyword.
+
+    A scene stands in the place of the words for place and light.
+    """
     things = " next to ".join(f"a {pick(rng, _LOOKS)} {keyword}" for keyword in keywords)
-    phrase = f"a {pick(rng, _MEDIUMS)} of {things} {pick(rng, _PLACES)} {pick(rng, _LIGHTS)}"
+    medium = pick(rng, _MEDIUMS)
+    around = _around(scene) if scene else f"{pick(rng, _PLACES)} {pick(rng, _LIGHTS)}"
+    phrase = f"a {medium} of {things} {around}"
     missing = max(0, min_words - len(phrase.split()))
     return " ".join([phrase, *[_EXTRA] * -(-missing // len(_EXTRA.split()))])
+
+
+def _around(scene: str) -> str:
+    return scene if scene.partition(" ")[0] in _LEADS else f"in front of {scene}"

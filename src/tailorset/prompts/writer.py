@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pydantic import Field
 
+from tailorset.prompts.captions import Scenes
 from tailorset.prompts.contract import ADVICE, Contract, Reason, ends_in_thoughts, parse_reply, words_of
 from tailorset.prompts.settings import WritePrompts
 from tailorset.prompts.slots import Slot, all_slots
@@ -28,7 +29,8 @@ FEW_DRAWS = 20  # templates that are tried with a label before any reply is requ
 class Ledger(Record):
     """State of the writing: all that a restart needs to continue as if nothing had happened.
 
-    counts: "first_replies", "raw_accepted" (first replies that meet the contract as they came), "rejected/<reason>".
+    counts: "first_replies", "raw_accepted" (first replies that meet the contract as they came), "rejected/<reason>",
+    and those of the captions, if scenes come from them.
     """
 
     attempt: int = 1
@@ -46,12 +48,14 @@ def write_prompts(
     ledger: Ledger | None = None,
     limit: TokenLimit | None = None,
     requesting: Collection[str] = (),
+    scenes: Scenes | None = None,
 ) -> Iterator[Ledger]:
     """Fill every slot; yield the ledger after each batch, and last the complete one, prompts in slot order.
 
     Each round asks only for slots that are still empty, `batch_size` at a time. With a ledger it continues from there,
     in the same batches.
     limit: of the generator's text encoders. requesting: only slots that request one of these labels; empty = all.
+    scenes: surroundings, of which each slot has one by its id; None = any.
     Source: Zhang et al. 2024, sec. 3.1. Deviation: replies are checked, repeated and counted.
 
     Raises:
@@ -61,7 +65,7 @@ def write_prompts(
     if problem := next(unwritable(contract), None):
         raise ValueError(problem)
     slots = all_slots(config, label_space, seed, requesting)
-    writer = _Writer(contract, config, seed, ledger or Ledger(), slots)
+    writer = _Writer(contract, config, seed, ledger or Ledger(), slots, scenes)
     for attempt in range(writer.ledger.attempt, config.max_attempts + 1):
         empty = writer.empty_before(attempt)
         start = writer.ledger.asked if attempt == writer.ledger.attempt else 0
@@ -86,13 +90,20 @@ class _Writer:
     """The ledger of one run, with what is derived from it."""
 
     def __init__(
-        self, contract: Contract, config: WritePrompts, seed: int, ledger: Ledger, slots: Sequence[Slot]
+        self,
+        contract: Contract,
+        config: WritePrompts,
+        seed: int,
+        ledger: Ledger,
+        slots: Sequence[Slot],
+        scenes: Scenes | None,
     ) -> None:
         self.contract = contract
         self.config = config
         self.seed = seed
-        self.ledger = ledger
+        self.ledger = ledger.model_copy(update={"counts": ledger.counts | scenes.counts}) if scenes else ledger
         self.slots = slots
+        self.scenes = scenes.texts if scenes else ()
         self.taken = {_fingerprint(prompt.text) for prompt in ledger.prompts}
 
     def empty_before(self, attempt: int) -> list[Slot]:
@@ -140,7 +151,7 @@ class _Writer:
         """Return a template phrase that no other prompt has; its attempt is 0, as it comes from no round of asking."""
         for draw in range(TEMPLATE_DRAWS):
             rng = numpy_rng("template", self.seed, slot.prompt_id, draw)
-            phrase = template_phrase(self._keywords(slot), self.config.min_words, rng)
+            phrase = template_phrase(self._keywords(slot), self.config.min_words, rng, self._scene(slot))
             if _fingerprint(phrase) not in self.taken and not self.contract.rejection(phrase, slot.labels):
                 self.taken.add(_fingerprint(phrase))
                 return self._prompt(slot, phrase, "template", 0)
@@ -154,7 +165,12 @@ class _Writer:
         return Prompt(prompt_id=slot.prompt_id, text=text, labels=slot.labels, origin=origin, attempt=attempt)
 
     def _dialogue(self, slot: Slot) -> Dialogue:
-        return dialogue(self._keywords(slot), self.config.min_words)
+        return dialogue(self._keywords(slot), self.config.min_words, self._scene(slot))
+
+    def _scene(self, slot: Slot) -> str:
+        if not self.scenes:
+            return ""
+        return self.scenes[sample_seed("scene", self.seed, slot.prompt_id) % len(self.scenes)]
 
     def _seed(self, slot: Slot, attempt: int) -> int:
         return sample_seed("write_prompts", self.seed, slot.prompt_id, attempt)

@@ -44,6 +44,11 @@ SYNTHETIC_COLUMNS = (
     "judge_logits",
 )
 
+# further columns of data/synthetic/manifest.parquet where images start from photos: the photo's image_id, the
+# correlation of the pixels of both, and True if that makes the image a near-duplicate
+COPIES = "copies_photo"
+PHOTO_COLUMNS = ("photo_id", "photo_similarity", COPIES)
+
 # columns of data/filtered/manifest.parquet: every candidate, with what became of it
 FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "confidence")
 
@@ -190,6 +195,10 @@ class LabelSpace(Record):
     def named_in(self, text: str) -> frozenset[str]:
         """The labels that a text names; of names that overlap the longest one counts."""
         return self._finder.named_in(text)
+
+    def without_names(self, text: str, by: str) -> tuple[str, list[str]]:
+        """Return the words of a text, folded, with another one for each name of a label; and the labels named."""
+        return self._finder.replaced(text, by)
 
     @cached_property
     def _finder(self) -> NameFinder:

@@ -100,6 +100,14 @@ def plain_path(name: str) -> str:
     return posixpath.normpath(composed(name.strip()).replace("\\", "/"))
 
 
+class NameMatch(NamedTuple):
+    """A label, or None if it could be two of them, that the words from `start` to before `end` name."""
+
+    label: str | None
+    start: int
+    end: int
+
+
 class NameFinder:
     """Finds which labels a text names: of names that overlap the longest one counts, so a hot dog is not a dog.
 
@@ -118,16 +126,28 @@ class NameFinder:
 
     def named_in(self, text: str) -> frozenset[str]:
         """The labels that a text names, as whole words."""
-        return frozenset(label for label in self._matches(words(text)) if label)
+        return frozenset(match.label for match in self._matches(words(text)) if match.label)
 
-    def _matches(self, found: Sequence[Word]) -> Iterator[str | None]:
+    def replaced(self, text: str, by: str) -> tuple[str, list[str]]:
+        """Return the words of a text, folded, with another one for each name; and the labels that were named.
+
+        Parts of hyphenated words count here, and so do names that could be two labels.
+        """
+        found = [Word(word.text, is_joined=False) for word in words(text)]
+        matches = list(self._matches(found))
+        texts: list[str | None] = [word.text for word in found]
+        for match in matches:
+            texts[match.start : match.end] = [by, *[None] * (match.end - match.start - 1)]
+        return " ".join(word for word in texts if word), [match.label for match in matches if match.label]
+
+    def _matches(self, found: Sequence[Word]) -> Iterator[NameMatch]:
         start = 0
         while start < len(found):
             for end in range(min(len(found), start + self._longest), start, -1):
                 name = tuple(word.text for word in found[start:end])
                 is_part = found[start].is_joined or (end < len(found) and found[end].is_joined)
                 if name in self._label_of and not is_part:
-                    yield self._label_of[name]
+                    yield NameMatch(self._label_of[name], start, end)
                     start = end
                     break
             else:

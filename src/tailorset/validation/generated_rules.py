@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tailorset.records import MIN_PIXEL_STD, LabelSpace
+from tailorset.records import COPIES, MIN_PIXEL_STD, LabelSpace
 from tailorset.validation.products import Products
 from tailorset.validation.rules import DataRule, Table, between, blank, listed, some_rows, unique, where
 
@@ -46,6 +46,26 @@ def candidate_table(products: Products, num_unseen: int) -> Table:
                 "bad_scores",
                 "check generator.dtype and the CLIP weights, then run generate_images again",
             ),
+        ],
+    )
+
+
+def source_table(products: Products) -> Table:
+    """Rules on the photos that images start from."""
+    synthetic, real = products.synthetic, products.real
+    split = synthetic["photo_id"].map(real.drop_duplicates("image_id").set_index("image_id")["split"])
+    copies = set(synthetic.loc[synthetic[COPIES].astype(bool), "image_id"])
+    frame = synthetic[["image_id"]].assign(
+        row=synthetic["image_id"],
+        other_split=where(split.ne("train"), "its photo is not one of train"),
+        kept_copy=where(synthetic["image_id"].isin(copies & set(products.kept["image_id"])), "copies its photo"),
+    )
+    return Table(
+        "source_photos",
+        frame,
+        [
+            blank("images start from train photos only", "other_split", "run generate_images again"),
+            blank("no kept image is a near-duplicate of its photo", "kept_copy", "run filter_images again"),
         ],
     )
 

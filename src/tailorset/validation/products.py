@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tailorset.records import PHOTO_COLUMNS
+
 
 @dataclass(frozen=True)
 class Products:
@@ -22,6 +24,11 @@ class Products:
     def kept(self) -> pd.DataFrame:
         """Rows of the filtered manifest whose images are kept."""
         return self.filtered[self.filtered["kept"].astype(bool)]
+
+    @property
+    def starts_from_photos(self) -> bool:
+        """True if the generated images started from photos, which their manifest names then."""
+        return not set(PHOTO_COLUMNS).isdisjoint(self.synthetic.columns)
 
     def positives(self, labels: Sequence[str], split: str) -> list[int]:
         """Number of images of a split that show each label."""

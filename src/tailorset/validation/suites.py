@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from tailorset.records import FILTERED_COLUMNS, PROMPT_COLUMNS, REAL_COLUMNS, SYNTHETIC_COLUMNS, LabelSpace
-from tailorset.validation.generated_rules import candidate_table, decision_table, kept_table
+from tailorset.records import (
+    FILTERED_COLUMNS,
+    PHOTO_COLUMNS,
+    PROMPT_COLUMNS,
+    REAL_COLUMNS,
+    SYNTHETIC_COLUMNS,
+    LabelSpace,
+)
+from tailorset.validation.generated_rules import candidate_table, decision_table, kept_table, source_table
 from tailorset.validation.label_rules import seen_label_table, unseen_label_table
 from tailorset.validation.photo_rules import photo_table, target_table
 from tailorset.validation.products import Products
@@ -22,7 +29,7 @@ def layout_tables(products: Products, label_space: LabelSpace) -> list[Table]:
         "prompts": PROMPT_COLUMNS,
         "real": REAL_COLUMNS,
         "targets": ("image_id", *label_space.names),
-        "synthetic": SYNTHETIC_COLUMNS,
+        "synthetic": SYNTHETIC_COLUMNS + (PHOTO_COLUMNS if products.starts_from_photos else ()),
         "filtered": FILTERED_COLUMNS,
     }
     return [_layout(name, getattr(products, name), expected) for name, expected in columns.items()]
@@ -40,6 +47,7 @@ def content_tables(
         photo_table(products.real, products.targets, label_space),
         target_table(products.real, products.targets, label_space, settings.annotated_unseen),
         candidate_table(products, len(label_space.unseen)),
+        *([source_table(products)] if products.starts_from_photos else []),
         decision_table(products, label_space),
         kept_table(products),
         seen_label_table(products, label_space),

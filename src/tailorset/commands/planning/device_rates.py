@@ -83,7 +83,8 @@ class DeviceRates:
         params, block = self.params, self.params.generate_images
         unseen, template = self.label_space.unseen, params.clip.prompt_template
         steps, size = block.num_inference_steps, block.batch_size
-        studio: Any = open_studio(params, self.label_space, self.device, adapter=None)
+        from_noise = params.model_copy(update={"generate_images": block.model_copy(update={"from_photos": None})})
+        studio: Any = open_studio(from_noise, self.label_space, self.device, adapter=None)
         plan = PlannedShard("plan", _draws(self.prompts, size))
         draw = lambda: studio.draw_shard(plan)  # noqa: E731
         draw()  # compiles, where it is asked for, and finds the batch that fits

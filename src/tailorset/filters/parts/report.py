@@ -10,7 +10,9 @@ import pandas as pd
 import torch
 
 from tailorset.filters import Filter, FilterDecision
-from tailorset.records import FILTERED_COLUMNS
+from tailorset.records import COPIES, FILTERED_COLUMNS
+
+COPY = "near-duplicate of its photo"  # a reason
 
 
 class Outcome(NamedTuple):
@@ -22,10 +24,14 @@ class Outcome(NamedTuple):
 
 
 def decide_all(rule: Filter, candidates: pd.DataFrame) -> Outcome:
-    """Decide on the rows of a synthetic manifest."""
+    """Decide on the rows of a synthetic manifest; copies of the photos that images start from are never kept."""
     requested = [tuple(labels) for labels in candidates["labels"]]
     by_discriminator, by_judge = (_stacked(candidates[f"{role}_logits"]) for role in ("discriminator", "judge"))
-    return Outcome(requested, rule.decide(by_discriminator, requested), rule.decide(by_judge, requested))
+    decisions = rule.decide(by_discriminator, requested)
+    if COPIES in candidates:
+        pairs = zip(decisions, candidates[COPIES], strict=True)
+        decisions = [FilterDecision(False, (), COPY, one.confidence) if copies else one for one, copies in pairs]
+    return Outcome(requested, decisions, rule.decide(by_judge, requested))
 
 
 def _stacked(logits: pd.Series) -> torch.Tensor:

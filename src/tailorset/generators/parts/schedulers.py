@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, and settings that differ from the pipeline's
@@ -21,6 +22,37 @@ def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
 
     kind, changes = SCHEDULERS[name]
     return getattr(diffusers, kind).from_config(dict(scheduler_config) | changes)
+
+
+def scheduler_for(
+    name: str, scheduler_config: Mapping[str, Any], num_inference_steps: int, device: torch.device
+) -> Any:
+    """Return a new scheduler that is ready for its first step."""
+    scheduler = build_scheduler(name, scheduler_config)
+    scheduler.set_timesteps(num_inference_steps, device=device)
+    return scheduler
+
+
+def steps_skipped(num_inference_steps: int, strength: float) -> int:
+    """Number of the first steps that are left out when drawing starts from a photo, as diffusers counts them.
+
+    Raises:
+        ValueError: no step would be left.
+    """
+    taken = min(int(num_inference_steps * strength), num_inference_steps)
+    if taken < 1:
+        raise ValueError(
+            f"strength {strength:g} of {num_inference_steps} sampling steps is none, which would copy the photo: raise"
+            f" it to {1 / num_inference_steps:.2g} or more, or take more steps"
+        )
+    return num_inference_steps - taken
+
+
+def noised(scheduler: Any, latents: Tensor, noise: Tensor, step: int) -> Tensor:
+    """Return latents (B, C, h, w) with the noise that they have before a sampling step, the first one to be taken."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(step)
+    return scheduler.add_noise(latents, noise, scheduler.timesteps[step : step + 1].expand(len(latents)))
 
 
 def clean_latents(scheduler: Any, prediction: Tensor, step: int, scaled: Tensor) -> Tensor:
