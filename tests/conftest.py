@@ -246,3 +246,44 @@ def tiny_diffusion_folder(tmp_path_factory: pytest.TempPathFactory, tiny_tokeniz
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BLIP for 16 px images that knows WORDS, as transformers writes it."""
+    from transformers import (
+        BertTokenizer,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+        BlipTextConfig,
+        BlipVisionConfig,
+    )
+
+    folder = tmp_path_factory.mktemp("blip")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+    vocabulary = folder / "vocab.txt"
+    vocabulary.write_text("\n".join([*special, *WORDS]))
+    tokenizer = BertTokenizer(str(vocabulary))
+    layers = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ids = {"pad_token_id": 0, "bos_token_id": 5, "eos_token_id": 3, "sep_token_id": 3}
+    text = BlipTextConfig(
+        vocab_size=len(tokenizer),
+        encoder_hidden_size=16,
+        max_position_embeddings=64,
+        projection_dim=16,
+        **layers,
+        **ids,
+    )
+    vision = BlipVisionConfig(image_size=16, patch_size=8, projection_dim=16, **layers)
+    torch.manual_seed(3)
+    model = BlipForConditionalGeneration(
+        BlipConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
+    )
+    for weight in model.parameters():
+        weight.data.add_(torch.randn_like(weight), alpha=0.3)  # or every photo would have the same caption
+    model.save_pretrained(folder)
+    images = BlipImageProcessor(size={"height": 16, "width": 16})
+    BlipProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder

@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -23,10 +24,11 @@ from tests.classifiers import test_contract as classifier_contract
 from tests.datasets import test_dataset_contract as dataset_contract
 from tests.filters import test_filter_contract as filter_contract
 from tests.generators import test_generator_contract as generator_contract
+from tests.llms import test_captioner_contract as captioner_contract
 from tests.llms import test_llm_contract as llm_contract
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPE = re.compile(r"```python\n# src/tailorset/(\w+)/(\w+)\.py\n(.*?)```\n\n```yaml\n(.*?)```", re.DOTALL)
+RECIPE = re.compile(r"```python\n# src/tailorset/([\w/]+)/(\w+)\.py\n(.*?)```\n\n```yaml\n(.*?)```", re.DOTALL)
 
 
 class Recipe(NamedTuple):
@@ -48,13 +50,17 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         folder = tmp_path / "plugins" / recipe.kind
         folder.mkdir(parents=True)
         (folder / f"{recipe.name}.py").write_text(recipe.text)
-        package = importlib.import_module(f"tailorset.{recipe.kind}")
+        package = importlib.import_module(package_of(recipe.kind))
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     importlib.invalidate_caches()
     yield
     for recipe in RECIPES.values():
-        sys.modules.pop(f"tailorset.{recipe.kind}.{recipe.name}", None)
-        vars(sys.modules[f"tailorset.{recipe.kind}"]).pop(recipe.name, None)
+        sys.modules.pop(f"{package_of(recipe.kind)}.{recipe.name}", None)
+        vars(sys.modules[package_of(recipe.kind)]).pop(recipe.name, None)
+
+
+def package_of(kind: str) -> str:
+    return f"tailorset.{kind.replace('/', '.')}"
 
 
 @pytest.fixture
@@ -86,7 +92,8 @@ def test_the_settings_of_a_recipe_are_valid_params(folders: None, tmp_path: Path
     params[block] = params[block] | settings if block == "write_prompts" else settings
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     loaded: Any = getattr(load_params(tmp_path / "params.yaml"), block)
-    assert (loaded.llm if kind == "llms" else loaded).name == RECIPES[kind].name
+    named = {"llms": "llm", "llms/captioners": "captions.captioner"}.get(kind)
+    assert (attrgetter(named)(loaded) if named else loaded).name == RECIPES[kind].name
 
 
 @of("filters")
@@ -107,6 +114,13 @@ def test_the_llm_keeps_the_contract(plugin: ModuleType) -> None:
     llm_contract.test_one_reply_each_in_order(llm)
     llm_contract.test_seeds_decide(llm)
     llm_contract.test_nothing_asked_nothing_answered(llm)
+
+
+@of("llms/captioners")
+def test_the_captioner_keeps_the_contract(plugin: ModuleType) -> None:
+    captioner = plugin.build(plugin.Config(), torch.device("cpu"))
+    captioner_contract.test_one_caption_each_in_order(captioner)
+    captioner_contract.test_nothing_shown_nothing_said(captioner)
 
 
 @of("datasets")

@@ -17,7 +17,7 @@ from tailorset.evaluation.bootstrap import Interval
 from tailorset.records import COPIES
 from tailorset.settings import PluginBlock
 
-PRIVACY = "prompts or images derive from train photos and may show what is private in them: share them like the photos"
+PRIVACY = "prompts or images derive from lent photos and may show what is private in them: share them like the photos"
 
 
 def make_cards(
@@ -55,16 +55,16 @@ def make_cards(
 
 
 def own_photo_facts(table: pd.DataFrame, num_captioned: int = 0, strength: float | None = None) -> dict[str, str]:
-    """Return facts on train photos that prompts and images start from; {} if none do.
+    """Return facts on photos that prompts and images start from; {} if none do.
 
     table: of the candidates. num_captioned: photos whose captions are scenes, at most. strength: of image-to-image.
     """
     facts = {}
     if num_captioned:
-        facts["scenes of prompts"] = f"captions of train photos, at most {num_captioned}"
+        facts["scenes of prompts"] = f"captions of at most {num_captioned} photos"
     if strength is not None:
         facts["image-to-image"] = (
-            f"from {table['photo_id'].nunique()} train photos, strength {strength:g}; {int(table[COPIES].sum())} of"
+            f"from {table['photo_id'].nunique()} photos, strength {strength:g}; {int(table[COPIES].sum())} of"
             f" {len(table)} candidates rejected as near-duplicates of their photos"
         )
     return facts | ({"privacy": PRIVACY} if facts else {})

@@ -169,7 +169,8 @@ def check(
     if errors := [f"{finding.text}: {finding.remedy}" for finding in findings if finding.status == "error"]:
         stop("\n".join(errors))
     settings = stage_definition("prepare_dataset")["params"]
-    if has_changed(Path.cwd(), settings, REAL, params.prepare_dataset.config):
+    block = params.prepare_dataset
+    if has_changed(Path.cwd(), settings, REAL, block.config, block):
         stop(f"Photos or annotations have changed since they were read: {READ_AGAIN}")
     counts = f"{len(space.seen)} seen and {len(space.unseen)} unseen labels"
     console.print(f"ok: {space.name}, {counts}; settings, models and photos can be used.", markup=False)

@@ -24,7 +24,7 @@ class Allocation(Block):
 
 
 class FromPhotos(Block):
-    """Image-to-image: each image starts from a photo of the train split, with noise, instead of from noise alone.
+    """Image-to-image: each image starts from a lent photo with noise, instead of from noise alone.
 
     near_duplicate: an image whose pixels correlate with its photo's by this much or more is a copy, and rejected.
     """

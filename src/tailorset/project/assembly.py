@@ -27,8 +27,8 @@ def open_studio(params: Params, label_space: LabelSpace, device: torch.device, a
         generator.load_adapter(adapter)
     photos = None
     if from_photos:
-        rows = lent_photos(REAL, from_photos.num_photos, params.seed)
-        photos = SourcePhotos.encode(from_photos, generator, rows, REAL)
+        lent = lent_photos(REAL).some(from_photos.num_photos, params.seed)
+        photos = SourcePhotos.encode(from_photos, generator, *lent)
     return Studio(
         generator=generator,
         **params.clip.load(device),

@@ -36,6 +36,11 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     yield from unwritable(Contract(label_space, params.write_prompts.min_words))
     yield from _tuning(params, label_space)
     yield from _lent_photos(params)
+    if params.prepare_dataset.lend_photos == "train" and not label_space.seen:
+        yield (
+            f"{where} has no seen label, so no photo is in train, but prepare_dataset.lend_photos is train: name a"
+            " folder of photos, or set it to null"
+        )
     if (most := params.generate_images.max_images) < len(label_space.unseen):
         yield (
             f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
@@ -63,7 +68,7 @@ def _tuning(params: Params, label_space: LabelSpace) -> Iterator[str]:
 
 
 def _lent_photos(params: Params) -> Iterator[str]:
-    """Faults of what starts from the train photos."""
+    """Faults of what starts from lent photos."""
     drawing, config = params.generate_images, params.generator.config
     users = {
         "write_prompts.captions": params.write_prompts.captions,
@@ -72,8 +77,8 @@ def _lent_photos(params: Params) -> Iterator[str]:
     for key, block in users.items():
         if block and not params.prepare_dataset.lend_photos:
             yield (
-                f"{key} starts from photos, and prepare_dataset.lend_photos is false: set it to true, so that the train"
-                f" photos may be used for that, or remove {key}"
+                f"{key} starts from photos, and prepare_dataset.lend_photos is null: set it to train or to a folder of"
+                f" photos that may be used for that, or remove {key}"
             )
     if drawing.from_photos is None:
         return

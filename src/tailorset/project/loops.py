@@ -52,12 +52,13 @@ def caption_all(stage: Stage, label_space: LabelSpace, config: Captions) -> Scen
 
     Captions are kept in the resume folder only, so that a restart writes none twice.
     """
-    path, photos = stage.work_dir / "captions.json", lent_photos(REAL, config.num_photos, stage.params.seed)
+    path = stage.work_dir / "captions.json"
+    photos, folder = lent_photos(REAL).some(config.num_photos, stage.params.seed)
     captions = read_captions(path)
     with Bar(total=len(photos), initial=len(captions), desc="captions of photos", unit="photo") as bar:
         waiting = photos[~photos["image_id"].isin(captions.keys())]
         captioner = config.captioner.build(stage.device) if len(waiting) else None
-        for written in write_captions(captioner, waiting, REAL) if captioner else ():
+        for written in write_captions(captioner, waiting, folder) if captioner else ():
             captions |= written
             write_json(path, captions)
             bar.update(len(written))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, Validatio
 from tailorset.card.settings import DataCard
 from tailorset.clip.settings import Clips
 from tailorset.datasets import DatasetConfig
+from tailorset.datasets.reading.changes import UserPath
 from tailorset.evaluation.settings import Evaluate
 from tailorset.generation.settings import GenerateImages
 from tailorset.generators import GeneratorConfig
@@ -50,7 +51,8 @@ class PrepareDataset(PluginBlock):
     kind = "datasets"
     config: SerializeAsAny[DatasetConfig]
     shard_size: int = Field(gt=0)
-    lend_photos: bool = False  # let write_prompts.captions and generate_images.from_photos start from train photos
+    # Photos that write_prompts.captions and generate_images.from_photos may start from: those of train, or a folder
+    lend_photos: Literal["train"] | UserPath | None = None
 
 
 class FilterImages(PluginBlock):

@@ -17,7 +17,7 @@ class CaptionerSettings(PluginBlock):
 
 
 class Captions(Block):
-    """Photos of the train split whose captions become scenes of the prompts, and the model that writes captions."""
+    """Number of lent photos whose captions become scenes of the prompts, and the model that writes captions."""
 
     num_photos: int = Field(gt=0)
     captioner: CaptionerSettings

@@ -1,47 +1,50 @@
-"""Photos that prompts and drawings may start from: those of the train split, without their annotations."""
+"""Photos that prompts and drawings may start from, without annotations: those of train, or of another folder."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from tailorset.seeding import sample_seed
 
-NONE_TO_LEND = (
-    "has no photo in the train split, and prepare_dataset.lend_photos is true: add photos, or set it to false"
-)
+LENT = "lent"  # folder within the product of real images, if photos come from a folder of their own
 
 
-def lent_photos(folder: Path, number: int, seed: int) -> pd.DataFrame:
-    """Return the manifest rows of at most `number` train photos, chosen by their ids and the seed.
+class LentPhotos(NamedTuple):
+    """Manifest rows (image_id, shard, sha256) of photos, and the folder of their shards."""
 
-    folder: of the real images.
+    rows: pd.DataFrame
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """Digest of ids and contents: what starts from the photos goes stale with it."""
+        return hashlib.sha256("\n".join(self.rows["image_id"] + " " + self.rows["sha256"]).encode()).hexdigest()
+
+    def some(self, number: int, seed: int) -> LentPhotos:
+        """Return at most `number` of the photos, chosen by their ids and the seed."""
+        order = sorted(self.rows["image_id"], key=lambda image_id: sample_seed("lent", seed, image_id))
+        return LentPhotos(self.rows[self.rows["image_id"].isin(order[:number])].reset_index(drop=True), self.folder)
+
+
+def lent_photos(real: Path) -> LentPhotos:
+    """Return all photos that are lent; never those of val and test. real: folder of the real images.
 
     Raises:
-        ValueError: there is no manifest, or no train photo.
+        ValueError: there is no manifest, or no photo.
     """
+    folder = real / LENT if (real / LENT).exists() else real
     path = folder / "manifest.parquet"
     if not path.exists():
         raise ValueError(f"{path} is missing: `dvc repro prepare_dataset` makes it, `dvc pull` fetches it")
-    train = _train(pd.read_parquet(path), folder)
-    order = sorted(train["image_id"], key=lambda image_id: sample_seed("lent", seed, image_id))
-    return train[train["image_id"].isin(order[:number])].reset_index(drop=True)
-
-
-def lent_digest(manifest: pd.DataFrame, folder: Path) -> str:
-    """Return a digest of the train photos' ids and contents: what starts from them goes stale with it.
-
-    Raises:
-        ValueError: there is no train photo.
-    """
-    train = _train(manifest, folder)
-    return hashlib.sha256("\n".join(train["image_id"] + " " + train["sha256"]).encode()).hexdigest()
-
-
-def _train(manifest: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    train = manifest[manifest["split"] == "train"]
-    if train.empty:
-        raise ValueError(f"{folder} {NONE_TO_LEND}")
-    return train
+    rows = pd.read_parquet(path)
+    if folder == real:
+        rows = rows[rows["split"] == "train"]
+    if rows.empty:
+        raise ValueError(
+            f"{folder} has no photo to lend: set prepare_dataset.lend_photos to a folder of photos, or to null"
+        )
+    return LentPhotos(rows, folder)

@@ -46,15 +46,15 @@ class Found(NamedTuple):
         return "there is nothing like it"
 
 
-def find_photos(folder: Path) -> Found:
-    """All files below a folder, hidden ones left aside.
+def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
+    """All files below a folder, which a setting names, hidden ones left aside.
 
     Raises:
         ValueError: no such folder, or no image in it.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: set prepare_dataset.images to the folder of your photos")
+        raise ValueError(f"there is no folder {folder}: set {setting} to the folder of your photos")
     visible, unread = {}, {}
     for found in files_below(folder):
         path = found.path if isinstance(found, Unread) else found

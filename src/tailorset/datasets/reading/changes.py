@@ -10,6 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
@@ -30,10 +31,10 @@ class Unread(NamedTuple):
     reason: str
 
 
-def state_of(config: BaseModel) -> str:
+def state_of(*blocks: BaseModel) -> str:
     """A digest of names, sizes and times of all files, hidden ones aside, that a data set's settings lead to."""
     total = hashlib.sha256()
-    for key, value in config:
+    for key, value in chain(*blocks):
         for found in files_below(value) if isinstance(value, Path) else ():
             path = found.path if isinstance(found, Unread) else found
             name = path.relative_to(value)
@@ -95,7 +96,7 @@ def remember_state(root: Path, settings: Mapping[str, Any], product: Path, state
     path.write_text(state, encoding="utf-8")
 
 
-def has_changed(root: Path, settings: Mapping[str, Any], product: Path, config: BaseModel) -> bool:
+def has_changed(root: Path, settings: Mapping[str, Any], product: Path, *blocks: BaseModel) -> bool:
     """Check if files differ from those that the product was made from.
 
     Where it was made with other settings DVC may bring back each product that was ever made here with these ones.
@@ -104,7 +105,7 @@ def has_changed(root: Path, settings: Mapping[str, Any], product: Path, config: 
     states = {path.name: path.read_text(encoding="utf-8") for path in records.glob("*")}
     if not states:
         return False
-    now, made_of = state_of(config), states.get(_product_digest(product))
+    now, made_of = state_of(*blocks), states.get(_product_digest(product))
     return made_of != now if made_of else set(states.values()) != {now}
 
 
