@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tailorset.card.assembly import own_photo_facts
 from tailorset.card.candidates import Candidates, join_candidates, stored_probabilities
 from tailorset.card.confusions import Photos, confusions
 from tailorset.card.facts import LabelCard, label_card, photo_sheet, shown_ids
@@ -284,3 +285,13 @@ def test_streamed_scores_are_those_of_the_stored_pixels(tmp_path: Any, tiny_clip
     expected = clip.logits(pixels.permute(0, 3, 1, 2).float() / 255, texts)
     assert np.allclose(scores["judge"], expected.detach().numpy(), atol=1e-4)
     assert np.allclose(signatures[2], signature(picture(2)))
+
+
+def test_the_card_says_what_derives_from_photos() -> None:
+    table = pd.DataFrame({"photo_id": ["a", "b", "a"], "copies_photo": [True, False, False]})
+    assert own_photo_facts(table) == {}
+    facts = own_photo_facts(table, num_captioned=50, strength=0.7)
+    assert facts["scenes of prompts"] == "captions of at most 50 photos"
+    drawn = "from 2 photos, strength 0.7; 1 of 3 candidates rejected as near-duplicates of their photos"
+    assert facts["image-to-image"] == drawn
+    assert "private" in facts["privacy"]

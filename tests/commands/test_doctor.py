@@ -54,6 +54,57 @@ def weights(project: Path) -> Path:
     return folder
 
 
+CAPTIONS = {"num_photos": 5, "captioner": {"name": "blip", "model": "models/foundation/none"}}
+FROM_PHOTOS = {"strength": 0.5}
+
+
+@pytest.mark.usefixtures("weights")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"write_prompts": {"captions": CAPTIONS}},
+            "write_prompts.captions starts from photos, and prepare_dataset.lend_photos is null: set it to train or",
+        ),
+        (
+            {"prepare_dataset": {"lend_photos": "train"}, "write_prompts": {"captions": CAPTIONS}},
+            "write_prompts.captions.captioner: models/foundation/none holds no safetensors file",
+        ),
+        (
+            {"prepare_dataset": {"lend_photos": "no/such/folder"}, "generate_images": {"from_photos": FROM_PHOTOS}},
+            "prepare_dataset.lend_photos: no/such/folder does not exist",
+        ),
+        (
+            {"generate_images": {"from_photos": FROM_PHOTOS}},
+            "generate_images.from_photos starts from photos, and prepare_dataset.lend_photos is null",
+        ),
+        (
+            {"prepare_dataset": {"lend_photos": "train"}, "generate_images": {"from_photos": {"strength": 0.05}}},
+            "generate_images.from_photos: strength 0.05 of 10 sampling steps is none",
+        ),
+        ({"generate_images": {"from_photos": {"strength": 0}}}, "strength: Input should be greater than 0, not 0"),
+        ({"generate_images": {"from_photos": {"strength": 1.2}}}, "strength: Input should be less than or equal to 1"),
+        (
+            {
+                "prepare_dataset": {"lend_photos": "train"},
+                "generate_images": {"from_photos": FROM_PHOTOS},
+                "tune_text_encoder": {"num_updates": 0},
+                "generator": {"name": "retrieval", "folder": "photos", "image_px": 32, "clip": {"model": "x"}},
+            },
+            "generator retrieval cannot start from a photo: choose stable_diffusion, or remove from_photos",
+        ),
+    ],
+)
+def test_what_cannot_start_from_photos_is_found_before_a_run(changes: dict[str, dict], message: str) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    for block, values in changes.items():
+        params[block] = values if "name" in values else params[block] | values
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = check()
+    assert code == 1
+    assert message in " ".join(output.split())
+
+
 @pytest.mark.usefixtures("weights")
 def test_a_sound_project_passes_and_other_versions_are_only_a_warning() -> None:
     code, output = examine()

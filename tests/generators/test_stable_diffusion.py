@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    DDIMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import load_file, save_file
 from torch._dynamo.testing import CompileCounter
 
@@ -87,6 +92,61 @@ def test_images_equal_the_stock_pipelines(
         output_type="pt",
     ).images
     torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 5), expected, atol=1e-5, rtol=0)
+
+
+def photos(image_px: int) -> torch.Tensor:
+    """Three smooth pictures and noise, (3, 3, P, P) in [0, 1]."""
+    return torch.rand(3, 3, image_px, image_px, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("scheduler", ALL_SCHEDULERS)
+@pytest.mark.parametrize(("strength", "guidance_scale"), [(0.3, 4.0), (0.75, 1.0), (1.0, 4.0)])
+def test_images_from_photos_equal_the_stock_pipelines(
+    make: Make, tiny_diffusion_folder: Path, scheduler: str, strength: float, guidance_scale: float
+) -> None:
+    ours = make(scheduler=scheduler, guidance_scale=guidance_scale)
+    stock = StableDiffusionImg2ImgPipeline.from_pretrained(tiny_diffusion_folder, safety_checker=None)
+    stock.set_progress_bar_config(disable=True)
+    stock.scheduler = build_scheduler(scheduler, stock.scheduler.config)
+    latents = torch.cat([ours.encode(photo[None]) for photo in photos(8)])
+    means = stock.vae.encode(2 * photos(8) - 1).latent_dist.mean * stock.vae.config.scaling_factor
+    torch.testing.assert_close(latents, means, atol=1e-5, rtol=0)
+    expected = stock(
+        PROMPTS,
+        image=means,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        strength=strength,
+        num_inference_steps=5,
+        guidance_scale=guidance_scale,
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(ours.sample_from(latents, strength, PROMPTS, SEEDS, 5), expected, atol=1e-5, rtol=0)
+
+
+def test_the_lower_the_strength_the_more_of_the_photo_stays(make: Make) -> None:
+    generator = make(guidance_scale=1.0)
+    latents = torch.cat([generator.encode(photo[None]) for photo in photos(8)])
+    kept = generator.decode(latents)
+    drawn = {strength: generator.sample_from(latents, strength, PROMPTS, SEEDS, 10) for strength in (0.1, 0.5, 1.0)}
+    changes = [float((images - kept).abs().mean()) for images in drawn.values()]
+    assert changes == sorted(changes)
+    alone = [generator.sample_from(latents[i : i + 1], 0.5, [PROMPTS[i]], [SEEDS[i]], 10) for i in range(3)]
+    torch.testing.assert_close(torch.cat(alone), drawn[0.5], atol=1e-5, rtol=0)
+
+
+def test_a_strength_without_a_step_is_refused(make: Make) -> None:
+    generator = make()
+    latents = generator.encode(photos(8)[:1])
+    with pytest.raises(ValueError, match=r"strength 0\.15 of 5 sampling steps is none.*raise it to 0\.2 or more"):
+        generator.sample_from(latents, 0.15, PROMPTS[:1], SEEDS[:1], 5)
+
+
+def test_photos_and_a_feature_cache_start_with_a_whole_step(make: Make) -> None:
+    generator = make(cache_interval=2)
+    latents = generator.encode(photos(8)[:1])
+    drawn = generator.sample_from(latents, 0.6, PROMPTS[:1], SEEDS[:1], 5)
+    generator.sample(PROMPTS, SEEDS, 5)  # leaves features of other images
+    assert torch.equal(generator.sample_from(latents, 0.6, PROMPTS[:1], SEEDS[:1], 5), drawn)
 
 
 @pytest.mark.parametrize("use_attention_mask", [False, True])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
@@ -95,6 +95,28 @@ def test_images_equal_the_stock_pipelines(
     negative = {"negative_prompt": [negative_prompt] * 3} if negative_prompt else {}
     expected = stock_images(StableDiffusionXLPipeline.from_pretrained(folder), ours, 4, **negative)
     torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 4), expected, **SAME)
+
+
+@pytest.mark.parametrize("scheduler", ["dpm++_2m", "euler", "ddim"])
+def test_images_from_photos_equal_the_stock_pipelines(make: Make, folder: Path, scheduler: str) -> None:
+    ours = make(scheduler=scheduler)
+    stock = StableDiffusionXLImg2ImgPipeline.from_pretrained(folder)
+    stock.set_progress_bar_config(disable=True)
+    stock.scheduler = build_scheduler(scheduler, ours._scheduler_config)
+    photos = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    latents = torch.cat([ours.encode(photo[None]) for photo in photos])
+    expected = stock(
+        PROMPTS,
+        image=latents,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        strength=0.6,
+        num_inference_steps=5,
+        guidance_scale=4.0,
+        original_size=(16, 16),
+        target_size=(16, 16),
+        output_type="pt",
+    ).images
+    torch.testing.assert_close(ours.sample_from(latents, 0.6, PROMPTS, SEEDS, 5), expected, **SAME)
 
 
 def test_an_empty_negative_prompt_is_encoded_where_the_model_says_so(make: Make, copied_folder: Path) -> None:

@@ -26,7 +26,8 @@ from points import BOUNDS, FACTORS, FULL, Ladder, Point, load_ladder
 from workspace import Workspace, merged
 
 from tailorset.evaluation.metrics import multilabel_metrics
-from tailorset.project.params import load_params, read_yaml
+from tailorset.project.checks import contradictions
+from tailorset.project.params import check_params, load_params, read_yaml
 from tailorset.project.presets import preset_text
 from tailorset.records import LabelSpace
 
@@ -370,6 +371,22 @@ def test_a_factor_may_switch_on_what_params_yaml_does_not_name_but_no_typo(setti
     row = {"title": "a typo", "settings": {"train_classifier.seperate_tokens": 8}}
     with pytest.raises(ValueError, match=r"row 'typo' of factors(.|\n)*Did you mean 'separate_tokens'"):
         load_ladder(changed(settings, factors={"seeds": [0], "rows": {"typo": row}}))
+
+
+def test_rows_that_start_from_photos_lend_those_of_train_only(settings: Path) -> None:
+    ladder = load_ladder(settings)
+    full = ladder.full_points(FACTORS)[0].settings
+    rows = {name: ladder.factor_points(name)[0].settings for name in ladder.factors.rows}
+    users = {name: row for name, row in rows.items() if "prepare_dataset.lend_photos" in row}
+    assert sorted(users) == ["captions", "from_photos_0_5", "from_photos_0_7", "from_photos_0_9"]
+    for row in users.values():
+        values = merged(yaml.safe_load(Path("params.yaml").read_text()), row)
+        params = check_params(values, "row")
+        assert params.prepare_dataset.lend_photos == "train"
+        assert not list(contradictions(params, LabelSpace.load(params.label_space)))
+    assert rows["template_phrases"] == full | {"write_prompts.llm": {"name": "template"}}
+    assert rows["captions"].items() >= rows["template_phrases"].items()
+    assert full.get("generate_images.from_photos") is None
 
 
 def test_choosing_a_factor_never_needs_test_photos(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:

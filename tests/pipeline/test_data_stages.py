@@ -17,7 +17,7 @@ from pipeline import filter_images, prepare_dataset, validate_data
 from tailorset.datasets import toybox
 from tailorset.datasets.reading import report
 from tailorset.images.codec import encode_png
-from tailorset.project.layout import FILTERED, PROMPTS, REAL, SYNTHETIC
+from tailorset.project.layout import FILTERED, PREPARED, PROMPTS, REAL, SYNTHETIC
 from tailorset.prompts.contract import REASONS
 from tailorset.records import (
     FILTERED_COLUMNS,
@@ -30,6 +30,7 @@ from tailorset.records import (
     Split,
 )
 from tailorset.storage.files import write_json
+from tailorset.storage.lent import lent_photos
 from tailorset.storage.shards import load_images
 
 pytestmark = pytest.mark.filterwarnings("ignore::tailorset.project.tracking.TrackingWarning")
@@ -214,6 +215,51 @@ class TestPrepareDataset:
         with pytest.raises(ValueError, match="no val image can be used, the first one because: cut off"):
             prepare_dataset.main()
 
+    def test_what_waits_for_photos_goes_stale_only_with_photos_that_are_lent(self) -> None:
+        prepare_dataset.main()
+        kept_back, product = PREPARED.read_bytes(), contents(REAL)
+        change_params("prepare_dataset", num_train=SIZES["train"] - 1)
+        prepare_dataset.main()
+        assert PREPARED.read_bytes() == kept_back
+        change_params("prepare_dataset", num_train=SIZES["train"], lend_photos="train")
+        prepare_dataset.main()
+        lent = PREPARED.read_bytes()
+        assert lent != kept_back
+        assert contents(REAL) == product
+        change_params("prepare_dataset", num_test=SIZES["test"] - 1)
+        prepare_dataset.main()
+        assert PREPARED.read_bytes() == lent
+        change_params("prepare_dataset", num_train=SIZES["train"] - 1)
+        prepare_dataset.main()
+        assert PREPARED.read_bytes() != lent
+
+    def test_a_folder_lends_its_photos_but_none_like_those_that_measure(self, tmp_path: Path) -> None:
+        prepare_dataset.main()
+        manifest = pd.read_parquet(REAL / "manifest.parquet")
+        folder = tmp_path / "more photos"
+        folder.mkdir()
+        (folder / "broken.png").write_bytes(b"nothing")
+        images = dict(load_images(manifest, REAL))
+        for name in ("val-000001", "test-000002"):  # larger and brighter, so that no byte is the same
+            images[name].resize((40, 40)).point(lambda level: 20 + level // 2).save(folder / f"{name}.png")
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 256, (600, 700, 3), dtype=np.uint8)
+            (folder / f"own-{number}.png").write_bytes(encode_png(pixels))
+        change_params("prepare_dataset", lend_photos=str(folder))
+        prepare_dataset.main()
+        lent = lent_photos(REAL)
+        assert [image.size for _, image in load_images(*lent)] == [(597, 512)] * 3
+        assert metrics_of("prepare_dataset")["real/num_lent"] == 3
+        assert metrics_of("prepare_dataset")["real/num_not_lent"] == 3
+        assert pd.read_parquet(REAL / "manifest.parquet").equals(manifest)
+        assert len(lent.some(2, seed=0).rows) == 2
+        for path in folder.glob("own-*"):
+            path.unlink()
+        with pytest.raises(
+            ValueError, match=r"none of 3 photos in .* can be lent: .*2 are like a photo of val or test"
+        ):
+            prepare_dataset.main()
+
     def test_a_data_set_that_ends_early_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = toybox.Toybox.samples
         monkeypatch.setattr(toybox.Toybox, "samples", lambda *args: islice(samples(*args), 5))
@@ -250,6 +296,20 @@ class TestFilterImages:
         for row, requested in zip(filtered.itertuples(), synthetic["labels"], strict=True):
             assert list(row.labels) == (list(requested) if row.kept else [])
             assert (row.reason == "kept") == row.kept
+
+    def test_copies_of_photos_are_rejected_with_a_reason_of_their_own(self) -> None:
+        write_generated()
+        path = SYNTHETIC / "manifest.parquet"
+        drawn = pd.read_parquet(path).assign(photo_id="train-000001", photo_similarity=0.5, copies_photo=False)
+        drawn.loc[:4, "copies_photo"] = True
+        drawn.to_parquet(path)
+        filter_images.main()
+        filtered = pd.read_parquet(FILTERED / "manifest.parquet")
+        assert set(filtered.loc[:4, "reason"]) == {"near-duplicate of its photo"}
+        assert not filtered.loc[:4, "kept"].any()
+        assert metrics_of("filter_images")["filter/kept"] == 2 * len(space().pairs()) - 5
+        reasons = pd.read_csv("reports/filter_images/plots/reasons.csv").set_index("reason")["num_images"]
+        assert reasons["near-duplicate of its photo"] == 5
 
     def test_reports_agree_with_the_manifest(self) -> None:
         write_generated()

@@ -9,9 +9,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
+from pipeline import prepare_dataset
 from pipeline import write_prompts as stage_script
 from tailorset import settings
+from tailorset.llms.captioners.scenes import RankedScenes
 from tailorset.llms.template import Config, TemplateLLM
 from tailorset.plugins import load_plugin
 from tailorset.project.layout import PROMPTS
@@ -173,6 +176,64 @@ def test_a_killed_stage_goes_on_where_it_stopped(template_project: Path, monkeyp
         stage_script.main()
     assert llm.calls == 4 + 6 - 3  # six batches in all, three of them kept
     assert (PROMPTS.read_bytes(), METRICS.read_bytes()) == (expected, expected_metrics)
+
+
+CAPTIONS = {
+    "num_photos": 12,
+    "captioner": {"name": "scenes", "scenes": ["in the red boat", "next to the tree in soft light"], "batch_size": 5},
+}
+
+
+@pytest.fixture
+def caption_project(template_project: Path, tiny_clip_folder: Path) -> Path:
+    """The project with scenes from the captions of some of 20 train photos, by a tiny CLIP."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    sizes = {"num_train": 20, "num_val": 4, "num_test": 4, "image_px": 16}
+    params["prepare_dataset"] |= sizes | {"lend_photos": "train"}
+    captioner = CAPTIONS["captioner"] | {"clip": {"model": f"local-dir:{tiny_clip_folder}"}}
+    params["write_prompts"] |= {"captions": CAPTIONS | {"captioner": captioner}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.warns(TrackingWarning):
+        prepare_dataset.main()
+    return template_project
+
+
+def test_captions_of_train_photos_are_the_scenes_of_the_prompts(caption_project: Path) -> None:
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    texts = pd.read_parquet(PROMPTS).text
+    space = LabelSpace.load("data/labels/toybox.yaml")
+    assert {"boat", "tree"} <= set(space.names)  # labels, which the captions name
+    ends = [" in the red something", " next to something in soft light"]
+    assert texts.map(lambda text: any(end in text for end in ends)).all()
+    assert all(space.named_in(row.text) == set(row.labels) for row in pd.read_parquet(PROMPTS).itertuples())
+    metrics = json.loads(METRICS.read_text())
+    assert metrics["prompts/captions/photos"] == 12
+    assert metrics["prompts/captions/names_replaced"] == 12
+    assert metrics["prompts/captions/without_scene"] == 0
+    assert not list(Path(".work").rglob("captions.json"))
+
+
+def test_captioning_goes_on_where_it_was_killed(caption_project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    expected = PROMPTS.read_bytes(), METRICS.read_bytes()
+    PROMPTS.unlink()
+    caption, seen = RankedScenes.caption, []
+
+    def dying(self: RankedScenes, photos: list[Image.Image]) -> list[str]:
+        seen.append(len(photos))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return caption(self, photos)
+
+    monkeypatch.setattr(RankedScenes, "caption", dying)
+    with pytest.warns(TrackingWarning), pytest.raises(KeyboardInterrupt):
+        stage_script.main()
+    with pytest.warns(TrackingWarning):
+        stage_script.main()
+    assert seen == [5, 5, 5, 2]
+    assert (PROMPTS.read_bytes(), METRICS.read_bytes()) == expected
 
 
 class Thinking(TemplateLLM):

@@ -130,3 +130,12 @@ def test_every_preset_but_that_of_nus_wide_passes_the_gate() -> None:
 def test_a_part_of_another_plug_in_keeps_its_key_as_its_role() -> None:
     part = next(part for part in parts_of(load_preset("toybox", PRESETS)) if part.key == "generator")
     assert LicensedPart("filter_images.model", "x", "", part.licence).role == "filter_images.model"
+
+
+def test_images_that_start_from_photos_carry_the_photos_licence() -> None:
+    plain = allowances(parts_of(load_preset("coco", PRESETS)))[0]
+    assert (plain.product, plain.commercial) == ("generated set", True)
+    started = changed("coco", generate_images={"from_photos": {"strength": 0.6}})
+    generated = allowances(parts_of(started))[0]
+    assert generated.commercial is None
+    assert "photos that images start from coco" in generated.answer

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tailorset.llms.parts.few_shot import plain_text
 from tailorset.prompts.contract import Contract
-from tailorset.prompts.wording import dialogue, keywords_of, template_phrase
+from tailorset.prompts.wording import dialogue, keywords_of, scene_of, template_phrase
 from tailorset.records import LabelSpace
 
 
@@ -26,6 +27,20 @@ def test_the_next_to_clause_is_dropped_for_one_keyword() -> None:
 @pytest.mark.parametrize("keywords", [("cup",), ("cup", "fire hydrant"), ("ball", "toy-car 2")])
 def test_keywords_can_be_read_back(keywords: tuple[str, ...]) -> None:
     assert keywords_of(dialogue(keywords, 10)) == keywords
+
+
+@pytest.mark.parametrize("keywords", [("cup",), ("cup", "fire hydrant")])
+def test_a_scene_is_part_of_the_request_and_can_be_read_back(keywords: tuple[str, ...]) -> None:
+    messages = dialogue(keywords, 10, "a table in a kitchen")
+    assert "in the surroundings of the scene below. Answer" in messages[0]["content"]
+    assert (keywords_of(messages), scene_of(messages)) == (keywords, "a table in a kitchen")
+    assert "Scene: a table in a kitchen" in plain_text(messages)
+    assert scene_of(dialogue(keywords, 10)) == ""
+
+
+@pytest.mark.parametrize(("scene", "end"), [("in the snow", "in the snow"), ("a red sofa", "in front of a red sofa")])
+def test_a_template_ends_in_the_scene(scene: str, end: str) -> None:
+    assert template_phrase(["cup"], 5, np.random.default_rng(0), scene).endswith(f" cup {end}")
 
 
 @pytest.mark.parametrize("keywords", [(), ("a", "b", "c")])

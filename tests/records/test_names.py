@@ -26,6 +26,21 @@ NESTED = space_of(
 
 
 @pytest.mark.parametrize(
+    ("text", "rest", "named"),
+    [
+        ("A hot dog, two dogs.", "a x two x", ["hot dog", "dog"]),
+        ("race-cars near a car-wash", "x near a x wash", ["race car", "car"]),
+        ("a cat on a mat", "a cat on a mat", []),
+        ("", "", []),
+    ],
+)
+def test_names_are_replaced_in_texts_of_others(text: str, rest: str, named: list[str]) -> None:
+    """A part of a hyphenated word counts here, so that no text leads to a label by a part of a name."""
+    assert NESTED.without_names(text, by="x") == (rest, named)
+    assert not NESTED.named_in(rest.replace("x", ""))
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ("a grilled hot dog on a plate", {"hot dog"}),

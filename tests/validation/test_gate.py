@@ -128,8 +128,32 @@ def all_rows(product: str, **values: Any) -> Damage:
     return lambda products: replace(products, **{product: getattr(products, product).assign(**values)})
 
 
+def from_photos(**values: Any) -> Damage:
+    """Let all images start from a train photo, but the first from another one, or with other values."""
+
+    def damage(products: Products) -> Products:
+        frame = products.synthetic.assign(photo_id="train-1", photo_similarity=0.5, copies_photo=False)
+        for column, value in values.items():
+            frame.loc[1, column] = value
+        return replace(products, synthetic=frame)
+
+    return damage
+
+
 CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, what the message shows
     "no prompts": (without("prompts", *range(12)), "prompts", "there are prompts", ": 0"),
+    "start from a test photo": (
+        from_photos(photo_id="test-1"),
+        "source_photos",
+        "no image starts from a photo of val or test",
+        "s1: its photo is one of val or test",
+    ),
+    "kept copy of a photo": (
+        from_photos(copies_photo=True),
+        "source_photos",
+        "no kept image is a near-duplicate of its photo",
+        "s1: copies its photo",
+    ),
     "prompt twice": (twice("prompts", 3), "prompts", "prompt ids differ", "p3"),
     "label unnamed": (
         put("prompts", 1, text="a cup next to a bird"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -86,7 +86,7 @@ def scenes_of(captions: Iterable[str], label_space: LabelSpace) -> Scenes:
 
 
 def _plain(words: list[str]) -> Iterator[str]:
-    """Yield words without articles before a stand-in: "a something" reads badly."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    """Yield the words but for articles before a stand-in: "a something" reads badly."""
+    for word, following in zip_longest(words, words[1:]):
         if not (word in _ARTICLES and following == STAND_IN):
             yield word
