@@ -200,7 +200,7 @@ class TestPrepareDataset:
         with pytest.raises(KeyboardInterrupt):
             prepare_dataset.main()
         drawn.clear()
-        monkeypatch.setattr(prepare_dataset, "state_of", lambda config: "other files")
+        monkeypatch.setattr(prepare_dataset, "state_of", lambda *blocks: "other files")
         prepare_dataset.main()
         assert len(drawn) == sum(SIZES.values())
 
