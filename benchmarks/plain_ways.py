@@ -18,7 +18,7 @@ from timing import Side, SpeedComparison
 from torch import Tensor
 
 from tailorset.classifiers.dual_prompt import DualPrompt, on_clip
-from tailorset.classifiers.parts.label_prompts import TextTower
+from tailorset.classifiers.parts.text_towers import TextTower
 from tailorset.clip.model import Clip
 from tailorset.clip.scorer import LabelScorer, acceptance
 from tailorset.compute.memory import ShrinkingBatches
@@ -170,12 +170,13 @@ def filtering(bench: PipelineBenchmark, labels: Sequence[str], goal: float) -> S
 
 def encode_alone(tower: TextTower, contexts: Tensor, token_ids: Tensor) -> Tensor:
     """As `TextTower.encode_behind`, each label's text encoded separately and with its padding, as published."""
-    size = contexts.shape[1]
-    texts = torch.cat([token_ids[:, :1], token_ids[:, 1:2].expand(-1, size), token_ids[:, 1:]], 1)
+    size, start = contexts.shape[1], tower.num_start
+    texts = torch.cat([token_ids[:, :start], token_ids[:, :1].expand(-1, size), token_ids[:, start:]], 1)
 
     def read(context: Tensor) -> Tensor:
         def splice(_: Any, __: Any, embedded: Tensor) -> Tensor:
-            return torch.cat([embedded[:, :1], context.expand(len(texts), -1, -1), embedded[:, 1 + size :]], 1)
+            behind = embedded[:, start + size :]
+            return torch.cat([embedded[:, :start], context.expand(len(texts), -1, -1), behind], 1)
 
         handle = tower.part.token_embedding.register_forward_hook(splice)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_backbone import IMAGE_PX, VISION, write_backbone
+from tiny_backbone import IMAGE_PX, TIMM, VISION, write_backbone, write_timm_backbone
 
 from tailorset.records import LabelSpace
 from tailorset.storage.image_set import ImageSet
@@ -14,6 +14,7 @@ from tailorset.storage.image_set import ImageSet
 def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("backbones")
     names = {vision: write_backbone(root / vision, vision) for vision in VISION}
+    names |= {tower: write_timm_backbone(root / tower, tower) for tower in TIMM}
     return names | {"custom_text": write_backbone(root / "custom_text", "resnet", custom_text=True)}
 
 

@@ -17,7 +17,7 @@ from tailorset.records import LabelSpace
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.loop import train_epochs
 
-KINDS = ("resnet", "vit", "custom_text")
+KINDS = ("resnet", "vit", "custom_text", "tiny_siglip", "tiny_pe_core")
 OFF = {"separate_tokens": 0, "cache": None, "crop_weight": 0, "interpolation": [], "choose_on_seen": False}
 
 

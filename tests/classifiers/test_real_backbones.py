@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from real_models import random_clip
 
 from tailorset.classifiers.dual_prompt import on_clip
-from tailorset.classifiers.parts.label_prompts import TextTower, label_token_ids
+from tailorset.classifiers.parts.label_prompts import label_token_ids
 from tailorset.classifiers.parts.support_cache import CacheConfig
+from tailorset.classifiers.parts.text_towers import TextTower
 from tailorset.project.presets import load_preset
 from tailorset.records import LabelSpace
 

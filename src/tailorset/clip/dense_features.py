@@ -16,6 +16,7 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import VisionTransformer
+    from timm.layers import AttentionPoolLatent
 
 CROP_SHARE = 0.6  # side of a crop, as a share of the image's: neighbours overlap, so that few objects are cut in all
 CROPS_PER_SIDE = 2
@@ -35,10 +36,28 @@ def dense_encoder(visual: nn.Module) -> DenseEncoder:
         return lambda images: _resnet_features(visual, images)
     if isinstance(visual, VisionTransformer) and visual.attn_pool is None and visual.pool_type == "tok":
         return lambda images: _transformer_features(visual, images)
+    if timm_transformer(visual):
+        return lambda images: _timm_features(visual, images)
     raise ValueError(
-        f"no dense features from a {type(visual).__name__}: choose an open_clip ModifiedResNet backbone, or a "
-        "VisionTransformer that pools by its class token"
+        f"no dense features from a {type(visual).__name__}: choose an open_clip ModifiedResNet backbone, a "
+        "VisionTransformer that pools by its class token, or a vision transformer of timm's (SigLIP 2, PE-Core)"
     )
+
+
+def timm_transformer(visual: nn.Module) -> Any:
+    """Return the transformer in a tower of timm's, or None if the tower is not one or pools by a layer of open_clip's.
+
+    Tokens of its `num_prefix_tokens` come before the patches.
+    """
+    from open_clip.timm_model import TimmModel
+    from timm.layers import AttentionPoolLatent
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    trunk: Any = visual.trunk if isinstance(visual, TimmModel) and not hasattr(visual.head, "pool") else None
+    if not isinstance(trunk, Eva | VisionTransformer):
+        return None
+    return trunk if isinstance(trunk.attn_pool, AttentionPoolLatent | None) else None
 
 
 def feature_map(visual: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -55,6 +74,8 @@ def feature_map(visual: nn.Module) -> Callable[[Tensor], Tensor]:
         return lambda images: _positions(
             visual.forward_intermediates(images, indices=1, intermediates_only=True)["image_intermediates"][0]
         )
+    if trunk := timm_transformer(visual):
+        return lambda images: trunk.forward_features(images)[:, trunk.num_prefix_tokens :]
     return lambda images: _tokens(tower, images)[:, 1:]
 
 
@@ -82,6 +103,24 @@ def _tokens(visual: VisionTransformer, images: Tensor) -> Tensor:
     """Return the class token and the patch tokens after the final norm, (B, 1 + P, C)."""
     tokens: Tensor = visual.ln_post(visual.transformer(visual._embeds(images)))
     return tokens
+
+
+def _timm_features(visual: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool each patch token as the tower would if it were the only one, and project it like the pooled feature."""
+    trunk = visual.trunk
+    tokens = trunk.forward_features(images)  # (B, prefix + P, C), after the final norm
+    alone = tokens[:, trunk.num_prefix_tokens :]
+    if trunk.attn_pool is not None:
+        alone = _pooled_alone(trunk.attn_pool, alone)
+    dense = visual.head(trunk.head(trunk.head_drop(trunk.fc_norm(alone))))
+    return F.normalize(dense, dim=-1), F.normalize(visual.head(trunk.forward_head(tokens)), dim=-1)
+
+
+def _pooled_alone(pool: AttentionPoolLatent, tokens: Tensor) -> Tensor:
+    """(B, P, C) -> (B, P, C): the softmax over one token is 1, so that its value is all that the pool attends to."""
+    _, values = pool.kv(tokens).chunk(2, -1)
+    pooled: Tensor = pool.proj(values)
+    return pooled if pool.mlp is None else pooled + pool.mlp(pool.norm(pooled))
 
 
 def grid_of(num_positions: int) -> tuple[int, int]:

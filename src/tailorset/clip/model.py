@@ -14,11 +14,20 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset.clip.weights import CLIP_WEIGHTS_REMEDY, WEIGHTS, check_positions, hub_file, name_problem, source
+from tailorset.clip.weights import (
+    CLIP_WEIGHTS_REMEDY,
+    WEIGHTS,
+    check_positions,
+    check_tokenizer,
+    hub_file,
+    name_problem,
+    source,
+)
 from tailorset.messages import first_line
 from tailorset.storage.hub import HUB, LOCAL, NamedModel
 
 TEXT_BATCH = 256
+Interpolation = Literal["bicubic", "bilinear"]
 CLIP_MEMORY_REMEDY = "name a smaller model under clip"
 
 
@@ -26,6 +35,7 @@ class Clip:
     """A frozen CLIP in evaluation mode; gradients flow to images, never to its weights.
 
     architecture: open_clip's description of the model, from which it can be built again.
+    logit_bias: of a model that was trained with a sigmoid per pair of image and text (SigLIP), else 0.
     """
 
     def __init__(
@@ -40,6 +50,7 @@ class Clip:
         self.architecture = architecture
         self.device = torch.device(device)
         self.logit_scale = float(model.logit_scale.exp())
+        self.logit_bias = 0.0 if model.logit_bias is None else float(model.logit_bias)
         size = model.visual.image_size
         self.image_px: int = size[0] if isinstance(size, Sequence) else size
         self.interpolation = interpolation_of(model.visual.preprocess_cfg)
@@ -70,11 +81,17 @@ class Clip:
         return self.model.encode_image(self.preprocess(images), normalize=True)
 
     def logits(self, images: Tensor, text_features: Tensor) -> Tensor:
-        """(B, L) logit_scale * cosine of images (B, 3, H, W) in [0, 1] and texts (L, D).
+        """(B, L) scores of images (B, 3, H, W) in [0, 1] and texts (L, D): logit_scale * cosine, biased."""
+        return self.biased(self.logit_scale * self.encode_images(images) @ text_features.T)
 
-        Deviation: SigLIP's bias, the same for all labels, is left out, as scores are only compared with each other.
+    def biased(self, scores: Tensor) -> Tensor:
+        """Add the logit_bias to scaled cosines, which makes them the scores that the model was trained with.
+
+        With sigmoids, p = sigmoid(score) is the probability that a label is shown, so the score is the logarithm of
+        its odds. Then the softmax over labels is the probability of each if exactly one of them is shown: comparing
+        labels means the same for both kinds of model, and the bias cancels.
         """
-        return self.logit_scale * self.encode_images(images) @ text_features.T
+        return scores + self.logit_bias if self.logit_bias else scores
 
 
 class OpenClip(NamedModel):
@@ -127,7 +144,8 @@ def load_clip(
     `pretrained`. revision: a commit or tag of the hub repository; None = the latest.
 
     Raises:
-        ValueError: unknown model, or weights that are missing, truncated, of another model, or not safetensors.
+        ValueError: unknown model, or weights that are missing, truncated, of another model, or not safetensors; a
+            tokenizer of another model, or one that cannot pad.
     """
     import open_clip
 
@@ -136,6 +154,7 @@ def load_clip(
         loaded = open_clip.create_model(name, **options)
         tokenizer = open_clip.get_tokenizer(name)
         check_positions(loaded, path)
+        check_tokenizer(loaded, tokenizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"CLIP {model!r} cannot be loaded ({first_line(error)}); {CLIP_WEIGHTS_REMEDY}") from error
     return Clip(loaded, tokenizer, open_clip.get_model_config(name), device)
@@ -152,9 +171,7 @@ def load_tokenizer(model: OpenClip) -> Any:
     return open_clip.get_tokenizer(source(model.model, model.pretrained, model.revision)[1])
 
 
-def preprocessed(
-    images: Tensor, image_px: int, mean: Tensor, std: Tensor, mode: Literal["bicubic", "bilinear"] = "bicubic"
-) -> Tensor:
+def preprocessed(images: Tensor, image_px: int, mean: Tensor, std: Tensor, mode: Interpolation = "bicubic") -> Tensor:
     """Squash images (B, 3, H, W) in [0, 1] to squares of `image_px` and normalise them; gradients flow to them.
 
     Deviation: an image that is not square is squashed, never cropped: its labels may be at the border.
@@ -165,7 +182,7 @@ def preprocessed(
     return (images - mean.to(images.dtype)) / std.to(images.dtype)
 
 
-def interpolation_of(preprocess_cfg: Mapping[str, Any]) -> Literal["bicubic", "bilinear"]:
+def interpolation_of(preprocess_cfg: Mapping[str, Any]) -> Interpolation:
     """Return the way a model's images are resized: for open_clip everything but bilinear is bicubic."""
     return "bilinear" if preprocess_cfg.get("interpolation") == "bilinear" else "bicubic"
 

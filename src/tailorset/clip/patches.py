@@ -14,7 +14,7 @@ from tailorset.clip.model import Clip
 
 
 def patch_logits(clip: Clip, images: Tensor, text_features: Tensor) -> Tensor:
-    """Return (B, L) logit_scale * the mean of three cosines: the image's, the highest of a position's and of a crop's.
+    """Return (B, L) scores by the mean of three cosines: the image's, the highest of a position's and of a crop's.
 
     images: (B, 3, H, W) in [0, 1], any size; text_features: (L, D) unit vectors.
 
@@ -24,4 +24,4 @@ def patch_logits(clip: Clip, images: Tensor, text_features: Tensor) -> Tensor:
     dense, pooled = dense_encoder(clip.model.visual)(clip.preprocess(images))
     positions = (dense @ text_features.T).amax(1)
     best_crop = torch.stack([clip.encode_images(crop) @ text_features.T for crop in crops(images)]).amax(0)
-    return clip.logit_scale * (pooled @ text_features.T + positions + best_crop) / 3
+    return clip.biased(clip.logit_scale * (pooled @ text_features.T + positions + best_crop) / 3)

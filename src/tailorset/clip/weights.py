@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from tailorset.messages import first_line
 from tailorset.storage import checksums
@@ -18,6 +18,7 @@ WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
 TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model")
 POSITIONS = ("positional_embedding", "pos_embed")
 QUICK = "-quickgelu"  # ends the names under which open_clip builds the activation of OpenAI's CLIP
+SAFETENSORS_REMEDY = "name a model that has safetensors, e.g. ViT-B-16 with pretrained: datacomp_xl_s13b_b90k"
 CLIP_WEIGHTS_REMEDY = f"{checksums.RESTORE} or name another model in params.yaml"
 
 
@@ -28,7 +29,37 @@ def check_positions(model: nn.Module, path: Path) -> None:
         for name in file.keys():  # noqa: SIM118 - it cannot be iterated
             shape = tuple(file.get_slice(name).get_shape())
             if name.endswith(POSITIONS) and name in built and shape != tuple(built[name].shape):
-                raise ValueError(f"{name} is {shape} in {path.name}, and {tuple(built[name].shape)} in the model")
+                remedy = "" if name.startswith("visual") else f": write context_length {shape[0]} into its {CONFIG}"
+                other = tuple(built[name].shape)
+                raise ValueError(f"{name} is {shape} in {path.name}, and {other} in the model{remedy}")
+
+
+def check_tokenizer(model: nn.Module, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    """Refuse a tokenizer that cannot pad, or whose texts do not fit the model's text tower.
+
+    Raises:
+        ValueError: names the fault and the remedy.
+    """
+    part: Any = getattr(model, "text", model)
+    if not hasattr(part, "token_embedding"):
+        return  # a text tower of transformers, which brings its own tokenizer
+    try:
+        tokens = tokenizer(["a photo of a cat"])
+    except ValueError as error:
+        raise ValueError(
+            f"its tokenizer does not pad texts ({first_line(error)}): name its pad_token in tokenizer_config.json"
+        ) from error
+    vocabulary, length = part.token_embedding.num_embeddings, int(part.context_length)
+    if tokens.shape[1] != length:
+        raise ValueError(
+            f"its tokenizer makes {tokens.shape[1]} tokens of a text, and its text tower reads {length}: correct"
+            f" context_length in {CONFIG}"
+        )
+    if int(tokens.max()) >= vocabulary:
+        raise ValueError(
+            f"its tokenizer writes token {int(tokens.max())}, and its text tower knows {vocabulary}: put the model's"
+            " own tokenizer next to its weights"
+        )
 
 
 def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Path, str, dict[str, Any]]:
@@ -46,7 +77,7 @@ def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Pa
     if not path.is_file():
         raise ValueError(f"CLIP weights: {path} is missing; {CLIP_WEIGHTS_REMEDY}")
     if path.suffix != ".safetensors":
-        raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; name a model that has safetensors")
+        raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; {SAFETENSORS_REMEDY}")
     if model.startswith(HUB) and revision:
         return path, f"{LOCAL}{path.parent}", {}
     if not model.startswith((LOCAL, HUB)) and str(path) == pretrained:

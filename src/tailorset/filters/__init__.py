@@ -27,8 +27,8 @@ class Filter(Protocol):
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Return one decision per image.
 
-        logits: (N, U) logit_scale * cosine against all unseen labels. requested: N lists of the unseen labels that each
-        image was asked to show.
+        logits: (N, U) scores of the discriminator against all unseen labels, as `Clip.logits` returns them.
+        requested: N lists of the unseen labels that each image was asked to show.
         """
         ...
 

@@ -6,6 +6,7 @@ Source: Zhang et al. 2024 (arXiv 2404.03144), plug-in "global feature fusion".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from tailorset.clip.dense_features import timm_transformer
 from tailorset.compute import processes
 
 if TYPE_CHECKING:
     from open_clip.modified_resnet import ModifiedResNet
-    from open_clip.transformer import VisionTransformer
 
 NEAR_ZERO = 1e-4  # std of the normalisation's scale at the start
 
@@ -56,12 +57,12 @@ class GlobalBranch(nn.Module):
 
 
 def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.ModuleList:
-    """Attach a branch to each 3x3 convolution (ModifiedResNet) or each block's token grid (VisionTransformer).
+    """Attach a branch to each 3x3 convolution (ModifiedResNet) or to the patches of each block (vision transformers).
 
     The branches are returned, not stored in `visual`: its parameters, keys and training mode stay as they are.
 
     Raises:
-        ValueError: the tower is neither of the two.
+        ValueError: the tower is none of them.
     """
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import VisionTransformer
@@ -69,10 +70,13 @@ def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.Module
     if isinstance(visual, ModifiedResNet):
         return _fuse_resnet(visual, reduction, num_heads)
     if isinstance(visual, VisionTransformer):
-        return _fuse_transformer(visual, reduction, num_heads)
+        channels = visual.conv1.out_channels
+        return _fuse_blocks(visual.transformer.resblocks, channels, 1, reduction, num_heads)
+    if trunk := timm_transformer(visual):
+        return _fuse_blocks(trunk.blocks, trunk.embed_dim, trunk.num_prefix_tokens, reduction, num_heads)
     raise ValueError(
         f"no fusion for a {type(visual).__name__}: choose an open_clip ModifiedResNet or VisionTransformer backbone, "
-        "or set fusion: false"
+        "a vision transformer of timm's, or set fusion: false"
     )
 
 
@@ -88,11 +92,14 @@ def _fuse_resnet(visual: ModifiedResNet, reduction: int, num_heads: int) -> nn.M
     return branches
 
 
-def _fuse_transformer(visual: VisionTransformer, reduction: int, num_heads: int) -> nn.ModuleList:
+def _fuse_blocks(
+    blocks: Iterable[nn.Module], channels: int, num_prefix: int, reduction: int, num_heads: int
+) -> nn.ModuleList:
+    """num_prefix: tokens before the patches, like the class token."""
     branches = nn.ModuleList()
-    for block in visual.transformer.resblocks:
-        branch = GlobalBranch(visual.conv1.out_channels, reduction, num_heads)
-        block.register_forward_hook(partial(_add_to_tokens, branch))
+    for block in blocks:
+        branch = GlobalBranch(channels, reduction, num_heads)
+        block.register_forward_hook(partial(_add_to_tokens, branch, num_prefix))
         branches.append(branch)
     return branches
 
@@ -104,10 +111,10 @@ def _add_to_map(branch: GlobalBranch, _: nn.Module, inputs: tuple[Tensor, ...], 
     return output + fused.permute(0, 3, 1, 2)
 
 
-def _add_to_tokens(branch: GlobalBranch, _: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    """inputs, output: (B, 1 + P, C), class token first and untouched."""
-    fused = branch(inputs[0][:, 1:])
-    return torch.cat([output[:, :1], output[:, 1:] + fused], 1)
+def _add_to_tokens(branch: GlobalBranch, num_prefix: int, _: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+    """inputs, output: (B, prefix + P, C), the prefix untouched."""
+    fused = branch(inputs[0][:, num_prefix:])
+    return torch.cat([output[:, :num_prefix], output[:, num_prefix:] + fused], 1)
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -1,104 +1,26 @@
 """Learnable positive and negative prompts for labels, read by CLIP's own frozen text tower.
 
-Shapes: L labels, C contexts, M tokens of a context, T context length of the tower, S tokens of all labels,
-W the tower's width, D joint width.
+Shapes: L labels, M tokens of a context, T context length of the tower, W the tower's width, D joint width.
 Source: DualCoOp, Sun et al. 2022, sec. 3.2.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tokenizers
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tailorset.classifiers.parts.text_towers import TextTower, Tokenizer, text_tower
+
 if TYPE_CHECKING:
     from tailorset.classifiers.dual_prompt import Config
     from tailorset.clip.model import Clip
-
-Tokenizer = Callable[[list[str]], Tensor]  # texts -> (len, T) token ids
-LABELS_AT_ONCE = 64  # behind one context: the cost of attention is the square of their tokens
-
-
-class TextTower:
-    """An open_clip model's text side: CLIP and CustomTextCLIP keep the same parts in different places.
-
-    Raises:
-        ValueError: the tower is not a TextTransformer, does not read its end token, or lets tokens see later ones.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model: Any = model
-        part: Any = getattr(model, "text", model)
-        if not hasattr(part, "token_embedding"):
-            raise ValueError(
-                f"no prompt learning through a {type(part).__name__}: choose an open_clip backbone with a text tower"
-            )
-        self.part = part
-        self.context_length = int(part.context_length)
-        self.pool_type: str = getattr(model, "text_pool_type", None) or part.pool_type
-        if self.pool_type not in ("argmax", "eos"):
-            raise ValueError(f"the text tower pools by {self.pool_type!r}: choose a backbone that reads its end token")
-        if part.attn_mask is None or getattr(part, "cls_emb", None) is not None:
-            raise ValueError("the text tower lets tokens see later ones: choose a backbone with causal attention")
-        self.eos_id: int | None = getattr(model, "text_eos_id", None) or getattr(part, "eos_id", None)
-
-    def encode(self, token_ids: Tensor) -> Tensor:
-        """(L, T) -> (L, D), unit norm."""
-        return F.normalize(self.model.encode_text(token_ids), dim=-1)
-
-    def ends(self, token_ids: Tensor) -> Tensor:
-        """(L, T) -> (L,) position whose output is the text's feature, by the tower's own pooling."""
-        from open_clip.transformer import text_global_pool
-
-        positions = torch.arange(token_ids.shape[1], device=token_ids.device).expand_as(token_ids)
-        return text_global_pool(positions, token_ids, self.pool_type, eos_token_id=self.eos_id)
-
-    def encode_behind(self, contexts: Tensor, token_ids: Tensor) -> Tensor:
-        """Encode the texts [start][context][label][end]: (C, L, D), unit norm; differentiable in the contexts.
-
-        All labels are in one sequence behind their context. Each has the position it would have alone, and sees only
-        the context and itself. No token sees later ones, so the features are those of separate texts, and a context is
-        read once.
-
-        contexts: (C, M, W). token_ids: (L, T) of [start][label][end].
-        """
-        tokens = self._embedded(contexts, token_ids, ends := self.ends(token_ids))
-        mask = label_mask(ends, contexts.shape[1]).to(tokens.dtype)
-        read = self.part.ln_final(self.part.transformer(tokens, attn_mask=mask))  # (C, 1 + M + S, W)
-        return F.normalize(self._projected(read[:, contexts.shape[1] + ends.cumsum(0)]), dim=-1)
-
-    def _embedded(self, contexts: Tensor, token_ids: Tensor, ends: Tensor) -> Tensor:
-        """Return (C, 1 + M + S, W): start, context, and the tokens of all labels in turn."""
-        part, num_context_tokens = self.part, contexts.shape[1]
-        places = torch.arange(token_ids.shape[1], device=token_ids.device)
-        of_labels = (places > 0) & (places <= ends[:, None])  # (L, T)
-        embedded = part.token_embedding(torch.cat([token_ids[0, :1], token_ids[of_labels]]))  # (1 + S, W)
-        start, labels = embedded[:1].expand(len(contexts), 1, -1), embedded[1:].expand(len(contexts), -1, -1)
-        positions = torch.cat(
-            [places[: 1 + num_context_tokens], places.expand_as(token_ids)[of_labels] + num_context_tokens]
-        )
-        tokens = torch.cat([start, contexts.to(embedded.dtype), labels], 1) + part.positional_embedding[positions]
-        return tokens.to(part.transformer.get_cast_dtype())
-
-    def _projected(self, features: Tensor) -> Tensor:
-        projection = self.part.text_projection
-        if projection is None:
-            return features
-        return projection(features) if isinstance(projection, nn.Linear) else features @ projection
-
-
-def label_mask(ends: Tensor, num_context_tokens: int) -> Tensor:
-    """Return (1 + M + S, 1 + M + S): 0 where a token (row) sees another, else -inf. ends: tokens per label, (L,)."""
-    labels = torch.arange(1, len(ends) + 1, device=ends.device).repeat_interleave(ends)
-    owner = torch.cat([labels.new_zeros(1 + num_context_tokens), labels])  # 0 = start and context
-    sees = ((owner == 0) | (owner == owner[:, None])).tril()
-    return torch.zeros(sees.shape, device=ends.device).masked_fill(~sees, -torch.inf)
 
 
 class LabelPrompts(nn.Module):
@@ -132,7 +54,7 @@ class LabelPrompts(nn.Module):
         separate_tokens: int = 0,
     ) -> None:
         super().__init__()
-        self.tower = TextTower(model)
+        self.tower = text_tower(model, tokenizer)
         embedding = self.tower.part.token_embedding
         device = embedding.weight.device
         token_ids = label_token_ids(self.tower, tokenizer, names, num_context_tokens).to(device)
@@ -178,7 +100,9 @@ class LabelPrompts(nn.Module):
         return F.normalize(self.anchors[:, columns] + change, dim=-1)
 
     def _encoded(self, contexts: Tensor, token_ids: Tensor) -> Tensor:
-        return torch.cat([self.tower.encode_behind(contexts, some) for some in token_ids.split(LABELS_AT_ONCE)], 1)
+        return torch.cat(
+            [self.tower.encode_behind(contexts, some) for some in token_ids.split(self.tower.labels_at_once)], 1
+        )
 
 
 def label_token_ids(tower: TextTower, tokenizer: Tokenizer, names: Sequence[str], num_context_tokens: int) -> Tensor:
@@ -225,5 +149,4 @@ def misfit(names: Sequence[str], lengths: Sequence[int], context_length: int, nu
 
 def _context_words(tower: TextTower, tokenizer: Tokenizer, template: str) -> Tensor:
     """Return ids of the template's words before the label: the contexts start from them, repeated to M tokens."""
-    ids = tokenizer([template.partition("{}")[0].strip() or "a photo of a"])
-    return ids[0, 1 : int(tower.ends(ids)[0])]
+    return tower.words(tokenizer([template.partition("{}")[0].strip() or "a photo of a"]))

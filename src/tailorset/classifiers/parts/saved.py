@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
-from tailorset.clip.model import Clip
+from tailorset.clip.model import Clip, Interpolation
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums
 from tailorset.training.contract import TrainingConfig
@@ -32,6 +32,7 @@ class Vision(BaseModel):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_px: int
+    interpolation: Interpolation = Field("bicubic", exclude_if=lambda mode: mode == "bicubic")
 
     @classmethod
     def of(cls, clip: Clip) -> Vision:
@@ -44,6 +45,7 @@ class Vision(BaseModel):
             mean=visual.preprocess_cfg["mean"],
             std=visual.preprocess_cfg["std"],
             image_px=clip.image_px,
+            interpolation=clip.interpolation,
         )
 
     def build(self) -> nn.Module:
