@@ -69,7 +69,7 @@ def write_timm_backbone(folder: Path, tower: str, seed: int = 0) -> str:
     config["text_cfg"] |= small_text
     torch.manual_seed(seed)
     model = open_clip.CustomTextCLIP(**{key: value for key, value in config.items() if key != "custom_text"})
-    return _written(folder, model, config, tokenizer)
+    return _written(folder, model, config, tokenizer, "bilinear" if tower == "tiny_pe_core" else "bicubic")
 
 
 def write_backbone(folder: Path, vision: str, custom_text: bool = False, seed: int = 0) -> str:
@@ -91,9 +91,12 @@ def write_backbone(folder: Path, vision: str, custom_text: bool = False, seed: i
     return _written(folder, model, config | {"custom_text": custom_text}, tokenizer)
 
 
-def _written(folder: Path, model: torch.nn.Module, config: dict[str, Any], tokenizer: Any) -> str:
+def _written(
+    folder: Path, model: torch.nn.Module, config: dict[str, Any], tokenizer: Any, interpolation: str = "bicubic"
+) -> str:
     config["text_cfg"]["hf_tokenizer_name"] = "local"
-    description = {"model_cfg": config, "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    preprocess = {"mean": [0.5] * 3, "std": [0.25] * 3, "interpolation": interpolation}
+    description = {"model_cfg": config, "preprocess_cfg": preprocess}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "open_clip_config.json").write_text(json.dumps(description))
     tokenizer.save_pretrained(folder)

@@ -208,6 +208,7 @@ def test_saved_classifier_answers_alike_without_its_backbone(
     assert loaded.labels == label_space.names
     images = torch.rand(2, 3, 50, 70)
     assert torch.equal(loaded(images), classifier(images))
+    assert torch.equal(loaded._preprocess(images), load_clip(backbones[kind], "cpu").preprocess(images))
     with pytest.raises(ValueError, match="build it from its params"):
         loaded.train()
 

@@ -47,7 +47,7 @@ def squares() -> tuple[Tensor, Tensor]:
     return images, targets
 
 
-@pytest.mark.parametrize("tower", ["resnet", "vit"])
+@pytest.mark.parametrize("tower", ["resnet", "vit", "tiny_siglip", "tiny_pe_core"])
 def test_a_probe_reads_what_the_features_hold_and_leaves_the_tower_alone(
     tower: str, backbones: dict[str, str], label_space: LabelSpace, squares: tuple[Tensor, Tensor]
 ) -> None:

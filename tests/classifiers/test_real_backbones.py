@@ -21,8 +21,15 @@ from tailorset.project.presets import load_preset
 from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]
-BACKBONES = {"RN50-quickgelu": 16, "RN101-quickgelu": 33, "ViT-B-16": 12, "ViT-L-14": 24}  # blocks that get a branch
-GRIDS = {"RN50-quickgelu": 7, "RN101-quickgelu": 7, "ViT-B-16": 14, "ViT-L-14": 16}
+BACKBONES = {  # blocks that get a branch
+    "RN50-quickgelu": 16,
+    "RN101-quickgelu": 33,
+    "ViT-B-16": 12,
+    "ViT-L-14": 24,
+    "PE-Core-T-16-384": 12,
+    "PE-Core-S-16-384": 12,
+}
+GRIDS = dict.fromkeys(BACKBONES, 24) | {"RN50-quickgelu": 7, "RN101-quickgelu": 7, "ViT-B-16": 14, "ViT-L-14": 16}
 
 
 @pytest.mark.parametrize(
@@ -30,12 +37,16 @@ GRIDS = {"RN50-quickgelu": 7, "RN101-quickgelu": 7, "ViT-B-16": 14, "ViT-L-14": 
     [
         "RN50-quickgelu",
         "ViT-B-16",
+        "PE-Core-T-16-384",
+        pytest.param("PE-Core-S-16-384", marks=pytest.mark.slow),
         pytest.param("RN101-quickgelu", marks=pytest.mark.slow),
         pytest.param("ViT-L-14", marks=pytest.mark.slow),
     ],
 )
 def test_a_real_backbone_is_trained_through_every_part(name: str, label_space: LabelSpace) -> None:
     config = load_preset("coco", ROOT / "presets").train_classifier.config
+    if name.startswith("PE-Core"):
+        config = config.model_copy(update={"num_context_tokens": 16})  # its text tower reads 32
     torch.manual_seed(0)
     classifier = on_clip(config, label_space, random_clip(name, torch.device("cpu"))).train()
     assert len(classifier.fusion) == BACKBONES[name]

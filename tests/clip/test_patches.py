@@ -16,7 +16,7 @@ from tailorset.records import LabelSpace
 from tests.tiny_classifier import backbones, label_space  # noqa: F401
 
 
-@pytest.fixture(params=["resnet", "vit"])
+@pytest.fixture(params=["resnet", "vit", "tiny_siglip", "tiny_pe_core"])
 def clip(request: pytest.FixtureRequest, backbones: dict[str, str]) -> Clip:  # noqa: F811
     return load_clip(backbones[request.param], "cpu")
 
@@ -31,7 +31,7 @@ def test_scores_are_the_mean_of_the_whole_the_best_position_and_the_best_crop(cl
         corners = [images[..., y : y + 24, x : x + 34] for y in (0, 16) for x in (0, 22)]
         cropped = torch.stack([clip.encode_images(corner) @ texts.T for corner in corners])
     best = (dense @ texts.T).max(dim=1).values + cropped.max(dim=0).values
-    torch.testing.assert_close(found, clip.logit_scale * (whole + best) / 3)
+    torch.testing.assert_close(found, clip.logit_scale * (whole + best) / 3 + clip.logit_bias)
 
 
 def test_crops_overlap_and_leave_nothing_out() -> None:

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from tiny_backbone import TIMM, write_timm_backbone
 from torch import nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
@@ -70,6 +71,25 @@ def test_crops_are_exported(registry: Path, label_space: LabelSpace, thresholds:
     thresholds.save(tmp_path / "thresholds.json")
     predictor = load_predictor(tmp_path / "classifier", "cpu")
     assert predictor.classifier.crop_weight == 0.5
+    assert export_onnx(predictor, tmp_path / "classifier.onnx") < 1e-4
+
+
+@pytest.mark.parametrize("tower", TIMM)
+def test_a_backbone_of_timms_is_exported_and_served(
+    tower: str, label_space: LabelSpace, thresholds: Thresholds, tmp_path: Path
+) -> None:
+    plugin = load_plugin("classifiers", "dual_prompt")
+    backbone = {"model": write_timm_backbone(tmp_path / "backbone", tower)}
+    classifier = plugin.build(plugin.Config(backbone=backbone, num_context_tokens=2), label_space, torch.device("cpu"))
+    for branch in classifier.fusion:
+        nn.init.normal_(branch.norm.weight)
+    classifier.save(tmp_path / "classifier")
+    thresholds.save(tmp_path / "thresholds.json")
+    predictor = load_predictor(tmp_path / "classifier", "cpu")
+    pixels = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor.scores(pixels[None]), classifier(pixels[None].float() / 255))
+    assert predictor.map(pixels, "ball").shape == (4, 4)
     assert export_onnx(predictor, tmp_path / "classifier.onnx") < 1e-4
 
 

@@ -47,7 +47,7 @@ def check_tokenizer(model: nn.Module, tokenizer: Callable[[list[str]], Tensor]) 
         tokens = tokenizer(["a photo of a cat"])
     except ValueError as error:
         raise ValueError(
-            f"its tokenizer does not pad texts ({first_line(error)}): name its pad_token in tokenizer_config.json"
+            f"its tokenizer does not pad texts: name its pad_token in tokenizer_config.json ({first_line(error)})"
         ) from error
     vocabulary, length = part.token_embedding.num_embeddings, int(part.context_length)
     if tokens.shape[1] != length:
