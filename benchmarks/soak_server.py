@@ -46,7 +46,14 @@ def build_project(root: Path, models: Path) -> None:
         shutil.copytree(models / "classifier", target / "classifier")
     else:
         _tiny_classifier(target)
-    for name in ("thresholds.json", "novelty.safetensors", "examples", "measured.json", "MODEL_CARD.md"):
+    for name in (
+        "thresholds.json",
+        "novelty.safetensors",
+        "fitted_to.sha256",
+        "examples",
+        "measured.json",
+        "MODEL_CARD.md",
+    ):
         source = models / name
         if source.is_dir():
             shutil.copytree(source, target / name)
@@ -147,6 +154,8 @@ def _stand_in(path: Path, classifier: Path) -> None:
         model = load_classifier(classifier)
         features = model.look(torch.rand(20, 3, model.image_px, model.image_px))[1].detach()
         fit_novelty(features, features).save(path)
+    elif path.name == "fitted_to.sha256":
+        checksums.bind(classifier, path)
     elif path.name == "examples":
         path.mkdir()
         (path / "0.png").write_bytes(encode_png(np.full((30, 40, 3), 90, np.uint8)))

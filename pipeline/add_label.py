@@ -27,7 +27,7 @@ from tailorset.evaluation.selection import best_candidate
 from tailorset.filters.parts.report import added_metrics, decide_all, filtered_manifest, label_table, too_few
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.shard_store import ShardStore
-from tailorset.inference.predictor import Provenance, model_files
+from tailorset.inference.predictor import FIT_REMEDY, Provenance, model_files
 from tailorset.inference.versions import CHALLENGER
 from tailorset.progress import step
 from tailorset.project.busy import yield_to_others
@@ -36,6 +36,7 @@ from tailorset.project.layout import (
     ADDED_MODELS,
     CLASSIFIER,
     FILTERED,
+    FITTED_TO,
     PARAMS,
     REAL,
     SYNTHETIC,
@@ -53,7 +54,7 @@ from tailorset.registry.grown import Grown, Measured, measure_grown
 from tailorset.registry.measurement import Measurement
 from tailorset.registry.version import make_challenger, register
 from tailorset.storage.annotated import Annotated, Collection, Several
-from tailorset.storage.checksums import digest
+from tailorset.storage.checksums import check_bound, digest
 from tailorset.storage.files import atomic_output, write_json
 from tailorset.thresholds.rules import Thresholds, score_logits
 from tailorset.thresholds.sources import fit_thresholds
@@ -99,6 +100,7 @@ def main() -> None:
     addition = Addition.model_validate_json(sys.argv[1])
     with model_files(addition.model) as (base, origin):
         space = checked_space(addition, load_params(), base, *saved_labels(base))
+        check_bound(base, base.parent / FITTED_TO.name, FIT_REMEDY)
         with run_stage("add_label", definition=definition(addition, base)) as stage:
             add(AdditionRun(stage, addition, space, base, origin))
 

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from tailorset.classifiers import check_labels, load_classifier
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.project.layout import CLASSIFIER, FILTERED, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, FILTERED, FITTED_TO, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
 from tailorset.project.stage import run_stage
 from tailorset.storage.annotated import Annotated, Collection, Several
+from tailorset.storage.checksums import bind
 from tailorset.storage.files import atomic_output
 from tailorset.thresholds.rules import score_logits
 from tailorset.thresholds.sources import fit_familiar, fit_thresholds
@@ -37,6 +38,8 @@ def main() -> None:
             thresholds.save(path)
         with atomic_output(NOVELTY) as path:
             fit_familiar(collection, features).save(path)
+        with atomic_output(FITTED_TO) as path:
+            bind(CLASSIFIER, path)
         chosen = [rule.threshold for rule in thresholds.rules.values()]
         stage.save_metrics({"thresholds/lowest": min(chosen), "thresholds/highest": max(chosen)})
 

@@ -15,9 +15,10 @@ import yaml
 
 from tailorset.commands.adding import Addition
 from tailorset.plugins import load_plugin
-from tailorset.project.layout import CLASSIFIER, LORA, NOVELTY, SYNTHETIC, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, FITTED_TO, LORA, NOVELTY, SYNTHETIC, THRESHOLDS
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
+from tailorset.storage import checksums
 from tailorset.thresholds.novelty import fit_novelty
 from tailorset.thresholds.rules import LabelRule, Thresholds
 from tests.classifier_project import ROOT, write_classifier_project
@@ -69,6 +70,7 @@ def write_model() -> None:
     Thresholds(dict.fromkeys(space.names, LabelRule(1.0, 0.0, 0.5, 0.4, 0.6))).save(THRESHOLDS)
     features = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))
     fit_novelty(features[:40], features[40:]).save(NOVELTY)
+    checksums.bind(CLASSIFIER, FITTED_TO)
 
 
 def start_addition(addition: Addition, **options: Any) -> subprocess.Popen[str]:

@@ -22,7 +22,7 @@ from tiny_backbone import write_backbone
 
 from tailorset.images.codec import encode_png
 from tailorset.plugins import load_plugin
-from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, EXAMPLES, FITTED_TO, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement
@@ -76,6 +76,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
         thresholds.save(THRESHOLDS)
         features = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
         fit_novelty(features[:200], features[200:]).save(NOVELTY)
+        checksums.bind(CLASSIFIER, FITTED_TO)
         MEASUREMENT.save(MEASURED)
         EXAMPLES.mkdir()
         for number in range(2):

@@ -248,8 +248,9 @@ class DualPrompt(nn.Module):
         return list(range(len(self.labels)) if label_indices is None else label_indices)
 
     def _preprocess(self, images: Tensor) -> Tensor:
-        size, mode = self.image_px, self.vision.interpolation
-        pixels = preprocessed(images.to(self.mean.device), size, self.mean, self.std, mode)
+        pixels = preprocessed(
+            images.to(self.mean.device), self.image_px, self.mean, self.std, self.vision.interpolation
+        )
         return pixels.contiguous(memory_format=torch.channels_last)
 
 

@@ -123,8 +123,9 @@ class LinearHead(nn.Module):
 
     def _map(self, images: Tensor) -> Tensor:
         """(B, P, C), as the tower computes it."""
-        size, mode = self.image_px, self.vision.interpolation
-        pixels = preprocessed(images.to(self.mean.device), size, self.mean, self.std, mode)
+        pixels = preprocessed(
+            images.to(self.mean.device), self.image_px, self.mean, self.std, self.vision.interpolation
+        )
         return feature_map(self.visual)(pixels.contiguous(memory_format=torch.channels_last))
 
 

@@ -6,10 +6,12 @@ Shapes: B images, L labels, D embedding width, N images of a whole set.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import not_
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +20,7 @@ from tailorset.clip.weights import (
     CLIP_WEIGHTS_REMEDY,
     WEIGHTS,
     check_positions,
+    check_sha256,
     check_tokenizer,
     hub_file,
     name_problem,
@@ -96,16 +99,22 @@ class Clip:
 
 class OpenClip(NamedModel):
     """An open_clip model: `local-dir:FOLDER`, `hf-hub:OWNER/NAME`, or a name of open_clip's with the tag or the
-    .safetensors file of its weights in `pretrained`."""
+    .safetensors file of its weights in `pretrained`.
+
+    sha256: of the weights for which thresholds in params.yaml were chosen; others are refused. None = any.
+    """
 
     pretrained: str | None = None
+    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", exclude_if=not_)
 
     def load(self, device: torch.device | str) -> Clip:
         """Load the model.
 
         Raises:
-            ValueError: see load_clip.
+            ValueError: see load_clip and check_sha256.
         """
+        if self.sha256:
+            check_sha256(source(self.model, self.pretrained, self.revision)[0], self.sha256, self.title)
         return load_clip(self.model, device, self.pretrained, self.revision)
 
     @property

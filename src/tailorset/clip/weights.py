@@ -34,6 +34,21 @@ def check_positions(model: nn.Module, path: Path) -> None:
                 raise ValueError(f"{name} is {shape} in {path.name}, and {other} in the model{remedy}")
 
 
+def check_sha256(path: Path, expected: str, title: str) -> None:
+    """Refuse weights other than those for which thresholds were chosen.
+
+    Raises:
+        ValueError: names both, what depends on them, and the remedy.
+    """
+    found = checksums.file_digest(path)
+    if found != expected:
+        raise ValueError(
+            f"CLIP {title!r}: its weights have sha256 {found}, and params.yaml expects {expected}. Thresholds there"
+            " (filter_images, generate_images.quota_threshold) were chosen for those weights: restore them, or choose"
+            f" the thresholds again and write sha256: {found}"
+        )
+
+
 def check_tokenizer(model: nn.Module, tokenizer: Callable[[list[str]], Tensor]) -> None:
     """Refuse a tokenizer that cannot pad, or whose texts do not fit the model's text tower.
 

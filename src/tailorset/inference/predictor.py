@@ -20,6 +20,7 @@ from tailorset.classifiers import Classifier, load_classifier, saved_labels
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.images.codec import decode_image, square_pixels
 from tailorset.inference.uploads import item_named
+from tailorset.storage.checksums import check_bound
 from tailorset.thresholds.novelty import Novelty
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from tailorset.records import LabelSpace
 
 CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safetensors"  # side by side, everywhere
-EXAMPLES = "examples"  # the same
+EXAMPLES, FITTED_TO = "examples", "fitted_to.sha256"  # the same
+FIT_REMEDY = "run `dvc repro fit_thresholds` for thresholds of this classifier, or restore the one that had them"
 REGISTRY = "models:/"
 BATCH_SIZE = 64
 NOVEL = "novelty"
@@ -209,10 +211,16 @@ def model_labels(folder: Path) -> tuple[str, LabelSpace]:
 
 
 def open_predictor(folder: Path, origin: Provenance, device: torch.device, bf16: bool = False) -> Predictor:
-    """Open a folder; see `load_predictor`."""
+    """Open a folder; see `load_predictor`.
+
+    Raises:
+        ValueError: a file is damaged, or the thresholds were fitted to another classifier, say of another backbone.
+    """
     thresholds, novelty = folder.parent / THRESHOLDS, folder.parent / NOVELTY
     rules = Thresholds.load(thresholds) if thresholds.exists() else None
     limit = Novelty.load(novelty) if novelty.exists() else None  # older versions have none, and no examples
-    predictor = Predictor(load_classifier(folder, device), rules, limit, origin, device, bf16)
+    classifier = load_classifier(folder, device)
+    check_bound(folder, folder.parent / FITTED_TO, FIT_REMEDY)  # older versions have no note
+    predictor = Predictor(classifier, rules, limit, origin, device, bf16)
     predictor.examples = tuple(file.read_bytes() for file in sorted((folder.parent / EXAMPLES).glob("*.png")))
     return predictor

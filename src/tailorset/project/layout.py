@@ -16,6 +16,7 @@ CLASSIFIER = MODELS / "classifier"
 THRESHOLDS = MODELS / "thresholds.json"
 EXAMPLES = MODELS / "examples"
 NOVELTY = MODELS / "novelty.safetensors"
+FITTED_TO = MODELS / "fitted_to.sha256"  # of the classifier, for which thresholds and novelty are
 MEASURED = MODELS / "measured.json"
 MODEL_CARD = MODELS / "MODEL_CARD.md"
 ADDED_DATA, ADDED_MODELS = Path("data/added"), MODELS / "added"  # of `tailorset add-label`, a folder per addition

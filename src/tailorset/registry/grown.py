@@ -14,12 +14,13 @@ from torch import Tensor
 
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.evaluation.results import percent
-from tailorset.project.layout import EXAMPLES, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, EXAMPLES, FITTED_TO, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.records import LabelSpace
 from tailorset.registry.examples import write_examples
 from tailorset.registry.measurement import Measurement, mean_precisions, measure, or_none, with_val
 from tailorset.registry.model_card import markdown_table, section
 from tailorset.storage.annotated import Annotated
+from tailorset.storage.checksums import bind
 from tailorset.storage.files import atomic_output
 from tailorset.thresholds.rules import Thresholds
 
@@ -71,6 +72,7 @@ class Grown:
         self.rules.save(folder / THRESHOLDS.name)
         self.measured.save(folder / MEASURED.name)
         shutil.copyfile(of_base / NOVELTY.name, folder / NOVELTY.name)
+        bind(folder / CLASSIFIER.name, folder / FITTED_TO.name)
         with atomic_output(folder / EXAMPLES.name) as examples:
             if (of_base / EXAMPLES.name).exists():
                 shutil.copytree(of_base / EXAMPLES.name, examples, copy_function=shutil.copyfile)

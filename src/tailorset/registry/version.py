@@ -17,19 +17,33 @@ import pandas as pd
 import tailorset
 from tailorset.evaluation.selection import training_notes
 from tailorset.inference.mlflow_model import IMAGE, signature
+from tailorset.inference.predictor import FIT_REMEDY
 from tailorset.inference.versions import CHALLENGER, TRAINING
 from tailorset.project.execution import git_revision
-from tailorset.project.layout import CLASSIFIER, EXAMPLES, MEASURED, MODEL_CARD, MODELS, NOVELTY, REAL, THRESHOLDS
+from tailorset.project.layout import (
+    CLASSIFIER,
+    EXAMPLES,
+    FITTED_TO,
+    MEASURED,
+    MODEL_CARD,
+    MODELS,
+    NOVELTY,
+    REAL,
+    THRESHOLDS,
+)
 from tailorset.project.versions import CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, val_tags
 from tailorset.registry.promotion import label_difference
+from tailorset.storage.checksums import check_bound
 from tailorset.storage.location import shards_of
 from tailorset.storage.shards import read_shard
 from tailorset.thresholds.rules import Thresholds
 
 PACKAGE = Path(tailorset.__file__).parent
-FILES = tuple(path.name for path in (CLASSIFIER, THRESHOLDS, NOVELTY, EXAMPLES, MEASURED, MODEL_CARD))  # of a version
+FILES = tuple(
+    path.name for path in (CLASSIFIER, THRESHOLDS, NOVELTY, FITTED_TO, EXAMPLES, MEASURED, MODEL_CARD)
+)  # of a version
 REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_requirements.py compares
     "huggingface-hub",
     "mlflow",
@@ -89,7 +103,12 @@ def make_challenger(name: str, number: str) -> None:
 
 
 def log_model(name: str, labels: Sequence[str], models: Path = MODELS) -> str:
-    """Log the model as code, with its files and with this package; return the number of the new version."""
+    """Log the model as code, with its files and with this package; return the number of the new version.
+
+    Raises:
+        ValueError: the thresholds were fitted to another classifier.
+    """
+    check_bound(models / CLASSIFIER.name, models / FITTED_TO.name, FIT_REMEDY)
     with TemporaryDirectory() as folder:
         info = mlflow.pyfunc.log_model(
             name="model",

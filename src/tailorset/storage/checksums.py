@@ -32,6 +32,25 @@ def seal(folder: Path) -> None:
     (folder / SUMS).write_text("".join(lines), encoding="utf-8")
 
 
+def bind(folder: Path, note: Path) -> None:
+    """Write the fingerprint of a folder, in the format of SHA256SUMS: what is next to it was fitted to its content."""
+    note.write_text(f"{_fingerprint(folder)}  {folder.name}\n", encoding="utf-8")
+
+
+def check_bound(folder: Path, note: Path, remedy: str) -> None:
+    """Compare a folder with the one that `bind` noted; without a note there is nothing to compare.
+
+    Raises:
+        ValueError: its content is another.
+    """
+    if note.is_file() and note.read_bytes().decode("utf-8", "replace").partition(" ")[0] != _fingerprint(folder):
+        raise ValueError(f"what is next to {folder} was fitted to other content of it, by {note}; {remedy}")
+
+
+def _fingerprint(folder: Path) -> str:
+    return file_digest(folder / SUMS) if (folder / SUMS).is_file() else digest(folder)
+
+
 def check(folder: Path, remedy: str = "restore the folder") -> None:
     """Compare a folder's files with its checksums; one without checksums has nothing to compare.
 

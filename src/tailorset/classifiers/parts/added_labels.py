@@ -20,6 +20,7 @@ from tailorset.records import LabelSpace
 
 if TYPE_CHECKING:
     from tailorset.classifiers.dual_prompt import Config, DualPrompt
+    from tailorset.clip.model import Clip
 
 LEARNING_RATE = 1.0e-4  # of the residual; at 3.0e-3 it leaves the start for how generated images look
 
@@ -40,6 +41,20 @@ class AddedText(nn.Module):
     def forward(self) -> Tensor:
         """Return unit norm, but zero where start and residual are: raw CLIP has no negative prompt."""
         return F.normalize(self.start + self.residual, dim=-1)
+
+
+def _check_same_tower(base: DualPrompt, clip: Clip) -> None:
+    """Refuse a CLIP whose texts belong to another image tower than the one in the classifier.
+
+    Raises:
+        ValueError: names the backbone and the remedy.
+    """
+    own, found = base.visual.state_dict(), clip.model.visual.state_dict()
+    if own.keys() != found.keys() or not all(torch.equal(own[name], found[name]) for name in own):
+        raise ValueError(
+            f"the backbone {base.config.backbone.title!r} has other weights than the classifier was trained with, to"
+            " which its scores and thresholds belong: restore those weights, or train on these (`make run`)"
+        )
 
 
 class AddedLabels(nn.Module):
@@ -63,9 +78,11 @@ class AddedLabels(nn.Module):
         They start where the learned contexts put them, or from raw CLIP if that was kept.
 
         Raises:
-            ValueError: the backbone is not usable, or the contexts do not fit next to a label.
+            ValueError: the backbone is not usable or not the classifier's own, or the contexts do not fit next to a
+                label.
         """
         clip = base.config.backbone.load(base.mean.device)
+        _check_same_tower(base, clip)
         prompts = LabelPrompts.of(clip, label_space.names, base.config)
         added = range(len(base.labels), len(label_space.names))
         if base.contexts is None:
