@@ -25,9 +25,10 @@ from tailorset.classifiers import load_classifier
 from tailorset.images.codec import encode_png
 from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
+from tailorset.project.layout import FITTED_TO
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
-from tailorset.registry.version import log_model
+from tailorset.registry.version import FILES, log_model
 from tailorset.storage import checksums
 from tailorset.storage.shards import write_shard
 from tailorset.thresholds.novelty import fit_novelty
@@ -46,14 +47,7 @@ def build_project(root: Path, models: Path) -> None:
         shutil.copytree(models / "classifier", target / "classifier")
     else:
         _tiny_classifier(target)
-    for name in (
-        "thresholds.json",
-        "novelty.safetensors",
-        "fitted_to.sha256",
-        "examples",
-        "measured.json",
-        "MODEL_CARD.md",
-    ):
+    for name in FILES[1:]:  # all but the classifier
         source = models / name
         if source.is_dir():
             shutil.copytree(source, target / name)
@@ -134,6 +128,7 @@ def _register(root: Path, space: LabelSpace) -> None:
     tensors["text_features"] = tensors["text_features"].flip(1)  # the meaning of the labels is exchanged
     save_file(tensors, weights)
     checksums.seal(weights.parent)
+    checksums.bind(weights.parent, FITTED_TO)
     with mlflow.start_run():
         log_model(NAME, space.names)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from tiny_backbone import write_backbone, write_timm_backbone
 from torch import Tensor
 
 from tailorset.classifiers import extend_classifier, load_classifier
@@ -102,6 +104,20 @@ def test_only_the_added_label_learns(
         grown, pixels = kept.grown(), images.images.float() / 255
         assert torch.equal(grown.logits(pixels)[:, :5], base.logits(pixels))  # a sigmoid's last digit varies by shape
         assert torch.equal(grown(pixels), kept(pixels))
+
+
+@pytest.mark.parametrize("kind", ["vit", "tiny_siglip"])
+def test_a_backbone_with_other_weights_adds_no_label(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace, tmp_path: Path
+) -> None:
+    backbone = Path(shutil.copytree(backbones[kind].removeprefix("local-dir:"), tmp_path / "backbone"))
+    settings = config(f"local-dir:{backbone}")
+    save_trained(settings, label_space, tmp_path / "before")
+    write = write_timm_backbone if kind == "tiny_siglip" else write_backbone
+    write(backbone, kind, seed=1)
+    with pytest.raises(ValueError, match=r"other weights than the classifier was trained with.*make run"):
+        extend_classifier(settings, tmp_path / "before", added_space(label_space, "cup"), CPU)
+    load_classifier(tmp_path / "before")  # it has its own copy of the tower
 
 
 @torch.no_grad()

@@ -11,10 +11,11 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from tailorset.clip.model import Clip, load_clip, normalise_scores
+from tailorset.clip.model import Clip, OpenClip, load_clip, normalise_scores
 from tailorset.clip.weights import name_problem
+from tailorset.storage.checksums import file_digest
 
 NAMES, TEMPLATE = ("kite", "boat", "clock"), "a photo of a {}"
 
@@ -90,6 +91,32 @@ def test_missing_and_truncated_weights_are_refused_with_a_remedy(tiny_clip_folde
     weights.unlink()
     with pytest.raises(ValueError, match=r"open_clip_model.safetensors is missing.*git checkout"):
         load_clip(f"local-dir:{folder}", "cpu")
+
+
+def test_weights_other_than_those_of_the_thresholds_are_refused(tiny_clip_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_clip_folder, tmp_path / "clip"))
+    weights, model = folder / "open_clip_model.safetensors", f"local-dir:{folder}"
+    pinned = OpenClip(model=model, sha256=file_digest(weights))
+    pinned.load("cpu")
+    tensors = load_file(weights)
+    tensors["logit_scale"] += 1
+    save_file(tensors, weights)
+    with pytest.raises(ValueError, match=rf"filter_images.*quota_threshold.*write sha256: {file_digest(weights)}"):
+        pinned.load("cpu")
+    OpenClip(model=model).load("cpu")
+    assert "sha256" not in OpenClip(model=model).model_dump()  # of the backbone in saved classifiers
+
+
+def test_a_tag_with_a_pickle_only_is_refused_with_one_that_has_safetensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DFN's repositories hold open_clip_pytorch_model.bin and no safetensors."""
+    pickle = tmp_path / "open_clip_pytorch_model.bin"
+    pickle.write_bytes(b"not read")
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained", lambda *_: str(pickle))
+    with pytest.raises(ValueError, match=r"never read; .*ViT-B-16 with pretrained: datacomp_xl_s13b_b90k"):
+        load_clip("ViT-B-16-quickgelu", "cpu", "dfn2b")
+    assert name_problem("ViT-B-16", "datacomp_xl_s13b_b90k") == ""
 
 
 def test_weights_of_another_model_are_refused(tiny_clip_folder: Path, tiny_judge_folder: Path, tmp_path: Path) -> None:

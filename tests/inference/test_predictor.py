@@ -152,3 +152,15 @@ def test_what_is_not_there_is_named_with_its_remedy(
 def test_a_gpu_may_compute_in_bfloat16(registry: Path, contents: list[bytes], predictor: Predictor) -> None:
     half = load_predictor(registry / "models" / "classifier", "cuda", bf16=True)
     torch.testing.assert_close(half.predict(contents), predictor.predict(contents), atol=2e-2, rtol=0)
+
+
+def test_thresholds_of_another_classifier_are_refused(registry: Path, other_folder: Path, tmp_path: Path) -> None:
+    """Another backbone, or the same one trained again: the labels alone would fit."""
+    models = Path(shutil.copytree(registry / "models", tmp_path / "models"))
+    load_predictor(models / "classifier", "cpu")
+    shutil.rmtree(models / "classifier")
+    shutil.copytree(other_folder, models / "classifier")
+    with pytest.raises(ValueError, match=r"fitted to other content.*dvc repro fit_thresholds"):
+        load_predictor(models / "classifier", "cpu")
+    (models / "fitted_to.sha256").unlink()  # an older version
+    load_predictor(models / "classifier", "cpu")

@@ -70,3 +70,19 @@ def test_the_committed_models_are_sealed_and_one_flipped_bit_of_theirs_is_not_lo
     weights.write_bytes(content)
     with pytest.raises(ValueError, match="differs from its checksum"):
         load_clip(f"local-dir:{tmp_path / 'judge'}", "cpu")
+
+
+def test_what_was_fitted_to_a_folder_is_refused_next_to_another(tmp_path: Path) -> None:
+    folder, note = tmp_path / "classifier", tmp_path / "fitted_to.sha256"
+    folder.mkdir()
+    (folder / "weights").write_text("one")
+    checksums.check_bound(folder, note, "fit again")  # older products have no note
+    for seal in (lambda: None, lambda: checksums.seal(folder)):
+        (folder / "weights").write_text("one")
+        seal()
+        checksums.bind(folder, note)
+        checksums.check_bound(folder, note, "fit again")
+        (folder / "weights").write_text("two")
+        seal()
+        with pytest.raises(ValueError, match=r"classifier was fitted to other content.*fit again"):
+            checksums.check_bound(folder, note, "fit again")

@@ -248,10 +248,8 @@ class DualPrompt(nn.Module):
         return list(range(len(self.labels)) if label_indices is None else label_indices)
 
     def _preprocess(self, images: Tensor) -> Tensor:
-        pixels = preprocessed(
-            images.to(self.mean.device), self.image_px, self.mean, self.std, self.vision.interpolation
-        )
-        return pixels.contiguous(memory_format=torch.channels_last)
+        sized = preprocessed(images.to(self.mean.device), self.image_px, self.mean, self.std, self.vision.interpolation)
+        return sized.contiguous(memory_format=torch.channels_last)
 
 
 def build(config: Config, label_space: LabelSpace, device: torch.device | str = "cpu") -> DualPrompt:

@@ -123,10 +123,8 @@ class LinearHead(nn.Module):
 
     def _map(self, images: Tensor) -> Tensor:
         """(B, P, C), as the tower computes it."""
-        pixels = preprocessed(
-            images.to(self.mean.device), self.image_px, self.mean, self.std, self.vision.interpolation
-        )
-        return feature_map(self.visual)(pixels.contiguous(memory_format=torch.channels_last))
+        sized = preprocessed(images.to(self.mean.device), self.image_px, self.mean, self.std, self.vision.interpolation)
+        return feature_map(self.visual)(sized.contiguous(memory_format=torch.channels_last))
 
 
 def build(config: Config, label_space: LabelSpace, device: torch.device | str = "cpu") -> LinearHead:

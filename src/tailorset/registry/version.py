@@ -41,9 +41,8 @@ from tailorset.storage.shards import read_shard
 from tailorset.thresholds.rules import Thresholds
 
 PACKAGE = Path(tailorset.__file__).parent
-FILES = tuple(
-    path.name for path in (CLASSIFIER, THRESHOLDS, NOVELTY, FITTED_TO, EXAMPLES, MEASURED, MODEL_CARD)
-)  # of a version
+OF_VERSION = (CLASSIFIER, THRESHOLDS, NOVELTY, FITTED_TO, EXAMPLES, MEASURED, MODEL_CARD)
+FILES = tuple(path.name for path in OF_VERSION)
 REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_requirements.py compares
     "huggingface-hub",
     "mlflow",
