@@ -54,6 +54,7 @@ REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_re
     "pydantic",
     "pyyaml",
     "safetensors",
+    "timm",
     "torch",
     "torchvision",
 )
