@@ -16,11 +16,13 @@ import pytest
 import torch
 
 from tailorset.inference.predictor import Predictor, load_predictor
+from tailorset.project.layout import CLASSIFIER, FITTED_TO
 from tailorset.project.tracking import connect
 from tailorset.records import LabelSpace
 from tailorset.registry.version import log_model
 from tailorset.serving.live import LiveModel
 from tailorset.serving.service import Service
+from tailorset.storage.checksums import bind
 from tests.registered import running
 
 PNG = {"content-type": "image/png"}
@@ -46,6 +48,7 @@ def two_versions(
         with mlflow.start_run():
             assert log_model("live", label_space.names) == "1"
         shutil.copytree(other_folder, root / "models" / "classifier", dirs_exist_ok=True)
+        bind(CLASSIFIER, FITTED_TO)
         with mlflow.start_run():
             assert log_model("live", label_space.names) == "2"
     finally:
