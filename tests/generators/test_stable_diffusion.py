@@ -71,6 +71,32 @@ def gradients(generator: StableDiffusion, weights: list[torch.nn.Parameter], ste
     return torch.autograd.grad(weighted_sum(generator.sample(PROMPTS, SEEDS, steps, backprop_steps)), weights)
 
 
+def slopes(
+    generator: StableDiffusion, weights: list[torch.nn.Parameter], exact: Any, steps: int, step_size: float
+) -> tuple[float, float]:
+    """Return the slope of `weighted_sum` along random directions of the weights: by gradients, and by differences."""
+    directions = [torch.randn(w.shape, generator=torch.Generator().manual_seed(i)) for i, w in enumerate(weights)]
+
+    def value(offset: float) -> float:
+        for weight, direction in zip(weights, directions, strict=True):
+            weight.data += offset * direction
+        result = float(weighted_sum(generator.sample(PROMPTS, SEEDS, steps)))
+        for weight, direction in zip(weights, directions, strict=True):
+            weight.data -= offset * direction
+        return result
+
+    by_gradients = sum(float((g * d).sum()) for g, d in zip(exact, directions, strict=True))
+    return by_gradients, (value(step_size) - value(-step_size)) / (2 * step_size)
+
+
+def assert_useful_and_alike(ours: Any, expected: Any) -> None:
+    """Check gradients that save memory: finite, not zero, and as those that do not."""
+    for left, right in zip(expected, ours, strict=True):
+        assert right.isfinite().all()
+        assert right.abs().max() > 0
+        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("scheduler", ALL_SCHEDULERS)
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
 def test_images_equal_the_stock_pipelines(
@@ -253,19 +279,8 @@ def test_the_full_gradient_equals_finite_differences(
 ) -> None:
     generator = in_double(make(scheduler=scheduler, freeze_negative=freeze_negative))
     weights = with_random_adapter(generator)
-    directions = [torch.randn(w.shape, generator=torch.Generator().manual_seed(i)) for i, w in enumerate(weights)]
     exact = gradients(generator, weights, 4, backprop_steps=4)
-    slope = sum(float((g * d).sum()) for g, d in zip(exact, directions, strict=True))
-
-    def value(offset: float) -> float:
-        for weight, direction in zip(weights, directions, strict=True):
-            weight.data += offset * direction
-        result = float(weighted_sum(generator.sample(PROMPTS, SEEDS, 4)))
-        for weight, direction in zip(weights, directions, strict=True):
-            weight.data -= offset * direction
-        return result
-
-    measured = (value(step_size) - value(-step_size)) / (2 * step_size)
+    slope, measured = slopes(generator, weights, exact, 4, step_size)
     assert slope == pytest.approx(measured, rel=tolerance)
 
 
@@ -319,10 +334,7 @@ def test_what_saves_memory_holds_together(make: Make, backprop_steps: int) -> No
     expected, ours = (
         gradients(generator, with_random_adapter(generator), 3, backprop_steps) for generator in (plain, saving)
     )
-    for left, right in zip(ours, expected, strict=True):
-        assert right.isfinite().all()
-        assert right.abs().max() > 0
-        torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-5)
+    assert_useful_and_alike(ours, expected)
 
 
 def test_checkpointing_keeps_less_for_the_backward_pass(make: Make) -> None:
