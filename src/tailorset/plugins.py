@@ -1,4 +1,4 @@
-"""Find a plug-in by its name: a variant is one file in a plug-in folder, with a pydantic `Config` and a `build`."""
+"""Find a plug-in by its name: a variant is one file in a plug-in folder."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pydantic import BaseModel, ValidationError
 
 from tailorset.messages import check_keys, invalid, unknown
 
-KINDS = ("datasets", "llms", "llms/captioners", "generators", "filters", "classifiers")  # folders
+KINDS = ("datasets", "llms", "llms/captioners", "generators", "filters", "classifiers")  # folders, for params.yaml
+EXPORTS = "exports"  # a folder, for the command line
 
 
 def plugin_names(kind: str) -> tuple[str, ...]:
     """Return the variants of a plug-in folder in alphabetical order: its modules, not its packages."""
-    if kind not in KINDS:
+    if kind not in (*KINDS, EXPORTS):
         raise ValueError(unknown("plug-in folder", kind, KINDS))
     folder = importlib.import_module(_module_name(kind))
     return tuple(sorted(module.name for module in pkgutil.iter_modules(folder.__path__) if not module.ispkg))
 
 
 def load_plugin(kind: str, name: str) -> ModuleType:
-    """The module of one variant, with its `Config` and `build`.
+    """The module of one variant, with the functions that its folder asks for.
 
     Raises:
         ValueError: no variant of that name; lists the choices and the nearest name.

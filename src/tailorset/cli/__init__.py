@@ -15,6 +15,7 @@ except ModuleNotFoundError:
         " serve, predict and export only"
     ) from None
 
+from tailorset.cli.data import export_data, import_data
 from tailorset.cli.models import add_label, export, predict, promote, rollback, serve
 from tailorset.commands.licences import SUBJECT as LICENCES
 from tailorset.commands.run import run
@@ -216,5 +217,5 @@ def _settings() -> tuple[Params, LabelSpace]:
     return params, space
 
 
-for command in (serve, promote, rollback, predict, export, add_label):
+for command in (serve, promote, rollback, predict, export, export_data, import_data, add_label):
     app.command()(command)

@@ -52,10 +52,15 @@ def write_shard(path: Path, samples: Iterable[tuple[str, bytes]]) -> str:
                     raise ValueError(
                         f"image id {image_id!r}: use up to 90 letters, digits, '_' or '-'; it names a file"
                     )
-                member = tarfile.TarInfo(f"{image_id}.png")  # mtime, uid and gid are 0
-                member.size, member.mode = len(content), 0o644
-                tar.addfile(member, io.BytesIO(content))
+                add_member(tar, f"{image_id}.png", content)
         return file_digest(file)
+
+
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file without an owner and a time, so that equal files give equal bytes."""
+    member = tarfile.TarInfo(name)  # mtime, uid and gid are 0
+    member.size, member.mode = len(content), 0o644
+    tar.addfile(member, io.BytesIO(content))
 
 
 def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -76,7 +81,13 @@ def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def load_images(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
-    """Yields (image_id, RGB image) for manifest rows in their order; each shard is read once per run of rows.
+    """Yields (image_id, RGB image) for manifest rows; see `load_contents`."""
+    for image_id, content in load_contents(manifest_rows, folder):
+        yield image_id, decode_image(content)
+
+
+def load_contents(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[tuple[str, bytes]]:
+    """Yield (image_id, PNG bytes) for manifest rows in their order; each shard is read once per run of rows.
 
     manifest_rows: columns image_id, shard, sha256. folder: the product folder.
 
@@ -93,7 +104,7 @@ def load_images(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[tup
                 raise CorruptShardError(path, f"image {image_id} of the manifest is missing")
             if sha256(contents[image_id]) != digest:
                 raise CorruptShardError(path, f"image {image_id} differs from its sha256 in the manifest")
-            yield image_id, decode_image(contents[image_id])
+            yield image_id, contents[image_id]
 
 
 def sha256(content: bytes) -> str:

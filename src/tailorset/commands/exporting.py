@@ -1,0 +1,179 @@
+"""Export of the data set of this project: its products, and the description of their origin."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from torch import Tensor
+
+from tailorset.evaluation.results import OURS
+from tailorset.exports import Format
+from tailorset.exports.parts.croissant import Activity, Agent, Description
+from tailorset.exports.parts.run import WrittenSummary, check_target, partial_folder, run_export
+from tailorset.exports.parts.source import ExportSource, PhotoScores
+from tailorset.plugins import EXPORTS, load_plugin
+from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, SCORES, SYNTHETIC, THRESHOLDS
+from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowances, parts_of
+from tailorset.project.limits import clear_when_full, exclusive_run
+from tailorset.project.params import Params
+from tailorset.records import LabelSpace
+from tailorset.storage.checksums import digest, file_digest
+from tailorset.thresholds.rules import Thresholds
+
+LOCKS = Path(".work/exports")
+METHOD = "arXiv 2404.03144"
+
+
+class Export(NamedTuple):
+    """An export that is asked for.
+
+    photos, scores: whether photos, and scores of the test photos, are exported. val_share, test_share: of the prompts.
+    url, published: where and when it will be published, if that is known.
+    """
+
+    format: str
+    output: Path
+    photos: bool = False
+    scores: bool = False
+    val_share: float = 0.0
+    test_share: float = 0.0
+    url: str = ""
+    published: str = ""
+
+
+def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSummary:
+    """Export the filtered set of this project.
+
+    Raises:
+        ValueError: the format is unknown, the target exists, or products are missing.
+        OSError: it cannot be written.
+    """
+    form = cast(Format, load_plugin(EXPORTS, export.format))
+    check_target(export.output)
+    if export.scores and not export.photos:
+        raise ValueError("--scores are those of the test photos: add --photos")
+    source = ExportSource(
+        labels=space.names,
+        unseen=space.unseen,
+        synthetic=SYNTHETIC,
+        filtered=FILTERED,
+        prompts=PROMPTS,
+        real=REAL if export.photos else None,
+        scores=_photo_scores(space) if export.scores else None,
+        val_share=export.val_share,
+        test_share=export.test_share,
+    )
+    lock = LOCKS / hashlib.sha256(str(export.output.resolve()).encode()).hexdigest()[:16]
+    title = f"export to {export.output}"
+    with clear_when_full(f"{title}, so far in {partial_folder(export.output)}"), exclusive_run(title, lock):
+        return run_export(export.format, form, source, export.output, describe(export, params, space, source))
+
+
+def _photo_scores(space: LabelSpace) -> PhotoScores:
+    """Return the classifier's scores, as probabilities and decisions of the fitted thresholds."""
+    fitted = Thresholds.load(THRESHOLDS)
+    fitted.check_labels(space.names)
+
+    def decide(scores: Tensor) -> tuple[Tensor, Tensor]:
+        decisions = fitted.apply(scores)
+        return decisions.probabilities, decisions.present
+
+    return PhotoScores(SCORES, OURS.method, decide, THRESHOLDS)
+
+
+def describe(export: Export, params: Params, space: LabelSpace, source: ExportSource) -> Description:
+    """Return the origin, licences and limits of the set, without time or place."""
+    parts = {part.key: part for part in parts_of(params)}
+    generated = allowances(parts.values())[0]
+    shown = [part for part in parts.values() if part.key in ("generator", "generator.few_step", "write_prompts.llm")]
+    shown += [parts[PHOTOS]] if export.photos else []
+    usage = [str(generated), *(f"{part.role} {part.title}: {_licence(part)}" for part in shown), NO_ADVICE]
+    photos = ", and annotated photos" if export.photos else ""
+    return Description(
+        name=f"tailorset-{space.name}",
+        text=(
+            f"Images generated for {len(space.unseen)} labels that nobody annotated{photos}: {len(space.names)} labels"
+            f" of {space.name}. Written by tailorset (method: {METHOD}) in the format {export.format}."
+        ),
+        version="1.0.0",
+        licences=list(dict.fromkeys(part.licence.title for part in shown)),
+        usage=usage,
+        activities=list(_activities(export, params, parts, source)),
+        rai=_rai(export, params, space),
+        url=export.url,
+        published=export.published,
+    )
+
+
+def _licence(part: LicensedPart) -> str:
+    licence, commercial = part.stated
+    return f"{licence}; commercial use: {commercial}"
+
+
+def _agent(parts: dict[str, LicensedPart], key: str, fallback: str, **details: object) -> Agent:
+    """Return the model of a key of params.yaml, or a program in its place."""
+    part = parts.get(key)
+    if part is None:
+        return Agent(key, fallback, details)
+    stated = {"version": part.revision, "licence": part.licence.title}
+    return Agent(part.role, part.title, {key: value for key, value in stated.items() if value} | details)
+
+
+def _activities(
+    export: Export, params: Params, parts: dict[str, LicensedPart], source: ExportSource
+) -> Iterator[Activity]:
+    """Yield the steps that made the set, first one first."""
+    llm, generator, clip = params.write_prompts.llm, params.generator, params.clip
+    writer = _agent(parts, "write_prompts.llm", llm.name)
+    asked = {"prompts per pair of labels": params.write_prompts.prompts_per_pair, "seed": params.seed}
+    yield Activity("write prompts", asked, [writer], {PROMPTS.as_posix(): file_digest(PROMPTS)})
+    adapter = {LORA.as_posix(): digest(LORA)} if LORA.is_dir() else {}
+    drawing = generator.config.model_dump(mode="json", exclude={"model"})
+    drawing = {key: value for key, value in drawing.items() if not isinstance(value, dict)}
+    steps = {"num_inference_steps": params.generate_images.num_inference_steps, "base seed": params.seed}
+    candidates = SYNTHETIC / "manifest.parquet"
+    made = {candidates.as_posix(): file_digest(candidates)} if candidates.exists() else {}
+    yield Activity("generate images", drawing | steps, [_agent(parts, "generator", generator.name)], adapter | made)
+    rule = params.filter_images.config.model_dump(mode="json")
+    judges = [
+        _agent(parts, "clip.discriminator", clip.discriminator.title),
+        _agent(parts, "clip.judge", clip.judge.title, part="measures only"),
+    ]
+    yield Activity("filter images", {"rule": params.filter_images.name, **rule}, judges)
+    shares = {"format": export.format, "val_share": export.val_share, "test_share": export.test_share}
+    used = {path.as_posix(): file_digest(path) for path in source.tables if path.exists()}
+    yield Activity("export", shares, [Agent("program", "tailorset", {"version": version("tailorset")})], used)
+
+
+def _rai(export: Export, params: Params, space: LabelSpace) -> dict[str, str | list[str]]:
+    """Return what the vocabulary for responsible use asks for."""
+    clip = params.clip
+    annotation = [
+        f"Generated images carry the unseen labels ({len(space.unseen)}) that the filter {params.filter_images.name}"
+        f" kept, by the scores of {clip.discriminator.title}; no person has looked at them."
+    ]
+    if export.photos:
+        annotation.append(
+            "Photos: train is annotated for seen labels, val and test for all, as their data set"
+            f" ({params.prepare_dataset.name}) has it."
+        )
+    return {
+        "dataCollection": "Images are drawn by a diffusion model from prompts that a language model wrote.",
+        "dataCollectionType": ["Synthetic", "Photos"] if export.photos else ["Synthetic"],
+        "dataAnnotationProtocol": annotation,
+        "machineAnnotationTools": [clip.discriminator.title, clip.judge.title],
+        "dataBiases": [
+            "What the generator draws wrongly or always alike is wrong or alike in the images.",
+            "Images that the discriminator cannot recognise are missing.",
+        ],
+        "dataLimitations": [
+            "Labels that are not listed as present or absent are not annotated: they may be shown.",
+            "Figures measured on generated images do not hold for photos.",
+        ],
+        "dataUseCases": ["Training multi-label image classifiers.", "Not for decisions about people."],
+        "personalSensitiveInformation": ["Photos may show people."] if export.photos else ["None is asked for."],
+    }

@@ -1,0 +1,157 @@
+"""Labels that people corrected in another program, read back as annotations of the data set `folder`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from tailorset.datasets.reading.annotations import IMAGE, check_column_names, find_photos
+from tailorset.datasets.reading.categories import labels_of
+from tailorset.exports import Corrections, Reader
+from tailorset.messages import some, unknown
+from tailorset.plugins import EXPORTS, load_plugin, plugin_names
+from tailorset.records import LabelSpace
+from tailorset.storage.files import atomic_output
+
+NAMES = ("labels.json", "tasks.json")  # looked for in a folder
+ORIGIN = "images.jsonl"  # in our exports: labels that were annotated, image by image
+KNOWN = "FiftyOne's labels.json, or Label Studio's export in the form JSON"
+
+Truths = dict[str, dict[str, int]]  # file, relative to the folder of the pictures -> label -> 1 present, 0 absent
+
+
+def import_labels(source: Path, output: Path, images: Path | None, space: LabelSpace) -> list[str]:
+    """Write the table of annotations; return lines for the user.
+
+    Raises:
+        ValueError: the file is of no known kind, names unknown labels or pictures, or the table exists.
+    """
+    if output.exists():
+        raise ValueError(f"{output} exists, and nothing is overwritten: remove it, or choose another --output")
+    if output.suffix != ".csv":
+        raise ValueError(f"{output} is not a .csv file, which the data set `folder` reads")
+    check_column_names(space)
+    path = _file_in(source)
+    corrections = _corrections(path)
+    folder = images or path.parent
+    truths = _truths(corrections, path, folder, space)
+    with atomic_output(output) as partial:
+        partial.write_text(annotation_table(truths, space.names), encoding="utf-8", newline="")
+    settings = f"prepare_dataset: {{name: folder, images: {folder}, annotations: {output}}}"
+    return [
+        f"Read:    {path}: {len(truths):,} images, {sum(map(_num_present, truths.values())):,} labels",
+        *(f"         {note}" for note in corrections.notes),
+        f"Written: {output}",
+        f"Next:    in params.yaml {settings}, and `seen: true` for labels that people have now annotated in train",
+    ]
+
+
+def annotation_table(truths: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> str:
+    """Return CSV text with a row per image and a column per label: 1, 0, or nothing where it is not annotated."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([IMAGE, *labels])
+    writer.writerows([name, *(truth.get(label, "") for label in labels)] for name, truth in truths.items())
+    return text.getvalue()
+
+
+def _num_present(truth: Mapping[str, int]) -> int:
+    return sum(truth.values())
+
+
+def _file_in(source: Path) -> Path:
+    """Return the file itself, or the one in a folder that has labels."""
+    if source.is_file():
+        return source
+    found = [path for name in NAMES if (path := source / name).is_file()]
+    if len(found) != 1:
+        raise ValueError(f"{source} is not a file, and has not one of {', '.join(NAMES)}: name {KNOWN}")
+    return found[0]
+
+
+def _corrections(path: Path) -> Corrections:
+    """Read a file by the format that recognises it.
+
+    Raises:
+        ValueError: it is not JSON, or none does.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a readable JSON file ({error}): name {KNOWN}") from error
+    for reader in _readers():
+        if reader.recognises(path, content):
+            return reader.read(path, content)
+    raise ValueError(f"{path} has labels of no known kind: name {KNOWN}")
+
+
+def _readers() -> Iterator[Reader]:
+    for name in plugin_names(EXPORTS):
+        if hasattr(module := load_plugin(EXPORTS, name), "read"):
+            yield cast(Reader, module)
+
+
+def _truths(corrections: Corrections, path: Path, folder: Path, space: LabelSpace) -> Truths:
+    """Return the annotations of each picture, by its name in the folder.
+
+    Labels that were not annotated before stay so, unless somebody added them.
+    """
+    named = sorted({label for labels in corrections.shown.values() for label in labels})
+    classes = space.names if corrections.classes is None else corrections.classes
+    label_of = labels_of(space, [*named, *classes])
+    if strange := [label for label in named if label not in label_of]:
+        others = f" and {len(strange) - 1} more unknown ones" if len(strange) > 1 else ""
+        raise ValueError(
+            f"{path}: {unknown('label', strange[0], space.names)}{others}. Add it to the label file, give its label"
+            " there an alias, or correct it"
+        )
+    annotated = {label_of[label] for label in classes if label in label_of}
+    place, known = _Places(folder), _annotated_before(folder, path)
+    truths: Truths = {}
+    for name, labels in corrections.shown.items():
+        file, shown = place.of(name, path), {label_of[label] for label in labels}
+        before = known.get(Path(file).stem, annotated) & annotated
+        truths[file] = {label: int(label in shown) for label in space.names if label in before | shown}
+    return truths
+
+
+def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:
+    """Return image id -> labels that were annotated when we exported it; {} for what is not our export."""
+    places = [parent / ORIGIN for parent in (folder, path.parent, folder.parent, path.parent.parent)]
+    for origin in (place for place in places if place.is_file()):
+        with origin.open(encoding="utf-8", newline="\n") as lines:
+            rows: Iterator[dict[str, Any]] = map(json.loads, lines)
+            return {row["image_id"]: {*row["labels"], *row["absent"]} for row in rows}
+    return {}
+
+
+class _Places:
+    """Pictures of a folder, found by the names that programs give them: path, path without suffix, or file name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, list[str]] = {}
+        for name in find_photos(folder).photos:
+            path = Path(name)
+            for key in {name, path.with_suffix("").as_posix(), path.name, path.stem}:
+                self.files.setdefault(key, []).append(name)
+
+    def of(self, name: str, source: Path) -> str:
+        """Return the picture of a name.
+
+        Raises:
+            ValueError: there is none, or several.
+        """
+        for key in (name, Path(name).name, Path(name).name.partition("-")[2]):  # uploads get a prefix
+            found = self.files.get(key, [])
+            if len(found) > 1:
+                raise ValueError(f"{source} names {name}, and {self.folder} has {some(found)}: name its --images")
+            if found:
+                return found[0]
+        raise ValueError(
+            f"{source} names {name}, and {self.folder} has no such picture: name the folder of the pictures (--images)"
+        )
