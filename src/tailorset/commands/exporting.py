@@ -25,7 +25,7 @@ from tailorset.storage.checksums import digest, file_digest
 from tailorset.thresholds.rules import Thresholds
 
 LOCKS = Path(".work/exports")
-METHOD = "arXiv 2404.03144"
+METHOD = "Diverse and Tailored Image Generation for Zero-shot Multi-label Classification (arXiv 2404.03144)"
 
 
 class Export(NamedTuple):
@@ -97,13 +97,14 @@ def describe(export: Export, params: Params, space: LabelSpace, source: ExportSo
         name=f"tailorset-{space.name}",
         text=(
             f"Images generated for {len(space.unseen)} labels that nobody annotated{photos}: {len(space.names)} labels"
-            f" of {space.name}. Written by tailorset (method: {METHOD}) in the format {export.format}."
+            f" of {space.name}. Made by tailorset, in the format {export.format}."
         ),
         version="1.0.0",
         licences=list(dict.fromkeys(part.licence.title for part in shown)),
         usage=usage,
         activities=list(_activities(export, params, parts, source)),
         rai=_rai(export, params, space),
+        cite_as=f"Method: {METHOD}",
         url=export.url,
         published=export.published,
     )

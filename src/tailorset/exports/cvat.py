@@ -42,7 +42,7 @@ def _opening(labels: tuple[str, ...], split: Split) -> Iterator[str]:
 
 def _image(number: int, image: ExportedImage) -> Iterator[str]:
     size = f'width="{image.width}" height="{image.height}"'
-    yield f'<image id="{number}" name="{PurePosixPath(image.file).name}" subset="{image.split}" {size}>'
+    yield f'<image id="{number}" name="{PurePosixPath(image.file).name}" {size}>'
     for label in image.labels:
         yield f'  <tag label={quoteattr(label, ESCAPES)} source="auto"></tag>'
     yield "</image>"

@@ -18,8 +18,8 @@ from tailorset.exports.parts.files import HUB_SPLITS, write_hub_page
 from tailorset.records import Split
 
 GROUP_BYTES = 16 << 20  # pictures in memory at once
-NUMBERS = {"width": pa.int32(), "height": pa.int32(), "seed": pa.int64()}
-TEXTS = ("image_id", "source", "sha256", "scored_by", "prompt_id", "prompt")
+NUMBERS = {"width": pa.int32(), "height": pa.int32()}
+TEXTS = ("image_id", "source", "sha256", "scored_by", "prompt_id", "prompt", "seed")
 LISTS = ("labels", "absent", "predicted", "requested")
 CONFIDENCES = ("confidence", "judge_confidence")
 

@@ -42,7 +42,7 @@ FIELDS = {  # of images.jsonl: type, whether it is a list, description
     "predicted": ("sc:Text", True, "Labels that `scored_by` takes for present"),
     "scored_by": ("sc:Text", False, "Model of the scores"),
     "prompt": ("sc:Text", False, "Text that it was drawn from"),
-    "seed": ("sc:Integer", False, "Seed of its noise"),
+    "seed": ("sc:Text", False, "Seed of its noise, an integer of 63 bits"),
     "requested": ("sc:Text", True, "Labels that it was asked to show"),
     "confidence": ("sc:Float", False, "Smallest probability of a requested label, by the discriminator"),
     "judge_confidence": ("sc:Float", False, "The same, by the judge, which chose nothing"),
@@ -135,6 +135,7 @@ class Description:
     usage: Sequence[str]
     activities: Sequence[Activity]
     rai: Mapping[str, str | Sequence[str]]
+    cite_as: str = ""
     url: str = ""
     published: str = ""
 
@@ -155,6 +156,7 @@ def _dataset(description: Description) -> dict[str, Any]:
         "license": list(description.licences),
         "usageInfo": [{"@type": ["CreativeWork", "odrl:Offer"], "description": text} for text in description.usage],
         "creator": {"@type": "Organization", "name": "tailorset"},
+        "citeAs": description.cite_as,
         "url": description.url,
         "datePublished": description.published,
         "prov:wasGeneratedBy": _provenance(description.activities),

@@ -46,5 +46,5 @@ def write_hub_page(folder: Path, paths: dict[Split, str]) -> None:
     lines = ["---", "configs:", "- config_name: default", "  data_files:"]
     lines += [line for split in paths for line in (f"  - split: {HUB_SPLITS[split]}", f'    path: "{paths[split]}"')]
     write_lines(
-        folder / README, [*lines, "---", "", "croissant.json describes this data set: origin, licences, limits."]
+        folder / README, [*lines, "---", "", "croissant.json describes this data set: origin, licences and limits."]
     )
