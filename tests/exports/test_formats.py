@@ -8,6 +8,7 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -32,19 +33,25 @@ def read_fiftyone(folder: Path) -> Read:
 
 
 def read_imagefolder(folder: Path) -> Read:
-    for path in folder.glob("*/metadata.jsonl"):
-        for line in path.read_text().split("\n")[:-1]:
-            row = json.loads(line)
-            yield row["image_id"], row["labels"], (path.parent / row["file_name"]).read_bytes()
+    for path in folder.glob("*/metadata.parquet"):
+        for row, labels in hub_rows(path):
+            yield row["image_id"], labels, (path.parent / row["file_name"]).read_bytes()
 
 
 def read_parquet(folder: Path) -> Read:
     for path in sorted((folder / "data").glob("*.parquet")):
-        table = pq.read_table(path)
-        features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
-        names = features["labels"]["feature"]["names"]
-        for row in table.to_pylist():
-            yield row["image_id"], [names[at] for at in row["labels"]], row["image"]["bytes"]
+        for row, labels in hub_rows(path):
+            yield row["image_id"], labels, row["image"]["bytes"]
+
+
+def hub_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[str]]]:
+    """Yield the rows of a table with their labels, by the features in its metadata."""
+    table = pq.read_table(path)
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert features.keys() == set(table.column_names)
+    names = features["labels"]["feature"]["names"]
+    for row in table.to_pylist():
+        yield row, [names[at] for at in row["labels"]]
 
 
 def read_webdataset(folder: Path) -> Read:

@@ -35,7 +35,7 @@ class ExportedImage(NamedTuple):
     scored_by: str = ""
     prompt_id: str | None = None
     prompt: str | None = None
-    seed: str | None = None  # more digits than JSON numbers keep in most programs
+    seed: str | None = None  # hexadecimal: most programs read numbers as floats, which would lose its last digits
     requested: list[str] | None = None
     confidence: float | None = None
     judge_confidence: float | None = None

@@ -42,7 +42,7 @@ FIELDS = {  # of images.jsonl: type, whether it is a list, description
     "predicted": ("sc:Text", True, "Labels that `scored_by` takes for present"),
     "scored_by": ("sc:Text", False, "Model of the scores"),
     "prompt": ("sc:Text", False, "Text that it was drawn from"),
-    "seed": ("sc:Text", False, "Seed of its noise, an integer of 63 bits"),
+    "seed": ("sc:Text", False, "Seed of its noise, a hexadecimal number"),
     "requested": ("sc:Text", True, "Labels that it was asked to show"),
     "confidence": ("sc:Float", False, "Smallest probability of a requested label, by the discriminator"),
     "judge_confidence": ("sc:Float", False, "The same, by the judge, which chose nothing"),

@@ -7,11 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tailorset.exports import ExportedImage
-from tailorset.records import Split
 from tailorset.storage.files import atomic_output
-
-HUB_SPLITS: dict[Split, str] = {"train": "train", "val": "validation", "test": "test"}  # as Hugging Face has them
-README = "README.md"
 
 
 def write_files(folder: Path, labels: tuple[str, ...], images: Iterable[tuple[ExportedImage, bytes]]) -> None:
@@ -39,12 +35,3 @@ def write_entries(path: Path, opening: str, entries: Iterable[str], closing: str
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file of lines."""
     write_entries(path, "", (f"{line}\n" for line in lines), "", separator="")
-
-
-def write_hub_page(folder: Path, paths: dict[Split, str]) -> None:
-    """Write the README.md by which Hugging Face finds the files of each split; paths: their patterns."""
-    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
-    lines += [line for split in paths for line in (f"  - split: {HUB_SPLITS[split]}", f'    path: "{paths[split]}"')]
-    write_lines(
-        folder / README, [*lines, "---", "", "croissant.json describes this data set: origin, licences and limits."]
-    )

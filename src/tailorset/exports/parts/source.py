@@ -152,7 +152,7 @@ class ExportSource:
             scored_by="discriminator",
             prompt_id=row["prompt_id"],
             prompt=text,
-            seed=str(row["seed"]),
+            seed=hex(row["seed"]),
             requested=list(row["labels"]),
             confidence=decision["confidence"],
             judge_confidence=round(min(of_judge[label] for label in row["labels"]), 6),
