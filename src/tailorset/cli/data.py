@@ -7,17 +7,15 @@ from typing import Annotated
 
 import typer
 
+from tailorset.commands.formats import FORMATS
 from tailorset.commands.terminal import console, or_stop, stopping
-from tailorset.plugins import EXPORTS, plugin_names
 from tailorset.project.layout import PARAMS
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 
-FORMATS = ", ".join(plugin_names(EXPORTS))
-
 
 def export_data(
-    form: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of {FORMATS}")],
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of {', '.join(FORMATS)}")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="New folder to write to (default: export-FORMAT)")
     ] = None,

@@ -6,16 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor
 
+from tailorset.commands.formats import format_named
 from tailorset.evaluation.results import OURS
-from tailorset.exports import Format
 from tailorset.exports.parts.croissant import Activity, Agent, Description
 from tailorset.exports.parts.run import WrittenSummary, check_target, partial_folder, run_export
 from tailorset.exports.parts.source import ExportSource, PhotoScores
-from tailorset.plugins import EXPORTS, load_plugin
 from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, SCORES, SYNTHETIC, THRESHOLDS
 from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowances, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
@@ -52,7 +51,7 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
         ValueError: the format is unknown, the target exists, or products are missing.
         OSError: it cannot be written.
     """
-    form = cast(Format, load_plugin(EXPORTS, export.format))
+    form = format_named(export.format)
     check_target(export.output)
     if export.scores and not export.photos:
         raise ValueError("--scores are those of the test photos: add --photos")

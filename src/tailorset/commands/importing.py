@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+from tailorset.commands.formats import readers
 from tailorset.datasets.reading.annotations import IMAGE, check_column_names, find_photos
 from tailorset.datasets.reading.categories import labels_of
-from tailorset.exports import Corrections, Reader
+from tailorset.exports import Corrections
 from tailorset.messages import some, unknown
-from tailorset.plugins import EXPORTS, load_plugin, plugin_names
 from tailorset.records import LabelSpace
 from tailorset.storage.files import atomic_output
 
@@ -83,16 +83,10 @@ def _corrections(path: Path) -> Corrections:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a readable JSON file ({error}): name {KNOWN}") from error
-    for reader in _readers():
+    for reader in readers():
         if reader.recognises(path, content):
             return reader.read(path, content)
     raise ValueError(f"{path} has labels of no known kind: name {KNOWN}")
-
-
-def _readers() -> Iterator[Reader]:
-    for name in plugin_names(EXPORTS):
-        if hasattr(module := load_plugin(EXPORTS, name), "read"):
-            yield cast(Reader, module)
 
 
 def _truths(corrections: Corrections, path: Path, folder: Path, space: LabelSpace) -> Truths:

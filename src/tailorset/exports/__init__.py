@@ -62,7 +62,10 @@ class ExportedImage(NamedTuple):
 class ExportedSet(Protocol):
     """Images of an export as their labels are written, streamed from disk each time."""
 
-    labels: tuple[str, ...]
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels of the set."""
+        ...
 
     @property
     def splits(self) -> tuple[Split, ...]:

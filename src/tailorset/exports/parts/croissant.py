@@ -264,7 +264,12 @@ def _inline(name: str, kinds: Mapping[str, str]) -> Iterator[dict[str, Any]]:
 def _image_fields() -> Iterator[dict[str, Any]]:
     """Yield the fields of images.jsonl."""
     for name, (kind, is_list, text) in FIELDS.items():
-        described = {"@type": "cr:Field", "@id": f"images/{name}", "name": f"images/{name}", "description": text}
+        described: dict[str, Any] = {
+            "@type": "cr:Field",
+            "@id": f"images/{name}",
+            "name": f"images/{name}",
+            "description": text,
+        }
         described["dataType"] = ["sc:Text", "cr:Label"] if name == "labels" else kind
         described["source"] = {"fileObject": {"@id": "images.jsonl"}, "extract": {"column": name}}
         if name in PER_IMAGE:

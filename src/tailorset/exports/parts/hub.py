@@ -50,7 +50,7 @@ class HubTable:
     def add(self, image: ExportedImage, content: bytes = b"") -> None:
         """Add an image, with its PNG bytes where the picture is in the table."""
         name = f"{image.image_id}.png"
-        first = {"image": {"bytes": content, "path": name}} if self.is_inside else {"file_name": name}
+        first: dict[str, Any] = {"image": {"bytes": content, "path": name}} if self.is_inside else {"file_name": name}
         row = image._asdict() | first
         row |= {key: [self.numbers[label] for label in row[key] or ()] for key in LISTS}
         row["scores"] = [{"label": self.numbers[label], "probability": one} for label, one in image.scores.items()]

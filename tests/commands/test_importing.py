@@ -1,0 +1,144 @@
+"""Labels that people corrected, read back as annotations of the data set `folder`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tailorset.commands.importing import import_labels
+from tailorset.datasets.folder import Config, build
+from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.exports.parts.source import ExportSource
+from tailorset.records import LabelSpace
+from tests.export_products import SEEN, UNSEEN, export, exported, make_products
+
+SPACE = LabelSpace.model_validate(
+    {"name": "test", "labels": [{"name": name, "seen": name in SEEN} for name in (*UNSEEN, *SEEN)]}
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> ExportSource:
+    return make_products(tmp_path / "project", 40, num_photos=60)
+
+
+def rows_of(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as file:
+        return {Path(row.pop("image")).stem: row for row in csv.DictReader(file)}
+
+
+def expected_row(image: Any) -> dict[str, str]:
+    known = dict.fromkeys(image.absent, "0") | dict.fromkeys(image.labels, "1")
+    return {label: known.get(label, "") for label in SPACE.names}
+
+
+def test_fiftyone_gives_back_what_was_exported(source: ExportSource, tmp_path: Path) -> None:
+    folder = export("fiftyone", source, tmp_path / "out")
+    images = exported(source)
+    for split in ("train", "val", "test"):
+        table = tmp_path / f"{split}.csv"
+        import_labels(folder / split, table, None, SPACE)
+        rows = rows_of(table)
+        assert rows == {key: expected_row(image) for key, (image, _) in images.items() if image.split == split}
+
+
+def test_the_table_is_read_by_the_data_set_folder(source: ExportSource, tmp_path: Path) -> None:
+    folder = export("label_studio", source, tmp_path / "out")
+    table = tmp_path / "corrected.csv"
+    lines = import_labels(folder, table, None, SPACE)
+    assert any("40 tasks" in line or "not annotated yet" in line for line in lines)
+    truths = read_truths(table, folder, find_photos(folder), SPACE)
+    images = exported(source)
+    assert truths == {
+        image.file or f"images/{key}.png": dict.fromkeys(image.absent, 0) | dict.fromkeys(image.labels, 1)
+        for key, (image, _) in images.items()
+        if image.source == "real"
+    }
+    photos = build(Config(images=folder, annotations=table), SPACE, seed=0)
+    assert sum(photos.sizes.values()) > 30
+
+
+def test_a_correction_in_label_studio_counts(source: ExportSource, tmp_path: Path) -> None:
+    folder = export("label_studio", source, tmp_path / "out")
+    tasks = json.loads((folder / "tasks.json").read_text())
+    task = next(one for one in tasks if one["data"]["source"] == "synthetic")
+    choices = {"type": "choices", "from_name": "labels", "to_name": "image", "value": {"choices": ["key", "ball"]}}
+    task["annotations"] = [
+        {"result": [], "was_cancelled": False},
+        {"result": [choices], "was_cancelled": False},
+        {"result": [], "was_cancelled": True},
+    ]
+    corrected, table = tmp_path / "project-1.json", tmp_path / "corrected.csv"
+    corrected.write_text(json.dumps([task]))
+    lines = import_labels(corrected, table, folder, SPACE)
+    expected = {"umbrella": "0", "clock": "0", "boat": "0", "key": "1", "ball": "1", "car": ""}
+    assert rows_of(table) == {Path(task["data"]["file"]).stem: expected}  # car is not annotated, as before
+    assert any("the last one counts" in line for line in lines)
+
+
+def test_an_uploaded_picture_is_found_by_its_name(source: ExportSource, tmp_path: Path) -> None:
+    folder = export("label_studio", source, tmp_path / "out")
+    corrected = tmp_path / "uploads.json"
+    corrected.write_text(
+        json.dumps([{"data": {"image": "/data/upload/1/ab12cd34-val-000001.png"}, "annotations": [{"result": []}]}])
+    )
+    import_labels(corrected, tmp_path / "corrected.csv", folder, SPACE)
+    assert rows_of(tmp_path / "corrected.csv") == {"val-000001": dict.fromkeys(SPACE.names, "0")}
+
+
+def test_fiftyones_own_form_is_read(tmp_path: Path, source: ExportSource) -> None:
+    pictures = export("fiftyone", source, tmp_path / "out") / "val" / "data"
+    classes, table = ["key", "ball"], tmp_path / "corrected.csv"
+    (tmp_path / "labels.json").write_text(
+        json.dumps({"classes": classes, "labels": {"val-000000": [1], "val-000001": None, "val-000002": "key"}})
+    )
+    import_labels(tmp_path / "labels.json", table, pictures, SPACE)
+    found = {name: {label: row[label] for label in classes} for name, row in rows_of(table).items()}
+    assert found == {
+        "val-000000": {"key": "0", "ball": "1"},
+        "val-000001": {"key": "0", "ball": "0"},
+        "val-000002": {"key": "1", "ball": "0"},
+    }
+    assert {row["car"] for row in rows_of(table).values()} == {""}  # no class there
+
+
+@pytest.mark.parametrize("label", ["umbrela", "a/b", "c, d", 'e "f"', "fish 🐟", "two\nlines"])
+def test_unknown_labels_are_named(label: str, source: ExportSource, tmp_path: Path) -> None:
+    folder = export("fiftyone", source, tmp_path / "out")
+    path = folder / "val" / "labels.json"
+    content = json.loads(path.read_text())
+    content["labels"]["val-000000"] = [{"label": label}]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"Unknown label") as error:
+        import_labels(path, tmp_path / "corrected.csv", None, SPACE)
+    assert repr(label) in str(error.value)
+    assert "Choices: umbrella" in str(error.value)
+    assert not (tmp_path / "corrected.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not a readable JSON file"),
+        ("{}", "labels of no known kind"),
+        ('[{"id": 1, "data": {"file": "x.png"}}]', "none of 1 tasks is annotated"),
+        ('[{"id": 1, "image": "x.png", "annotations": [{"result": []}]}]', "not JSON-MIN"),
+        ('{"classes": null, "labels": {"val-000000": [3]}}', "export them from FiftyOne with their names"),
+        ('{"classes": [], "labels": {"nowhere": ["key"]}}', "has no such picture"),
+    ],
+)
+def test_files_that_cannot_be_used(content: str, message: str, source: ExportSource, tmp_path: Path) -> None:
+    folder = export("fiftyone", source, tmp_path / "out")
+    (tmp_path / "given.json").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        import_labels(tmp_path / "given.json", tmp_path / "corrected.csv", folder, SPACE)
+
+
+def test_a_table_that_exists_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "corrected.csv").write_text("mine")
+    with pytest.raises(ValueError, match="nothing is overwritten"):
+        import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
