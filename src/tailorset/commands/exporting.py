@@ -136,7 +136,7 @@ def _activities(
     drawing = {key: value for key, value in drawing.items() if not isinstance(value, dict)}
     steps = {"num_inference_steps": params.generate_images.num_inference_steps, "base seed": params.seed}
     candidates = SYNTHETIC / "manifest.parquet"
-    made = {candidates.as_posix(): file_digest(candidates)} if candidates.exists() else {}
+    made = {candidates.as_posix(): file_digest(candidates)}
     yield Activity("generate images", drawing | steps, [_agent(parts, "generator", generator.name)], adapter | made)
     rule = params.filter_images.config.model_dump(mode="json")
     judges = [
@@ -145,7 +145,7 @@ def _activities(
     ]
     yield Activity("filter images", {"rule": params.filter_images.name, **rule}, judges)
     shares = {"format": export.format, "val_share": export.val_share, "test_share": export.test_share}
-    used = {path.as_posix(): file_digest(path) for path in source.tables if path.exists()}
+    used = {path.as_posix(): file_digest(path) for path in source.tables}
     yield Activity("export", shares, [Agent("program", "tailorset", {"version": version("tailorset")})], used)
 
 

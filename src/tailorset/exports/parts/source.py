@@ -59,6 +59,9 @@ class ExportSource:
     labels: all; unseen: those that images were generated for. filtered: the filter's decisions on the images of
     `synthetic`. real: photos, if they are exported. scores: of the test photos. val_share, test_share: of the prompts,
     with all images drawn from them.
+
+    Raises:
+        ValueError: a table is missing, or the shares are more than everything.
     """
 
     labels: tuple[str, ...]
@@ -74,6 +77,10 @@ class ExportSource:
     def __post_init__(self) -> None:
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
             raise ValueError(f"shares {self.val_share} and {self.test_share}: give two from 0 to 1, at most 1 together")
+        if missing := [str(path) for path in self.tables if not path.exists()]:
+            raise ValueError(
+                f"{', '.join(missing)} is missing: `dvc pull` or `dvc checkout` restores it, `make run` makes it"
+            )
 
     @property
     def tables(self) -> list[Path]:
@@ -233,10 +240,8 @@ def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, An
     """Yield the rows of a table, a batch in memory at once.
 
     Raises:
-        ValueError: there is no such file, or a column is missing.
+        ValueError: a column is missing.
     """
-    if not path.exists():
-        raise ValueError(f"{path} is missing: `dvc pull` or `dvc checkout` restores it, `make run` makes it")
     with pq.ParquetFile(path) as table:
         if missing := sorted(set(columns or ()) - set(table.schema_arrow.names)):
             raise ValueError(f"{path} has no column for {missing}: run the stage that makes it again")

@@ -1,0 +1,106 @@
+"""`tailorset export-data` and `import-data` in a project."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tailorset.cli import app
+from tailorset.project.layout import LORA, THRESHOLDS
+from tailorset.records import LabelSpace
+from tailorset.storage.checksums import digest
+from tailorset.thresholds.rules import one_threshold
+from tests.export_products import make_products
+
+
+@pytest.fixture
+def products(project: Path) -> Path:
+    """A project whose stages have run, as far as exports need them."""
+    space = LabelSpace.load(project / "data" / "labels" / "toybox.yaml")
+    make_products(project, 60, num_photos=30, unseen=space.unseen, seen=space.seen)
+    one_threshold(space.names).save(project / THRESHOLDS)
+    (project / LORA).mkdir()
+    (project / LORA / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
+    return project
+
+
+def tailorset(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_photos_with_scores_in_three_splits(products: Path) -> None:
+    done = tailorset("export-data", "coco", "--photos", "--scores", "--val-share", "0.2", "--test-share", "0.2")
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in Path("export-coco/images.jsonl").read_text().split("\n")[:-1]]
+    assert {row["scored_by"] for row in rows if row["split"] == "test"} == {"ours", "discriminator"}
+    assert "val, photos: 10 images" in done.output
+    assert f"export-coco: {len(rows)} images, described in croissant.json" in done.output
+
+
+def test_the_description_names_models_hashes_and_clauses(products: Path) -> None:
+    day = ("--published", "2026-12-31", "--url", "https://example.org/set")
+    assert tailorset("export-data", "webdataset", "-o", "out", *day).exit_code == 0
+    text = Path("out/croissant.json").read_text()
+    content = json.loads(text)
+    assert content["datePublished"] == "2026-12-31"
+    assert content["license"] == ["Apache-2.0, part of tailorset"]
+    assert "generated set: commercial use is allowed" in text
+    assert digest(LORA) in text
+    for part in ("discriminator", "judge", "diffusion", "llm"):
+        assert f"models/foundation/toybox/{part}" in text
+    for setting in ("rule: grouped_softmax", "threshold: 0.5", "base seed: "):
+        assert setting in text
+    assert str(products) not in text
+
+
+def test_what_was_exported_and_corrected_is_imported(products: Path) -> None:
+    assert tailorset("export-data", "fiftyone", "-o", "out").exit_code == 0
+    done = tailorset("import-data", "out/train", "-o", "corrected.csv")
+    assert done.exit_code == 0, done.output
+    assert "images: out/train, annotations: corrected.csv" in done.output
+    assert Path("corrected.csv").read_text().startswith("image,umbrella,")
+
+
+def test_an_unknown_format_names_the_choices(products: Path) -> None:
+    done = tailorset("export-data", "fiftyon")
+    assert done.exit_code == 1
+    assert "Did you mean 'fiftyone'" in done.output
+    assert "webdataset" in done.output
+
+
+def test_scores_without_photos_are_refused(products: Path) -> None:
+    done = tailorset("export-data", "coco", "--scores")
+    assert done.exit_code == 1
+    assert "add --photos" in done.output
+
+
+def test_a_project_without_products_is_told_what_is_missing(project: Path) -> None:
+    done = tailorset("export-data", "coco")
+    assert done.exit_code == 1
+    assert "is missing: `dvc pull` or `dvc checkout` restores it" in done.output
+
+
+def test_a_target_that_exists(products: Path) -> None:
+    Path("out").mkdir()
+    done = tailorset("export-data", "coco", "-o", "out")
+    assert done.exit_code == 1
+    assert "out exists, and nothing is overwritten" in done.output
+
+
+def test_a_full_disk_is_told_in_one_line(products: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(folder: Path, labels: tuple[str, ...], images: Iterable[object]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tailorset.exports.coco.write_images", full)
+        done = tailorset("export-data", "coco", "-o", "out")
+    assert done.exit_code == 1
+    assert "no room left to write" in done.output
+    assert "run it again: what is finished is kept" in done.output
+    assert not Path("out").exists()
+    assert tailorset("export-data", "coco", "-o", "out").exit_code == 0
