@@ -87,6 +87,13 @@ def export(name: str, source: ExportSource, output: Path, **options: Any) -> Pat
     return output
 
 
+def peak_of_export(name: str, source: ExportSource, output: Path) -> float:
+    """Export, and return the MiB of memory that this process has used at most so far."""
+    export(name, source, output, part_size=100)
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would be that of the process that started this one
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def format_named(name: str) -> Format:
     """Return the module of a format."""
     module: Any = load_plugin(EXPORTS, name)

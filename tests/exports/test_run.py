@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterable
+import multiprocessing
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import psutil
 import pytest
 
 from tailorset.exports import ExportedImage
 from tailorset.exports.parts.run import IMAGES, partial_folder, run_export
-from tailorset.exports.parts.source import ExportSource
-from tailorset.messages import MIB
-from tests.export_products import DESCRIPTION, digests, export, exported, format_named, make_products
+from tests.export_products import DESCRIPTION, digests, export, exported, format_named, make_products, peak_of_export
 
 CONTAINERS = ("fiftyone", "parquet", "webdataset")
 
@@ -150,35 +150,22 @@ def test_tables_of_other_images_are_refused(tmp_path: Path) -> None:
         export("coco", replace(source, filtered=other.filtered), tmp_path / "out")
 
 
-def growth(name: str, source: ExportSource, output: Path) -> float:
-    """Return by how many MiB the memory grows at most while an export runs, after its first tenth."""
-    form, process, used = format_named(name), psutil.Process(), []
-
-    def watched(function: Callable[..., None]) -> Callable[..., None]:
-        def call(*arguments: object) -> None:
-            used.append(process.memory_info().rss)
-            function(*arguments)
-            used.append(process.memory_info().rss)
-
-        return call
-
-    watching = SimpleNamespace(
-        place=form.place, write_images=watched(form.write_images), write_labels=watched(form.write_labels)
-    )
-    run_export(name, watching, source, output, DESCRIPTION, 100)
-    used.append(process.memory_info().rss)
-    return (max(used) - used[len(used) // 10]) / MIB
+def growth(name: str, folder: Path, few: int, many: int, **options: Any) -> float:
+    """Return by how many MiB an export of many images exceeds one of few at its peak, in a process of its own."""
+    sources = [make_products(folder / f"of_{number}", number, **options) for number in (few, many)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        outputs = (folder / "few", folder / "many")
+        before, after = (pool.submit(peak_of_export, name, *one).result() for one in zip(sources, outputs, strict=True))
+    return after - before
 
 
 @pytest.mark.parametrize("name", ["label_studio", "parquet"])
 def test_memory_does_not_grow_with_the_set(name: str, tmp_path: Path) -> None:
-    source = make_products(tmp_path / "project", 2000, image_px=128)  # 95 MiB of pictures
-    assert growth(name, source, tmp_path / "out") < 24
+    assert growth(name, tmp_path, 1000, 3000, image_px=128) < 24  # 95 MiB of pictures more
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["label_studio", "parquet", "webdataset"])
 def test_100_000_images_fit_the_memory(name: str, tmp_path: Path) -> None:
-    source = make_products(tmp_path / "project", 100_000, kept_share=1, image_px=8)
-    assert growth(name, source, tmp_path / "out") < 48
+    assert growth(name, tmp_path, 10_000, 100_000, kept_share=1, image_px=8) < 32

@@ -5,6 +5,7 @@ Source: http://mlcommons.org/croissant/1.1, http://mlcommons.org/croissant/RAI/1
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,14 +208,20 @@ def _files(folder: Path) -> list[dict[str, Any]]:
     """Describe every file: those with labels one by one, pictures as sets."""
     sets: set[tuple[str, str]] = set()
     single = []
-    for path in folder.rglob("*"):
-        if path.is_file():
-            name = path.relative_to(folder)
-            if path.suffix in MANY:
-                sets.add((name.parent.as_posix(), path.suffix))
-            elif name.as_posix() != FILE:
-                single.append(name)
+    for name in map(Path, _names(folder)):
+        if name.suffix in MANY:
+            sets.add((name.parent.as_posix(), name.suffix))
+        elif name.as_posix() != FILE:
+            single.append(name)
     return [_file(folder, name) for name in sorted(single)] + [_file_set(*one) for one in sorted(sets)]
+
+
+def _names(folder: Path, parent: str = "") -> Iterator[str]:
+    """Yield the files below a folder, relative to it; `Path.rglob` would keep them all."""
+    with os.scandir(folder / parent) as entries:
+        for entry in entries:
+            name = f"{parent}/{entry.name}" if parent else entry.name
+            yield from _names(folder, name) if entry.is_dir() else [name]
 
 
 def _file(folder: Path, name: Path) -> dict[str, Any]:

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from tailorset.clip.losses import grouped_softmax
 from tailorset.exports import ExportedImage
-from tailorset.records import SPLITS, Split, read_prompts, requested_mask
+from tailorset.records import SPLITS, Split, requested_mask
 from tailorset.seeding import sample_seed
 from tailorset.storage.checksums import file_digest
 from tailorset.storage.shards import load_contents
 
 BATCH_SIZE = 500
+READ_BYTES = 1 << 18  # at once; by default whole columns are read
 HASHES = 1 << 63
 MANIFEST, TARGETS = "manifest.parquet", "targets.parquet"
 Decide = Callable[[Tensor], tuple[Tensor, Tensor]]  # scores (B, L) -> probabilities, present (B, L)
@@ -168,7 +169,7 @@ class ExportSource:
 
     @cached_property
     def _texts(self) -> dict[str, str]:
-        return {prompt.prompt_id: prompt.text for prompt in read_prompts(self.prompts)}
+        return {row["prompt_id"]: row["text"] for row in _rows(self.prompts, ["prompt_id", "text"])}
 
     def _split_of(self, prompt: str) -> Split:
         """Return the split of all images of a prompt, by a number in [0, 1) that its text decides."""
@@ -242,10 +243,10 @@ def _rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, An
     Raises:
         ValueError: a column is missing.
     """
-    with pq.ParquetFile(path) as table:
+    with pq.ParquetFile(path, buffer_size=READ_BYTES) as table:
         if missing := sorted(set(columns or ()) - set(table.schema_arrow.names)):
             raise ValueError(f"{path} has no column for {missing}: run the stage that makes it again")
-        for batch in table.iter_batches(BATCH_SIZE, columns=columns):
+        for batch in table.iter_batches(BATCH_SIZE, columns=columns, use_threads=False):
             yield from batch.to_pylist()
 
 
