@@ -161,11 +161,12 @@ def growth(name: str, folder: Path, few: int, many: int, **options: Any) -> floa
 
 @pytest.mark.parametrize("name", ["label_studio", "parquet"])
 def test_memory_does_not_grow_with_the_set(name: str, tmp_path: Path) -> None:
-    assert growth(name, tmp_path, 1000, 3000, image_px=128) < 24  # 95 MiB of pictures more
+    assert growth(name, tmp_path, 1000, 4000, image_px=128) < 56  # 100 MiB of kept pictures more
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ["label_studio", "parquet", "webdataset"])
 def test_100_000_images_fit_the_memory(name: str, tmp_path: Path) -> None:
-    assert growth(name, tmp_path, 10_000, 100_000, kept_share=1, image_px=8) < 32
+    """The rest of the growth is of allocators, and of the texts of 30,000 prompts: half a KiB per image."""
+    assert growth(name, tmp_path, 10_000, 100_000, kept_share=1, image_px=8) < 80

@@ -208,11 +208,12 @@ def _files(folder: Path) -> list[dict[str, Any]]:
     """Describe every file: those with labels one by one, pictures as sets."""
     sets: set[tuple[str, str]] = set()
     single = []
-    for name in map(Path, _names(folder)):
-        if name.suffix in MANY:
-            sets.add((name.parent.as_posix(), name.suffix))
-        elif name.as_posix() != FILE:
-            single.append(name)
+    for name in _names(folder):
+        parent, suffix = os.path.dirname(name) or ".", os.path.splitext(name)[1]
+        if suffix in MANY:
+            sets.add((parent, suffix))
+        elif name != FILE:
+            single.append(Path(name))
     return [_file(folder, name) for name in sorted(single)] + [_file_set(*one) for one in sorted(sets)]
 
 
