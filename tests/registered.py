@@ -17,7 +17,7 @@ import uvicorn
 from mutations import TURNED, exif_photo
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from tiny_backbone import write_backbone
 
 from tailorset.images.codec import encode_png
@@ -152,7 +152,14 @@ def running(service: Service, below: str = "") -> Iterator[str]:
             scope = {**scope, "path": path, "raw_path": path.encode()}
         await app(scope, receive, send)
 
-    server = uvicorn.Server(uvicorn.Config(proxied, port=0, log_level="warning"))
+    with running_app(proxied) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def running_app(app: ASGIApp) -> Iterator[str]:
+    """An app on a free port of this machine, in a thread; its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

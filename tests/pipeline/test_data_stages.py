@@ -17,7 +17,7 @@ from pipeline import filter_images, prepare_dataset, validate_data
 from tailorset.datasets import toybox
 from tailorset.datasets.reading import report
 from tailorset.images.codec import encode_png
-from tailorset.project.layout import FILTERED, PREPARED, PROMPTS, REAL, SYNTHETIC
+from tailorset.project.layout import FILTERED, PREPARED, PROMPTS, REAL, REVIEW, SYNTHETIC
 from tailorset.prompts.contract import REASONS
 from tailorset.records import (
     FILTERED_COLUMNS,
@@ -29,6 +29,7 @@ from tailorset.records import (
     Rejected,
     Split,
 )
+from tailorset.records.verdicts import Verdict, verdict_lines
 from tailorset.storage.files import write_json
 from tailorset.storage.lent import lent_photos
 from tailorset.storage.shards import load_images
@@ -311,6 +312,39 @@ class TestFilterImages:
         reasons = pd.read_csv("reports/filter_images/plots/reasons.csv").set_index("reason")["num_images"]
         assert reasons["near-duplicate of its photo"] == 5
 
+    def test_a_person_has_the_last_word(self) -> None:
+        write_generated()
+        path, num_pairs = SYNTHETIC / "manifest.parquet", len(space().pairs())
+        drawn = pd.read_parquet(path)
+        drawn["sha256"] = [f"{number:064x}" for number in range(len(drawn))]
+        drawn.to_parquet(path)
+        last = len(drawn) - 1
+        requested = list(drawn.loc[3, "labels"])
+        others = tuple(label for label in space().unseen if label not in requested)[:1]
+        verdicts = {
+            "s0": Verdict(sha256=f"{0:064x}", labels=()),
+            "s1": Verdict(sha256=f"{1:064x}", labels=tuple(drawn.loc[1, "labels"])),  # as the filter decided
+            "s2": Verdict(sha256=f"{7:064x}", labels=()),  # was another picture
+            "s3": Verdict(sha256=f"{3:064x}", labels=others),
+            f"s{last}": Verdict(sha256=f"{last:064x}", labels=tuple(drawn.loc[last, "labels"])),  # was rejected
+            "elsewhere": Verdict(sha256=f"{8:064x}", labels=("no such label",)),
+        }
+        REVIEW.write_text(verdict_lines(verdicts), encoding="utf-8")
+        filter_images.main()
+        filtered = pd.read_parquet(FILTERED / "manifest.parquet").set_index("image_id")
+        assert filtered.loc["s0", ["kept", "reason"]].tolist() == [False, "struck out in review"]
+        assert list(filtered.loc["s0", "labels"]) == []
+        assert filtered.loc[["s1", "s2"], "reason"].tolist() == ["kept", "kept"]
+        assert filtered.loc[["s3", f"s{last}"], "reason"].tolist() == ["relabelled in review"] * 2
+        assert tuple(filtered.loc["s3", "labels"]) == others
+        reasons = pd.read_csv("reports/filter_images/plots/reasons.csv").set_index("reason")["num_images"]
+        assert reasons["struck out in review"] == 1
+        assert reasons["relabelled in review"] == 2
+        metrics = metrics_of("filter_images")
+        assert metrics["filter/kept"] == 2 * num_pairs
+        assert [metrics[f"filter/{key}"] for key in ("struck", "relabelled")] == [1, 2]
+        assert [metrics[f"filter/verdicts_{key}"] for key in ("changed", "gone")] == [1, 1]
+
     def test_reports_agree_with_the_manifest(self) -> None:
         write_generated()
         filter_images.main()
@@ -365,6 +399,16 @@ class TestValidateData:
         validate_data.main()
         assert (validate_data.PASS_FILE.read_bytes(), REPORT.read_bytes()) == (passed, report)
         assert validate_data.PAGE.read_bytes() == page
+
+    def test_images_that_a_person_relabelled_pass(self) -> None:
+        self.make_products()
+        path = FILTERED / "manifest.parquet"
+        filtered = pd.read_parquet(path)
+        filtered.at[0, "labels"] = [next(one for one in space().unseen if one not in filtered.at[0, "labels"])]
+        filtered.loc[0, "reason"] = "relabelled in review"
+        filtered.to_parquet(path)
+        validate_data.main()
+        assert json.loads(REPORT.read_text())["passed"]
 
     def test_leaked_truth_stops_with_a_report(self) -> None:
         self.make_products()

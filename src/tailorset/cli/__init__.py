@@ -17,6 +17,7 @@ except ModuleNotFoundError:
 
 from tailorset.cli.data import export_data, import_data
 from tailorset.cli.models import add_label, export, predict, promote, rollback, serve
+from tailorset.cli.review import annotate, review
 from tailorset.commands.licences import SUBJECT as LICENCES
 from tailorset.commands.run import run
 from tailorset.commands.status import (
@@ -217,5 +218,5 @@ def _settings() -> tuple[Params, LabelSpace]:
     return params, space
 
 
-for command in (serve, promote, rollback, predict, export, export_data, import_data, add_label):
+for command in (serve, promote, rollback, predict, export, export_data, import_data, annotate, review, add_label):
     app.command()(command)

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ from tailorset.commands.terminal import console, or_stop, stop, stopping
 from tailorset.project.layout import PARAMS
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 MODEL = "Folder or models:/NAME@ALIAS (default: the champion of params.yaml)"
 
@@ -33,28 +36,39 @@ def serve(
     poll_s: Annotated[float, typer.Option(min=0.1, help="Seconds between checks for a new version")] = 5.0,
 ) -> None:
     """Serve the champion: a page to drop photos on, and an HTTP service for programs."""
-    import uvicorn
-
     from tailorset.serving.app import create_app
-    from tailorset.serving.server_log import log_config
     from tailorset.serving.service import DRAIN_S, Load, Service
 
-    try:  # now, and not after the models were loaded
+    check_address(host, port)  # now, and not after the models were loaded
+    load = Load(max_batch, max_wait_ms / 1000, max_waiting)
+    service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s)
+    console.print(service.champion.describe(), markup=False)
+    run_server(create_app(service), host, port, DRAIN_S)
+
+
+def check_address(host: str, port: int) -> None:
+    """End the command if nothing can listen there."""
+    try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         stop(f"{host}:{port} cannot be used ({error.strerror}): choose another --port or --host")
-    load = Load(max_batch, max_wait_ms / 1000, max_waiting)
-    service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s)
-    console.print(service.champion.describe(), markup=False)
+
+
+def run_server(app: ASGIApp, host: str, port: int, drain_s: int) -> None:
+    """Serve until interrupted; requests in flight then have `drain_s` seconds."""
+    import uvicorn
+
+    from tailorset.serving.server_log import log_config
+
     uvicorn.run(
-        create_app(service),
+        app,
         host=host,
         port=port,
         access_log=False,
         log_config=log_config(),
         server_header=False,
-        timeout_graceful_shutdown=DRAIN_S,
+        timeout_graceful_shutdown=drain_s,
     )
 
 

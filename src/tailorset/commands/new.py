@@ -198,7 +198,8 @@ def _to_annotate(found: Found, table: Path) -> list[str]:
     return [
         f"Found:   {len(found.photos):,} photos{others}",
         *([f"         {found.unread_note()}"] if found.unread else []),
-        f"Missing: what they show. Fill in {table}: 1 where a photo shows the label, 0 where it does not;",
+        f"Missing: what they show. Fill in {table}: 1 where a photo shows the label, 0 where it does not",
+        "         (`tailorset annotate` is a page for it);",
         "         at least fifty rows are needed to tell a good classifier from a bad one. Without any, set",
         "         prepare_dataset.annotations to null: nothing is measured then, but labels are learned.",
     ]

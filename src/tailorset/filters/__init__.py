@@ -17,7 +17,7 @@ class FilterDecision(NamedTuple):
 
     kept: bool
     labels: tuple[str, ...]
-    reason: str  # "kept", or the label that failed and its fault
+    reason: str  # KEPT or RELABELLED of records.verdicts, or the label that failed and its fault
     confidence: float  # smallest grouped probability of the requested labels, in [0, 1]
 
 

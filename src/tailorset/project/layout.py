@@ -6,6 +6,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 MODELS = Path("models")
+REVIEW = Path("data/labels/review.yaml")  # verdicts of a person; in git
 REAL = Path("data/real")
 PREPARED = Path("data/prepared.json")
 PROMPTS = Path("data/prompts/prompts.parquet")

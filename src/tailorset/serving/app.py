@@ -72,12 +72,17 @@ def create_app(service: Service) -> FastAPI:
     _add_answers(app, service)
     _add_facts(app, service)
     _add_page(app)
+    answer_errors(app)
+    return app
+
+
+def answer_errors(app: FastAPI) -> None:
+    """Answer refusals and errors with a `Problem`."""
     app.exception_handler(Refusal)(_refusal)
     app.exception_handler(RequestValidationError)(_invalid)
     app.exception_handler(HTTPException)(_http)
     app.exception_handler(ClientDisconnect)(_gone)
     app.exception_handler(Exception)(_failure)
-    return app
 
 
 def _add_answers(app: FastAPI, service: Service) -> None:
@@ -139,15 +144,16 @@ def _add_facts(app: FastAPI, service: Service) -> None:
 def _add_page(app: FastAPI) -> None:
     for name in ("index.html", "page.css", "page.js"):
         path = "/" if name == "index.html" else f"/{name}"
-        app.add_route(path, partial(_file, PAGE / name), include_in_schema=False)
+        app.add_route(path, partial(page_file, PAGE / name), include_in_schema=False)
 
 
-async def _file(path: Path, _: Request) -> FileResponse:
+async def page_file(path: Path, _: Request) -> FileResponse:
+    """Return a file of the page."""
     return FileResponse(path)
 
 
 async def _photo(request: Request) -> bytes:
-    kind = _media_type(request)
+    kind = media_type(request)
     if kind in RAW_TYPES:
         return await request.body()
     if kind != "multipart/form-data":
@@ -160,7 +166,7 @@ async def _photo(request: Request) -> bytes:
 
 
 async def _rows(request: Request) -> list[bytes]:
-    if (kind := _media_type(request)) != "application/json":
+    if (kind := media_type(request)) != "application/json":
         raise Refusal(415, f"Content-Type {kind!r}: send application/json.")
     content = await request.body()
     try:
@@ -178,7 +184,8 @@ def _files(images: Iterable[object]) -> Iterator[bytes]:
             yield file_bytes(image)
 
 
-def _media_type(request: Request) -> str:
+def media_type(request: Request) -> str:
+    """Return the media type of a request's body, without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

@@ -107,6 +107,24 @@ def load_contents(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[t
             yield image_id, contents[image_id]
 
 
+def load_content(folder: Path, shard: str, image_id: str, digest: str) -> bytes:
+    """Return the PNG bytes of one image; the rest of its shard is skipped. digest: its sha256.
+
+    Raises:
+        CorruptShardError: the shard is damaged, the image is missing or its bytes changed.
+    """
+    path = shards_of(folder) / shard
+    try:
+        with path.open("rb") as opened, tarfile.open(fileobj=opened, mode="r:") as tar:
+            file = tar.extractfile(f"{image_id}.png")
+            content = file.read() if file else b""
+    except (KeyError, OSError, EOFError, tarfile.TarError) as error:
+        raise CorruptShardError(path, f"image {image_id} cannot be read ({error})") from error
+    if sha256(content) != digest:
+        raise CorruptShardError(path, f"image {image_id} differs from its sha256 in the manifest")
+    return content
+
+
 def sha256(content: bytes) -> str:
     """The hexadecimal digest that manifests store."""
     return hashlib.sha256(content).hexdigest()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tailorset.records import COPIES, MIN_PIXEL_STD, LabelSpace
+from tailorset.records.verdicts import KEPT, RELABELLED
 from tailorset.validation.products import Products
 from tailorset.validation.rules import DataRule, Table, between, blank, listed, some_rows, unique, where
 
@@ -74,7 +75,7 @@ def decision_table(products: Products, label_space: LabelSpace) -> Table:
     filtered, synthetic = products.filtered, products.synthetic.drop_duplicates("image_id").set_index("image_id")
     asked = dict(zip(synthetic.index, synthetic["labels"], strict=True))
     requested = [asked.get(image_id, ()) for image_id in filtered["image_id"]]
-    decided = zip(filtered["kept"], filtered["labels"], requested, strict=True)
+    decided = zip(filtered["kept"], filtered["labels"], requested, filtered["reason"], strict=True)
     reasoned = zip(filtered["kept"], filtered["reason"], strict=True)
     digest = filtered["image_id"].map(synthetic["sha256"])
     frame = filtered[["image_id"]].assign(
@@ -129,16 +130,20 @@ def _score_problem(num_unseen: int, discriminator: NDArray[np.floating], judge: 
     return "; ".join(problems)
 
 
-def _label_problem(kept: bool, labels: Sequence[str], requested: Sequence[str], unseen: Sequence[str]) -> str:
+def _label_problem(
+    kept: bool, labels: Sequence[str], requested: Sequence[str], reason: str, unseen: Sequence[str]
+) -> str:
     if not kept:
         return "rejected, but has labels" if len(labels) else ""
     if foreign := set(labels) - set(unseen):
         return f"not unseen: {listed(foreign)}"
+    if reason == RELABELLED:
+        return "" if len(labels) else "relabelled, but without a label"
     missing = set(requested) - set(labels)
     return f"requested, but not among its labels: {listed(missing)}" if missing else ""
 
 
 def _reason_problem(kept: bool, reason: str | None) -> str:
     if kept:
-        return "" if reason == "kept" else f"kept, but the reason is {reason!r}"
-    return "" if reason and reason != "kept" else f"rejected, but the reason is {reason!r}"
+        return "" if reason in (KEPT, RELABELLED) else f"kept, but the reason is {reason!r}"
+    return "" if reason and reason not in (KEPT, RELABELLED) else f"rejected, but the reason is {reason!r}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from tailorset.filters import Filter, FilterDecision
 from tailorset.records import COPIES, FILTERED_COLUMNS
+from tailorset.records.verdicts import KEPT, RELABELLED, STRUCK, Verdict
 
 COPY = "near-duplicate of its photo"  # a reason
 
@@ -23,15 +24,30 @@ class Outcome(NamedTuple):
     verdicts: list[FilterDecision]
 
 
-def decide_all(rule: Filter, candidates: pd.DataFrame) -> Outcome:
-    """Decide on the rows of a synthetic manifest; copies of the photos that images start from are never kept."""
+def decide_all(rule: Filter, candidates: pd.DataFrame, reviewed: Mapping[str, Verdict] | None = None) -> Outcome:
+    """Decide on the rows of a synthetic manifest; copies of the photos that images start from are never kept.
+
+    reviewed: verdicts of a person on some of the images, which replace the rule's decisions.
+    """
     requested = [tuple(labels) for labels in candidates["labels"]]
     by_discriminator, by_judge = (_stacked(candidates[f"{role}_logits"]) for role in ("discriminator", "judge"))
     decisions = rule.decide(by_discriminator, requested)
+    if reviewed:
+        pairs = zip(decisions, candidates["image_id"], strict=True)
+        decisions = [after_review(one, reviewed.get(image_id)) for one, image_id in pairs]
     if COPIES in candidates:
         pairs = zip(decisions, candidates[COPIES], strict=True)
         decisions = [FilterDecision(False, (), COPY, one.confidence) if copies else one for one, copies in pairs]
     return Outcome(requested, decisions, rule.decide(by_judge, requested))
+
+
+def after_review(decision: FilterDecision, verdict: Verdict | None) -> FilterDecision:
+    """Return the decision after a person's verdict, if there is one; the confidence is still the rule's."""
+    if verdict is None or (decision.kept and set(verdict.labels) == set(decision.labels)):
+        return decision
+    if not verdict.labels:
+        return FilterDecision(False, (), STRUCK, decision.confidence)
+    return FilterDecision(True, verdict.labels, RELABELLED, decision.confidence)
 
 
 def _stacked(logits: pd.Series) -> torch.Tensor:
@@ -64,7 +80,7 @@ def label_table(
     rows = []
     for label in unseen:
         pairs = [(d, v) for labels, d, v in zip(requested, decisions, verdicts, strict=True) if label in labels]
-        passed = [verdict for decision, verdict in pairs if decision.kept]
+        passed = [verdict for decision, verdict in pairs if label in decision.labels]
         carriers = sum(label in decision.labels for decision in decisions)
         rows.append((label, len(pairs), len(passed), sum(verdict.kept for verdict in passed), carriers))
     return pd.DataFrame(rows, columns=["label", "requested", "passed", "confirmed_by_judge", "kept"])
@@ -76,10 +92,17 @@ def reason_table(decisions: Sequence[FilterDecision]) -> pd.DataFrame:
     return reasons.value_counts().rename_axis("reason").reset_index(name="num_images")
 
 
+def review_metrics(decisions: Sequence[FilterDecision], outdated: Mapping[str, int]) -> dict[str, float]:
+    """Return counts of verdicts by a person; outdated: of verdicts on pictures that are no more, by reason."""
+    reasons = [decision.reason for decision in decisions]
+    figures: dict[str, float] = {"filter/struck": reasons.count(STRUCK), "filter/relabelled": reasons.count(RELABELLED)}
+    return figures | {f"filter/verdicts_{reason}": number for reason, number in outdated.items()}
+
+
 def added_metrics(labels: pd.DataFrame, decisions: Sequence[FilterDecision]) -> dict[str, float]:
     """Return counts of images that were drawn for added labels; labels: rows of `label_table` of these."""
     reasons = {row.reason: int(row.num_images) for row in reason_table(decisions).itertuples()}
-    kept = reasons.pop("kept", 0)
+    kept = reasons.pop(KEPT, 0)
     figures: dict[str, float] = {"added/drawn": len(decisions), "added/kept": kept}
     figures |= {f"added/rejected/{reason}": number for reason, number in reasons.items()}
     return figures | {f"added/kept_per_label/{row.label}": int(row.kept) for row in labels.itertuples()}

@@ -1,0 +1,103 @@
+"""Generated images to review by hand, and the file of verdicts that the stage filter_images reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
+from tailorset.records import LabelSpace, read_prompts
+from tailorset.records.verdicts import STRUCK, Verdict, current_verdicts, read_verdicts, verdict_lines
+from tailorset.storage.files import atomic_output
+from tailorset.storage.shards import load_content
+
+
+class ImageDesk:
+    """Generated images, those that the filter was least sure of first; an image without a label is struck out."""
+
+    may_leave_open, nothing = False, "Struck out"
+
+    def __init__(self, images: pd.DataFrame, synthetic: Path, review: Path, space: LabelSpace) -> None:
+        """Read the verdicts.
+
+        images: rows of the filtered manifest by image_id, with columns `prompt` and `requested`.
+
+        Raises:
+            ValueError: the file of verdicts is not valid, or names labels that are not unseen.
+        """
+        self.images, self.synthetic, self.review = images, synthetic, review
+        self._verdicts, outdated = self._current(space)
+        self.title, self.labels, self.ids = "Review generated images", space.unseen, list(images.index)
+        rest = f"; {sum(outdated.values())} verdicts are on pictures that are no more" if any(outdated.values()) else ""
+        self.help = f"Saved to {review}; `make run` applies it{rest}"
+
+    def _current(self, space: LabelSpace) -> tuple[dict[str, Verdict], dict[str, int]]:
+        digests = {str(key): str(value) for key, value in self.images["sha256"].items()}
+        return current_verdicts(self._read(), digests, space.unseen, self.review)
+
+    def _read(self) -> dict[str, Verdict]:
+        return read_verdicts(self.review) if self.review.exists() else {}
+
+    def saved(self) -> set[str]:
+        """Return the images with a verdict."""
+        return set(self._verdicts)
+
+    def show(self, image_id: str) -> tuple[str, list[str], dict[str, int | None]]:
+        """Return an image's id, its origin, and ticks: the verdict, else the filter's labels."""
+        row, verdict = self.images.loc[image_id], self._verdicts.get(image_id)
+        labels = verdict.labels if verdict else row["labels"]
+        notes = [
+            f"Requested: {', '.join(row['requested'])}",
+            f"Prompt: {row['prompt']}",
+            f"Filter: {row['reason']}, confidence {row['confidence']:.2f}",
+        ]
+        return image_id, notes, {label: int(label in labels) for label in self.labels}
+
+    def png(self, image_id: str) -> bytes:
+        """Return the picture.
+
+        Raises:
+            CorruptShardError: it is missing, or its bytes have changed.
+        """
+        row = self.images.loc[image_id]
+        return load_content(self.synthetic, row["shard"], image_id, row["sha256"])
+
+    def save(self, image_id: str, ticks: Mapping[str, int | None]) -> None:
+        """Write the file of verdicts anew, with what others wrote to it meanwhile.
+
+        Raises:
+            ValueError: it is no longer valid.
+        """
+        labels = tuple(label for label in self.labels if ticks[label])
+        verdict = Verdict(sha256=self.images.loc[image_id, "sha256"], labels=labels)
+        text = verdict_lines({**self._read(), image_id: verdict})
+        with atomic_output(self.review) as partial:
+            partial.write_text(text, encoding="utf-8")
+        self._verdicts[image_id] = verdict
+
+
+def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
+    """Return the images that the filter kept, or those that it rejected, and those with a verdict.
+
+    Raises:
+        ValueError: there are none, or the file of verdicts is not valid.
+    """
+    tables = [FILTERED / "manifest.parquet", SYNTHETIC / "manifest.parquet", PROMPTS]
+    if missing := [str(path) for path in tables if not path.exists()]:
+        raise ValueError(f"{', '.join(missing)} is missing: `dvc checkout` restores it, `make run` makes it")
+    drawn = pd.read_parquet(tables[1], columns=["image_id", "prompt_id", "labels"]).rename(
+        columns={"labels": "requested"}
+    )
+    images = pd.read_parquet(tables[0]).merge(drawn, on="image_id", how="left")
+    if images["prompt_id"].isna().any():
+        raise ValueError(f"{tables[0]} is not of the images in {tables[1]}: `make run` makes it again")
+    texts = {prompt.prompt_id: prompt.text for prompt in read_prompts(PROMPTS)}
+    images = images.assign(prompt=images["prompt_id"].map(texts).fillna("")).set_index("image_id")
+    verdicts = read_verdicts(REVIEW) if REVIEW.exists() else {}
+    chosen = ~images["kept"] & (images["reason"] != STRUCK) if rejected else images["kept"]
+    rows = images[chosen | images.index.isin(list(verdicts))].sort_values(["confidence", "sha256"])
+    if rows.empty:
+        raise ValueError(f"the filter {'rejected' if rejected else 'kept'} none of the images in {tables[0]}")
+    return ImageDesk(rows, SYNTHETIC, REVIEW, space)
