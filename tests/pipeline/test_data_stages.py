@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline import filter_images, prepare_dataset, validate_data
+from tailorset.commands.reviewing import image_desk
 from tailorset.datasets import toybox
 from tailorset.datasets.reading import report
 from tailorset.images.codec import encode_png
@@ -29,7 +30,7 @@ from tailorset.records import (
     Rejected,
     Split,
 )
-from tailorset.records.verdicts import Verdict, verdict_lines
+from tailorset.records.verdicts import ImageVerdict, verdict_lines
 from tailorset.storage.files import write_json
 from tailorset.storage.lent import lent_photos
 from tailorset.storage.shards import load_images
@@ -322,12 +323,12 @@ class TestFilterImages:
         requested = list(drawn.loc[3, "labels"])
         others = tuple(label for label in space().unseen if label not in requested)[:1]
         verdicts = {
-            "s0": Verdict(sha256=f"{0:064x}", labels=()),
-            "s1": Verdict(sha256=f"{1:064x}", labels=tuple(drawn.loc[1, "labels"])),  # as the filter decided
-            "s2": Verdict(sha256=f"{7:064x}", labels=()),  # was another picture
-            "s3": Verdict(sha256=f"{3:064x}", labels=others),
-            f"s{last}": Verdict(sha256=f"{last:064x}", labels=tuple(drawn.loc[last, "labels"])),  # was rejected
-            "elsewhere": Verdict(sha256=f"{8:064x}", labels=("no such label",)),
+            "s0": ImageVerdict(sha256=f"{0:064x}", labels=()),
+            "s1": ImageVerdict(sha256=f"{1:064x}", labels=tuple(drawn.loc[1, "labels"])),  # as the filter decided
+            "s2": ImageVerdict(sha256=f"{7:064x}", labels=()),  # was another picture
+            "s3": ImageVerdict(sha256=f"{3:064x}", labels=others),
+            f"s{last}": ImageVerdict(sha256=f"{last:064x}", labels=tuple(drawn.loc[last, "labels"])),  # was rejected
+            "elsewhere": ImageVerdict(sha256=f"{8:064x}", labels=("no such label",)),
         }
         REVIEW.write_text(verdict_lines(verdicts), encoding="utf-8")
         filter_images.main()
@@ -344,6 +345,9 @@ class TestFilterImages:
         assert metrics["filter/kept"] == 2 * num_pairs
         assert [metrics[f"filter/{key}"] for key in ("struck", "relabelled")] == [1, 2]
         assert [metrics[f"filter/verdicts_{key}"] for key in ("changed", "gone")] == [1, 1]
+        kept, rejected = (set(image_desk(space(), rejected=one).ids) for one in (False, True))
+        assert kept == {*filtered.index[filtered["kept"]], "s0"}  # a verdict can be corrected
+        assert rejected == {*filtered.index[~filtered["kept"]], *("s0", "s1", "s2", "s3", f"s{last}")}
 
     def test_reports_agree_with_the_manifest(self) -> None:
         write_generated()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tailorset.records.verdicts import Verdict, current_verdicts, read_verdicts, verdict_lines
+from tailorset.records.verdicts import ImageVerdict, current_verdicts, read_verdicts, verdict_lines
 
 ONE, TWO = "1" * 64, "2" * 64
 UNSEEN = ("cup", "fish 🐟", 'a "key"', "no")
@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     verdicts = {
-        "0123456789012345-0000": Verdict(sha256=ONE, labels=UNSEEN),
-        "0e10-0001": Verdict(sha256=TWO, labels=()),
+        "0123456789012345-0000": ImageVerdict(sha256=ONE, labels=UNSEEN),
+        "0e10-0001": ImageVerdict(sha256=TWO, labels=()),
     }
     path = tmp_path / "review.yaml"
     path.write_text(verdict_lines(verdicts), encoding="utf-8")
@@ -31,9 +31,9 @@ def test_the_file_in_git_is_what_the_page_starts_from() -> None:
 
 def test_verdicts_on_other_pictures_are_counted_whatever_their_labels() -> None:
     verdicts = {
-        "a": Verdict(sha256=ONE, labels=("cup",)),
-        "b": Verdict(sha256=ONE, labels=("cup", "dog")),
-        "c": Verdict(sha256=ONE, labels=()),
+        "a": ImageVerdict(sha256=ONE, labels=("cup",)),
+        "b": ImageVerdict(sha256=ONE, labels=("cup", "dog")),
+        "c": ImageVerdict(sha256=ONE, labels=()),
     }
     current, rest = current_verdicts(verdicts, {"a": ONE, "b": TWO}, UNSEEN, "review.yaml")
     assert current == {"a": verdicts["a"]}
@@ -41,7 +41,7 @@ def test_verdicts_on_other_pictures_are_counted_whatever_their_labels() -> None:
 
 
 def test_an_unknown_label_is_named_with_the_choices_and_the_remedy() -> None:
-    verdicts = {"a-0001": Verdict(sha256=ONE, labels=("cap",))}
+    verdicts = {"a-0001": ImageVerdict(sha256=ONE, labels=("cap",))}
     with pytest.raises(ValueError, match=r"review\.yaml, image a-0001: .*'cap'.*'cup'.*Choices: cup.*review the image"):
         current_verdicts(verdicts, {"a-0001": ONE}, UNSEEN, "review.yaml")
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
 from tailorset.records import LabelSpace, read_prompts
-from tailorset.records.verdicts import STRUCK, Verdict, current_verdicts, read_verdicts, verdict_lines
+from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
 from tailorset.storage.files import atomic_output
 from tailorset.storage.shards import load_content
 
@@ -33,11 +33,11 @@ class ImageDesk:
         rest = f"; {sum(outdated.values())} verdicts are on pictures that are no more" if any(outdated.values()) else ""
         self.help = f"Saved to {review}; `make run` applies it{rest}"
 
-    def _current(self, space: LabelSpace) -> tuple[dict[str, Verdict], dict[str, int]]:
+    def _current(self, space: LabelSpace) -> tuple[dict[str, ImageVerdict], dict[str, int]]:
         digests = {str(key): str(value) for key, value in self.images["sha256"].items()}
         return current_verdicts(self._read(), digests, space.unseen, self.review)
 
-    def _read(self) -> dict[str, Verdict]:
+    def _read(self) -> dict[str, ImageVerdict]:
         return read_verdicts(self.review) if self.review.exists() else {}
 
     def saved(self) -> set[str]:
@@ -71,7 +71,7 @@ class ImageDesk:
             ValueError: it is no longer valid.
         """
         labels = tuple(label for label in self.labels if ticks[label])
-        verdict = Verdict(sha256=self.images.loc[image_id, "sha256"], labels=labels)
+        verdict = ImageVerdict(sha256=self.images.loc[image_id, "sha256"], labels=labels)
         text = verdict_lines({**self._read(), image_id: verdict})
         with atomic_output(self.review) as partial:
             partial.write_text(text, encoding="utf-8")

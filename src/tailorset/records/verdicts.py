@@ -22,18 +22,18 @@ HEADER = """\
 """
 
 
-class Verdict(Record):
+class ImageVerdict(Record):
     """Labels that a person sees on an image, none = struck out; it holds for the picture of this sha256 only."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     labels: tuple[str, ...]
 
 
-class _Verdicts(RootModel[dict[str, Verdict]]):
+class _Verdicts(RootModel[dict[str, ImageVerdict]]):
     pass
 
 
-def read_verdicts(path: Path) -> dict[str, Verdict]:
+def read_verdicts(path: Path) -> dict[str, ImageVerdict]:
     """Return the verdicts of a file by image id.
 
     Raises:
@@ -51,7 +51,7 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
         raise ValueError(invalid(f"verdicts {path}", error)) from error
 
 
-def verdict_lines(verdicts: Mapping[str, Verdict]) -> str:
+def verdict_lines(verdicts: Mapping[str, ImageVerdict]) -> str:
     """Return the text of a file of verdicts: a line per image, in the order of their ids."""
     lines = (
         f"{json.dumps(key)}: {json.dumps(one.model_dump(), ensure_ascii=False)}"
@@ -61,8 +61,8 @@ def verdict_lines(verdicts: Mapping[str, Verdict]) -> str:
 
 
 def current_verdicts(
-    verdicts: Mapping[str, Verdict], digests: Mapping[str, str], unseen: Sequence[str], source: object
-) -> tuple[dict[str, Verdict], dict[str, int]]:
+    verdicts: Mapping[str, ImageVerdict], digests: Mapping[str, str], unseen: Sequence[str], source: object
+) -> tuple[dict[str, ImageVerdict], dict[str, int]]:
     """Return the verdicts on pictures that there are, and the number of the rest by reason: changed, gone.
 
     digests: image id -> sha256 of all images. Labels of verdicts on other pictures are not checked, as these may have

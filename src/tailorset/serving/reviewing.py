@@ -75,7 +75,7 @@ class Desk(Protocol):
         ...
 
 
-class Saved(BaseModel):
+class SaveRequest(BaseModel):
     """Body of a request to save; image_id guards against a page that is older than the server."""
 
     model_config = ConfigDict(extra="forbid")
@@ -83,7 +83,7 @@ class Saved(BaseModel):
     ticks: dict[str, int | None]
 
 
-class Progress:
+class Work:
     """State of the work: what is saved, and what cannot be read, which a thread finds out in the background."""
 
     def __init__(self, desk: Desk) -> None:
@@ -142,22 +142,22 @@ def create_review_app(desk: Desk) -> FastAPI:
     answer_errors(app)
     for name in ("review.html", "review.css", "review.js", "page.css"):
         app.add_route("/" if name == "review.html" else f"/{name}", partial(page_file, PAGE / name))
-    _add_images(app, desk, Progress(desk))
+    _add_images(app, desk, Work(desk))
     return app
 
 
-def _add_images(app: FastAPI, desk: Desk, progress: Progress) -> None:
+def _add_images(app: FastAPI, desk: Desk, work: Work) -> None:
     @app.get("/desk")
     def start() -> dict[str, Any]:
         words = {key: getattr(desk, key) for key in ("title", "help", "labels", "may_leave_open", "nothing")}
-        return words | {"total": len(desk.ids)} | progress.state()
+        return words | {"total": len(desk.ids)} | work.state()
 
     @app.get("/images/{number}")
     def image(number: int) -> dict[str, Any]:
         image_id = _id(desk, number)
-        shown = progress.show(image_id)
+        shown = work.show(image_id)
         name, notes, ticks = shown or (image_id, [], {})
-        return {"image_id": image_id, "name": name, "notes": notes, "ticks": ticks} | progress.state()
+        return {"image_id": image_id, "name": name, "notes": notes, "ticks": ticks} | work.state()
 
     @app.get("/pictures/{number}")
     def picture(number: int) -> Response:
@@ -165,25 +165,25 @@ def _add_images(app: FastAPI, desk: Desk, progress: Progress) -> None:
         try:
             content = desk.png(image_id)
         except (OSError, ValueError) as error:
-            progress.unread[image_id] = str(error)
+            work.unread[image_id] = str(error)
             raise Refusal(404, str(error)) from None
-        progress.unread.pop(image_id, None)
+        work.unread.pop(image_id, None)
         return Response(content, media_type="image/png", headers={"cache-control": "no-store"})
 
     @app.post("/images/{number}")
-    def save(request: Request, number: int, body: Saved) -> dict[str, Any]:
+    def save(request: Request, number: int, body: SaveRequest) -> dict[str, Any]:
         if media_type(request) != "application/json":
             raise Refusal(415, "Send application/json.")
         if body.image_id != _id(desk, number):
             raise Refusal(409, "The images have changed since this page was loaded: reload it.")
-        if body.image_id in progress.unread:
+        if body.image_id in work.unread:
             raise Refusal(422, "An image that cannot be read is not labelled.")
         _check_ticks(body.ticks, desk)
         try:
             desk.save(body.image_id, body.ticks)
         except (OSError, ValueError) as error:
             raise Refusal(409, f"Not saved: {error}") from None
-        return progress.state()
+        return work.state()
 
 
 def _check_ticks(ticks: Ticks, desk: Desk) -> None:

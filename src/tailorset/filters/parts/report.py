@@ -11,7 +11,7 @@ import torch
 
 from tailorset.filters import Filter, FilterDecision
 from tailorset.records import COPIES, FILTERED_COLUMNS
-from tailorset.records.verdicts import KEPT, RELABELLED, STRUCK, Verdict
+from tailorset.records.verdicts import KEPT, RELABELLED, STRUCK, ImageVerdict
 
 COPY = "near-duplicate of its photo"  # a reason
 
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     verdicts: list[FilterDecision]
 
 
-def decide_all(rule: Filter, candidates: pd.DataFrame, reviewed: Mapping[str, Verdict] | None = None) -> Outcome:
+def decide_all(rule: Filter, candidates: pd.DataFrame, reviewed: Mapping[str, ImageVerdict] | None = None) -> Outcome:
     """Decide on the rows of a synthetic manifest; copies of the photos that images start from are never kept.
 
     reviewed: verdicts of a person on some of the images, which replace the rule's decisions.
@@ -41,7 +41,7 @@ def decide_all(rule: Filter, candidates: pd.DataFrame, reviewed: Mapping[str, Ve
     return Outcome(requested, decisions, rule.decide(by_judge, requested))
 
 
-def after_review(decision: FilterDecision, verdict: Verdict | None) -> FilterDecision:
+def after_review(decision: FilterDecision, verdict: ImageVerdict | None) -> FilterDecision:
     """Return the decision after a person's verdict, if there is one; the confidence is still the rule's."""
     if verdict is None or (decision.kept and set(verdict.labels) == set(decision.labels)):
         return decision

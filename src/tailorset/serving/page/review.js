@@ -29,7 +29,7 @@ function showState(state) {
   at("progress").max = Math.max(1, desk.total - [...unread.keys()].filter((one) => !saved.has(one)).length);
   at("progress").value = saved.size;
   at("unread").hidden = !unread.size;
-  at("unread").querySelector("summary").textContent = `${unread.size} images cannot be read`;
+  at("unread").querySelector("summary").textContent = `Cannot be read: ${unread.size}`;
   at("unread").querySelector("ul").replaceChildren(...[...unread].map(([one, reason]) => {
     const item = document.createElement("li"), button = document.createElement("button");
     button.type = "button";
@@ -174,12 +174,14 @@ function makeLabels() {
 
 function makeKeys() {
   const open = desk.may_leave_open ? [["Shift", " with a label's key leaves it open: not annotated"]] : [];
-  const keys = [["1", " … or a letter ticks a label"], ...open, ["x", ` ${desk.nothing.toLowerCase()}`], ["Enter", " saves and goes on"],
-    ["←", " "], ["→", " go back and forward without saving"]];
+  const keys = [["1", " … or a letter ticks a label"], ...open, ["x", ` removes every tick: ${desk.nothing.toLowerCase()}`], ["Enter", " saves and goes on"],
+    ["←", " and"], ["→", " move without saving"]];
   document.querySelector(".keys").replaceChildren(...keys.flatMap(([key, text]) => {
     const shape = document.createElement("kbd");
     shape.textContent = key;
-    return [shape, `${text}  `];
+    const part = document.createElement("span");
+    part.append(shape, text);
+    return [part, " "];
   }));
 }
 
