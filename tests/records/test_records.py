@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tailorset.project.layout import REVIEW
 from tailorset.records import LabelSpace, Prompt, prompt_id
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,7 @@ def test_a_name_is_the_same_however_its_accents_are_composed(tmp_path: Path) -> 
 
 
 def test_shipped_label_files_load() -> None:
-    for path in (ROOT / "data" / "labels").glob("*.yaml"):
+    for path in set((ROOT / "data" / "labels").glob("*.yaml")) - {ROOT / REVIEW}:
         space = LabelSpace.load(path)
         assert space.unseen, path
 

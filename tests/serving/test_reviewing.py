@@ -9,7 +9,7 @@ import csv
 import os
 import shutil
 from collections.abc import Iterator
-from io import BytesIO
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import httpx2
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from tailorset.commands.annotating import PhotoDesk
 from tailorset.commands.reviewing import ImageDesk
@@ -127,13 +126,13 @@ class Page:
 
     def take(self, name: str) -> None:
         if os.environ.get(WANTED):
-            picture = Image.open(BytesIO(self.page.screenshot(full_page=True))).convert("RGB")
-            picture.quantize(256, dither=Image.Dither.NONE).save(PICTURES / name, optimize=True)
+            self.page.wait_for_timeout(300)  # the picture fades
+            self.page.screenshot(path=PICTURES / name)
 
 
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1100, "height": 800})
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
     yield Page(page)
@@ -220,6 +219,16 @@ def test_verdicts_that_somebody_else_wrote_are_kept(tmp_path: Path, space: Label
     assert set(read_verdicts(tmp_path / "review.yaml")) == {"elsewhere-0000", desk.ids[0]}
     assert "1 verdicts are on pictures that are no more" in image_desk(tmp_path, space).help
     assert (tmp_path / "review.yaml").read_text().startswith(HEADER)
+
+
+def test_two_pages_save_at_the_same_time(client: httpx2.Client, table: Path, space: LabelSpace) -> None:
+    def save(number: int) -> int:
+        body = {"image_id": f"toys {number}.png", "ticks": dict.fromkeys(space.names, 1)}
+        return client.post(f"/images/{number}", json=body).status_code
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(save, (0, 1, 3) * 4)) == [200] * 12
+    assert [shown(row) == set(space.names) for row in cells(table).values()] == [True, True, False, True]
 
 
 def test_annotations_that_somebody_else_wrote_are_kept(table: Path, space: LabelSpace) -> None:

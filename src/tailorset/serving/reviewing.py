@@ -83,12 +83,12 @@ class SaveRequest(BaseModel):
     ticks: dict[str, int | None]
 
 
-class Work:
+class DeskState:
     """State of the work: what is saved, and what cannot be read, which a thread finds out in the background."""
 
     def __init__(self, desk: Desk) -> None:
         self.desk, self.unread = desk, dict[str, str]()
-        self._lock = threading.Lock()
+        self._lock, self._saving = threading.Lock(), threading.Lock()
         threading.Thread(target=self._look_ahead, daemon=True).start()
 
     def show(self, image_id: str) -> Shown | None:
@@ -100,7 +100,19 @@ class Work:
                 self.unread[image_id] = str(error)
                 return None
 
-    def state(self) -> dict[str, Any]:
+    def save(self, image_id: str, ticks: Ticks) -> None:
+        """Save the labels of an image; of several pages, one at a time.
+
+        Raises:
+            Refusal: the file to save to cannot be used.
+        """
+        with self._saving:
+            try:
+                self.desk.save(image_id, ticks)
+            except (OSError, ValueError) as error:
+                raise Refusal(409, f"Not saved: {error}") from None
+
+    def summary(self) -> dict[str, Any]:
         saved = self.desk.saved()
         numbers = [number for number, image_id in enumerate(self.desk.ids) if image_id in saved]
         unread = [[number, self.unread[key]] for number, key in enumerate(self.desk.ids) if key in self.unread]
@@ -142,22 +154,21 @@ def create_review_app(desk: Desk) -> FastAPI:
     answer_errors(app)
     for name in ("review.html", "review.css", "review.js", "page.css"):
         app.add_route("/" if name == "review.html" else f"/{name}", partial(page_file, PAGE / name))
-    _add_images(app, desk, Work(desk))
+    _add_images(app, desk, DeskState(desk))
     return app
 
 
-def _add_images(app: FastAPI, desk: Desk, work: Work) -> None:
+def _add_images(app: FastAPI, desk: Desk, state: DeskState) -> None:
     @app.get("/desk")
     def start() -> dict[str, Any]:
         words = {key: getattr(desk, key) for key in ("title", "help", "labels", "may_leave_open", "nothing")}
-        return words | {"total": len(desk.ids)} | work.state()
+        return words | {"total": len(desk.ids)} | state.summary()
 
     @app.get("/images/{number}")
     def image(number: int) -> dict[str, Any]:
         image_id = _id(desk, number)
-        shown = work.show(image_id)
-        name, notes, ticks = shown or (image_id, [], {})
-        return {"image_id": image_id, "name": name, "notes": notes, "ticks": ticks} | work.state()
+        name, notes, ticks = state.show(image_id) or (image_id, [], {})
+        return {"image_id": image_id, "name": name, "notes": notes, "ticks": ticks} | state.summary()
 
     @app.get("/pictures/{number}")
     def picture(number: int) -> Response:
@@ -165,9 +176,9 @@ def _add_images(app: FastAPI, desk: Desk, work: Work) -> None:
         try:
             content = desk.png(image_id)
         except (OSError, ValueError) as error:
-            work.unread[image_id] = str(error)
+            state.unread[image_id] = str(error)
             raise Refusal(404, str(error)) from None
-        work.unread.pop(image_id, None)
+        state.unread.pop(image_id, None)
         return Response(content, media_type="image/png", headers={"cache-control": "no-store"})
 
     @app.post("/images/{number}")
@@ -176,14 +187,11 @@ def _add_images(app: FastAPI, desk: Desk, work: Work) -> None:
             raise Refusal(415, "Send application/json.")
         if body.image_id != _id(desk, number):
             raise Refusal(409, "The images have changed since this page was loaded: reload it.")
-        if body.image_id in work.unread:
+        if body.image_id in state.unread:
             raise Refusal(422, "An image that cannot be read is not labelled.")
         _check_ticks(body.ticks, desk)
-        try:
-            desk.save(body.image_id, body.ticks)
-        except (OSError, ValueError) as error:
-            raise Refusal(409, f"Not saved: {error}") from None
-        return work.state()
+        state.save(body.image_id, body.ticks)
+        return state.summary()
 
 
 def _check_ticks(ticks: Ticks, desk: Desk) -> None:
