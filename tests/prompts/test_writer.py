@@ -12,7 +12,7 @@ import pytest
 from tailorset.prompts.report import metrics
 from tailorset.prompts.settings import WritePrompts
 from tailorset.prompts.slots import all_slots
-from tailorset.prompts.wording import Dialogue, keywords_of, template_phrase
+from tailorset.prompts.wording import Dialogue, keywords_of, of_kind, template_phrase
 from tailorset.prompts.writer import Ledger
 from tailorset.prompts.writer import write_prompts as write_prompts_of
 from tailorset.records import Label, LabelSpace
@@ -30,12 +30,19 @@ SPACE = LabelSpace(
 )
 PAIRS = [("cup",), ("cup", "keyboard"), ("keyboard",), ("keyboard", "fish"), ("fish",)]
 CONFIG = WritePrompts.model_validate(
-    {"prompts_per_pair": 3, "max_prompts": None, "min_words": 10, "max_attempts": 3, "llm": {"name": "template"}}
+    {
+        "prompts_per_pair": 3,
+        "max_prompts": None,
+        "min_words": 10,
+        "max_attempts": 3,
+        "kinds": [],
+        "llm": {"name": "template"},
+    }
 )
 write_prompts = partial(write_prompts_of, label_space=SPACE, seed=0, batch_size=4)
 
 
-def changed(**settings: int) -> WritePrompts:
+def changed(**settings: object) -> WritePrompts:
     return CONFIG.model_copy(update=settings)
 
 
@@ -253,3 +260,48 @@ def test_no_reply_is_asked_for_that_could_not_be_taken() -> None:
     with pytest.raises(ValueError, match=r"no prompt can name label 'cup'.*is too long: lower write_prompts"):
         last(write_prompts(llm, config=changed(prompts_per_pair=1, min_words=100, max_attempts=1)))
     assert not llm.asked
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    [
+        "a cup on a table",
+        "A cup on a table",
+        "a drawing of a cup on a table",
+        "there is a cup on a table",
+        "A vivid oil painting of a cup on a table",
+        "an illustration showing a cup on a table",
+        "The image shows a cup on a table",
+    ],
+)
+def test_the_kind_of_picture_replaces_the_replys_own(phrase: str) -> None:
+    assert of_kind("a photo of", phrase) == "a photo of a cup on a table"
+
+
+def test_a_picture_among_the_things_stays() -> None:
+    phrase = "a cup next to a picture of a fish"
+    assert of_kind("a snapshot of", phrase) == f"a snapshot of {phrase}"
+
+
+def test_prompts_of_a_pair_request_each_kind_in_turn() -> None:
+    ledger = last(write_prompts(obedient, config=changed(kinds=("a photo of", "a drawing of"))))
+    assert metrics(ledger)["prompts/raw_acceptance"] == 1
+    for number, prompt in enumerate(ledger.prompts):
+        assert re.match(("a photo of a ", "a drawing of a ", "a photo of a ")[number % 3], prompt.text)
+        assert not re.search("picture|painting|cartoon|close view", prompt.text)
+        assert len(prompt.text.split()) >= 10
+
+
+def test_templates_request_the_kind_too() -> None:
+    prompts = last(write_prompts(constant("no"), config=changed(kinds=("a photo of",)))).prompts
+    assert {prompt.origin for prompt in prompts} == {"template"}
+    assert all(prompt.text.startswith("a photo of a ") for prompt in prompts)
+
+
+def test_a_label_that_is_a_kind_of_picture_is_not_lost() -> None:
+    space = LabelSpace(name="art", labels=(Label(name="painting", seen=False),))
+    reply = "a painting of a wild grey sea under a dark sky at night"
+    ledger = last(
+        write_prompts(constant(reply), label_space=space, config=changed(prompts_per_pair=1, kinds=("a photo of",)))
+    )
+    assert [prompt.text for prompt in ledger.prompts] == [f"a photo of {reply}"]

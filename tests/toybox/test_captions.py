@@ -2,11 +2,14 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from tailorset.toybox.captions import caption, painter_phrase, vocabulary
+from tailorset.prompts.wording import of_kind
+from tailorset.toybox.captions import KINDS, caption, painter_phrase, vocabulary
 from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.parts import COLOURS
 from tailorset.toybox.scenes import Scene, photo_scene, web_scene
@@ -63,6 +66,38 @@ def test_share_of_incomplete_captions(captioned):
     assert 0.25 <= np.mean(incomplete) <= 0.45
 
 
+@pytest.mark.parametrize(("incomplete", "low", "high"), [(0, 0, 0), (0.5, 0.4, 0.6), (1, 1, 1)])
+def test_the_share_of_incomplete_captions_is_chosen(incomplete, low, high, rng):
+    scenes = [web_scene(rng, LABELS, num_objects=2) for _ in range(300)]
+    texts = [caption(scene, rng, incomplete=incomplete) for scene in scenes]
+    left_out = [
+        any(item.label not in _words(text) for item in scene.items) for scene, text in zip(scenes, texts, strict=True)
+    ]
+    assert low <= np.mean(left_out) <= high
+
+
+def test_kind_of_picture_is_named_as_drawn_and_sometimes_left_out(captioned):
+    named = {style: set(" ".join(words).split()) - {"view"} for style, words in KINDS.items()}
+    for scene, text in captioned:
+        other = {"drawing": "snapshot", "snapshot": "drawing"}[scene.style]
+        assert not named[other] & set(_words(text)[:3])
+    kindless = [not named[scene.style] & set(_words(text)[:3]) for scene, text in captioned]
+    assert np.mean(kindless) == pytest.approx(0.15, abs=0.03)
+
+
+@pytest.mark.parametrize("style", ["drawing", "snapshot"])
+def test_the_share_without_a_kind_is_chosen(style, rng):
+    scenes = [web_scene(rng, LABELS, style=style) for _ in range(300)]
+    kinds = "|".join(KINDS[style])
+    opening = re.compile(rf"an? ({kinds}) (of|showing) ")
+    assert all(opening.match(caption(scene, rng, kindless=0)) for scene in scenes)
+    assert not any(opening.match(caption(scene, rng, kindless=1)) for scene in scenes)
+
+
+def test_nothing_stands_alone_beside_something_else(captioned):
+    assert {len(scene.items) for scene, text in captioned if "alone" in text} == {1}
+
+
 def test_captions_are_varied_lower_case_and_bounded(captioned):
     texts = [text for _, text in captioned]
     assert all(text == text.lower() for text in texts)
@@ -97,6 +132,14 @@ def test_painter_phrase_contract(labels, rng):
         assert re.search(rf"\b{joined}\b", phrase)
         assert set(_words(phrase)) <= vocabulary()
         assert {word for word in _words(phrase) if word in DRAWINGS} == set(labels)
+
+
+def test_prompts_fit_the_text_encoder(rng):
+    """Words, start and end; the longest that the painter can write, with the kind of picture in front."""
+    settings = yaml.safe_load(Path("pipeline/foundation/params.yaml").read_text())
+    labels = ["toy ball", "toy car"]
+    longest = max(len(of_kind("a close view of", painter_phrase(labels, rng)).split()) for _ in range(3000))
+    assert 22 < longest + 2 <= settings["train_tokenizer"]["max_length"]
 
 
 def test_painter_refuses_other_numbers_of_labels(rng):

@@ -1,6 +1,7 @@
 """The toybox world keeps its promises: repeatable pictures, tidy web scenes, photos of another kind."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from math import hypot
 from pathlib import Path
@@ -8,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from tailorset.toybox.backgrounds import BACKGROUNDS, TEXTURES, colour_distance
+from tailorset.toybox.backgrounds import BACKGROUNDS, GROUNDS, TEXTURES, colour_distance, ground_of
 from tailorset.toybox.objects import DRAWINGS, outline_of
 from tailorset.toybox.parts import COLOURS, NUM_VARIANTS
 from tailorset.toybox.scenes import MIN_CONTRAST, Item, Scene, contrasting_colours, photo_scene, render, web_scene
 
 LABELS = list(DRAWINGS)
+MAKERS = (partial(web_scene, style="drawing"), partial(web_scene, style="snapshot"), photo_scene)
+PHOTOS = Path(__file__).parent / "photos.png"  # of seeds 0 to 3, drawn when web images were drawings only
 LABEL_FILE = Path(__file__).parents[2] / "data" / "labels" / "toybox.yaml"
 
 
@@ -29,11 +33,21 @@ def web(rng: np.random.Generator) -> list[Scene]:
 
 
 @pytest.fixture
+def drawings(web: list[Scene]) -> list[Scene]:
+    return [scene for scene in web if scene.style == "drawing"]
+
+
+@pytest.fixture
+def snapshots(web: list[Scene]) -> list[Scene]:
+    return [scene for scene in web if scene.style == "snapshot"]
+
+
+@pytest.fixture
 def photos(rng: np.random.Generator) -> list[Scene]:
     return [photo_scene(rng, LABELS) for _ in range(200)]
 
 
-@pytest.mark.parametrize("make", [web_scene, photo_scene])
+@pytest.mark.parametrize("make", MAKERS)
 def test_equal_arguments_give_equal_bytes(make):
     scene, same = (make(np.random.default_rng(7), LABELS) for _ in range(2))
     assert scene == same
@@ -42,7 +56,7 @@ def test_equal_arguments_give_equal_bytes(make):
 
 
 @pytest.mark.parametrize("size_px", [32, 64])
-@pytest.mark.parametrize("make", [web_scene, photo_scene])
+@pytest.mark.parametrize("make", MAKERS)
 def test_render_layout(make, size_px, rng):
     image = render(make(rng, LABELS), size_px)
     assert image.shape == (size_px, size_px, 3)
@@ -55,17 +69,20 @@ def test_web_items_are_inside_and_apart(web):
             reach = item.size / 2 - 1e-9
             assert reach <= min(item.x, item.y)
             assert max(item.x, item.y) <= 1 - reach
-            assert abs(item.angle) <= 15
+            assert abs(item.angle) <= {"drawing": 15, "snapshot": 35}[scene.style]
         for one, two in combinations(scene.items, 2):
             assert hypot(one.x - two.x, one.y - two.y) >= (one.size + two.size) / 2 - 1e-9
 
 
 def test_web_numbers_and_sizes(web):
-    sizes = {1: (0.55, 0.85), 2: (0.42, 0.55), 3: (0.34, 0.44)}
+    sizes = {
+        "drawing": {1: (0.55, 0.85), 2: (0.42, 0.55), 3: (0.34, 0.44)},
+        "snapshot": {1: (0.42, 0.75), 2: (0.34, 0.52), 3: (0.28, 0.42)},
+    }
     shares = np.bincount([len(scene.items) for scene in web], minlength=4) / len(web)
     assert shares == pytest.approx([0, 0.45, 0.45, 0.10], abs=0.08)
     for scene in web:
-        low, high = sizes[len(scene.items)]
+        low, high = sizes[scene.style][len(scene.items)]
         assert all(low <= item.size <= high for item in scene.items)
 
 
@@ -84,12 +101,34 @@ def test_colours_contrast_with_background(background):
     place, chosen = BACKGROUNDS[background], contrasting_colours(background)
     assert len(chosen) >= 4
     for colour, tone in [(c, t) for c in chosen for t in (place.top, place.bottom)]:
-        assert colour_distance(COLOURS[colour], tone) >= MIN_CONTRAST["web"]
+        assert colour_distance(COLOURS[colour], tone) >= MIN_CONTRAST["drawing"]
+
+
+@pytest.mark.parametrize("background", [*GROUNDS, *TEXTURES])
+def test_colours_of_snapshots_contrast_with_every_ground(background):
+    for seed in range(8):
+        chosen = contrasting_colours(background, seed, "snapshot")
+        assert len(chosen) >= 3
+        for colour, tone in [(c, t) for c in chosen for t in ground_of(background, seed).tones]:
+            assert colour_distance(COLOURS[colour], tone) >= MIN_CONTRAST["snapshot"]
 
 
 def test_web_scenes_use_contrasting_colours(web):
-    assert all(item.colour in contrasting_colours(scene.background) for scene in web for item in scene.items)
-    assert {scene.background for scene in web} == set(BACKGROUNDS)
+    for scene in web:
+        chosen = contrasting_colours(scene.background, scene.seed, scene.style)
+        assert all(item.colour in chosen for item in scene.items)
+
+
+def test_half_of_the_web_is_snapshots_on_places_and_surfaces(web, drawings, snapshots):
+    assert len(drawings) + len(snapshots) == len(web)
+    assert len(snapshots) / len(web) == pytest.approx(0.5, abs=0.08)
+    assert {scene.background for scene in drawings} == set(BACKGROUNDS) == set(GROUNDS)
+    assert {scene.background for scene in snapshots} == {*BACKGROUNDS, *TEXTURES}
+
+
+@pytest.mark.parametrize("style", ["drawing", "snapshot"])
+def test_a_style_asked_for_is_drawn(style, rng):
+    assert {web_scene(rng, LABELS, style=style).style for _ in range(20)} == {style}
 
 
 def test_photo_scenes_are_crowded_turned_and_cut(photos):
@@ -101,7 +140,7 @@ def test_photo_scenes_are_crowded_turned_and_cut(photos):
     assert any(item.x < item.size / 2 for item in items)
 
 
-@pytest.mark.parametrize("make", [web_scene, photo_scene])
+@pytest.mark.parametrize("make", MAKERS)
 def test_labels_of_a_scene_are_distinct_and_allowed(make, rng):
     for _ in range(100):
         chosen = [item.label for item in make(rng, LABELS[:6]).items]
@@ -124,8 +163,23 @@ def _roughness(scene: Scene) -> float:
     return float(np.abs(np.diff(grey, axis=1)).mean())
 
 
-def test_photos_are_another_domain(web, photos):
-    assert max(_roughness(scene) for scene in web[:40]) < min(_roughness(scene) for scene in photos[:40])
+def test_only_drawings_are_smooth(drawings, snapshots, photos):
+    smooth = max(_roughness(scene) for scene in drawings[:40])
+    assert smooth < min(_roughness(scene) for scene in snapshots[:40])
+    assert smooth < min(_roughness(scene) for scene in photos[:40])
+
+
+def test_photos_are_a_shift_away_from_snapshots(snapshots, photos):
+    """Twice as many objects, half as big."""
+    assert np.mean([len(scene.items) for scene in photos]) > 1.8 * np.mean([len(s.items) for s in snapshots])
+    size = [np.mean([item.size for scene in scenes for item in scene.items]) for scenes in (snapshots, photos)]
+    assert size[1] < 0.8 * size[0]
+
+
+def test_photos_look_as_they_always_did():
+    strip = np.hstack([render(photo_scene(np.random.default_rng(seed), LABELS), 64) for seed in range(4)])
+    stored = np.asarray(Image.open(PHOTOS)).astype(int)
+    assert np.abs(stored - strip).mean() < 0.5  # 0 with the same JPEG library
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -136,14 +190,14 @@ def test_drawing_fits_the_unit_disc_and_shows_its_colour(label):
         assert outline.starts[-1] == len(outline.points)
         assert len(outline.starts) == len(outline.paints) + 1
         item = Item(label, "purple", 0.5, 0.5, 0.8, 0, False, variant)
-        image = render(Scene((item,), "grass", "", 3, "web"), 64).astype(int)
+        image = render(Scene((item,), "grass", "", 3, "drawing"), 64).astype(int)
         near = np.abs(image - COLOURS["purple"]).max(axis=2) < 40
         assert near.mean() > 0.02
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_mirror_flips_the_picture(label):
-    scene = Scene((Item(label, "red", 0.5, 0.5, 0.8, 0, False, 0),), "snow", "", 3, "web")
+    scene = Scene((Item(label, "red", 0.5, 0.5, 0.8, 0, False, 0),), "snow", "", 3, "drawing")
     mirrored = replace(scene, items=(replace(scene.items[0], mirror=True),))
     flipped = render(mirrored, 64)[:, ::-1].astype(int)
     assert np.abs(render(scene, 64) - flipped).mean() < 4

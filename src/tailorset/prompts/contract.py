@@ -139,14 +139,14 @@ class Contract:
             "too_short": num_words < self.min_words,
             "about_the_task": bool(_TASK.search(phrase.replace("’", "'"))),
             "too_long": num_words > self.max_words or len(phrase) > self.max_chars,
-            "missing_label": not self._names(phrase, labels),
+            "missing_label": not self.names(phrase, labels),
         }
         if reason := next((reason for reason, is_broken in broken.items() if is_broken), None):
             return reason
-        is_read = self.limit is None or self._names(self.limit.read(phrase), labels)
+        is_read = self.limit is None or self.names(self.limit.read(phrase), labels)
         return None if is_read else "label_cut_off"
 
-    def _names(self, text: str, labels: Collection[str]) -> bool:
+    def names(self, text: str, labels: Collection[str]) -> bool:
         return self.label_space.named_in(text) >= set(labels)
 
 

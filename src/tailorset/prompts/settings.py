@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from tailorset.records import LabelSpace
 from tailorset.settings import Block, PluginBlock
+
+Words = Annotated[str, Field(pattern=r"^\S+( \S+)*$")]
 
 
 class Llm(PluginBlock):
@@ -30,6 +34,9 @@ class WritePrompts(Block):
     max_prompts: int | None = Field(gt=0)  # cap on all prompts, spread over labels and pairs; None = no cap
     min_words: int = Field(ge=1)
     max_attempts: int = Field(ge=0)  # rounds of asking; the rest comes from the template
+    kinds: tuple[
+        Words, ...
+    ]  # of pictures, e.g. "a photo of": what prompts of a pair begin with, in turn; () = as replied
     llm: Llm
     captions: Captions | None = None  # None = prompts of any scene
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,6 +59,13 @@ _LIGHTS = (
     "with deep shadows",
 )
 _EXTRA = "with nothing else in the picture"
+_OWN_KIND = re.compile(  # "a vivid oil painting of", "the photo shows", "there is"
+    r"(?:(?:an?|the|this|one) (?:[\w-]+ ){0,2}?"
+    r"(?:photo|photograph|picture|image|snapshot|close[ -]?up|close view|drawing|sketch|illustration|painting|cartoon)"
+    r" (?:of|showing|shows|depicting|depicts|that shows)"
+    r"|there (?:is|are)|this is|we see) ",
+    re.IGNORECASE,
+)
 
 
 def dialogue(keywords: Sequence[str], min_words: int, scene: str = "") -> Dialogue:
@@ -87,6 +95,17 @@ def scene_of(messages: Dialogue) -> str:
     """Return the scene of a dialogue, "" if it has none: the inverse of `dialogue`."""
     lines = messages[-1]["content"].split("\n")
     return next((line.removeprefix(_SCENE) for line in lines if line.startswith(_SCENE)), "")
+
+
+def of_kind(kind: str, phrase: str) -> str:
+    """Return the phrase as a prompt for a kind of picture: "a photo of", say, takes the place of "a drawing of"."""
+    bare = without_kind(phrase)
+    return f"{kind} {bare[:1].lower()}{bare[1:]}"
+
+
+def without_kind(phrase: str) -> str:
+    """Return the phrase without the words by which it calls itself a picture, or says that something is there."""
+    return _OWN_KIND.sub("", phrase, count=1) if _OWN_KIND.match(phrase) else phrase
 
 
 def template_phrase(keywords: Sequence[str], min_words: int, rng: np.random.Generator, scene: str = "") -> str:

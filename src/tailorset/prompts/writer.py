@@ -16,7 +16,7 @@ from tailorset.prompts.contract import ADVICE, Contract, Reason, ends_in_thought
 from tailorset.prompts.settings import WritePrompts
 from tailorset.prompts.slots import Slot, all_slots
 from tailorset.prompts.token_limit import TokenLimit
-from tailorset.prompts.wording import Dialogue, dialogue, template_phrase
+from tailorset.prompts.wording import Dialogue, dialogue, of_kind, template_phrase, without_kind
 from tailorset.records import LabelSpace, Origin, Prompt, Record
 from tailorset.seeding import numpy_rng, sample_seed
 
@@ -135,8 +135,10 @@ class _Writer:
 
     def _checked(self, slot: Slot, reply: str, attempt: int, counts: Counter[str]) -> Prompt | None:
         phrase = parse_reply(reply)
+        text = self._text(slot, phrase)
         reason: Reason | None = "thinking" if ends_in_thoughts(reply) else self.contract.rejection(phrase, slot.labels)
-        if reason is None and _fingerprint(phrase) in self.taken:
+        reason = reason or self.contract.rejection(text, slot.labels)
+        if reason is None and _fingerprint(text) in self.taken:
             reason = "duplicate"
         if attempt == 1:
             counts["first_replies"] += 1
@@ -144,22 +146,31 @@ class _Writer:
         if reason is not None:
             counts[f"rejected/{reason}"] += 1
             return None
-        self.taken.add(_fingerprint(phrase))
-        return self._prompt(slot, phrase, "llm" if attempt == 1 else "retry", attempt)
+        self.taken.add(_fingerprint(text))
+        return self._prompt(slot, text, "llm" if attempt == 1 else "retry", attempt)
 
     def _template(self, slot: Slot) -> Prompt:
         """Return a template phrase that no other prompt has; its attempt is 0, as it comes from no round of asking."""
         for draw in range(TEMPLATE_DRAWS):
             rng = numpy_rng("template", self.seed, slot.prompt_id, draw)
             phrase = template_phrase(self._keywords(slot), self.config.min_words, rng, self._scene(slot))
-            if _fingerprint(phrase) not in self.taken and not self.contract.rejection(phrase, slot.labels):
-                self.taken.add(_fingerprint(phrase))
-                return self._prompt(slot, phrase, "template", 0)
+            text = self._text(slot, phrase)
+            if _fingerprint(text) not in self.taken and not self.contract.rejection(text, slot.labels):
+                self.taken.add(_fingerprint(text))
+                return self._prompt(slot, text, "template", 0)
         raise ValueError(
             f"the template has no new phrase of {self.contract.min_words} to {self.contract.max_words} words for"
             f" {slot.labels} among {TEMPLATE_DRAWS} draws: lower prompts_per_pair ({self.config.prompts_per_pair})"
             " or min_words, or shorten the labels' aliases"
         )
+
+    def _text(self, slot: Slot, phrase: str) -> str:
+        """Return the phrase as a prompt for the kind of picture that this slot is to get."""
+        if not self.config.kinds:
+            return phrase
+        kind = self.config.kinds[slot.number % len(self.config.kinds)]
+        keeps_labels = self.contract.names(without_kind(phrase), slot.labels)  # not so if a label is "painting"
+        return of_kind(kind, phrase) if keeps_labels else f"{kind} {phrase}"
 
     def _prompt(self, slot: Slot, text: str, origin: Origin, attempt: int) -> Prompt:
         return Prompt(prompt_id=slot.prompt_id, text=text, labels=slot.labels, origin=origin, attempt=attempt)

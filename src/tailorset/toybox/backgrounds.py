@@ -1,4 +1,4 @@
-"""Backgrounds: smooth named places for the web style, textured surfaces for the photo style."""
+"""Backgrounds: named places, smooth in drawings and textured in snapshots; surfaces under snapshots and photos."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tailorset.toybox.parts import RGB
 
-Canvas = NDArray[np.float32]  # (S, S, 3) in [0, 255]
+Canvas = NDArray[np.uint8]  # (S, S, 3)
 Grid = NDArray[np.float32]  # (S, S), the share of the second tone
 
 
@@ -20,6 +20,14 @@ class Place:
     horizon: float | None = None  # height of the border as a fraction of the image from the top
 
 
+@dataclass(frozen=True)
+class Ground:
+    """Background of a snapshot: one of TEXTURES in two tones."""
+
+    texture: str
+    tones: tuple[RGB, RGB]
+
+
 BACKGROUNDS: dict[str, Place] = {
     "sky": Place((128, 196, 246), (206, 234, 252)),
     "grass": Place((206, 234, 252), (134, 204, 96), horizon=0.45),
@@ -29,6 +37,16 @@ BACKGROUNDS: dict[str, Place] = {
     "sea": Place((212, 236, 248), (70, 150, 204), horizon=0.45),
     "wall": Place((240, 196, 204), (228, 176, 188)),
     "table": Place((240, 230, 210), (178, 126, 82), horizon=0.5),
+}
+GROUNDS: dict[str, Ground] = {  # of every place in BACKGROUNDS
+    "sky": Ground("clouds", ((128, 196, 246), (216, 236, 252))),
+    "grass": Ground("speckle", ((122, 192, 84), (92, 164, 66))),
+    "sand": Ground("speckle", ((240, 214, 160), (214, 180, 120))),
+    "snow": Ground("clouds", ((210, 222, 240), (250, 252, 255))),
+    "night": Ground("speckle", ((16, 20, 56), (50, 52, 100))),
+    "sea": Ground("wood", ((70, 150, 204), (116, 184, 222))),
+    "wall": Ground("checks", ((240, 196, 204), (222, 168, 182))),
+    "table": Ground("wood", ((184, 132, 86), (150, 100, 60))),
 }
 TEXTURES = ("stripes", "checks", "wood", "speckle", "clouds")
 SURFACES: tuple[tuple[RGB, RGB], ...] = (
@@ -41,6 +59,11 @@ SURFACES: tuple[tuple[RGB, RGB], ...] = (
     ((70, 66, 64), (96, 90, 84)),
     ((206, 204, 196), (178, 180, 178)),
 )
+
+
+def ground_of(background: str, seed: int) -> Ground:
+    """The ground of a place, or of one of TEXTURES, whose tones the scene's seed fixes."""
+    return GROUNDS.get(background) or Ground(background, surface_of(seed))
 
 
 def surface_of(seed: int) -> tuple[RGB, RGB]:
@@ -68,18 +91,18 @@ def place_canvas(name: str, side: int, rng: np.random.Generator) -> Canvas:
     else:
         light, blend = np.ones(side), down
     column = (top + blend[:, None] * (bottom - top)) * light[:, None]
-    return np.broadcast_to(np.clip(column, 0, 255)[:, None], (side, side, 3)).astype(np.float32)
+    return np.broadcast_to(np.clip(column, 0, 255).astype(np.uint8)[:, None], (side, side, 3))
 
 
-def texture_canvas(name: str, side: int, seed: int, rng: np.random.Generator) -> Canvas:
-    """The textured background `name` in the two tones of `surface_of(seed)`."""
+def texture_canvas(ground: Ground, side: int, rng: np.random.Generator) -> Canvas:
+    """The ground, its pattern turned and scaled by chance."""
     angle = rng.uniform(0, np.pi)
     axis = np.linspace(0, 1, side, dtype=np.float32)
     across = np.cos(angle) * axis[None] + np.sin(angle) * axis[:, None]
     along = np.cos(angle) * axis[:, None] - np.sin(angle) * axis[None]
-    blend = _PATTERNS[name](across, along, rng)
-    first, second = (np.array(tone, np.float32) for tone in surface_of(seed))
-    return first + blend[..., None] * (second - first)
+    blend = _PATTERNS[ground.texture](across, along, rng)
+    first, second = (np.array(tone, np.float32) for tone in ground.tones)
+    return np.clip(first + blend[..., None] * (second - first), 0, 255).astype(np.uint8)
 
 
 def _stripes(across: Grid, along: Grid, rng: np.random.Generator) -> Grid:

@@ -1,6 +1,7 @@
-"""The look of a photo: clutter in the scene, light on it, the flaws of a cheap camera."""
+"""The look of photos and snapshots: clutter in the scene, light on it, the flaws of a camera."""
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,39 @@ _TONES = (
 )
 
 
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The ranges of what light and lens do; `cast` is the gain of each colour, `jpeg` None keeps every pixel.
+
+    blur: radius at 64 px; slope: of the light across the image; vignette: what the corners lose; noise: grey levels.
+    """
+
+    slope: Range
+    vignette: Range
+    exposure: Range
+    cast: Range
+    noise: Range
+    blur: Range | None = None
+    jpeg: tuple[int, int] | None = None
+
+
+GOOD = Camera(slope=(0.03, 0.2), vignette=(0.0, 0.15), exposure=(0.88, 1.06), cast=(0.95, 1.05), noise=(1, 5))
+CHEAP = Camera(
+    slope=(0.05, 0.3),
+    vignette=(0.05, 0.22),
+    exposure=(0.78, 1.08),
+    cast=(0.88, 1.12),
+    noise=(2, 9),
+    blur=(0.15, 0.6),
+    jpeg=(35, 75),
+)
+
+
 def draw_clutter(draw: ImageDraw.ImageDraw, side: int, num: int, rng: np.random.Generator) -> None:
-    """Paint `num` shapes that are not labels: blobs, sticks, squiggles and shards."""
+    """Paints `num` shapes that are no label: blobs, sticks, squiggles and shards."""
     for _ in range(num):
         shape = (_blob, _stick, _squiggle, _shard)[rng.integers(4)](rng)
         size = rng.uniform(0.05, 0.14)
@@ -49,24 +81,24 @@ def _shard(rng: np.random.Generator) -> Points:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def expose(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Light, blur, sensor noise and JPEG artefacts on an RGB image of the final size."""
-    radius = rng.uniform(0.15, 0.6) * image.width / 64
-    pixels = np.asarray(image.filter(ImageFilter.BoxBlur(radius)), np.float32)
-    pixels = pixels * _light(image.width, rng)
-    sigma = rng.uniform(2, 9)
+def expose(image: Image.Image, camera: Camera, rng: np.random.Generator) -> Image.Image:
+    """The RGB image of the final size as the camera takes it."""
+    if camera.blur:
+        image = image.filter(ImageFilter.BoxBlur(rng.uniform(*camera.blur) * image.width / 64))
+    pixels = np.asarray(image, np.float32) * _light(image.width, camera, rng)
+    sigma = rng.uniform(*camera.noise)
     pixels += sigma * rng.standard_normal(pixels.shape, dtype=np.float32)
     noisy = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    return _jpeg(noisy, int(rng.integers(35, 76)))
+    return _jpeg(noisy, int(rng.integers(camera.jpeg[0], camera.jpeg[1] + 1))) if camera.jpeg else noisy
 
 
-def _light(side: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Directional shading, vignette and colour cast as one (side, side, 3) gain around 0.9."""
+def _light(side: int, camera: Camera, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Directional shading, vignette and colour cast as one (side, side, 3) gain around 1."""
     axis = np.linspace(-1, 1, side, dtype=np.float32)
-    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.3)
+    angle, slope = rng.uniform(0, 2 * np.pi), rng.uniform(*camera.slope)
     shading = 1 + slope * (np.cos(angle) * axis[None] + np.sin(angle) * axis[:, None])
-    vignette = 1 - rng.uniform(0.05, 0.22) * (axis[None] ** 2 + axis[:, None] ** 2) / 2
-    cast = rng.uniform(0.78, 1.08) * rng.uniform(0.88, 1.12, 3)
+    vignette = 1 - rng.uniform(*camera.vignette) * (axis[None] ** 2 + axis[:, None] ** 2) / 2
+    cast = rng.uniform(*camera.exposure) * rng.uniform(*camera.cast, 3)
     gain = (shading * vignette)[..., None] * cast
     return gain.astype(np.float32)
 

@@ -1,6 +1,6 @@
 """Captions of web scenes, and the phrases a painter language model would write for labels.
 
-Both are built from the same word banks, so that a text encoder trained on captions has seen every word
+Both are built from the same word banks, so that a text encoder trained on captions knows every word
 of a painter's phrase. A bank entry in a template is written {like this}.
 """
 
@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tailorset.seeding import pick
-from tailorset.toybox.backgrounds import BACKGROUNDS
+from tailorset.toybox.backgrounds import BACKGROUNDS, TEXTURES
 from tailorset.toybox.objects import DRAWINGS
 from tailorset.toybox.parts import COLOURS
 from tailorset.toybox.scenes import Item, Scene, contrasting_colours
 
 SHARE_INCOMPLETE = 0.35  # of the captions of scenes with more than one object
-_FEW_WORDS, _LONG_NAMES = 0.4, 0.3
+SHARE_KINDLESS = 0.15  # of the captions, which do not say whether they tell of a drawing or a snapshot
+_FEW_WORDS = 0.4
 
 ADJECTIVES = (
     "shiny",
@@ -40,6 +41,11 @@ ADJECTIVES = (
     "fine",
     "great",
 )
+KINDS: dict[str, tuple[str, ...]] = {  # how captions of each style call their picture; "photo" twice as often
+    "drawing": ("drawing", "illustration", "painting", "cartoon"),
+    "snapshot": ("photo", "photo", "photograph", "snapshot", "close view"),
+}
+OPENINGS = ("", "", "", "there is", "this is", "a picture of", "an image of")  # of captions without a kind
 MEDIUMS = (
     "photo",
     "picture",
@@ -59,6 +65,11 @@ PLACES: dict[str, tuple[str, ...]] = {
     "sea": ("by the sea", "in front of the blue sea", "on the water", "at the sea"),
     "wall": ("against a pink wall", "in front of a pink wall", "in a pink room", "on a pink wall"),
     "table": ("on a table", "on a brown wooden table", "on the kitchen table", "on a wooden desk"),
+    "stripes": ("on a striped cloth", "on a striped rug"),
+    "checks": ("on a checked cloth", "on the tiles", "on a tiled floor"),
+    "wood": ("on a wooden floor", "on the boards", "on old wood"),
+    "speckle": ("on the ground", "on the stones", "on rough ground"),
+    "clouds": ("on the floor", "on a carpet", "on a soft rug"),
 }
 LIGHTS: dict[str, tuple[str, ...]] = {
     "sky": ("on a sunny day", "in bright sunlight", "on a calm summer day"),
@@ -69,6 +80,7 @@ LIGHTS: dict[str, tuple[str, ...]] = {
     "sea": ("on a calm day", "under a pale sky", "on a fine summer morning"),
     "wall": ("in soft light", "in a quiet room", "with soft even light"),
     "table": ("in warm light", "in a cosy kitchen", "in soft morning light"),
+    **dict.fromkeys(TEXTURES, ("in soft light", "in warm light", "in the evening", "on a quiet morning")),
 }
 RELATIONS: dict[str, tuple[str, ...]] = {
     "next to": ("next to", "next to", "next to", "beside", "near"),
@@ -77,33 +89,22 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "": ("",),
 }
 _REVERSED = {"next to": "next to", "above": "below"}
-_SHORT = ("{a}", "{a}", "{medium} of {a}", "a {medium} of {a}", "{a} {place}", "one {name}")
-_ALONE = (
-    "{a} {place}",
-    "{a} {place} {light}",
-    "a {medium} of {a} {place}",
-    "there is {a} {place}",
-    "a {medium} showing {a} {place} {light}",
-    "{a} standing alone {place}",
-    "this is {a} {place}",
-)
-_PAIR_SHORT = ("{a} and {b}", "{a} {relation} {b}", "{a} with {b}", "a {medium} of {a} and {b}")
+_SHORT = ("{a}", "{a}", "{a} {place}", "one {name}")
+_ALONE = ("{a} {place}", "{a} {place} {light}")
+_LONELY = (*_ALONE, "{a} standing alone {place}")  # of scenes that hold nothing else
+_PAIR_SHORT = ("{a} and {b}", "{a} and {b}", "{a} {relation} {b}", "{a} with {b}")
 _PAIR = (
     "{a} {relation} {b} {place}",
     "{a} {relation} {b} {place} {light}",
-    "a {medium} of {a} {relation} {b} {place}",
-    "there is {a} {relation} {b} {place}",
-    "{a} is {relation} {b} {place}",
-    "a {medium} showing {a} {relation} {b} {place} {light}",
+    "{a} {relation} {b} {light}",
     "{a} and {b} {place}",
-    "we see {a} {relation} {b} {light}",
 )
 _TRIO = (
     "{a} and {b} and {c}",
+    "{a}, {b} and {c}",
     "{a} with {b} and {c} {place}",
-    "a {medium} of {a}, {b} and {c}",
     "{a}, {b} and {c} {place} {light}",
-    "there is {a} {relation} {b} and {c} {place}",
+    "{a} {relation} {b} and {c} {place}",
 )
 _PAINTER_PAIR = (
     "{a} next to {b} {place} {light}",
@@ -120,21 +121,31 @@ _PAINTER_SINGLE = (
 MIN_PAINTER_WORDS = 10
 
 
-def caption(scene: Scene, rng: np.random.Generator, names: Mapping[str, Sequence[str]] | None = None) -> str:
-    """A lower-case caption of a web scene; everything it names is drawn, but it may be incomplete.
+def caption(
+    scene: Scene,
+    rng: np.random.Generator,
+    names: Mapping[str, Sequence[str]] | None = None,
+    *,
+    incomplete: float = SHARE_INCOMPLETE,
+    kindless: float = SHARE_KINDLESS,
+) -> str:
+    """A lower-case caption of a web scene; what it says is drawn, but it may not say everything.
 
-    `names` gives the wordings of each label (default: the label itself). Of the scenes with more
-    than one object, a share of SHARE_INCOMPLETE gets a caption without at least one of them.
+    It begins with the kind of picture, as in "a photo of", but for a share `kindless`.
+
+    names: the wordings of each label (default: the label itself).
+    incomplete: the share, among scenes with more than one object, of captions that leave one or more out;
+        0 = every caption names all objects.
     """
-    if scene.style != "web":
-        raise ValueError(f"a {scene.style} scene has no caption: caption scenes made by web_scene")
+    if scene.style == "photo":
+        raise ValueError("a photo scene has no caption: caption scenes made by web_scene")
     items = list(scene.items)
-    if len(items) > 1 and rng.random() < SHARE_INCOMPLETE:
+    if len(items) > 1 and rng.random() < incomplete:
         items = _some_of(items, rng)
     relation: str = scene.relation
     if len(items) == 2 and rng.random() < 0.5:
         items, relation = items[::-1], _REVERSED[relation]
-    template = pick(rng, _templates(len(items), rng))
+    template = f"{_opening(scene.style, kindless, rng)} {pick(rng, _templates(scene, len(items), rng))}".strip()
     coloured = rng.random() < 0.8
     things = [_thing(item, rng, names, coloured) for item in items]
     words = {
@@ -145,7 +156,7 @@ def caption(scene: Scene, rng: np.random.Generator, names: Mapping[str, Sequence
 
 
 def painter_phrase(labels: Sequence[str], rng: np.random.Generator) -> str:
-    """Answer of an obedient painter for one keyword or two: a phrase of at least 10 words.
+    """Return the answer of an obedient painter to one keyword or two: a phrase of at least 10 words.
 
     Two labels are joined by "next to", in the given order; all words are in `vocabulary()`.
     """
@@ -170,33 +181,41 @@ def vocabulary(names: Mapping[str, Sequence[str]] | None = None) -> frozenset[st
         COLOURS,
         ADJECTIVES,
         MEDIUMS,
+        OPENINGS,
+        *KINDS.values(),
         *PLACES.values(),
         *LIGHTS.values(),
         *RELATIONS.values(),
         _SHORT,
-        _ALONE,
+        _LONELY,
         _PAIR_SHORT,
         _PAIR,
         _TRIO,
         _PAINTER_PAIR,
         _PAINTER_SINGLE,
-        ("an", "small", "big"),
+        ("an", "of", "showing", "small", "big"),
     )
     text = " ".join(entry for bank in banks for entry in bank)
     return frozenset(re.findall(r"[a-z]+", re.sub(r"\{\w+\}", " ", text)))
 
 
-def _templates(num_items: int, rng: np.random.Generator) -> tuple[str, ...]:
+def _opening(style: str, kindless: float, rng: np.random.Generator) -> str:
+    if rng.random() < kindless:
+        return pick(rng, OPENINGS)
+    return f"a {pick(rng, KINDS[style])} {'showing' if rng.random() < 0.15 else 'of'}"
+
+
+def _templates(scene: Scene, num_named: int, rng: np.random.Generator) -> tuple[str, ...]:
     short = rng.random() < _FEW_WORDS
-    if num_items == 1:
-        return _SHORT if short else _ALONE
-    if num_items == 2:
+    if num_named == 1:
+        return _SHORT if short else _LONELY if len(scene.items) == 1 else _ALONE
+    if num_named == 2:
         return _PAIR_SHORT if short else _PAIR
     return _TRIO
 
 
 def _some_of(items: list[Item], rng: np.random.Generator) -> list[Item]:
-    """At least one item, but not all, and of three only pairs that the relation applies to."""
+    """At least one item, but not all, and of three only such pairs as the relation speaks of."""
     if len(items) == 3 and rng.random() < 0.5:
         return items[:2]
     return [items[int(rng.integers(len(items)))]]

@@ -1,6 +1,6 @@
-"""Scenes of toybox objects: positions of objects, and the rendered picture.
+"""Scenes of toybox objects: what stands where, and the picture of it.
 
-Positions and sizes are fractions of the image side (x right, y down); an item is inside the disc
+Positions and sizes are fractions of the image side (x right, y down); an item lies inside the disc
 of diameter `size` around (x, y).
 """
 
@@ -12,23 +12,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tailorset.seeding import pick
 from tailorset.toybox.backgrounds import (
     BACKGROUNDS,
     TEXTURES,
+    Canvas,
     colour_distance,
+    ground_of,
     place_canvas,
-    surface_of,
     texture_canvas,
 )
-from tailorset.toybox.camera import draw_clutter, expose
+from tailorset.toybox.camera import CHEAP, GOOD, draw_clutter, expose
 from tailorset.toybox.objects import outline_of
-from tailorset.toybox.parts import COLOURS, NUM_VARIANTS, RGB, paints_for
+from tailorset.toybox.parts import COLOURS, NUM_VARIANTS, paints_for
 
-SUPERSAMPLING = {"web": 3, "photo": 2}
-MIN_CONTRAST = {"web": 150.0, "photo": 120.0}
+WebStyle = Literal["drawing", "snapshot"]
+Style = Literal["drawing", "snapshot", "photo"]
+Relation = Literal["", "next to", "above"]
+
+SNAPSHOT_SHARE = 0.5  # of web scenes; the others are drawings
+SUPERSAMPLING: dict[Style, int] = {"drawing": 3, "snapshot": 2, "photo": 2}
+MIN_CONTRAST: dict[Style, float] = {"drawing": 150.0, "snapshot": 120.0, "photo": 120.0}
+_MAX_ANGLE: dict[Style, float] = {"drawing": 15, "snapshot": 35, "photo": 50}
+_NUM_CLUTTER: dict[Style, tuple[int, int]] = {"snapshot": (0, 4), "photo": (4, 9)}  # from, to (exclusive)
+_CAMERAS = {"snapshot": GOOD, "photo": CHEAP}
 _NUM_IN_WEB = ((1, 2, 3), (0.45, 0.45, 0.10))
 _NUM_IN_PHOTO = ((2, 3, 4, 5), (0.25, 0.35, 0.25, 0.15))
-_WEB_SIZES = {1: (0.55, 0.85), 2: (0.42, 0.55), 3: (0.34, 0.44)}
+_WEB_SIZES: dict[WebStyle, dict[int, tuple[float, float]]] = {
+    "drawing": {1: (0.55, 0.85), 2: (0.42, 0.55), 3: (0.34, 0.44)},
+    "snapshot": {1: (0.42, 0.75), 2: (0.34, 0.52), 3: (0.28, 0.42)},
+}
 _PHOTO_SIZES = {1: (0.3, 0.42), 2: (0.3, 0.42), 3: (0.27, 0.42), 4: (0.25, 0.38), 5: (0.24, 0.36)}
 
 
@@ -48,47 +61,59 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """Items back to front; `relation` is the relation of items[0] to items[1] ("" if there is none).
+    """Items back to front; `relation` says how items[0] stands to items[1] ("" if nothing is said).
 
-    `background` is a key of BACKGROUNDS (web) or one of TEXTURES (photo).
+    `background` is a key of BACKGROUNDS (drawing), one of TEXTURES (photo) or either (snapshot).
     """
 
     items: tuple[Item, ...]
     background: str
-    relation: Literal["", "next to", "above"]
+    relation: Relation
     seed: int
-    style: Literal["web", "photo"]
+    style: Style
 
 
-def web_scene(rng: np.random.Generator, labels: Sequence[str], num_objects: int | None = None) -> Scene:
-    """A tidy scene of 1 to 3 objects with distinct labels out of `labels`."""
+def web_scene(
+    rng: np.random.Generator,
+    labels: Sequence[str],
+    num_objects: int | None = None,
+    style: WebStyle | None = None,
+) -> Scene:
+    """A tidy scene of 1 to 3 objects with distinct labels out of `labels`; by chance a drawing or a snapshot."""
     num = _num_objects(rng, labels, num_objects, _NUM_IN_WEB)
     seed = int(rng.integers(2**31))
-    background = str(rng.choice(list(BACKGROUNDS)))
-    relation: Literal["", "next to", "above"] = ""
+    by_chance: WebStyle = "snapshot" if rng.random() < SNAPSHOT_SHARE else "drawing"
+    style = style or by_chance
+    background = pick(rng, list(BACKGROUNDS))
+    if style == "snapshot" and rng.random() < 0.5:
+        background = pick(rng, TEXTURES)
+    relation: Relation = ""
     if num > 1:
         relation = "next to" if num == 3 or rng.random() < 0.6 else "above"
-    discs = _layout(rng, num, _WEB_SIZES[num], relation=relation)
-    colours = contrasting_colours(background)
-    items = _items(rng, labels, discs, colours, max_angle=15)
-    return Scene(items, background, relation, seed, "web")
+    discs = _layout(rng, num, _WEB_SIZES[style][num], relation=relation)
+    return Scene(_items(rng, labels, discs, background, seed, style), background, relation, seed, style)
 
 
 def photo_scene(rng: np.random.Generator, labels: Sequence[str], num_objects: int | None = None) -> Scene:
     """A cluttered scene of 2 to 5 objects, turned, overlapping and cut by the border."""
     num = _num_objects(rng, labels, num_objects, _NUM_IN_PHOTO)
     seed = int(rng.integers(2**31))
-    background = str(rng.choice(TEXTURES))
+    background = pick(rng, TEXTURES)
     discs = _layout(rng, num, _PHOTO_SIZES[num], margin=0.13, overlap=0.22)
-    colours = _far_from(surface_of(seed), MIN_CONTRAST["photo"])
-    items = _items(rng, labels, discs, colours, max_angle=50)
-    return Scene(items, background, "", seed, "photo")
+    return Scene(_items(rng, labels, discs, background, seed, "photo"), background, "", seed, "photo")
 
 
-def contrasting_colours(background: str) -> tuple[str, ...]:
-    """The names of the colours that stand out from a web background."""
-    place = BACKGROUNDS[background]
-    return _far_from((place.top, place.bottom), MIN_CONTRAST["web"])
+def contrasting_colours(background: str, seed: int = 0, style: Style = "drawing") -> tuple[str, ...]:
+    """The names of the colours that stand out from a background; the seed counts for surfaces only."""
+    if style == "drawing":
+        tones = (BACKGROUNDS[background].top, BACKGROUNDS[background].bottom)
+    else:
+        tones = ground_of(background, seed).tones
+    return tuple(
+        name
+        for name, colour in COLOURS.items()
+        if min(colour_distance(colour, tone) for tone in tones) >= MIN_CONTRAST[style]
+    )
 
 
 def render(scene: Scene, size_px: int) -> NDArray[np.uint8]:
@@ -96,21 +121,24 @@ def render(scene: Scene, size_px: int) -> NDArray[np.uint8]:
     rng = np.random.default_rng(scene.seed)
     scale = SUPERSAMPLING[scene.style]
     side = scale * size_px
-    if scene.style == "web":
-        ground = place_canvas(scene.background, side, rng)
-    else:
-        ground = texture_canvas(scene.background, side, scene.seed, rng)
-    image = Image.fromarray(np.clip(ground, 0, 255).astype(np.uint8))
+    image = Image.fromarray(_canvas(scene, side, rng))
     draw = ImageDraw.Draw(image)
-    if scene.style == "photo":
-        draw_clutter(draw, side, int(rng.integers(4, 9)), rng)
+    if scene.style in _NUM_CLUTTER:
+        draw_clutter(draw, side, int(rng.integers(*_NUM_CLUTTER[scene.style])), rng)
         _draw_shadows(draw, scene, side, rng)
     for item in scene.items:
         paints = paints_for(item.colour, rng)
         for corners, paint in _placed(item, side):
             draw.polygon(corners, fill=paints[paint])
     image = image.reduce(scale)
-    return np.asarray(image if scene.style == "web" else expose(image, rng))
+    camera = _CAMERAS.get(scene.style)
+    return np.asarray(expose(image, camera, rng) if camera else image)
+
+
+def _canvas(scene: Scene, side: int, rng: np.random.Generator) -> Canvas:
+    if scene.style == "drawing":
+        return place_canvas(scene.background, side, rng)
+    return texture_canvas(ground_of(scene.background, scene.seed), side, rng)
 
 
 def _placed(item: Item, side: int) -> Iterator[tuple[list[float], str]]:
@@ -128,7 +156,7 @@ def _placed(item: Item, side: int) -> Iterator[tuple[list[float], str]]:
 def _draw_shadows(draw: ImageDraw.ImageDraw, scene: Scene, side: int, rng: np.random.Generator) -> None:
     """Every item's cast shadow, all falling the same way, under all items."""
     right, down = rng.uniform((-0.04, 0.015), (0.04, 0.05))
-    red, green, blue = (int(0.55 * tone) for tone in surface_of(scene.seed)[0])
+    red, green, blue = (int(0.55 * tone) for tone in ground_of(scene.background, scene.seed).tones[0])
     for item in scene.items:
         moved = replace(item, x=item.x + right, y=item.y + down)
         for corners, paint in _placed(moved, side):
@@ -142,7 +170,7 @@ def _num_objects(
     num_objects: int | None,
     chances: tuple[tuple[int, ...], tuple[float, ...]],
 ) -> int:
-    """Number of objects, as requested or random, checked against the labels."""
+    """The number of objects asked for or drawn by chance, checked against the labels."""
     if num_objects is None:
         return min(int(rng.choice(chances[0], p=chances[1])), len(labels))
     if not 1 <= num_objects <= min(len(labels), max(chances[0])):
@@ -156,10 +184,12 @@ def _items(
     rng: np.random.Generator,
     labels: Sequence[str],
     discs: NDArray[np.float64],
-    colours: Sequence[str],
-    max_angle: float,
+    background: str,
+    seed: int,
+    style: Style,
 ) -> tuple[Item, ...]:
-    """One item with its own label for each (x, y, size) row of discs."""
+    """One item with a label of its own for each (x, y, size) row of discs."""
+    colours, max_angle = contrasting_colours(background, seed, style), _MAX_ANGLE[style]
     chosen = rng.choice(len(labels), len(discs), replace=False)
     return tuple(
         Item(
@@ -176,12 +206,6 @@ def _items(
     )
 
 
-def _far_from(tones: Sequence[RGB], distance: float) -> tuple[str, ...]:
-    return tuple(
-        name for name, colour in COLOURS.items() if min(colour_distance(colour, tone) for tone in tones) >= distance
-    )
-
-
 def _layout(
     rng: np.random.Generator,
     num: int,
@@ -193,7 +217,7 @@ def _layout(
     """The (num, 3) x, y, size of discs that overlap by at most `overlap` of their radii.
 
     Centres keep `margin` from the border, or all of the disc inside when it is None; the first two
-    discs have the `relation`. The first of many random candidates that satisfies all this is used.
+    discs stand in `relation`. The first of many random candidates that does all this is taken.
     """
     while True:
         size = rng.uniform(*sizes, (64, num, 1))
@@ -208,7 +232,7 @@ def _layout(
 
 
 def _are_true(relation: str, discs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(K,) bool: the first two discs of each layout (K, num, 3) clearly have the relation."""
+    """Return which layouts (K, num, 3) clearly have their first two discs in the relation, (K,) bool."""
     if not relation:
         return np.ones(len(discs), dtype=np.bool_)
     right, down, _ = np.abs(discs[:, 1] - discs[:, 0]).T
