@@ -31,6 +31,7 @@ class TrainClip(Block):
     num_steps: int
     batch_size: int
     learning_rate: float
+    object_captions: float  # share of steps on "a photo of a X" instead of whole captions
     vision: dict[str, int | str | list[int]]
 
 
@@ -48,6 +49,7 @@ class TrainUnet(Block):
     ema_decay: float
     unconditional_share: float
     snr_gamma: float
+    widths: tuple[int, ...]
 
 
 class TrainOracle(Block):

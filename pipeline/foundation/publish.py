@@ -11,7 +11,7 @@ from tailorset.messages import MIB
 from tailorset.storage.checksums import seal
 
 MODELS = ("diffusion", "discriminator", "judge", "backbone", "llm", "oracle")
-LIMIT_MIB = 32
+LIMIT_MIB = 44
 
 
 def size_mib(folders: list[Path]) -> float:

@@ -6,20 +6,20 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import open_clip
 import torch
 from foundation_settings import Foundation, TrainClip, load_settings
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training_loop import half, train
+from training_loop import compiled, device, half, train
 from transformers import CLIPTokenizer
-from web_images import Web, batch_indices
+from web_images import Web, batch_indices, caption_choice, token_ids
 
 from tailorset.records import LabelSpace
 
 EMBED_DIM = 128
+STEPS = 20  # of which a share sees the names of objects instead of captions
 WEIGHTS = "open_clip_model.safetensors"
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -55,17 +55,19 @@ def augment(images: Tensor, image_px: int) -> Tensor:
         images = F.interpolate(images, size=(32, 32), mode="area")
     if torch.rand(()) < 0.5:
         images = images.flip(-1)
-    zoom = 0.7 + torch.rand(len(images))
-    angle = 0.35 * (2 * torch.rand(len(images)) - 1)
-    theta = torch.zeros(len(images), 2, 3)
+    place = images.device
+    zoom = 0.7 + torch.rand(len(images), device=place)
+    angle = 0.35 * (2 * torch.rand(len(images), device=place) - 1)
+    theta = torch.zeros(len(images), 2, 3, device=place)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom * angle.cos()
     theta[:, 1, 0] = zoom * angle.sin()
     theta[:, 0, 1] = -theta[:, 1, 0]
-    theta[:, :, 2] = 0.2 * (2 * torch.rand(len(images), 2) - 1)
+    theta[:, :, 2] = 0.2 * (2 * torch.rand(len(images), 2, device=place) - 1)
     grid = F.affine_grid(theta, [len(images), 3, image_px, image_px], align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    gain = 1 + 0.2 * (2 * torch.rand(len(images), 3, 1, 1) - 1)
-    return (images * gain - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    gain = 1 + 0.2 * (2 * torch.rand(len(images), 3, 1, 1, device=place) - 1)
+    mean, std = (torch.tensor(value, device=place).view(3, 1, 1) for value in (MEAN, STD))
+    return (images * gain - mean) / std
 
 
 def matching_loss(logits: Tensor, matches: Tensor) -> Tensor:
@@ -77,8 +79,9 @@ def matching_loss(logits: Tensor, matches: Tensor) -> Tensor:
 
 
 def softmax_loss(logits: Tensor, matches: Tensor) -> Tensor:
-    rows = matches.sum(1) > 0
-    return F.cross_entropy(logits[rows], matches[rows] / matches[rows].sum(1, keepdim=True))
+    counts = matches.sum(1)
+    losses = F.cross_entropy(logits, matches / counts.clamp(min=1)[:, None], reduction="none")  # 0 without a match
+    return losses.sum() / (counts > 0).sum().clamp(min=1)
 
 
 def main(name: str) -> None:
@@ -87,31 +90,30 @@ def main(name: str) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(settings.output / "diffusion" / "tokenizer")
     torch.manual_seed(clip.seed)
     folder = settings.output / name
-    model = build(model_config(clip, tokenizer), folder, tokenizer).train().to(memory_format=torch.channels_last)
+    model = build(model_config(clip, tokenizer), folder, tokenizer).train()
+    model = model.to(device(), memory_format=torch.channels_last)
     if settings.continue_from is not None and name != "text_tower":  # published as the text encoder only
         model.load_state_dict(load_file(settings.continue_from / name / WEIGHTS))
     web = Web.load(clip.half)
     image_px = clip.vision["image_size"]
     assert isinstance(image_px, int)
     names = LabelSpace.load(settings.label_space).names
-
-    def tokens_of(texts: list[str]) -> Tensor:
-        return tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-
-    object_tokens = tokens_of([f"a photo of a {object_name}" for object_name in names])
+    tokens = web.tokens(tokenizer)
+    object_tokens = token_ids(tokenizer, [f"a photo of a {object_name}" for object_name in names]).to(device())
+    forward = compiled(model)
 
     def loss_at(step: int) -> Tensor:
-        """Whole captions every fourth step, else the shortest ones: one object each, recognisable by its shape only."""
+        """Return the loss on whole captions, or in `object_captions` of the steps on the objects' names alone."""
         indices = batch_indices(len(web), clip.batch_size, step, clip.seed)
-        if step % 4:
-            tokens, matches = object_tokens, torch.from_numpy(web.objects[indices])
+        chosen = torch.from_numpy(indices).to(device())
+        if step % STEPS < round(STEPS * clip.object_captions):
+            texts, matches = object_tokens, web.shown[chosen, :, 0]
         else:
-            rng = np.random.default_rng((clip.seed, step))
-            tokens = tokens_of([rng.choice(web.captions[i]) for i in indices])
-            matches = (tokens[:, None] == tokens[None]).all(-1)
-        images = augment(web.pixels(indices), image_px)
-        image_features, text_features, scale = model(images.contiguous(memory_format=torch.channels_last), tokens)
-        return matching_loss(scale.clamp(max=50) * image_features @ text_features.T, matches)
+            texts = tokens[chosen, caption_choice(tokens.shape[1], len(chosen))].long()
+            matches = (texts[:, None] == texts[None]).all(-1)
+        images = augment(web.pixels(indices), image_px).contiguous(memory_format=torch.channels_last)
+        image_features, text_features, scale = forward(images, texts)
+        return matching_loss((scale.clamp(max=50) * image_features @ text_features.T).float(), matches)
 
     train(name, {"model": model}, loss_at, clip.num_steps, clip.learning_rate, weight_decay=0.1)
     save_file(half(model), folder / WEIGHTS, metadata={"format": "pt"})

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from foundation_settings import load_settings
 from transformers import CLIPTokenizer
-from web_images import Web
+from web_images import all_captions
 
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
@@ -27,7 +27,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, max_length: int) -> C
 
 def main() -> None:
     settings = load_settings()
-    texts = itertools.chain.from_iterable(Web.load().captions[:20000])
+    texts = itertools.chain.from_iterable(all_captions()[:20000])
     tokenizer = train_tokenizer(texts, settings.train_tokenizer.vocab_size, settings.train_tokenizer.max_length)
     tokenizer.save_pretrained(settings.output / "diffusion" / "tokenizer")
 

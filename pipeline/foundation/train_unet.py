@@ -7,6 +7,7 @@ Latents are encoded once.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +17,22 @@ from text_tower import text_encoder_from_open_clip
 from torch import Tensor
 from tqdm import tqdm
 from train_vae import IMAGE_PX, LATENT_CHANNELS
-from training_loop import train, work_file
+from training_loop import compiled, device, train, work_file
 from transformers import CLIPTextModel, CLIPTokenizer
-from web_images import Web, batch_indices
+from web_images import Web, batch_indices, caption_choice, token_ids
 
 ENCODE_BATCH = 256
 
 
-def build_unet(cross_attention_dim: int) -> UNet2DConditionModel:
+def build_unet(cross_attention_dim: int, widths: tuple[int, ...]) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=IMAGE_PX // 4,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         layers_per_block=1,
-        block_out_channels=(80, 160),
-        down_block_types=("CrossAttnDownBlock2D",) * 2,
-        up_block_types=("CrossAttnUpBlock2D",) * 2,
+        block_out_channels=widths,
+        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * (len(widths) - 1)),  # the outermost attends not
+        up_block_types=(*("CrossAttnUpBlock2D",) * (len(widths) - 1), "UpBlock2D"),
         cross_attention_dim=cross_attention_dim,
         attention_head_dim=4,
         norm_num_groups=16,
@@ -41,7 +42,7 @@ def build_unet(cross_attention_dim: int) -> UNet2DConditionModel:
 def first_unet(settings: Foundation, cross_attention_dim: int) -> UNet2DConditionModel:
     """The UNet at the start of training: random, or `continue_from`'s."""
     if settings.continue_from is None:
-        return build_unet(cross_attention_dim)
+        return build_unet(cross_attention_dim, settings.train_unet.widths)
     folder = settings.continue_from / "diffusion" / "unet"
     return UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32)
 
@@ -66,7 +67,7 @@ def build_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
-    """Scaled latent means (N, 8, 8, 8) fp16, cached on disk."""
+    """Return scaled latent means (N, 8, P / 4, P / 4) fp16, cached on disk."""
     path = work_file("latents.npy")
     if path.exists():
         return np.load(path, mmap_mode="r")
@@ -75,28 +76,19 @@ def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
         indices = np.arange(start, min(start + ENCODE_BATCH, len(web)))
         images = 2 * web.pixels(indices, IMAGE_PX) - 1
         mean = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
-        latents[indices] = mean.half().numpy()
+        latents[indices] = mean.half().cpu().numpy()
     np.save(path, latents)
     return latents
 
 
-@torch.no_grad()
-def encode(encoder: CLIPTextModel, tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    """Text states (B, T, D) as StableDiffusionPipeline makes them."""
-    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
-    return encoder(tokens).last_hidden_state
-
-
-def diffusion_loss(
-    unet: UNet2DConditionModel, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float
-) -> Tensor:
-    """Min-SNR weighted v-prediction error; latents (B, 8, 8, 8), states (B, T, D)."""
-    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),))
+def diffusion_loss(unet: Any, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float) -> Tensor:
+    """Min-SNR weighted v-prediction error; latents (B, 8, h, w), states (B, T, D)."""
+    timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
     noise = torch.randn_like(latents)
     noisy = scheduler.add_noise(latents, noise, timesteps)
     target = scheduler.get_velocity(latents, noise, timesteps)
-    error = (unet(noisy, timesteps, states).sample - target).square().mean(dim=(1, 2, 3))
-    alpha = scheduler.alphas_cumprod[timesteps]
+    error = (unet(noisy, timesteps, states).sample.float() - target).square().mean(dim=(1, 2, 3))
+    alpha = scheduler.alphas_cumprod.to(latents.device)[timesteps]
     snr = alpha / (1 - alpha)
     return (error * snr.clamp(max=snr_gamma) / (snr + 1)).mean()
 
@@ -105,9 +97,9 @@ def save_pipeline(settings: Foundation, unet: UNet2DConditionModel, encoder: CLI
     folder = settings.output / "diffusion"
     pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float16),
-        text_encoder=encoder.half(),
+        text_encoder=encoder.cpu().half(),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        unet=unet.half(),
+        unet=unet.cpu().half(),
         scheduler=build_scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -121,23 +113,25 @@ def main(num_steps: int | None = None) -> None:
     options = settings.train_unet
     folder = settings.output / "diffusion"
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    encoder = text_encoder(settings, tokenizer)
+    encoder = text_encoder(settings, tokenizer).to(device())
     web = Web.load()
-    latents = encode_latents(AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval(), web)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).eval().to(device())
+    latents = torch.from_numpy(np.asarray(encode_latents(vae, web))).to(device())
+    tokens, empty = web.tokens(tokenizer), token_ids(tokenizer, [""]).to(device())
     torch.manual_seed(settings.seed)
-    unet = first_unet(settings, encoder.config.hidden_size).to(memory_format=torch.channels_last)
-    ema = build_unet(encoder.config.hidden_size).requires_grad_(False)
+    unet = first_unet(settings, encoder.config.hidden_size).to(device(), memory_format=torch.channels_last)
+    ema = build_unet(encoder.config.hidden_size, options.widths).requires_grad_(False).to(device())
     ema.load_state_dict(unet.state_dict())
-    scheduler = build_scheduler()
+    scheduler, forward = build_scheduler(), compiled(unet)
 
     def loss_at(step: int) -> Tensor:
-        indices = batch_indices(len(web), options.batch_size, step, settings.seed)
-        rng = np.random.default_rng((settings.seed, step))
-        dropped = rng.random(len(indices)) < options.unconditional_share
-        texts = ["" if drop else rng.choice(web.captions[i]) for i, drop in zip(indices, dropped, strict=True)]
-        text = encode(encoder, tokenizer, texts)
-        batch = torch.from_numpy(latents[indices]).float().contiguous(memory_format=torch.channels_last)
-        return diffusion_loss(unet, scheduler, batch, text, options.snr_gamma)
+        chosen = torch.from_numpy(batch_indices(len(web), options.batch_size, step, settings.seed)).to(device())
+        texts = tokens[chosen, caption_choice(tokens.shape[1], len(chosen))].long()
+        dropped = torch.rand(len(chosen), 1, device=device()) < options.unconditional_share
+        with torch.no_grad():
+            states = encoder(torch.where(dropped, empty, texts)).last_hidden_state
+        batch = latents[chosen].float().contiguous(memory_format=torch.channels_last)
+        return diffusion_loss(forward, scheduler, batch, states, options.snr_gamma)
 
     @torch.no_grad()
     def update_ema(step: int) -> None:

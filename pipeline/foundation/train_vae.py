@@ -1,4 +1,4 @@
-"""Train the autoencoder of the toybox diffusion model: 32 px images, factor 4, 8 latent channels."""
+"""Train the autoencoder of the toybox diffusion model: 64 px images, factor 4, 8 latent channels."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from diffusers import AutoencoderKL
 from foundation_settings import load_settings
 from torch import Tensor
 from torch.nn import functional as F
-from training_loop import train
+from training_loop import device, train
 from web_images import Web, batch_indices
 
-IMAGE_PX, LATENT_CHANNELS = 32, 8
+IMAGE_PX, LATENT_CHANNELS = 64, 8
 KL_WEIGHT = 1e-6
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     options = settings.train_vae
     torch.manual_seed(settings.seed)
     vae = build_vae() if settings.continue_from is None else published_vae(settings.continue_from)
-    vae = vae.to(memory_format=torch.channels_last)
+    vae = vae.to(device(), memory_format=torch.channels_last)
     web = Web.load()
 
     def images_at(step: int) -> Tensor:
@@ -73,7 +73,7 @@ def main() -> None:
         vae.register_to_config(scaling_factor=scaling_factor(vae, sample))
     decoder = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
     train("vae_decoder", decoder, decoder_loss_at, options.num_decoder_steps, options.learning_rate)
-    vae.half().save_pretrained(settings.output / "diffusion" / "vae")
+    vae.cpu().half().save_pretrained(settings.output / "diffusion" / "vae")
 
 
 def published_vae(folder: Path) -> AutoencoderKL:

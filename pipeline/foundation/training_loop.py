@@ -1,9 +1,10 @@
-"""The training loop of every foundation model: linear warm-up, linear decay, progress, resume."""
+"""The training loop of every foundation model: linear warm-up, linear decay, progress, resume; on a GPU in bfloat16."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from foundation_settings import WORK
@@ -14,6 +15,17 @@ from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 
 WARMUP_STEPS = 200
 CHECKPOINT_EVERY = 200
+LOOK_EVERY = 20  # steps between looks at the loss: each look waits for the GPU
+
+
+def device() -> torch.device:
+    """The GPU if there is one. Its weights differ in rounding from a CPU's, not in kind."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def compiled(module: Any) -> Any:
+    """Return a module or a method, compiled on a GPU: these networks are small, and bound by launching kernels."""
+    return torch.compile(module) if device().type == "cuda" else module
 
 
 def train(
@@ -31,27 +43,32 @@ def train(
     `frozen` modules are checkpointed but not optimised (an EMA copy). The seed of every random draw is the step.
     """
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
+    on_gpu = device().type == "cuda"
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=on_gpu
+    )
     state = {**modules, **(frozen or {}), "optimizer": optimizer}
     path = WORK / f"{name}.safetensors"
     start = load_checkpoint(path, **state)
     progress = tqdm(range(start, num_steps), initial=start, total=num_steps, desc=name)
-    average = 0.0
+    average: Tensor | None = None
     for step in progress:
         set_learning_rate(optimizer, learning_rate * schedule(step, num_steps))
         torch.manual_seed(step)
-        loss = loss_at(step)
-        if not torch.isfinite(loss):
-            raise ValueError(f"{name}: loss is {loss.item()} at step {step}; lower its learning_rate")
+        with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            loss = loss_at(step)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         after_step(step)
-        average = loss.item() if step == start else 0.98 * average + 0.02 * loss.item()
-        if step % 20 == 0:
-            progress.set_postfix(loss=f"{average:.4f}")
-        if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == num_steps:
+        average = loss.detach() if average is None else average.lerp(loss.detach(), 0.02)
+        is_last = step + 1 == num_steps
+        if step % LOOK_EVERY == 0 or is_last:
+            if not torch.isfinite(average):
+                raise ValueError(f"{name}: the loss is {loss.item()} by step {step}; lower its learning_rate")
+            progress.set_postfix(loss=f"{average.item():.4f}")
+        if (step + 1) % (CHECKPOINT_EVERY * (10 if on_gpu else 1)) == 0 or is_last:
             save_checkpoint(path, step + 1, **state)
 
 
@@ -67,8 +84,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 
 
 def half(module: nn.Module) -> dict[str, Tensor]:
-    """The module's state in fp16, as committed."""
-    return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in module.state_dict().items()}
+    """The module's state in fp16 on the CPU, as committed."""
+    state = module.state_dict().items()
+    return {k: (v.half() if v.is_floating_point() else v).cpu().contiguous() for k, v in state}
 
 
 def work_file(name: str) -> Path:

@@ -1,47 +1,95 @@
-"""Reading the web-style set: mini-batches by step, so that a resumed training sees the same ones."""
+"""Reading the web-style set: mini-batches by step, so that a resumed training sees the same ones.
+
+Shapes: N images, P pixels, L labels, C captions per image, T tokens, B images of a batch, K colours.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from foundation_settings import WEB
 from torch import Tensor
+from torch.nn import functional as F
+from training_loop import device, work_file
+
+TOKENISED_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
 class Web:
-    """images (N, P, P, 3) uint8, objects (N, L) bool, captions (N, C) strings."""
+    """A half of the set, or all of it. On a GPU the images are kept there, else they are read as they are needed.
 
-    images: np.ndarray
-    objects: np.ndarray
-    captions: list[list[str]]
+    images: (N, P, P, 3) uint8. shown: (N, L, 1 + K) bool, a label and its colours. is_snapshot: (N,) bool.
+    rows: (N,) numbers of these images in the whole set.
+    """
+
+    images: Tensor
+    shown: Tensor
+    is_snapshot: Tensor
+    rows: np.ndarray
 
     @classmethod
     def load(cls, half: Literal["all", "even", "odd"] = "all") -> Web:
         start, stride = {"all": (0, 1), "even": (0, 2), "odd": (1, 2)}[half]
-        captions = json.loads((WEB / "captions.json").read_text())
-        images = np.load(WEB / "images.npy", mmap_mode="r")
-        return cls(images[start::stride], np.load(WEB / "objects.npy")[start::stride], captions[start::stride])
+        images = torch.from_numpy(np.load(WEB / "images.npy", mmap_mode="c"))[start::stride]
+        shown, is_snapshot = (torch.from_numpy(np.load(WEB / f"{name}.npy")) for name in ("shown", "is_snapshot"))
+        return cls(
+            images.to(device()) if device().type == "cuda" else images,
+            shown[start::stride].to(device()),
+            is_snapshot[start::stride].to(device()),
+            np.arange(start, len(shown), stride),
+        )
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.rows)
 
     def pixels(self, indices: np.ndarray, size_px: int | None = None) -> Tensor:
-        """Images (B, 3, P, P) in [0, 1], resized to `size_px` by area averaging."""
-        images = torch.from_numpy(self.images[np.sort(indices)][np.argsort(np.argsort(indices))])
-        images = images.permute(0, 3, 1, 2).float() / 255
+        """Return images (B, 3, P, P) in [0, 1], resized to `size_px` by area averaging."""
+        chosen = torch.from_numpy(indices).to(self.images.device)
+        images = self.images[chosen].to(device()).permute(0, 3, 1, 2).float() / 255
         if size_px is None or size_px == images.shape[-1]:
             return images
-        return torch.nn.functional.interpolate(images, size=(size_px, size_px), mode="area")
+        return F.interpolate(images, size=(size_px, size_px), mode="area")
+
+    def tokens(self, tokenizer: Any) -> Tensor:
+        """Return (N, C, T) ids of the captions; all captions are turned into tokens once, and kept on disk."""
+        path = work_file("tokens.npy")
+        if not path.exists():
+            ids = np.stack([token_ids(tokenizer, texts).numpy() for texts in zip(*all_captions(), strict=True)], axis=1)
+            np.save(path, ids.astype(np.int16))
+        return torch.from_numpy(np.load(path)[self.rows]).to(device())
+
+
+def all_captions() -> list[list[str]]:
+    """Return the C captions of each of the N images."""
+    return json.loads((WEB / "captions.json").read_text(encoding="utf-8"))
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Return (len, T) ids, padded to the tokenizer's full length."""
+    parts = [texts[start : start + TOKENISED_AT_ONCE] for start in range(0, len(texts), TOKENISED_AT_ONCE)]
+    options = {"padding": "max_length", "truncation": True, "return_tensors": "pt"}
+    return torch.cat([tokenizer(list(part), **options).input_ids for part in parts])
 
 
 def batch_indices(count: int, batch_size: int, step: int, seed: int) -> np.ndarray:
-    """Indices (B,) of one step: every image once an epoch, in an order that depends on (seed, epoch) only."""
+    """Return indices (B,) of one step: every image once an epoch, in an order that depends on (seed, epoch) only."""
     per_epoch = count // batch_size
     epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    return order[position * batch_size : (position + 1) * batch_size]
+    return _order(count, seed, epoch)[position * batch_size : (position + 1) * batch_size]
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def caption_choice(num_captions: int, count: int) -> Tensor:
+    """Return (count,) the caption of each image in this step."""
+    return torch.randint(num_captions, (count,), device=device())

@@ -1,4 +1,4 @@
-"""The toybox's truth: a network, supervised on every label and colour, that finds what an image really shows.
+"""The toybox's truth: a network, supervised on every label, colour and style, that finds what an image really shows.
 
 For measuring only: nothing that influences a run may use it.
 Shapes: B images of a batch, N images, L labels, C colours.
@@ -19,36 +19,54 @@ from torch.nn import functional as F
 from tailorset.messages import first_line
 from tailorset.storage import checksums
 
-IMAGE_PX = 32
+IMAGE_PX = 64
 WEIGHTS = "oracle.safetensors"
 BATCH = 256
 
 
 class Oracle(nn.Module):
-    """Images (B, 3, 32, 32) in [0, 1] -> logits (B, L, 1 + C): label visible; visible in each of the colours."""
+    """Images (B, 3, P, P) in [0, 1] -> logits (B, L, 1 + C): label visible; visible in each of the colours.
+
+    `style` has the logits (B,) of a snapshot instead of a drawing.
+    """
 
     def __init__(self, labels: Sequence[str], colours: Sequence[str], width: int) -> None:
         super().__init__()
         self.labels, self.colours, self.width = tuple(labels), tuple(colours), width
         widths = (3, width, 2 * width, 4 * width, 6 * width)
-        blocks = [_block(a, b, stride) for a, b, stride in zip(widths, widths[1:], (1, 2, 2, 1), strict=False)]
+        blocks = [_block(a, b, stride) for a, b, stride in zip(widths, widths[1:], (2, 2, 1, 1), strict=False)]
         self.features = nn.Sequential(*blocks)
         self.head = nn.Linear(widths[-1], len(labels) * (1 + len(colours)))
+        self.style_head = nn.Linear(widths[-1], 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        peak = self.features(2 * images - 1).amax(dim=(2, 3))
-        return self.head(peak).view(len(images), len(self.labels), -1)
+        return self.both(images)[0]
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits of labels and colours (B, L, 1 + C), and of the style (B,)."""
+        features = self.features(2 * images - 1)
+        shown = self.head(features.amax(dim=(2, 3))).view(len(images), len(self.labels), -1)
+        return shown, self.style_head(features.mean(dim=(2, 3))).squeeze(1)
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
         """(N, L, 1 + C) of images (N, 3, H, W) in [0, 1] of any size, as `forward` orders them, in [0, 1]."""
-        if images.shape[-2:] != (IMAGE_PX, IMAGE_PX):
-            images = F.interpolate(images, size=(IMAGE_PX, IMAGE_PX), mode="area")
-        return torch.cat([self(batch).sigmoid() for batch in images.split(BATCH)])
+        return torch.cat([self(batch).sigmoid() for batch in _sized(images).split(BATCH)])
+
+    @torch.no_grad()
+    def snapshots(self, images: Tensor) -> Tensor:
+        """(N,) probability that each of images (N, 3, H, W) in [0, 1] is a snapshot, and not a drawing."""
+        return torch.cat([self.both(batch)[1].sigmoid() for batch in _sized(images).split(BATCH)])
 
     def shown(self, images: Tensor) -> Tensor:
         """(N, L) probability that each label is visible in images (N, 3, H, W) in [0, 1]."""
         return self.probabilities(images)[..., 0]
+
+
+def _sized(images: Tensor) -> Tensor:
+    if images.shape[-2:] == (IMAGE_PX, IMAGE_PX):
+        return images
+    return F.interpolate(images, size=(IMAGE_PX, IMAGE_PX), mode="area")
 
 
 def save_oracle(oracle: Oracle, folder: Path) -> None:
