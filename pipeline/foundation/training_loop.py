@@ -1,4 +1,4 @@
-"""The training loop of every foundation model: linear warm-up, linear decay, progress, resume; in bfloat16 where that is faster."""
+"""The training loop of every foundation model: warm-up, linear decay, progress, resume; in bfloat16 where that is fast."""
 
 from __future__ import annotations
 
