@@ -55,24 +55,28 @@ SINGLES_PER_LABEL, PROMPTS_PER_PAIR, NUM_STEPS, BATCH = 20, 14, 20, 70
 PHOTOS_TO_LEARN, PHOTOS_TO_TEST = 4000, 2000
 
 
-def prompts_single(names: tuple[str, ...]) -> list[Prompt]:
+def prompts_single(names: tuple[str, ...], opening: str) -> list[Prompt]:
     """(prompt, labels, colour) with colour and place varied evenly."""
     colours = [c for c in COLOURS if c != "white"]
     return [
-        (f"a {colours[i % len(colours)]} {name} {PLACES[i % len(PLACES)]}", (name,), colours[i % len(colours)])
+        (
+            f"{opening} a {colours[i % len(colours)]} {name} {PLACES[i % len(PLACES)]}",
+            (name,),
+            colours[i % len(colours)],
+        )
         for name in names
         for i in range(SINGLES_PER_LABEL)
     ]
 
 
-def prompts_pair(space: LabelSpace) -> list[Prompt]:
+def prompts_pair(space: LabelSpace, opening: str) -> list[Prompt]:
     colours = [c for c in COLOURS if c != "white"]
     rng = numpy_rng("report pairs")
     prompts: list[Prompt] = []
     for pair in (pair for pair in space.pairs() if len(pair) == 2):
         for i in range(PROMPTS_PER_PAIR):
             first, second = rng.permutation(len(colours))[:2]
-            text = f"a {colours[first]} {pair[0]} next to a {colours[second]} {pair[1]} {PLACES[i % len(PLACES)]}"
+            text = f"{opening} a {colours[first]} {pair[0]} next to a {colours[second]} {pair[1]} {PLACES[i % len(PLACES)]}"
             prompts.append((text, pair, ""))
     return prompts
 
@@ -90,10 +94,7 @@ def measure_drawing(space: LabelSpace, oracle: Oracle, generator: Generator, she
     """Return `<style>/...` of images whose prompts ask for drawings, and for snapshots."""
     metrics: dict[str, float] = {}
     for style, opening in OPENINGS.items():
-        singles, pairs = (
-            [(f"{opening} {text}", *rest) for text, *rest in p]
-            for p in (prompts_single(space.names), prompts_pair(space))
-        )
+        singles, pairs = prompts_single(space.names, opening), prompts_pair(space, opening)
         images, pair_images = draw(generator, singles), draw(generator, pairs)
         figures = single_figures(space, oracle, images, singles)
         shown = oracle.shown(pair_images) > 0.5

@@ -1,4 +1,4 @@
-"""The training loop of every foundation model: warm-up, linear decay, progress, resume; in bfloat16 where that is fast."""
+"""The training loop of every foundation model: warm-up, decay, progress, resume; bfloat16 where that is fast."""
 
 from __future__ import annotations
 
