@@ -76,8 +76,8 @@ def prompts_pair(space: LabelSpace, opening: str) -> list[Prompt]:
     for pair in (pair for pair in space.pairs() if len(pair) == 2):
         for i in range(PROMPTS_PER_PAIR):
             first, second = rng.permutation(len(colours))[:2]
-            text = f"{opening} a {colours[first]} {pair[0]} next to a {colours[second]} {pair[1]} {PLACES[i % len(PLACES)]}"
-            prompts.append((text, pair, ""))
+            things = f"a {colours[first]} {pair[0]} next to a {colours[second]} {pair[1]}"
+            prompts.append((f"{opening} {things} {PLACES[i % len(PLACES)]}", pair, ""))
     return prompts
 
 

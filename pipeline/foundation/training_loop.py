@@ -1,4 +1,4 @@
-"""The training loop of every foundation model: warm-up, decay, progress, resume; bfloat16 where that is fast."""
+"""The training loop of every foundation model: warm-up, decay, progress, resume; on a GPU in bfloat16."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ LOOK_EVERY = 20  # steps between looks at the loss: each look waits for the GPU
 def device() -> torch.device:
     """The GPU if there is one. Its weights differ in rounding from a CPU's, not in kind."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def has_bfloat16() -> bool:
-    """Return whether this machine multiplies in bfloat16: a GPU, or a CPU with AMX. Elsewhere it would be slower."""
-    return device().type == "cuda" or torch.cpu._is_amx_tile_supported()
 
 
 def compiled(module: Any) -> Any:
@@ -60,7 +55,7 @@ def train(
     for step in progress:
         set_learning_rate(optimizer, learning_rate * schedule(step, num_steps))
         torch.manual_seed(step)
-        with torch.autocast(device().type, torch.bfloat16, enabled=has_bfloat16()):
+        with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
             loss = loss_at(step)
         optimizer.zero_grad()
         loss.backward()
