@@ -13,6 +13,7 @@ from training_loop import device, train
 from web_images import Web, batch_indices
 
 IMAGE_PX, LATENT_CHANNELS = 64, 8
+CROP_PX = 32  # of the first training: the network is local, and a crop costs a quarter
 KL_WEIGHT = 1e-6
 
 
@@ -25,6 +26,7 @@ def build_vae() -> AutoencoderKL:
         latent_channels=LATENT_CHANNELS,
         norm_num_groups=16,
         sample_size=IMAGE_PX,
+        mid_block_add_attention=False,  # local, so that it learns from crops
     )
 
 
@@ -60,6 +62,11 @@ def main() -> None:
         images = web.pixels(batch_indices(len(web), options.batch_size, step, settings.seed), IMAGE_PX)
         return (2 * images - 1).contiguous(memory_format=torch.channels_last)
 
+    def crops_at(step: int) -> Tensor:
+        top, left = torch.randint(IMAGE_PX - CROP_PX + 1, (2,)).tolist()
+        crops = images_at(step)[..., top : top + CROP_PX, left : left + CROP_PX]
+        return crops.contiguous(memory_format=torch.channels_last)
+
     def decoder_loss_at(step: int) -> Tensor:
         images = images_at(options.num_steps + step)
         with torch.no_grad():
@@ -68,7 +75,7 @@ def main() -> None:
 
     if settings.continue_from is None:  # else the encoder stays: the UNet was trained on its latents
         rate = options.learning_rate
-        train("vae", {"vae": vae}, lambda step: vae_loss(vae, images_at(step)), options.num_steps, rate)
+        train("vae", {"vae": vae}, lambda step: vae_loss(vae, crops_at(step)), options.num_steps, rate)
         sample = 2 * web.pixels(batch_indices(len(web), 512, 0, settings.seed), IMAGE_PX) - 1
         vae.register_to_config(scaling_factor=scaling_factor(vae, sample))
     decoder = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
