@@ -17,7 +17,7 @@ from text_tower import text_encoder_from_open_clip
 from torch import Tensor
 from tqdm import tqdm
 from train_vae import IMAGE_PX, LATENT_CHANNELS
-from training_loop import compiled, device, train, work_file
+from training_loop import compiled, device, half_precision, train, work_file
 from transformers import CLIPTextModel, CLIPTokenizer
 from web_images import Web, batch_indices, caption_choice, token_ids
 
@@ -67,18 +67,24 @@ def build_scheduler() -> DDIMScheduler:
 
 @torch.no_grad()
 def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
-    """Return scaled latent means (N, 8, P / 4, P / 4) fp16, cached on disk."""
-    path = work_file("latents.npy")
-    if path.exists():
-        return np.load(path, mmap_mode="r")
-    latents = np.empty((len(web), LATENT_CHANNELS, IMAGE_PX // 4, IMAGE_PX // 4), dtype=np.float16)
-    for start in tqdm(range(0, len(web), ENCODE_BATCH), desc="latents"):
-        indices = np.arange(start, min(start + ENCODE_BATCH, len(web)))
-        images = 2 * web.pixels(indices, IMAGE_PX) - 1
-        mean = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
-        latents[indices] = mean.half().cpu().numpy()
-    np.save(path, latents)
-    return latents
+    """Return scaled latent means (N, 8, P / 4, P / 4) fp16, cached on disk; what an interrupted run encoded is kept."""
+    path, partial = work_file("latents.npy"), work_file("latents_partial.npy")
+    if not path.exists():
+        shape = (len(web), LATENT_CHANNELS, IMAGE_PX // 4, IMAGE_PX // 4)
+        options = {"mode": "r+"} if partial.exists() else {"mode": "w+", "dtype": np.float16, "shape": shape}
+        latents = np.lib.format.open_memmap(partial, **options)
+        vae = vae.to(memory_format=torch.channels_last)
+        for start in tqdm(range(0, len(web), ENCODE_BATCH), desc="latents"):
+            indices = np.arange(start, min(start + ENCODE_BATCH, len(web)))
+            if latents[indices[-1]].any():  # a new file is all zeros
+                continue
+            images = (2 * web.pixels(indices, IMAGE_PX) - 1).contiguous(memory_format=torch.channels_last)
+            with half_precision():
+                mean = vae.encode(images).latent_dist.mean * vae.config.scaling_factor
+            latents[indices] = mean.half().cpu().numpy()
+        latents.flush()
+        partial.rename(path)
+    return np.load(path, mmap_mode="r")
 
 
 def diffusion_loss(unet: Any, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ def compiled(module: Any) -> Any:
     return torch.compile(module) if device().type == "cuda" else module
 
 
+def half_precision() -> torch.autocast:
+    """Autocast to bfloat16 on a GPU and on a CPU with AMX, where convolutions take half to a third of the time."""
+    has_units = device().type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device().type, torch.bfloat16, enabled=has_units)
+
+
 def train(
     name: str,
     modules: dict[str, nn.Module],
@@ -37,10 +44,13 @@ def train(
     weight_decay: float = 0.01,
     after_step: Callable[[int], None] = lambda step: None,
     frozen: dict[str, nn.Module] | None = None,
+    convolutional: bool = False,
 ) -> None:
     """Minimise `loss_at(step)` over the parameters of `modules`; continues where an earlier run stopped.
 
     `frozen` modules are checkpointed but not optimised (an EMA copy). The seed of every random draw is the step.
+    On a GPU all modules train in bfloat16; on a CPU the `convolutional` ones do, where it has AMX: those with attention
+    are no faster.
     """
     parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
     on_gpu = device().type == "cuda"
@@ -55,7 +65,7 @@ def train(
     for step in progress:
         set_learning_rate(optimizer, learning_rate * schedule(step, num_steps))
         torch.manual_seed(step)
-        with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+        with half_precision() if on_gpu or convolutional else nullcontext():
             loss = loss_at(step)
         optimizer.zero_grad()
         loss.backward()
