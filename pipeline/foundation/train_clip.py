@@ -115,9 +115,7 @@ def main(name: str) -> None:
         image_features, text_features, scale = forward(images, texts)
         return matching_loss((scale.clamp(max=50) * image_features @ text_features.T).float(), matches)
 
-    is_residual = "patch_size" not in clip.vision
-    rate = clip.learning_rate
-    train(name, {"model": model}, loss_at, clip.num_steps, rate, weight_decay=0.1, convolutional=is_residual)
+    train(name, {"model": model}, loss_at, clip.num_steps, clip.learning_rate, weight_decay=0.1)
     save_file(half(model), folder / WEIGHTS, metadata={"format": "pt"})
 
 
