@@ -106,7 +106,7 @@ def main(name: str) -> None:
         """Return the loss on whole captions, or in `object_captions` of the steps on the objects' names alone."""
         indices = batch_indices(len(web), clip.batch_size, step, clip.seed)
         chosen = torch.from_numpy(indices).to(device())
-        if step % STEPS < round(STEPS * clip.object_captions):
+        if step >= clip.captions_first and step % STEPS < round(STEPS * clip.object_captions):
             texts, matches = object_tokens, web.shown[chosen, :, 0]
         else:
             texts = tokens[chosen, caption_choice(tokens.shape[1], len(chosen))].long()
