@@ -11,7 +11,7 @@ from tailorset.classifiers import check_labels, load_classifier
 from tailorset.evaluation.comparison import Method, all_scores, clip_methods, comparison_metrics, per_label_table
 from tailorset.evaluation.report import precision_recall_figure, prediction_sheet
 from tailorset.evaluation.results import OURS, acceptance_metrics
-from tailorset.project.layout import CLASSIFIER, FILTERED, REAL, REPORTS, SCORES, SYNTHETIC, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, FILTERED, PER_LABEL, REAL, REPORTS, SCORES, SYNTHETIC, THRESHOLDS
 from tailorset.project.stage import Stage, run_stage
 from tailorset.storage.annotated import Annotated, Collection
 from tailorset.storage.files import read_metrics, write_json
@@ -66,8 +66,8 @@ def plot_decisions(stage: Stage, decisions: Mapping[str, Decisions], targets: Te
 def write_reports(stage: Stage, methods: Sequence[Method], test: ImageSet) -> None:
     """Write the tables of labels and scores, the curves, and a sheet of test images with our predictions."""
     space, curves, sheet = stage.label_space, stage.plots_dir / "precision_recall.png", stage.plots_dir / SHEET
-    per_label_table(methods, test.targets, space).to_csv(stage.report_dir / "per_label.csv", index=False)
-    all_scores(methods, test.ids, space.names).to_parquet(SCORES, index=False)
+    per_label_table(methods, test.targets, space).to_csv(PER_LABEL, index=False)
+    all_scores(methods, test.targets, test.ids, space.names).to_parquet(SCORES, index=False)
     if is_annotated(test.targets):
         precision_recall_figure(methods, test.targets, space).savefig(curves, dpi=100)
         stage.log_figures(curves)

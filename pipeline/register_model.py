@@ -18,6 +18,7 @@ from tailorset.project.layout import (
     FILTERED,
     MEASURED,
     MODEL_CARD,
+    PER_LABEL,
     REAL,
     REPORTS,
     SCORES,
@@ -71,7 +72,7 @@ def register_and_present(stage: Stage, measured: Measurement, metrics: Mapping[s
         print(f"Registered {name} version {number}: models:/{name}@{CHALLENGER}")
     else:
         print(f"Registered {name} version {number}: a point of a sweep, {CHALLENGER} stays what it was")
-    files = [path for path in (MODEL_CARD, DATA_CARD) if path.exists()]
+    files = [path for path in (MODEL_CARD, DATA_CARD, SCORES, PER_LABEL) if path.exists()]
     text = description(metrics, f"models:/{name}/{number}")
     stage.tracker.present(text, headline(metrics), data_sets(Path("dvc.lock")), files)
 

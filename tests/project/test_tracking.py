@@ -53,6 +53,19 @@ def test_stages_of_one_execution_share_a_parent(root: Path, monkeypatch: pytest.
     assert {run.info.status for run in found.values()} == {"FINISHED"}
 
 
+def test_a_stage_logs_the_use_of_the_machine_while_it_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
+    with Tracker("generate_images", root, {}) as tracker:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not tracker.client.get_run(tracker.run_id).data.metrics:
+            time.sleep(0.2)
+    found = runs(root)
+    metrics = next(run.data.metrics for run in found.values() if run.info.run_name == "generate_images")
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    parent = found["generate_images"].data.tags["mlflow.parentRunId"]
+    assert not next(run.data.metrics for run in found.values() if run.info.run_id == parent)
+
+
 def test_another_execution_gets_another_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("one", "two"):
         monkeypatch.setenv("DVC_EXP_NAME", name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -208,6 +209,24 @@ def results() -> None:
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
     for gap in gaps(Path.cwd()):
         console.print(str(gap), style="red", markup=False)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Names or ids of runs; the first is compared with the rest")] = [],  # noqa: B006 - typer makes a new one each time
+    open_page: Annotated[bool, typer.Option("--open", help="Open MLflow's page of these runs in the browser")] = False,
+    host: Annotated[str, typer.Option(help="Address of MLflow's pages")] = "http://127.0.0.1:5000",
+) -> None:
+    """Show which settings of runs differ, and their results with intervals. Without names: the latest two."""
+    from tailorset.registry.comparison import compare as compare_runs
+
+    comparison = or_stop(compare_runs, runs, Path.cwd())
+    console.print(comparison.settings())
+    console.print(comparison.figures())
+    page = f"{host.rstrip('/')}/{comparison.page()}"
+    console.print(f"Parallel coordinates, after `make ui`: {page}", markup=False)
+    if open_page and not webbrowser.open(page):
+        stop("No browser could be opened: copy the address")
 
 
 def _settings() -> tuple[Params, LabelSpace]:

@@ -19,7 +19,7 @@ from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.clip.patches import patch_logits
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, zero_shot_metrics
-from tailorset.evaluation.results import CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, CLIP_PATCHES, MethodRow
+from tailorset.evaluation.results import ANNOTATIONS, CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, CLIP_PATCHES, MethodRow
 from tailorset.evaluation.score_table import score_table
 from tailorset.records import LabelSpace
 
@@ -96,6 +96,9 @@ def per_label_table(methods: Sequence[Method], targets: Tensor, label_space: Lab
     return table
 
 
-def all_scores(methods: Sequence[Method], image_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
-    """Return the scores of all methods as one table, before any normalisation."""
-    return pd.concat([score_table(method.row.method, method.scores, image_ids, names) for method in methods])
+def all_scores(
+    methods: Sequence[Method], targets: Tensor, image_ids: Sequence[str], names: Sequence[str]
+) -> pd.DataFrame:
+    """Return the annotations and the scores of all methods, before any normalisation, as one table."""
+    tables = {ANNOTATIONS: targets} | {method.row.method: method.scores for method in methods}
+    return pd.concat([score_table(name, values, image_ids, names) for name, values in tables.items()])

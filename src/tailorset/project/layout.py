@@ -23,3 +23,4 @@ MODEL_CARD = MODELS / "MODEL_CARD.md"
 ADDED_DATA, ADDED_MODELS = Path("data/added"), MODELS / "added"  # of `tailorset add-label`, a folder per addition
 REPORTS = Path("reports")
 SCORES = REPORTS / "evaluate" / "scores.parquet"
+PER_LABEL = REPORTS / "evaluate" / "per_label.csv"

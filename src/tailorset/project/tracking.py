@@ -33,11 +33,13 @@ from tailorset.project.unlogged import Gap, clear, gaps, keep
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 RUNS_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # otherwise MLflow opens its page of GenAI traces
 EXECUTION_TAG = "tailorset.project.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
+SAMPLE_S = 10  # between samples of CPU, memory, disk and GPU; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL overrides it
 CAUSE_CHARS = 300  # at each end of a message
 
 
@@ -127,6 +129,7 @@ class Tracker:
         self.stage, self.root, self.params = stage, root, params
         self.settings = settings_digest()
         self.client: MlflowClient | None = None
+        self.monitor: SystemMetricsMonitor | None = None
         self.parent_id = self.run_id = self.cause = ""
         self.unlogged: dict[str, None] = {}  # metrics and files, in the order in which they should have been logged
 
@@ -140,6 +143,7 @@ class Tracker:
             self.run_id = client.create_run(experiment_id, tags=tags).info.run_id
             self.client = client
             write_batches(client, self.run_id, {}, self.params)
+            self.monitor = _system_metrics(self.run_id)
         return self
 
     def __exit__(
@@ -147,6 +151,8 @@ class Tracker:
     ) -> None:
         status = "FINISHED" if kind is None else "FAILED"
         with self.tolerant():
+            if self.monitor:
+                self.monitor.finish()
             for run_id in (self.run_id, self.parent_id):
                 if self.client:
                     self.client.set_terminated(run_id, status)
@@ -267,6 +273,16 @@ def _parent_run(client: MlflowClient, experiment_id: str, root: Path) -> str:
             name = f"{name} #{before + 1}"
         tags = {EXECUTION_TAG: key, "mlflow.runName": name, "git.commit": revision, "git.dirty": str(dirty).lower()}
         return client.create_run(experiment_id, tags=tags | _source_tags("dvc repro")).info.run_id
+
+
+def _system_metrics(run_id: str) -> SystemMetricsMonitor:
+    """Start the thread that logs the machine's use as `system/...`; stages shorter than one sample log none."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # says what it skips, at each stage
+    monitor = SystemMetricsMonitor(run_id, sampling_interval=SAMPLE_S)
+    monitor.start()
+    return monitor
 
 
 def _source_tags(name: str) -> dict[str, str]:

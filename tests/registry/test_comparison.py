@@ -1,0 +1,139 @@
+"""Runs next to each other, as MLflow and evaluate's tables describe them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+from tailorset.cli import app
+from tailorset.evaluation.comparison import Method, all_scores, comparison_metrics, per_label_table
+from tailorset.evaluation.results import CLIP, OURS
+from tailorset.project.layout import PER_LABEL, SCORES
+from tailorset.project.tracking import EXECUTION_TAG, connect
+from tailorset.records import Label, LabelSpace
+from tailorset.registry.comparison import compare
+
+NUM_PHOTOS = 200
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: Path) -> Path:
+    """A folder with an empty tracking database."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(tracking_database, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def space() -> LabelSpace:
+    labels = [Label(name=name, seen=name in ("cat", "dog")) for name in ("cat", "dog", "fish", "bird", "key")]
+    return LabelSpace(name="animals", labels=tuple(labels))
+
+
+def targets(space: LabelSpace) -> Tensor:
+    return (torch.rand(NUM_PHOTOS, len(space.names), generator=torch.Generator().manual_seed(0)) < 0.3).long()
+
+
+def scores(space: LabelSpace, noise: float, seed: int = 1) -> Tensor:
+    shown = targets(space)
+    return shown + noise * torch.randn(shown.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def log_run(root: Path, space: LabelSpace, name: str, noise: float, first_photo: int = 0, **params: str) -> str:
+    """Log an execution as `evaluate` and `register_model` do; return its id."""
+    client, experiment = connect(root)
+    run = client.create_run(experiment, tags={EXECUTION_TAG: name, "mlflow.runName": name})
+    methods = [Method(row, scores(space, noise)) for row in (CLIP, OURS)]
+    ids = [f"photo-{first_photo + number}" for number in range(NUM_PHOTOS)]
+    SCORES.parent.mkdir(parents=True, exist_ok=True)
+    all_scores(methods, targets(space), ids, space.names).to_parquet(SCORES, index=False)
+    per_label_table(methods, targets(space), space).to_csv(PER_LABEL, index=False)
+    for path in (SCORES, PER_LABEL):
+        client.log_artifact(run.info.run_id, str(path))
+    for key, value in {"seed": "0", **params}.items():
+        client.log_param(run.info.run_id, key, value)
+    for key, value in comparison_metrics(methods, targets(space), space, [3]).items():
+        client.log_metric(run.info.run_id, key, value)
+    return run.info.run_id
+
+
+def output(*words: str) -> str:
+    result = CliRunner().invoke(app, ["compare", *words], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_figures_are_those_of_evaluate_and_the_better_run_is_better_on_the_same_photos(
+    root: Path, space: LabelSpace
+) -> None:
+    log_run(root, space, "plain", 0.8, epochs="4")
+    better = log_run(root, space, "long", 0.5, epochs="8")
+    comparison = compare(["plain", better], root)
+    row = {
+        cells[0]: cells[1:] for cells in zip(*(column.cells for column in comparison.figures().columns), strict=True)
+    }
+    plain, long, difference = row["ZSL mAP"]
+    for text, execution in ((plain, comparison.executions[0]), (long, comparison.executions[1])):
+        assert str(text).startswith(f"{100 * execution.metrics['zsl/map']:.1f} [")
+    low, high = map(float, re.findall(r"\[(.+), (.+)\]", str(difference))[0])
+    assert 0 < low < high
+    assert list(row) == ["ZSL mAP", "ZSL F1@3", "GZSL mAP", "GZSL F1@3"]
+
+
+def test_only_settings_that_differ_are_listed(root: Path, space: LabelSpace) -> None:
+    log_run(root, space, "plain", 0.8, epochs="4", same="yes")
+    log_run(root, space, "long", 0.8, epochs="8", same="yes", new="1")
+    settings = compare([], root).settings()
+    keys, plain, long = (list(column.cells) for column in settings.columns)
+    assert (keys, plain, long) == (["epochs", "new"], ["4", "-"], ["8", "1"])
+
+
+def test_other_photos_have_figures_without_intervals_and_the_reason(root: Path, space: LabelSpace) -> None:
+    log_run(root, space, "plain", 0.8)
+    log_run(root, space, "elsewhere", 0.5, first_photo=1000)
+    text = output("plain", "elsewhere")
+    assert "no intervals: elsewhere has other test photos" in text
+    assert "[" not in next(line for line in text.splitlines() if "ZSL mAP" in line)
+
+
+def test_the_page_names_all_runs_and_is_opened_on_request(
+    root: Path, space: LabelSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [log_run(root, space, name, 0.8, epochs=name) for name in ("1", "2", "3")]
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda page: opened.append(page) or True)
+    text = output("1", "2", "3", "--open", "--host", "http://mlflow:80/")
+    (page,) = opened
+    assert page in text
+    assert page.startswith("http://mlflow:80/#/compare-runs?runs=")
+    assert str(ids).replace("'", '"').replace(" ", "") in unquote(page)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["plain", "lomg"], "'lomg' is not the name of any of the runs: choose long"),
+        (["plain", "plain"], "name two or more different runs"),
+        (["plain"], "name two or more different runs"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_named(root: Path, space: LabelSpace, words: list[str], expected: str) -> None:
+    log_run(root, space, "plain", 0.8)
+    log_run(root, space, "long", 0.8)
+    result = CliRunner().invoke(app, ["compare", *words])
+    assert result.exit_code == 1
+    assert expected in result.output
+
+
+def test_no_results_yet(root: Path) -> None:
+    result = CliRunner().invoke(app, ["compare"])
+    assert result.exit_code == 1
+    assert "0 runs with results" in result.output
