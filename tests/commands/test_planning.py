@@ -129,6 +129,17 @@ def test_a_run_above_the_cap_is_told_by_how_much(space: LabelSpace) -> None:
     assert any("max_hours 0.5" in note for note in notes(plan_of(changed(max_hours=0.5), space, **costs)))
 
 
+def test_prices_follow_from_hours(space: LabelSpace) -> None:
+    plan = plan_of(changed(), space, photo=Cost(3600 / 7000), sampling_step=Cost(0.01))
+    columns = {column.header: list(column.cells) for column in plan_table(plan, {}, 2.5).columns}
+    assert columns["price"][columns["stage"].index("prepare_dataset")] == "2.50"  # 7,000 photos in an hour
+    assert columns["price"][-1] == f"{2.5 * plan.run.seconds / 3600:.2f}"
+    of_an_image = plan.stage("generate_images").seconds / 3600 * 2.5 / plan.drawing.kept
+    assert any(f"{of_an_image:.5f} to draw it" in note for note in notes(plan, 2.5))
+    assert "price" not in [column.header for column in plan_table(plan, {}).columns]
+    assert not any("Price" in note for note in notes(plan))
+
+
 def test_the_last_run_stands_beside_the_estimate(space: LabelSpace) -> None:
     plan = plan_of(changed(), space, photo=Cost(0.01))
     columns = {column.header: list(column.cells) for column in plan_table(plan, {"prepare_dataset": 66}).columns}

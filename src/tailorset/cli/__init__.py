@@ -119,7 +119,11 @@ def status() -> None:
 
 
 @app.command()
-def plan() -> None:
+def plan(
+    price_per_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of this device per hour, in any currency: adds prices")
+    ] = None,
+) -> None:
     """Estimate what a run of params.yaml takes on this device, from a short sample of each stage."""
     from tailorset.commands.planning.page import notes, over_cap, plan_table
     from tailorset.commands.planning.plan import make_plan
@@ -129,8 +133,8 @@ def plan() -> None:
     _, space = _settings()
     with stopping():
         planned = make_plan(read_yaml(PARAMS), space, stage_names())
-    console.print(plan_table(planned, last_durations(Path.cwd())))
-    console.print("\n".join(notes(planned)), markup=False)
+    console.print(plan_table(planned, last_durations(Path.cwd()), price_per_hour))
+    console.print("\n".join(notes(planned, price_per_hour)), markup=False)
     if reason := over_cap(planned):
         stop(reason)
 

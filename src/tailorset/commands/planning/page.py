@@ -11,22 +11,28 @@ from tailorset.commands.planning.workload import Cost
 from tailorset.messages import GIB
 
 
-def plan_table(plan: Plan, last: Mapping[str, float]) -> Table:
-    """One row per stage; last: seconds that each stage took when it last ran."""
+def plan_table(plan: Plan, last: Mapping[str, float], hourly_price: float | None = None) -> Table:
+    """Return one row per stage.
+
+    last: seconds that each stage took when it last ran. hourly_price: of this device, in any currency.
+    """
     table = Table("stage", title="What this params.yaml takes on this device")
-    for column in ("work", "time", "TFLOP", "disk", "last run"):
+    priced = [] if hourly_price is None else ["price"]
+    for column in ("work", "time", *priced, "TFLOP", "disk", "last run"):
         table.add_column(column, justify="right")
     for name in plan.stages:
         parts = [f"{work.amount:,.0f} {_plural(work.unit)}" for work in plan.work if work.stage == name]
-        table.add_row(name, "\n".join(parts), *_cells(plan.stage(name)), _clock(last[name]) if name in last else "-")
-    table.add_row("starting", f"{len(plan.stages)} stages", *_cells(plan.starts), "-", end_section=True)
+        cells = _cells(plan.stage(name), hourly_price)
+        table.add_row(name, "\n".join(parts), *cells, _clock(last[name]) if name in last else "-")
+    starts, run = (_cells(cost, hourly_price) for cost in (plan.starts, plan.run))
+    table.add_row("starting", f"{len(plan.stages)} stages", *starts, "-", end_section=True)
     known = all(name in last for name in plan.stages)
-    table.add_row("run", "", *_cells(plan.run), f"{_clock(sum(last.values()))} + starts" if known else "-")
+    table.add_row("run", "", *run, f"{_clock(sum(last.values()))} + starts" if known else "-")
     return table
 
 
-def notes(plan: Plan) -> Iterator[str]:
-    """Basis of the estimate, the caps, and cheaper settings."""
+def notes(plan: Plan, hourly_price: float | None = None) -> Iterator[str]:
+    """Yield the basis of the estimate, the caps, and cheaper settings."""
     block, drawing = plan.params.generate_images, plan.drawing
     yield (
         f"Sampled here: {plan.accepted_replies:.0%} of the LLM's replies and {plan.pass_rate:.0%} of a batch of images"
@@ -37,10 +43,15 @@ def notes(plan: Plan) -> Iterator[str]:
         f" {drawing.short} of {len(plan.label_space.unseen)} labels stay under their quota."
         f" Cap: generate_images.max_images {block.max_images:,}."
     )
+    if hourly_price is not None and drawing.kept:
+        costs = (plan.stage("generate_images"), plan.run)
+        drawn, whole = (f"{_price(cost, hourly_price) / drawing.kept:,.5f}" for cost in costs)
+        yield f"Price per kept image: {drawn} to draw it, {whole} with the whole run."
     hours = plan.params.max_hours
     yield "Cap of the run: " + ("none; max_hours in params.yaml sets one." if hours is None else f"max_hours {hours}.")
     for key, value, smaller, saved in plan.cheaper():
-        yield f"Cheaper by {_clock(saved)}: {key} {value} -> {smaller}"
+        money = "" if hourly_price is None else f" or {saved / 3600 * hourly_price:,.2f}"
+        yield f"Cheaper by {_clock(saved)}{money}: {key} {value} -> {smaller}"
 
 
 def over_cap(plan: Plan) -> str:
@@ -51,9 +62,14 @@ def over_cap(plan: Plan) -> str:
     return f"A run takes about {hours:.2f} hours, more than max_hours {cap}: raise it, or take what is cheaper"
 
 
-def _cells(cost: Cost) -> tuple[str, str, str]:
+def _cells(cost: Cost, hourly_price: float | None) -> list[str]:
+    priced = [] if hourly_price is None else [f"{_price(cost, hourly_price):,.2f}"]
     flops = f"{cost.flops / 1e12:,.2f}" if cost.flops else "-"
-    return _clock(cost.seconds), flops, f"{cost.bytes / GIB:,.2f} GiB" if cost.bytes else "-"
+    return [_clock(cost.seconds), *priced, flops, f"{cost.bytes / GIB:,.2f} GiB" if cost.bytes else "-"]
+
+
+def _price(cost: Cost, hourly_price: float) -> float:
+    return cost.seconds / 3600 * hourly_price
 
 
 def _clock(seconds: float) -> str:
