@@ -32,7 +32,7 @@ class TrainClip(Block):
     batch_size: int
     learning_rate: float
     object_captions: float  # share of steps on "a photo of a X" instead of whole captions
-    captions_first: int = 0  # steps on whole captions before that: from nothing, names alone teach a small network nothing
+    captions_first: int = 0  # steps on whole captions before that: names alone stall a new network
     vision: dict[str, int | str | list[int]]
 
 
