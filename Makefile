@@ -13,9 +13,10 @@ export DVC_NO_ANALYTICS ?= 1
 export GX_ANALYTICS_ENABLED ?= false
 export HF_HUB_OFFLINE ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
+export NO_MKDOCS_2_WARNING ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup run test lint map bench soak faults ui ladder factors foundation foundation-report dist clean
+.PHONY: help setup run test lint map bench soak faults ui ladder factors foundation foundation-report dist docs docs-serve tutorial pictures clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -71,6 +72,18 @@ dist: setup  ## build the wheel in dist/, and print what an installation takes o
 	@pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 	@rm -rf build && ls dist/*.whl
 	@python benchmarks/install_size.py
+
+docs: setup  ## build the documentation site in site/, without network; a broken link fails it
+	@mkdocs build
+
+docs-serve: setup  ## the site on http://127.0.0.1:8001, built again whenever a page changes
+	@mkdocs serve --dev-addr 127.0.0.1:8001
+
+tutorial: setup  ## execute docs/tutorial.ipynb and store its outputs (after `make run`)
+	@python docs/tools/tutorial.py
+
+pictures: setup  ## one picture per stage for the site, from what the last `make run` left; needs chromium
+	@python docs/tools/stage_pictures.py
 
 clean:  ## remove the environment, resume state and caches; keeps products and mlflow.db
 	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
