@@ -27,6 +27,7 @@ DOCS = ROOT / "docs"
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 ORIGINS = {page: ROOT / name for name, page in PAGES.items()}
 NOTEBOOK = DOCS / "tutorial.ipynb"
+GRAPH = "pictures/stages/graph.svg"
 LINK = re.compile(r"\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 MARKED = re.compile(r"<!-- how it works -->\n## .*?\n(.*?)<!-- /how it works -->\n", re.DOTALL)  # of the README
 STYLE = re.compile(r'<style.*?</style>|(?<=<table) border="1" class="dataframe"', re.DOTALL)  # of pandas
@@ -38,7 +39,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=origin.read_text(encoding="utf-8")))
     for uri, content in notebook_files(json.loads(NOTEBOOK.read_text(encoding="utf-8"))):
         files.append(File.generated(config, uri, content=content))
-    files.append(File.generated(config, "pictures/stages/graph.svg", content=stage_graph(ROOT)))
+    files.append(File.generated(config, GRAPH, content=stage_graph(ROOT)))
     return files
 
 
@@ -51,6 +52,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         found = MARKED.search((ROOT / "README.md").read_text(encoding="utf-8"))
         assert found, "README.md has no section between <!-- how it works --> and <!-- /how it works -->"
         markdown = markdown.replace("<!-- how it works -->", found[1])
+        markdown = markdown.replace(
+            "<!-- graph -->", f"![Stages of dvc.yaml, with arrows to those that read from them]({GRAPH})"
+        )
     folder = ORIGINS.get(uri, DOCS / uri).parent
 
     def link(match: re.Match[str]) -> str:
