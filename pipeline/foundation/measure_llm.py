@@ -15,7 +15,7 @@ from tailorset.records import LabelSpace
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 BATCH_SIZE = 64
-ROUND = {"prompts_per_pair": 10, "max_prompts": None, "min_words": 10, "max_attempts": 1}
+ROUND = {"prompts_per_pair": 10, "max_prompts": None, "min_words": 10, "max_attempts": 1, "kinds": []}
 MEASURES = ("raw_acceptance", "distinct_1", "distinct_2", "distinct_texts", "origin/llm")
 
 

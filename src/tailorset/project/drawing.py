@@ -53,6 +53,7 @@ def generate(
     threshold: float = 0.5,
     prompts_per_pair: int = 10,
     min_words: int = 10,
+    kinds: Sequence[str] = ("a photo of",),
     keep_rejected: bool = False,
     batch_size: int = 16,
     seed: int = 0,
@@ -63,8 +64,9 @@ def generate(
     labels: at least three, since CLIP compares each with the rest. generator, llm, clip: as the blocks `generator`,
     `write_prompts.llm` and `clip.discriminator` of params.yaml. num_images: images to draw. Those in which CLIP does
     not find every label with a probability above `threshold` are left out, or come with `accepted` false by
-    `keep_rejected`. prompts_per_pair: prompts that are written for each label and each pair, of at
-    least `min_words`. seed: the same seed gives the same images, whatever the batch size. device: auto, cpu or cuda.
+    `keep_rejected`. prompts_per_pair: prompts that are written for each label and each pair, of at least `min_words`,
+    beginning with one of `kinds` in turn. seed: the same seed gives the same images, whatever the batch size.
+    device: auto, cpu or cuda.
 
     Raises:
         ValueError: too few or unusable labels, settings that are not valid, or a model that cannot be loaded.
@@ -73,7 +75,8 @@ def generate(
     from tailorset.generation.studio import Studio
     from tailorset.project.params import FilterImages
 
-    space, draws_by, writes_by, discriminator = _settings(labels, generator, llm, clip, prompts_per_pair, min_words)
+    writing = {"prompts_per_pair": prompts_per_pair, "min_words": min_words, "kinds": list(kinds), "llm": llm}
+    space, draws_by, writes_by, discriminator = _settings(labels, generator, clip, writing)
     rule = FilterImages.model_validate({"name": "grouped_softmax", "threshold": threshold}).build(space)
     chosen = resolve_device(device)
     scored_by = discriminator.load(chosen)
@@ -95,10 +98,8 @@ def generate(
 def _settings(
     labels: Sequence[str],
     generator: Mapping[str, Any],
-    llm: Mapping[str, Any],
     clip: Mapping[str, Any],
-    prompts_per_pair: int,
-    min_words: int,
+    writing: Mapping[str, Any],
 ) -> tuple[LabelSpace, GeneratorSettings, WritePrompts, ClipModel]:
     from tailorset.clip.settings import ClipModel
     from tailorset.messages import invalid
@@ -108,12 +109,11 @@ def _settings(
 
     if len(labels) < MIN_UNSEEN:
         raise ValueError(f"labels are {list(labels)}: give at least {MIN_UNSEEN}, as CLIP compares each with the rest")
-    writing = {"prompts_per_pair": prompts_per_pair, "max_prompts": None, "min_words": min_words}
     try:
         return (
             LabelSpace.model_validate({"name": "labels", "labels": [{"name": n, "seen": False} for n in labels]}),
             GeneratorSettings.model_validate(generator),
-            WritePrompts.model_validate(writing | {"max_attempts": MAX_ATTEMPTS, "llm": llm}),
+            WritePrompts.model_validate({**writing, "max_prompts": None, "max_attempts": MAX_ATTEMPTS}),
             ClipModel.model_validate(clip),
         )
     except ValidationError as error:
