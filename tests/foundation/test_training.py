@@ -103,8 +103,8 @@ def test_models_that_are_too_large_are_not_published(tmp_path, monkeypatch):
     settings = load_settings().model_copy(update={"output": tmp_path / "made", "published": tmp_path / "kept"})
     for name in publish.MODELS:
         (tmp_path / "made" / name).mkdir(parents=True)
-        (tmp_path / "made" / name / "weights.safetensors").write_bytes(bytes(7 * 2**20))
+        (tmp_path / "made" / name / "weights.safetensors").write_bytes(bytes(8 * 2**20))
     monkeypatch.setattr(publish, "load_settings", lambda: settings)
-    with pytest.raises(ValueError, match="the limit is 32"):
+    with pytest.raises(ValueError, match="the limit is 44"):
         publish.main()
     assert not (tmp_path / "kept").exists()

@@ -164,7 +164,7 @@ def test_a_real_base_model_keeps_the_contract(tmp_path: Path, capsys: pytest.Cap
     assert file_digest(file) == BASE_SHA256
 
     config = Config(model=str(file), max_new_tokens=40)
-    block = {"prompts_per_pair": 1, "max_prompts": 24, "min_words": 10, "max_attempts": 1}
+    block = {"prompts_per_pair": 1, "max_prompts": 24, "min_words": 10, "max_attempts": 1, "kinds": []}
     settings = WritePrompts.model_validate(block | {"llm": {"name": "transformers"} | config.model_dump()})
     llm, labels = build(config, CPU), LabelSpace.load(ROOT / "data" / "labels" / "coco.yaml")
     *_, ledger = write_prompts(llm.reply, labels, settings, seed=0, batch_size=24)

@@ -64,7 +64,7 @@ def pauses_of(llm: ServerLLM) -> list[float]:
 
 
 def written(llm: ServerLLM, **changes: object) -> Ledger:
-    block = {"prompts_per_pair": 2, "max_prompts": None, "min_words": 10, "max_attempts": 2} | changes
+    block = {"prompts_per_pair": 2, "max_prompts": None, "min_words": 10, "max_attempts": 2, "kinds": []} | changes
     config = WritePrompts.model_validate(block | {"llm": {"name": "template"}})
     *_, ledger = write_prompts(llm.reply, SPACE, config, seed=0, batch_size=4)
     return ledger

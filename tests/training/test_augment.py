@@ -31,7 +31,7 @@ LEAST_VISIBLE = 0.97
 OF_COCO = ("coco", "coco_fast", "coco_sdxl", "nus_wide", "paper")  # presets whose photos show objects of such sizes
 # Longer side of the largest box of a label, as a share of the photo's: ten quantiles of 340 labels of 100 photos
 COCO_SIZES = (0.046, 0.081, 0.121, 0.150, 0.204, 0.289, 0.380, 0.508, 0.636, 0.982)
-DRAWN_PX, SEEN_PX, PHOTO_PX = 32, 96, 64  # of generated images, as the backbone gets them, of photos
+DRAWN_PX, SEEN_PX, PHOTO_PX = 64, 128, 64  # of generated images, as the backbone gets them, of photos
 
 
 def test_it_depends_on_the_image_seed_only(real: ImageSet) -> None:
@@ -114,7 +114,7 @@ def visible_in_drawings() -> Callable[[Augmentation], float]:
     @torch.no_grad()
     def found(settings: Augmentation) -> Tensor:
         pixels = augment(images, list(range(len(images))), [settings] * len(images))
-        sides = range(DRAWN_PX, 2 * DRAWN_PX + 1, 4)
+        sides = range(DRAWN_PX, 2 * DRAWN_PX + 1, 8)
         looks = [oracle(F.interpolate(pixels, size=(side, side), mode="area"))[..., 0] for side in sides]
         return torch.stack(looks).amax(0) > 0
 
