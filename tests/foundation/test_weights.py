@@ -59,7 +59,9 @@ def test_zero_shot_clip_knows_the_objects(name):
     clip = load_clip(f"local-dir:{FOLDER / name}", torch.device("cpu"))
     with torch.no_grad():
         scores = clip.logits(images, clip.encode_texts(names, "a photo of a {}"))
-    assert average_precision_score(np.array(present), scores.numpy(), average="macro") > 0.55  # 0.08 by chance; the bars are those of `make foundation-report`
+    assert (
+        average_precision_score(np.array(present), scores.numpy(), average="macro") > 0.55
+    )  # 0.08 by chance; the bars are those of `make foundation-report`
 
 
 def test_language_model_has_a_chat_template():

@@ -130,7 +130,14 @@ def check_scores(metrics: dict[str, float]) -> None:
     """The saved scores give the reported figures again."""
     space = LabelSpace.load("data/labels/small.yaml")
     scores = pd.read_parquet("reports/evaluate/scores.parquet")
-    assert scores["method"].unique().tolist() == ["annotations", "clip", "clip_ensemble", "clip_normalised", "clip_patches", "ours"]
+    assert scores["method"].unique().tolist() == [
+        "annotations",
+        "clip",
+        "clip_ensemble",
+        "clip_normalised",
+        "clip_patches",
+        "ours",
+    ]
     ours = scores[scores["method"] == "ours"]
     truth = pd.read_parquet("data/real/targets.parquet").set_index("image_id").loc[ours["image_id"], list(LABELS)]
     values = torch.from_numpy(ours[list(LABELS)].to_numpy())

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tailorset.project.layout import REVIEW
 from tailorset.prompts.contract import Contract
 from tailorset.prompts.writer import unwritable
 from tailorset.records import LabelSpace
@@ -89,7 +90,9 @@ def test_accents_belong_to_their_letter() -> None:
     assert space_of("कप", "key").named_in("a कपा") == set()
 
 
-@pytest.mark.parametrize("file", sorted(set(LABELS.glob("*.yaml")) - {LABELS / REVIEW.name}), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "file", sorted(set(LABELS.glob("*.yaml")) - {LABELS / REVIEW.name}), ids=lambda path: path.stem
+)
 def test_every_label_of_the_shipped_label_spaces_is_named_by_its_own_name_and_no_other_is(file: Path) -> None:
     space = LabelSpace.load(file)
     for label in space.names:

@@ -65,9 +65,8 @@ def generate(
     `write_prompts.llm` and `clip.discriminator` of params.yaml. num_images: images to draw. Those in which CLIP does
     not find every label with a probability above `threshold` are left out, or come with `accepted` false by
     `keep_rejected`. prompts_per_pair: prompts that are written for each label and each pair, of at least `min_words`,
-    beginning with one of `kinds` in turn. seed: the same seed gives the same images; the batch size may
-    move a pixel by rounding.
-    device: auto, cpu or cuda.
+    beginning with one of `kinds` in turn. seed: the same seed gives the same images, but for rounding
+    in batches of another size. device: auto, cpu or cuda.
 
     Raises:
         ValueError: too few or unusable labels, settings that are not valid, or a model that cannot be loaded.
