@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from foundation_settings import load_settings
@@ -15,7 +16,7 @@ from tailorset.records import LabelSpace
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 BATCH_SIZE = 64
-ROUND = {"prompts_per_pair": 10, "max_prompts": None, "min_words": 10, "max_attempts": 1, "kinds": []}
+ROUND: dict[str, Any] = {"prompts_per_pair": 10, "max_prompts": None, "min_words": 10, "max_attempts": 1, "kinds": []}
 MEASURES = ("raw_acceptance", "distinct_1", "distinct_2", "distinct_texts", "origin/llm")
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from foundation_settings import Foundation, load_settings
 from measure_llm import measure_llm
-from probe import from_scratch_map, probe_map
-from sklearn.metrics import average_precision_score
+from probe import from_scratch_map, mean_average_precision, probe_map
 from tqdm import tqdm
 from train_oracle import through_vae
 from train_vae import published_vae
@@ -165,10 +164,10 @@ def measure_clips(settings: Foundation, space: LabelSpace) -> dict[str, float]:
         for name in ("discriminator", "judge", "backbone"):
             clip = load_clip(f"local-dir:{settings.published / name}", torch.device("cpu"))
             texts = clip.encode_texts(space.names, "a photo of a {}")
-            scores = torch.cat([clip.logits(batch, texts) for batch in images.split(100)]).numpy()
+            scores = torch.cat([clip.logits(batch, texts) for batch in images.split(100)])
+            targets = torch.from_numpy(present)
             for group, columns in (("", slice(None)), ("unseen_", unseen)):
-                value = average_precision_score(present[:, columns], scores[:, columns], average="macro")
-                metrics[f"{name}/{style}_{group}map"] = float(value)
+                metrics[f"{name}/{style}_{group}map"] = mean_average_precision(scores[:, columns], targets[:, columns])
     return metrics
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -17,6 +16,7 @@ from training_loop import device
 
 from tailorset.classifiers.linear_head import Config, build
 from tailorset.clip.model import OpenClip
+from tailorset.evaluation.metrics import average_precisions
 from tailorset.records import LabelSpace
 from tailorset.toybox.objects import COLOURS
 from tailorset.toybox.oracle import Oracle
@@ -78,4 +78,4 @@ def shuffled(count: int, epochs: int) -> Iterator[Tensor]:
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
-    return float(average_precision_score(targets.cpu().numpy(), scores.cpu().numpy(), average="macro"))
+    return float(average_precisions(scores.cpu(), targets.cpu().long()).mean())

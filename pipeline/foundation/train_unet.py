@@ -31,7 +31,7 @@ def build_unet(cross_attention_dim: int, widths: tuple[int, ...]) -> UNet2DCondi
         out_channels=LATENT_CHANNELS,
         layers_per_block=1,
         block_out_channels=widths,
-        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * (len(widths) - 1)),  # the outermost attends not
+        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * (len(widths) - 1)),  # the outermost: none
         up_block_types=(*("CrossAttnUpBlock2D",) * (len(widths) - 1), "UpBlock2D"),
         cross_attention_dim=cross_attention_dim,
         attention_head_dim=4,

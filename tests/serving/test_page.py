@@ -21,7 +21,6 @@ from tailorset.serving.service import Service
 from tailorset.toybox.scenes import photo_scene, render
 from tests.registered import running
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: it is one of the dev extras")
 CHROMIUM = shutil.which("chromium")
 ROOT = Path(__file__).resolve().parents[2]
 PICTURE = ROOT / "docs" / "pictures" / "page.png"
@@ -29,14 +28,6 @@ WANTED = "TAILORSET_PICTURES"
 TOYS = 103  # a scene with an umbrella, a boat and a cup: three unseen labels
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,6 @@ from tailorset.storage.shards import sha256, write_shard
 from tailorset.toybox.scenes import photo_scene, render
 from tests.registered import running_app
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: it is one of the dev extras")
 CHROMIUM = shutil.which("chromium")
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 WANTED = "TAILORSET_PICTURES"
@@ -44,14 +43,6 @@ needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a browser: ap
 @pytest.fixture(scope="module")
 def space() -> LabelSpace:
     return LabelSpace.load(ROOT / "data" / "labels" / "toybox.yaml")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM)
-        yield browser
-        browser.close()
 
 
 def toys(number: int) -> bytes:

@@ -17,7 +17,7 @@ except ModuleNotFoundError:
     ) from None
 
 from tailorset.cli.data import export_data, import_data
-from tailorset.cli.models import add_label, export, predict, promote, rollback, serve
+from tailorset.cli.models import add_label, export, params_and_labels, predict, promote, rollback, serve
 from tailorset.cli.review import annotate, review
 from tailorset.commands.licences import SUBJECT as LICENCES
 from tailorset.commands.run import run
@@ -234,8 +234,7 @@ def compare(
 
 
 def _settings() -> tuple[Params, LabelSpace]:
-    params = or_stop(load_params, PARAMS)
-    space = or_stop(LabelSpace.load, params.label_space)
+    params, space = params_and_labels()
     if problem := next(contradictions(params, space), None):
         stop(problem)
     return params, space

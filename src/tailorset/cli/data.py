@@ -7,11 +7,9 @@ from typing import Annotated
 
 import typer
 
+from tailorset.cli.models import params_and_labels
 from tailorset.commands.formats import FORMATS
-from tailorset.commands.terminal import console, or_stop, stopping
-from tailorset.project.layout import PARAMS
-from tailorset.project.params import load_params
-from tailorset.records import LabelSpace
+from tailorset.commands.terminal import console, stopping
 
 
 def export_data(
@@ -34,8 +32,7 @@ def export_data(
     from tailorset.commands.exporting import Export
     from tailorset.commands.exporting import export_data as write
 
-    params = or_stop(load_params, PARAMS)
-    space = or_stop(LabelSpace.load, params.label_space)
+    params, space = params_and_labels()
     target = output or Path(f"export-{form}")
     with stopping():
         summary = write(Export(form, target, photos, scores, val_share, test_share, url, published), params, space)
@@ -57,8 +54,7 @@ def import_data(
     """
     from tailorset.commands.importing import import_labels
 
-    params = or_stop(load_params, PARAMS)
-    space = or_stop(LabelSpace.load, params.label_space)
+    _, space = params_and_labels()
     with stopping():
         for line in import_labels(source, output, images, space):
             console.print(line, markup=False)

@@ -12,7 +12,7 @@ import typer
 
 from tailorset.commands.terminal import console, or_stop, stop, stopping
 from tailorset.project.layout import PARAMS
-from tailorset.project.params import load_params
+from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
 
 if TYPE_CHECKING:
@@ -183,10 +183,16 @@ def add_label(
         raise typer.Exit(code)
 
 
+def params_and_labels() -> tuple[Params, LabelSpace]:
+    """Return the settings of params.yaml and the labels that it names."""
+    params = or_stop(load_params, PARAMS)
+    return params, or_stop(LabelSpace.load, params.label_space)
+
+
 def model_name_and_labels() -> tuple[str, LabelSpace]:
     """Return the name of the registered model and the labels of params.yaml."""
-    params = or_stop(load_params, PARAMS)
-    return params.model_name, or_stop(LabelSpace.load, params.label_space)
+    params, space = params_and_labels()
+    return params.model_name, space
 
 
 def champion_uri() -> str:

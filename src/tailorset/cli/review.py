@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tailorset.cli.models import check_address, run_server
+from tailorset.cli.models import check_address, params_and_labels, run_server
 from tailorset.commands.terminal import console, or_stop, stopping
-from tailorset.project.layout import PARAMS
-from tailorset.project.params import load_params
-from tailorset.records import LabelSpace
 
 if TYPE_CHECKING:
     from tailorset.serving.reviewing import Desk
@@ -32,8 +29,7 @@ def annotate(
     from tailorset.compute.device import resolve_device
 
     check_address(HOST, port)
-    params = or_stop(load_params, PARAMS)
-    space = or_stop(LabelSpace.load, params.label_space)
+    params, space = params_and_labels()
     desk = or_stop(photo_desk, params, space)
     if guess:
         with stopping():
@@ -53,8 +49,7 @@ def review(
     from tailorset.commands.reviewing import image_desk
 
     check_address(HOST, port)
-    params = or_stop(load_params, PARAMS)
-    space = or_stop(LabelSpace.load, params.label_space)
+    _, space = params_and_labels()
     _open(or_stop(image_desk, space, rejected), port)
 
 

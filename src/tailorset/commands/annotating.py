@@ -10,10 +10,9 @@ import torch
 from PIL import Image
 
 from tailorset.clip.model import Clip
-from tailorset.commands.importing import annotation_table
-from tailorset.commands.new import annotation_table as empty_table
+from tailorset.commands.new import empty_table
 from tailorset.datasets.folder import Config
-from tailorset.datasets.reading.annotations import Found, Truth, find_photos, read_truths
+from tailorset.datasets.reading.annotations import Found, Truth, annotation_table, find_photos, read_truths
 from tailorset.datasets.reading.photo_set import shrunk
 from tailorset.images.codec import decode_image, encode_png, square_pixels
 from tailorset.project.params import Params

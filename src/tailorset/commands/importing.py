@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tailorset.commands.formats import readers
-from tailorset.datasets.reading.annotations import IMAGE, check_column_names, find_photos
+from tailorset.datasets.reading.annotations import annotation_table, check_column_names, find_photos
 from tailorset.datasets.reading.categories import labels_of
 from tailorset.exports import Corrections
 from tailorset.messages import some, unknown
@@ -48,15 +46,6 @@ def import_labels(source: Path, output: Path, images: Path | None, space: LabelS
         f"Written: {output}",
         f"Next:    in params.yaml {settings}, and `seen: true` for labels that people have now annotated in train",
     ]
-
-
-def annotation_table(truths: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> str:
-    """Return CSV text with a row per image and a column per label: 1, 0, or nothing where it is not annotated."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([IMAGE, *labels])
-    writer.writerows([name, *(truth.get(label, "") for label in labels)] for name, truth in truths.items())
-    return text.getvalue()
 
 
 def _num_present(truth: Mapping[str, int]) -> int:

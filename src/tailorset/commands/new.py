@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from tailorset.datasets.folder import Config, build
-from tailorset.datasets.reading.annotations import FOLDERS, IMAGE, Found, check_column_names, find_photos
+from tailorset.datasets.reading.annotations import FOLDERS, Found, annotation_table, check_column_names, find_photos
 from tailorset.datasets.reading.photo_set import drawn
 from tailorset.messages import problems, some
 from tailorset.project.presets import FOLDER, load_preset
@@ -74,14 +73,10 @@ def preset_file(base: str, about: str, labels: Path, settings: Settings) -> str:
     return "\n".join(lines) + "\n"
 
 
-def annotation_table(photos: Iterable[str], space: LabelSpace) -> str:
-    """CSV text with a row for each of up to 200 photos and an empty column for each label."""
+def empty_table(photos: Iterable[str], space: LabelSpace) -> str:
+    """Return CSV text with a row for each of up to 200 photos and an empty column for each label."""
     chosen = drawn({name: name for name in photos}, NUM_TO_ANNOTATE, "annotate")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([IMAGE, *space.names])
-    writer.writerows([name, *[""] * len(space.names)] for name in chosen)
-    return text.getvalue()
+    return annotation_table({name: {} for name in chosen}, space.names)
 
 
 def held_out_prompts(space: LabelSpace) -> int:
@@ -152,7 +147,7 @@ def start(
     if there := [str(path) for path in files if path.exists() and not force]:
         raise ValueError(f"{', '.join(there)} would be overwritten: choose another name, or add --force")
     if not annotations and not table.exists():  # never over somebody's work
-        files[table] = annotation_table(found.photos, space)
+        files[table] = empty_table(found.photos, space)
     told = _found(images, annotations, space) if annotations else _to_annotate(found, table)
     if table not in files and not annotations and (columns := _columns(table)) != list(space.names):
         told.append(f"Kept:    {table}, which has the columns {some(columns)}: rename it to have a new one written")

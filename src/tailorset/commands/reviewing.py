@@ -38,7 +38,7 @@ class ImageDesk:
         return current_verdicts(self._read(), digests, space.unseen, self.review)
 
     def _read(self) -> dict[str, ImageVerdict]:
-        return read_verdicts(self.review) if self.review.exists() else {}
+        return _stored(self.review)
 
     def saved(self) -> set[str]:
         """Return the images with a verdict."""
@@ -78,6 +78,10 @@ class ImageDesk:
         self._verdicts[image_id] = verdict
 
 
+def _stored(review: Path) -> dict[str, ImageVerdict]:
+    return read_verdicts(review) if review.exists() else {}
+
+
 def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
     """Return the images that the filter kept, or those that it rejected, and those with a verdict.
 
@@ -95,9 +99,8 @@ def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
         raise ValueError(f"{tables[0]} is not of the images in {tables[1]}: `make run` makes it again")
     texts = {prompt.prompt_id: prompt.text for prompt in read_prompts(PROMPTS)}
     images = images.assign(prompt=images["prompt_id"].map(texts).fillna("")).set_index("image_id")
-    verdicts = read_verdicts(REVIEW) if REVIEW.exists() else {}
     chosen = ~images["kept"] & (images["reason"] != STRUCK) if rejected else images["kept"]
-    rows = images[chosen | images.index.isin(list(verdicts))].sort_values(["confidence", "sha256"])
+    rows = images[chosen | images.index.isin(list(_stored(REVIEW)))].sort_values(["confidence", "sha256"])
     if rows.empty:
         raise ValueError(f"the filter {'rejected' if rejected else 'kept'} none of the images in {tables[0]}")
     return ImageDesk(rows, SYNTHETIC, REVIEW, space)

@@ -33,13 +33,13 @@ from tailorset.evaluation.bootstrap import (
     paired_difference,
 )
 from tailorset.evaluation.results import ANNOTATIONS, OURS, columns, percent
+from tailorset.evaluation.score_table import read_scores
 from tailorset.project.layout import PER_LABEL, SCORES
 from tailorset.project.tracking import EXECUTION_TAG, connect
 
 NUM_RESAMPLES = 1000
 SHORTEST_ID = 6  # characters of a run's id that may stand for it
 NUM_NAMED = 8  # of the latest runs, in errors
-NO_INTERVALS = "no intervals: {}"
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Scores:
     @classmethod
     def read(cls, scores: Path, per_label: Path) -> Scores:
         """Read the tables that `evaluate` wrote."""
-        labels, table = pd.read_csv(per_label), pd.read_parquet(scores)
+        labels = pd.read_csv(per_label)
         names, unseen = tuple(labels["label"]), tuple(labels["label"][~labels["seen"]])
-        ours, shown = (table[table["method"] == name].set_index("image_id") for name in (OURS.method, ANNOTATIONS))
-        values = (torch.tensor(one.loc[ours.index, list(names)].to_numpy("float32")) for one in (ours, shown))
-        return cls(tuple(ours.index), names, unseen, *values)
+        image_ids = tuple(pd.read_parquet(scores, columns=["image_id"])["image_id"].unique())
+        values = (read_scores(scores, method, image_ids, names) for method in (OURS.method, ANNOTATIONS))
+        return cls(image_ids, names, unseen, *values)
 
     def is_like(self, other: Scores) -> bool:
         """Check that both are scores of the same photos, with the same annotations and labels."""
@@ -142,7 +142,7 @@ class Comparison:
         cells = (self._plain if reason else self._with_intervals)(list(keys.values()))
         for title, row in zip(keys, cells, strict=True):
             table.add_row(title, *row)
-        table.caption = NO_INTERVALS.format(reason) if reason else "minus first: on the same photos, pair by pair"
+        table.caption = f"no intervals: {reason}" if reason else "minus first: on the same photos, pair by pair"
         return table
 
     def page(self) -> str:

@@ -51,7 +51,7 @@ CHEAP = Camera(
 
 
 def draw_clutter(draw: ImageDraw.ImageDraw, side: int, num: int, rng: np.random.Generator) -> None:
-    """Paints `num` shapes that are no label: blobs, sticks, squiggles and shards."""
+    """Paint `num` shapes that are not labels: blobs, sticks, squiggles and shards."""
     for _ in range(num):
         shape = (_blob, _stick, _squiggle, _shard)[rng.integers(4)](rng)
         size = rng.uniform(0.05, 0.14)
@@ -82,7 +82,7 @@ def _shard(rng: np.random.Generator) -> Points:
 
 
 def expose(image: Image.Image, camera: Camera, rng: np.random.Generator) -> Image.Image:
-    """The RGB image of the final size as the camera takes it."""
+    """Return an RGB image of the final size as the camera takes it."""
     if camera.blur:
         image = image.filter(ImageFilter.BoxBlur(rng.uniform(*camera.blur) * image.width / 64))
     pixels = np.asarray(image, np.float32) * _light(image.width, camera, rng)

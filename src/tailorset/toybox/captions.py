@@ -1,6 +1,6 @@
 """Captions of web scenes, and the phrases a painter language model would write for labels.
 
-Both are built from the same word banks, so that a text encoder trained on captions knows every word
+Both are built from the same word banks, so that a text encoder trained on captions has seen every word
 of a painter's phrase. A bank entry in a template is written {like this}.
 """
 
@@ -16,7 +16,7 @@ from tailorset.toybox.parts import COLOURS
 from tailorset.toybox.scenes import Item, Scene, contrasting_colours
 
 SHARE_INCOMPLETE = 0.35  # of the captions of scenes with more than one object
-SHARE_KINDLESS = 0.15  # of the captions, which do not say whether they tell of a drawing or a snapshot
+SHARE_KINDLESS = 0.15  # of captions that do not say whether they describe a drawing or a snapshot
 _FEW_WORDS = 0.4
 
 ADJECTIVES = (
@@ -41,7 +41,7 @@ ADJECTIVES = (
     "fine",
     "great",
 )
-KINDS: dict[str, tuple[str, ...]] = {  # how captions of each style call their picture; "photo" twice as often
+KINDS: dict[str, tuple[str, ...]] = {  # words for the picture in captions of each style; "photo" twice as often
     "drawing": ("drawing", "illustration", "painting", "cartoon"),
     "snapshot": ("photo", "photo", "photograph", "snapshot", "close view"),
 }
@@ -129,7 +129,7 @@ def caption(
     incomplete: float = SHARE_INCOMPLETE,
     kindless: float = SHARE_KINDLESS,
 ) -> str:
-    """A lower-case caption of a web scene; what it says is drawn, but it may not say everything.
+    """A lower-case caption of a web scene; everything it names is drawn, but it may be incomplete.
 
     It begins with the kind of picture, as in "a photo of", but for a share `kindless`.
 
@@ -215,7 +215,7 @@ def _templates(scene: Scene, num_named: int, rng: np.random.Generator) -> tuple[
 
 
 def _some_of(items: list[Item], rng: np.random.Generator) -> list[Item]:
-    """At least one item, but not all, and of three only such pairs as the relation speaks of."""
+    """At least one item, but not all, and of three only pairs that the relation applies to."""
     if len(items) == 3 and rng.random() < 0.5:
         return items[:2]
     return [items[int(rng.integers(len(items)))]]

@@ -1,6 +1,6 @@
-"""Scenes of toybox objects: what stands where, and the picture of it.
+"""Scenes of toybox objects: positions of objects, and the rendered picture.
 
-Positions and sizes are fractions of the image side (x right, y down); an item lies inside the disc
+Positions and sizes are fractions of the image side (x right, y down); an item is inside the disc
 of diameter `size` around (x, y).
 """
 
@@ -30,7 +30,7 @@ WebStyle = Literal["drawing", "snapshot"]
 Style = Literal["drawing", "snapshot", "photo"]
 Relation = Literal["", "next to", "above"]
 
-SNAPSHOT_SHARE = 0.5  # of web scenes; the others are drawings
+SNAPSHOT_SHARE = 0.5  # of web scenes; the rest are drawings
 SUPERSAMPLING: dict[Style, int] = {"drawing": 3, "snapshot": 2, "photo": 2}
 MIN_CONTRAST: dict[Style, float] = {"drawing": 150.0, "snapshot": 120.0, "photo": 120.0}
 _MAX_ANGLE: dict[Style, float] = {"drawing": 15, "snapshot": 35, "photo": 50}
@@ -61,7 +61,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """Items back to front; `relation` says how items[0] stands to items[1] ("" if nothing is said).
+    """Items back to front; `relation` is the relation of items[0] to items[1] ("" if there is none).
 
     `background` is a key of BACKGROUNDS (drawing), one of TEXTURES (photo) or either (snapshot).
     """
@@ -170,7 +170,7 @@ def _num_objects(
     num_objects: int | None,
     chances: tuple[tuple[int, ...], tuple[float, ...]],
 ) -> int:
-    """The number of objects asked for or drawn by chance, checked against the labels."""
+    """Number of objects, as requested or random, checked against the labels."""
     if num_objects is None:
         return min(int(rng.choice(chances[0], p=chances[1])), len(labels))
     if not 1 <= num_objects <= min(len(labels), max(chances[0])):
@@ -188,7 +188,7 @@ def _items(
     seed: int,
     style: Style,
 ) -> tuple[Item, ...]:
-    """One item with a label of its own for each (x, y, size) row of discs."""
+    """One item with its own label for each (x, y, size) row of discs."""
     colours, max_angle = contrasting_colours(background, seed, style), _MAX_ANGLE[style]
     chosen = rng.choice(len(labels), len(discs), replace=False)
     return tuple(
@@ -217,7 +217,7 @@ def _layout(
     """The (num, 3) x, y, size of discs that overlap by at most `overlap` of their radii.
 
     Centres keep `margin` from the border, or all of the disc inside when it is None; the first two
-    discs stand in `relation`. The first of many random candidates that does all this is taken.
+    discs have the `relation`. The first of many random candidates that satisfies all this is used.
     """
     while True:
         size = rng.uniform(*sizes, (64, num, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -223,3 +224,12 @@ def _known_labels(names: Sequence[str], label_space: LabelSpace, where: str) -> 
             hint = f" There is {near!r}." if near else ""
             raise ValueError(f"{where}: {unknown('label', name.strip(), label_space.names)}{hint}")
     return label_of
+
+
+def annotation_table(truths: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> str:
+    """Return CSV text with a row per image and a column per label: 1, 0, or nothing where it is not annotated."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([IMAGE, *labels])
+    writer.writerows([name, *(truth.get(label, "") for label in labels)] for name, truth in truths.items())
+    return text.getvalue()
