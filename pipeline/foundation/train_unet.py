@@ -1,6 +1,7 @@
 """Train the diffusion model of the toybox world and write the StableDiffusionPipeline folder.
 
-v-prediction on a cosine schedule (its terminal SNR is practically zero), min-SNR weighting (Hang et al. 2023), EMA.
+v-prediction on a cosine schedule (its terminal SNR is practically zero), truncated SNR + 1 weighting (Salimans and Ho
+2022; at low noise clamped as in Hang et al. 2023), EMA.
 Latents are encoded once.
 """
 
@@ -88,7 +89,11 @@ def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
 
 
 def diffusion_loss(unet: Any, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float) -> Tensor:
-    """Min-SNR weighted v-prediction error; latents (B, 8, h, w), states (B, T, D)."""
+    """Return the v-prediction error, weighted less where there is little noise; latents (B, 8, h, w), states (B, T, D).
+
+    In terms of the error of the image, the weight is SNR + 1, clamped to `snr_gamma`. Min-SNR's own weight,
+    min(SNR, gamma), all but ignores the noisiest steps: those where the caption decides what is drawn.
+    """
     timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
     noise = torch.randn_like(latents)
     noisy = scheduler.add_noise(latents, noise, timesteps)
@@ -96,7 +101,7 @@ def diffusion_loss(unet: Any, scheduler: DDIMScheduler, latents: Tensor, states:
     error = (unet(noisy, timesteps, states).sample.float() - target).square().mean(dim=(1, 2, 3))
     alpha = scheduler.alphas_cumprod.to(latents.device)[timesteps]
     snr = alpha / (1 - alpha)
-    return (error * snr.clamp(max=snr_gamma) / (snr + 1)).mean()
+    return (error * (snr + 1).clamp(max=snr_gamma) / (snr + 1)).mean()
 
 
 def save_pipeline(settings: Foundation, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:
