@@ -30,7 +30,7 @@ def main() -> None:
         def features(images: Annotated) -> Tensor:
             batches = ShrinkingBatches(128, "looking", TRAINING_MEMORY_REMEDY)
             pixels = images.load(classifier.image_px).images
-            return batches.concatenated(lambda batch: classifier.look(batch.float() / 255)[1], pixels)
+            return batches.concatenated(lambda batch: classifier.describe(batch.float() / 255), pixels)
 
         held_out_share = stage.params.train_classifier.held_out_share
         thresholds = fit_thresholds(collection, logits, held_out_share, stage.params.fit_thresholds)

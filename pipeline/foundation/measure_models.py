@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from foundation_settings import Foundation, load_settings
+from measure_captions import measure_captions
 from measure_llm import measure_llm
 from probe import from_scratch_map, mean_average_precision, probe_map
 from tqdm import tqdm
@@ -206,7 +207,7 @@ def main() -> None:
     reports = Path("reports/foundation")
     metrics = measure_drawing(space, oracle, build(config, torch.device("cpu")), reports / "plots")
     metrics |= measure_oracle(settings, space, oracle) | measure_clips(settings, space)
-    metrics |= measure_bounds(settings, space)
+    metrics |= measure_bounds(settings, space) | measure_captions(settings, space)
     if not arguments.skip_llm:
         metrics |= measure_llm(settings.published / "llm", space)
     show(metrics)

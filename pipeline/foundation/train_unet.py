@@ -22,7 +22,7 @@ from training_loop import compiled, device, half_precision, train, work_file
 from transformers import CLIPTextModel, CLIPTokenizer
 from web_images import Web, batch_indices, caption_choice, token_ids
 
-ENCODE_BATCH = 256
+ENCODE_BATCH = 64
 
 
 def build_unet(cross_attention_dim: int, widths: tuple[int, ...]) -> UNet2DConditionModel:
@@ -89,19 +89,23 @@ def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
 
 
 def diffusion_loss(unet: Any, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float) -> Tensor:
-    """Return the v-prediction error, weighted less where there is little noise; latents (B, 8, h, w), states (B, T, D).
-
-    In terms of the error of the image, the weight is SNR + 1, clamped to `snr_gamma`. Min-SNR's own weight,
-    min(SNR, gamma), all but ignores the noisiest steps: those where the caption decides what is drawn.
-    """
+    """Return the weighted v-prediction error; latents (B, 8, h, w), states (B, T, D)."""
     timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(latents),), device=latents.device)
     noise = torch.randn_like(latents)
     noisy = scheduler.add_noise(latents, noise, timesteps)
     target = scheduler.get_velocity(latents, noise, timesteps)
     error = (unet(noisy, timesteps, states).sample.float() - target).square().mean(dim=(1, 2, 3))
     alpha = scheduler.alphas_cumprod.to(latents.device)[timesteps]
-    snr = alpha / (1 - alpha)
-    return (error * (snr + 1).clamp(max=snr_gamma) / (snr + 1)).mean()
+    return (error * loss_weight(alpha / (1 - alpha), snr_gamma)).mean()
+
+
+def loss_weight(snr: Tensor, gamma: float) -> Tensor:
+    """Return the weight of the v-prediction error at a signal-to-noise ratio: 1, but less where there is little noise.
+
+    For the error of the image that is SNR + 1, clamped to `gamma`. Min-SNR's own weight, min(SNR, gamma) / (SNR + 1),
+    all but ignores the noisiest steps: those where the caption decides what is drawn (`make foundation-report`).
+    """
+    return (snr + 1).clamp(max=gamma) / (snr + 1)
 
 
 def save_pipeline(settings: Foundation, unet: UNet2DConditionModel, encoder: CLIPTextModel) -> None:

@@ -29,6 +29,7 @@ def test_contract(name: str, backbones: dict[str, str], label_space: LabelSpace,
     with torch.no_grad():
         probabilities, maps = classifier(images), classifier.spatial_maps(images)
         looked, features = classifier.look(images)
+        torch.testing.assert_close(classifier.describe(images), features)
     torch.testing.assert_close(looked, probabilities)
     assert features.ndim == 2
     assert len(features) == 3

@@ -136,6 +136,11 @@ def test_a_saved_classifier_also_looks_at_crops_and_training_does_not(
     torch.testing.assert_close(served(images), ((whole + best) / 2).sigmoid())
     torch.testing.assert_close(served.look(images)[0], served(images))
     torch.testing.assert_close(served(images, [3, 0]), served(images)[:, [3, 0]])
+    looked_at: list[tuple[int, ...]] = []
+    encode = served.encode
+    served.encode = lambda pixels: (looked_at.append(tuple(pixels.shape)), encode(pixels))[1]
+    served.describe(images)
+    assert len(looked_at) == 1, "features do not need the crops"
     assert trained.raw_clip().crop_weight == 0
     trained.raw_clip().save(tmp_path / "raw")
     assert load_classifier(tmp_path / "raw").crop_weight == 0

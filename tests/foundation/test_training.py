@@ -14,10 +14,13 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
 import publish
 import training_loop
 from foundation_settings import load_settings
+from measure_captions import measure_captions
 from text_tower import text_encoder_from_open_clip
 from train_clip import build, matching_loss, model_config
 from train_tokenizer import train_tokenizer
 from web_images import batch_indices
+
+from tailorset.records import LabelSpace
 
 TEXTS = ["a red ball next to a blue boat on the sand", "a kite above the sea", "an orange umbrella at night"]
 
@@ -108,3 +111,10 @@ def test_models_that_are_too_large_are_not_published(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="the limit is 44"):
         publish.main()
     assert not (tmp_path / "kept").exists()
+
+
+def test_training_of_the_unet_counts_the_noise_at_which_captions_decide():
+    settings = load_settings()
+    figures = measure_captions(settings, LabelSpace.load(settings.label_space), num_scenes=32)
+    assert figures["caption/gain/950"] > 5 * abs(figures["caption/gain/450"]) > 0
+    assert figures["caption/weighted_share"] > 0.7  # min-SNR weights: 0.11

@@ -35,6 +35,10 @@ class Classifier(Trainable, Protocol):
         """images: (B, 3, H, W) float in [0, 1] -> (B, L) probabilities, and (B, D) features of each whole image."""
         ...
 
+    def describe(self, images: Tensor) -> Tensor:
+        """(B, D) features as `look` returns them, without the cost of scores."""
+        ...
+
     def spatial_maps(self, images: Tensor) -> Tensor:
         """(B, L, h, w): where each label is seen, each map summing to 1."""
         ...

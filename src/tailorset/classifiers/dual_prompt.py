@@ -83,11 +83,9 @@ class DualPrompt(nn.Module):
     """The classifier: frozen tower, learned fusion, learned label prompts.
 
     score = s * (w (global_pos - global_neg) + (1 - w) (dense_pos - dense_neg)),  p = sigmoid(calibration(score)),
-    which is the two-way softmax of (negative, positive) while the calibration is the identity.
-
-    With OpenAI's CLIP s is 100 = 20 * 5, the published scales; another backbone brings its own logit_scale, so that
-    no score starts saturated. Deviations: the share w of the pooled feature (0 = published), and `crop_weight`: a
-    loaded classifier also looks at crops of the image, which takes five times as long. Training does not.
+    which is the two-way softmax of (negative, positive) while the calibration is the identity. With OpenAI's CLIP s is
+    100 = 20 * 5, the published scales; another backbone brings its own logit_scale. Deviations: the share w of the
+    pooled feature (0 = published), and `crop_weight`: a loaded classifier also looks at crops, five times as long.
     """
 
     mean: Tensor
@@ -113,9 +111,8 @@ class DualPrompt(nn.Module):
         self.visual = visual.requires_grad_(False)
         self.encode = dense_encoder(self.visual)
         self.fusion = fuse(self.visual) if config.fusion else nn.ModuleList()
-        self.calibration = Calibration()
+        self.calibration, self.cache = Calibration(), SupportCache(config.cache)
         self.prompts = prompts
-        self.cache = SupportCache(config.cache)
         self.crop_weight = config.crop_weight if prompts is None else 0.0
         self.register_buffer("mean", torch.tensor(vision.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(vision.std).view(3, 1, 1), persistent=False)
@@ -171,6 +168,10 @@ class DualPrompt(nn.Module):
         dense, pooled = self.features(images)
         return self._with_crops(self.of_features(dense, pooled), images).sigmoid(), dense.mean(1)
 
+    def describe(self, images: Tensor) -> Tensor:
+        """(B, D) features as `look` returns them, in a fifth of its time where it looks at crops."""
+        return self.features(images)[0].mean(1)
+
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Dense (B, P, D) and pooled (B, D) features of images as `forward` takes them."""
         return self.encode(self._preprocess(images))
@@ -199,8 +200,7 @@ class DualPrompt(nn.Module):
         """Return the formula without fusion, dense features and negative prompts; the tower's weights are shared."""
         assert self.prompts is not None, "only a classifier built from its params has the backbone's own prompts"
         plain = {"fusion": False, "global_weight": 1.0, "score_scale": None, "crop_weight": 0.0}
-        config = self.config.model_copy(update=plain)
-        visual = self.vision.build()
+        config, visual = self.config.model_copy(update=plain), self.vision.build()
         visual.load_state_dict(self.visual.state_dict(), assign=True)
         raw = DualPrompt(config, self.label_space, visual, self.vision, self.logit_scale, None)
         raw.text_features[0] = self.prompts.anchors[0]

@@ -74,6 +74,10 @@ class LinearHead(nn.Module):
         features = self.features(images)
         return self.scores(features).amax(1).sigmoid(), features.mean(1)
 
+    def describe(self, images: Tensor) -> Tensor:
+        """(B, C) features as `look` returns them."""
+        return self.features(images).mean(1)
+
     def features(self, images: Tensor) -> Tensor:
         """images: (B, 3, H, W) float in [0, 1], any size -> the standardised feature map (B, P, C)."""
         return (self._map(images) - self.centre) / self.spread
