@@ -30,3 +30,10 @@ def test_the_gauge_is_the_gain_only_the_discriminator_sees() -> None:
     assert reward_hacking(FALL_AND_RISE[0], FALL_AND_RISE[2]) == pytest.approx(0.20 - 0.05)
     assert reward_hacking(FALL_AND_RISE[0], FALL_AND_RISE[3]) == pytest.approx(0.20 + 0.10)  # the judge is worse off
     assert reward_hacking(FALL_AND_RISE[0], FALL_AND_RISE[0]) == 0
+
+
+def test_an_adapter_that_loses_images_is_never_kept():
+    lower_loss = [Evaluation(0, 3.0, 0.44, 0.43), Evaluation(40, 2.9, 0.45, 0.40), Evaluation(80, 2.6, 0.36, 0.50)]
+    assert best_evaluation(lower_loss).update == 40
+    assert best_evaluation([lower_loss[0], lower_loss[2]]).update == 0
+    assert is_over([lower_loss[0], lower_loss[2]], patience=1)

@@ -19,11 +19,14 @@ class Evaluation(NamedTuple):
 
 
 def best_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """Return the evaluation of the lowest loss, the earliest of equals.
+    """Return the evaluation of the lowest loss, the earliest of equals, if tuning did no harm by then.
 
-    Shares of accepted images are too coarse to decide, and the judge only measures.
+    Only evaluations count at which the discriminator accepts at least as many images as of the untuned text encoder,
+    the first evaluation: a lower loss can come with fewer images that pass the filter. As a measure of progress,
+    shares of accepted images are too coarse; the judge only measures.
     """
-    return min(evaluations, key=lambda evaluation: evaluation.loss)
+    harmless = [e for e in evaluations if e.discriminator >= evaluations[0].discriminator]
+    return min(harmless, key=lambda evaluation: evaluation.loss)
 
 
 def is_over(evaluations: Sequence[Evaluation], patience: int) -> bool:

@@ -41,8 +41,9 @@ class Progress:
 def tune(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Path) -> Iterator[Update | Evaluation]:
     """Yield each update and each evaluation, which also extend `progress`; in the end the adapter is the best one.
 
-    The best adapter has the lowest loss on held-out prompts; after `patience` evaluations without a better one the
-    loop ends. Several processes share the batches; process 0 alone writes checkpoints to `work_dir`.
+    The best adapter has the lowest loss on held-out prompts without fewer accepted images than at the start; after
+    `patience` evaluations without a better one the loop ends. Several processes share the batches; process 0 alone
+    writes checkpoints to `work_dir`.
     """
     config, updates = tuner.config, tuner.updates(progress.updates)
     if not progress.evaluations:
