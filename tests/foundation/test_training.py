@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
+import measure_models
 import publish
 import training_loop
 from foundation_settings import load_settings
@@ -118,3 +119,15 @@ def test_training_of_the_unet_counts_the_noise_at_which_captions_decide():
     figures = measure_captions(settings, LabelSpace.load(settings.label_space), num_scenes=32)
     assert figures["caption/gain/950"] > 5 * abs(figures["caption/gain/450"]) > 0
     assert figures["caption/weighted_share"] > 0.7  # min-SNR weights: 0.11
+
+
+def test_foundation_report_measures_chosen_parts_only(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(measure_models, "REPORTS", tmp_path)
+    monkeypatch.setattr(measure_models, "measure_captions", lambda *_: {"caption/weighted_share": 0.5})
+    monkeypatch.setattr(sys, "argv", ["measure_models.py", "captions"])
+    measure_models.main()
+    assert (tmp_path / "metrics.json").read_text() == '{\n  "caption/weighted_share": 0.5\n}\n'
+    monkeypatch.setattr(sys, "argv", ["measure_models.py", "pictures"])
+    with pytest.raises(SystemExit):
+        measure_models.main()
+    assert "unknown: pictures; choose from generator, captions" in capsys.readouterr().err
