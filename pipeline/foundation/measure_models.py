@@ -54,7 +54,7 @@ PLACES = ("on the grass", "on the sand", "on the snow", "in the sky", "on a tabl
 Prompt = tuple[str, tuple[str, ...], str]  # text, labels, colour
 SINGLES_PER_LABEL, PROMPTS_PER_PAIR, NUM_STEPS, BATCH = 20, 14, 20, 70
 PHOTOS_TO_LEARN, PHOTOS_TO_TEST = 4000, 2000
-GUIDANCE = 4.0  # as params.yaml
+GUIDANCE = 7.0  # as params.yaml
 REPORTS = Path("reports/foundation")
 
 
