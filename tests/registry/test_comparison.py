@@ -137,3 +137,11 @@ def test_no_results_yet(root: Path) -> None:
     result = CliRunner().invoke(app, ["compare"])
     assert result.exit_code == 1
     assert "0 runs with results" in result.output
+
+
+def test_without_a_database_nothing_is_compared_and_none_is_made(root: Path) -> None:
+    (root / "mlflow.db").unlink()
+    result = CliRunner().invoke(app, ["compare"], env={"COLUMNS": "300"})
+    assert result.exit_code == 1
+    assert f"There are no runs in {root}: `make run` makes one" in result.output
+    assert not [path for path in root.iterdir() if path.name.startswith("mlflow.db")]

@@ -14,6 +14,7 @@ from tailorset.project.params import Params, load_params
 from tailorset.project.presets import load_preset
 from tailorset.prompts.settings import WritePrompts
 from tailorset.records import LabelSpace
+from tailorset.registry import model_card as model_card_module
 from tailorset.registry.model_card import CardFacts, measure_figures, model_card
 from tailorset.thresholds.rules import LabelRule, Thresholds
 
@@ -119,6 +120,16 @@ def test_licences_are_named_where_they_are_known(
     preset: str, licence: str, space: LabelSpace, targets: torch.Tensor
 ) -> None:
     assert licence in card(load_preset(preset, ROOT / "presets"), space, targets)
+
+
+def test_the_hub_is_asked_once_for_the_licences_of_a_card(
+    params: Params, space: LabelSpace, targets: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    original = model_card_module.parts_of
+    monkeypatch.setattr(model_card_module, "parts_of", lambda *given, **how: asked.append(how) or original(*given))
+    card(params, space, targets)
+    assert asked == [{"ask_hub": True}]
 
 
 def test_a_model_behind_a_server_is_named(params: Params, space: LabelSpace, targets: torch.Tensor) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from tailorset.commands.annotating import PhotoDesk
 from tailorset.commands.reviewing import ImageDesk
+from tailorset.commands.shared_files import lock_of
 from tailorset.datasets.reading.annotations import find_photos
 from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
@@ -220,6 +221,30 @@ def test_two_pages_save_at_the_same_time(client: httpx2.Client, table: Path, spa
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(save, (0, 1, 3) * 4)) == [200] * 12
     assert [shown(row) == set(space.names) for row in cells(table).values()] == [True, True, False, True]
+
+
+def test_a_save_waits_until_another_server_has_written(tmp_path: Path, space: LabelSpace) -> None:
+    desk, review = image_desk(tmp_path, space), tmp_path / "review.yaml"
+    with ThreadPoolExecutor(1) as pool:
+        with lock_of(review):
+            saving = pool.submit(desk.save, desk.ids[0], dict.fromkeys(space.unseen, 0))
+            with pytest.raises(TimeoutError):
+                saving.result(0.3)
+            review.write_text(verdict_lines({"other-0000": ImageVerdict(sha256="0" * 64, labels=())}))
+        saving.result(30)
+    assert set(read_verdicts(review)) == {"other-0000", desk.ids[0]}
+
+
+def test_an_annotation_waits_until_another_server_has_written(table: Path, space: LabelSpace) -> None:
+    desk, other = photo_desk(table, space), photo_desk(table, space)
+    with ThreadPoolExecutor(1) as pool:
+        with lock_of(table):
+            saving = pool.submit(desk.save, "toys 0.png", dict.fromkeys(space.names, 1))
+            with pytest.raises(TimeoutError):
+                saving.result(0.3)
+        saving.result(30)
+    other.save("toys 1.png", dict.fromkeys(space.names, 0))
+    assert desk.saved() | other.saved() == {"toys 0.png", "toys 1.png"}
 
 
 def test_annotations_that_somebody_else_wrote_are_kept(table: Path, space: LabelSpace) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tailorset.clip.model import Clip
 from tailorset.commands.new import empty_table
+from tailorset.commands.shared_files import lock_of
 from tailorset.datasets.folder import Config
 from tailorset.datasets.reading.annotations import Found, Truth, annotation_table, find_photos, read_truths
 from tailorset.datasets.reading.photo_set import shrunk
@@ -75,12 +76,13 @@ class PhotoDesk:
         Raises:
             ValueError: it can no longer be read, or its row of the photo is gone.
         """
-        truths = self._read()
-        if image_id not in truths:
-            raise ValueError(f"{self.table} has no row of {image_id} any more: start `tailorset annotate` again")
-        truths[image_id] = {label: value for label, value in ticks.items() if value is not None}
-        with atomic_output(self.table) as partial:
-            partial.write_text(annotation_table(truths, self.labels), encoding="utf-8", newline="")
+        with lock_of(self.table):
+            truths = self._read()
+            if image_id not in truths:
+                raise ValueError(f"{self.table} has no row of {image_id} any more: start `tailorset annotate` again")
+            truths[image_id] = {label: value for label, value in ticks.items() if value is not None}
+            with atomic_output(self.table) as partial:
+                partial.write_text(annotation_table(truths, self.labels), encoding="utf-8", newline="")
         self._truths |= {name: truth for name, truth in truths.items() if name in self._truths}
 
     def _decoded(self, image_id: str) -> Image.Image:

@@ -19,6 +19,7 @@ from tailorset.commands.availability import model_finding, server_finding
 from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
 from tailorset.commands.licences import licence_findings
+from tailorset.commands.reviewing import verdict_findings
 from tailorset.datasets import folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.llms.parts.served import ServedModel
@@ -73,6 +74,7 @@ def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
     yield from place(params)
     yield from weights(params, whole=False)
     yield from licence_findings(params)
+    yield from verdict_findings(space)
     yield from own_photos(params, space)
 
 
@@ -164,6 +166,7 @@ def labels(path: Path, params: Params) -> Iterator[Finding]:
     yield Finding("ok", "labels", f"{space.name}: {len(space.seen)} seen, {len(space.unseen)} unseen")
     for problem in contradictions(params, space):
         yield Finding("error", "labels", problem, "correct it in params.yaml or in the label file")
+    yield from verdict_findings(space)
     yield from own_photos(params, space, whole=True)
 
 

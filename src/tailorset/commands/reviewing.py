@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from tailorset.commands.findings import Finding
+from tailorset.commands.shared_files import lock_of
 from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
 from tailorset.records import LabelSpace, read_prompts
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
@@ -72,9 +74,10 @@ class ImageDesk:
         """
         labels = tuple(label for label in self.labels if ticks[label])
         verdict = ImageVerdict(sha256=self.images.loc[image_id, "sha256"], labels=labels)
-        text = verdict_lines({**self._read(), image_id: verdict})
-        with atomic_output(self.review) as partial:
-            partial.write_text(text, encoding="utf-8")
+        with lock_of(self.review):
+            text = verdict_lines({**self._read(), image_id: verdict})
+            with atomic_output(self.review) as partial:
+                partial.write_text(text, encoding="utf-8")
         self._verdicts[image_id] = verdict
 
 
@@ -104,3 +107,18 @@ def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
     if rows.empty:
         raise ValueError(f"the filter {'rejected' if rejected else 'kept'} none of the images in {tables[0]}")
     return ImageDesk(rows, SYNTHETIC, REVIEW, space)
+
+
+def verdict_findings(space: LabelSpace) -> Iterator[Finding]:
+    """Check the file of verdicts, and its labels if the images that are there were drawn for the labels of today."""
+    try:
+        stored = read_verdicts(REVIEW)
+        manifest = SYNTHETIC / "manifest.parquet"
+        if not stored or not manifest.exists():
+            return
+        images = pd.read_parquet(manifest, columns=["image_id", "sha256", "labels"])
+        if {label for labels in images["labels"] for label in labels} <= set(space.unseen):  # else they are drawn anew
+            digests = dict(zip(images["image_id"], images["sha256"], strict=True))
+            current_verdicts(stored, digests, space.unseen, REVIEW)
+    except ValueError as error:
+        yield Finding("error", "review", str(error), "see docs/guides/reviewing.md")

@@ -85,7 +85,7 @@ def registry(root: Path) -> MlflowClient:
     Raises:
         ValueError: there is no database here and no MLFLOW_TRACKING_URI.
     """
-    if not _is_set_up(root):
+    if not is_set_up(root):
         raise ValueError(
             f"There is no model registry in {root}: run `make run`, or `dvc repro --force --single-item"
             " register_model` after a checkout; MLFLOW_TRACKING_URI names one elsewhere."
@@ -105,7 +105,7 @@ def tracking_gaps(root: Path) -> Iterator[Gap]:
     from mlflow.exceptions import MlflowException
 
     try:
-        if _is_set_up(root):
+        if is_set_up(root):
             client, experiment_id = connect(root)
             if client.get_experiment(experiment_id).lifecycle_stage == "deleted":
                 remedy = f"the next run restores it, or `mlflow experiments restore --experiment-id {experiment_id}`"
@@ -117,8 +117,8 @@ def tracking_gaps(root: Path) -> Iterator[Gap]:
     yield from gaps(root)
 
 
-def _is_set_up(root: Path) -> bool:
-    """Check that a registry exists, as `connect` would create a database."""
+def is_set_up(root: Path) -> bool:
+    """Check that runs and registry have a home; `connect` would make a database here."""
     return "MLFLOW_TRACKING_URI" in os.environ or (root / "mlflow.db").exists()
 
 

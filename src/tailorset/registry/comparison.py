@@ -35,7 +35,7 @@ from tailorset.evaluation.bootstrap import (
 from tailorset.evaluation.results import ANNOTATIONS, OURS, columns, percent
 from tailorset.evaluation.score_table import read_scores
 from tailorset.project.layout import PER_LABEL, SCORES
-from tailorset.project.tracking import EXECUTION_TAG, connect
+from tailorset.project.tracking import EXECUTION_TAG, connect, is_set_up
 
 NUM_RESAMPLES = 1000
 SHORTEST_ID = 6  # characters of a run's id that may stand for it
@@ -198,6 +198,10 @@ def compare(texts: Sequence[str], root: Path) -> Comparison:
     Raises:
         ValueError: there are no two such runs, or a text fits none or several.
     """
+    if not is_set_up(root):
+        raise ValueError(
+            f"There are no runs in {root}: `make run` makes one; MLFLOW_TRACKING_URI names a database elsewhere."
+        )
     client, experiment_id = connect(root)
     known = executions(client, experiment_id)
     evaluated = [one for one in known if "zsl/map" in one.metrics]

@@ -6,7 +6,7 @@ Shapes: N images, L labels.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ from tailorset.evaluation.bootstrap import (
 )
 from tailorset.evaluation.results import CLIP, OURS, MethodRow, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
-from tailorset.project.licences import NO_ADVICE, allowances, on_cards, parts_of
+from tailorset.project.licences import NO_ADVICE, LicensedPart, allowances, on_cards, parts_of
 from tailorset.project.params import Params
 from tailorset.records import SPLITS, LabelSpace
 from tailorset.storage.image_set import is_annotated
@@ -95,6 +95,7 @@ def measure_figures(
 def model_card(facts: CardFacts) -> str:
     """Return the card in Markdown; the same facts give the same card."""
     space, name = facts.label_space, facts.params.model_name
+    parts = parts_of(facts.params, ask_hub=True)
     sections = [
         f"# {name}: labels of {space.name} in photos",
         f"A multi-label image classifier for {len(space.names)} labels. Nobody annotated {len(space.unseen)} of"
@@ -102,9 +103,9 @@ def model_card(facts: CardFacts) -> str:
         *(f"**{note}**" for note in training_notes(facts.metrics)),
         *section("Labels", _labels(facts)),
         *section("Measured", _measured(facts)),
-        *section("Data", _data(facts)),
+        *section("Data", _data(facts, parts)),
         *section("Limits", _limits(facts)),
-        *section("Licences", _licences(facts.params)),
+        *section("Licences", _licences(parts)),
         *section("How to load it", _loading(name)),
     ]
     return "\n\n".join(sections) + "\n"
@@ -162,10 +163,10 @@ def _measured(facts: CardFacts) -> str:
     )
 
 
-def _data(facts: CardFacts) -> str:
+def _data(facts: CardFacts, parts: Sequence[LicensedPart]) -> str:
     metrics, params = facts.metrics, facts.params
-    generator = _model_or(params, "generator", params.generator.name)
-    llm = _model_or(params, "write_prompts.llm", params.write_prompts.llm.name)
+    generator = _title(parts, "generator", params.generator.name)
+    llm = _title(parts, "write_prompts.llm", params.write_prompts.llm.name)
     splits = {split: metrics.get(f"real/{split}/num_images", 0) for split in SPLITS}
     real = ", ".join(f"{split} {count:,.0f}" for split, count in splits.items())
     lines = [
@@ -195,17 +196,17 @@ def _limits(facts: CardFacts) -> str:
     return "\n".join(lines)
 
 
-def _licences(params: Params) -> str:
-    parts = on_cards(parts_of(params, ask_hub=True))
+def _licences(parts: Sequence[LicensedPart]) -> str:
+    shown = on_cards(parts)
     rows = [("this classifier's code", "tailorset", "Apache-2.0", "yes")]
-    rows += [(part.role, part.title, *part.stated) for part in parts]
-    allowed = "\n".join(f"- {allowance}." for allowance in allowances(parts))
+    rows += [(part.role, part.title, *part.stated) for part in shown]
+    allowed = "\n".join(f"- {allowance}." for allowance in allowances(shown))
     return f"{markdown_table(('part', 'name', 'licence', 'commercial use'), rows)}\n\n{allowed}\n\n{NO_ADVICE}"
 
 
-def _model_or(params: Params, key: str, name: str) -> str:
+def _title(parts: Sequence[LicensedPart], key: str, plugin: str) -> str:
     """Return the model that params.yaml names under a key, else the plug-in's name."""
-    return next((part.title for part in parts_of(params) if part.key == key), name)
+    return next((part.title for part in parts if part.key == key), plugin)
 
 
 def _loading(name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 import tailorset
 from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes, item_named
+from tailorset.pages import render_page
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.answers import (
     Answer,
@@ -142,13 +143,22 @@ def _add_facts(app: FastAPI, service: Service) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    for name in ("index.html", "page.css", "page.js"):
-        path = "/" if name == "index.html" else f"/{name}"
-        app.add_route(path, partial(page_file, PAGE / name), include_in_schema=False)
+    add_page(app, "index.html", ("page.css", "page.js"))
 
 
-async def page_file(path: Path, _: Request) -> FileResponse:
-    """Return a file of the page."""
+def add_page(app: FastAPI, template: str, files: Sequence[str]) -> None:
+    """Serve a page from its template at /, and the files that it loads under their names."""
+    html = render_page(f"serving/page/{template}", {}, {})
+    app.add_route("/", partial(_page, html), include_in_schema=False)
+    for name in files:
+        app.add_route(f"/{name}", partial(_file, PAGE / name), include_in_schema=False)
+
+
+async def _page(html: str, _: Request) -> HTMLResponse:
+    return HTMLResponse(html)
+
+
+async def _file(path: Path, _: Request) -> FileResponse:
     return FileResponse(path)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
@@ -18,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailorset.inference.uploads import Refusal
 from tailorset.serving.admission import Admission, refused
-from tailorset.serving.app import PAGE, answer_errors, media_type, page_file
+from tailorset.serving.app import add_page, answer_errors, media_type
 from tailorset.serving.measures import Measures
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -152,8 +151,7 @@ def create_review_app(desk: Desk) -> FastAPI:
     app.add_middleware(Admission, measures=Measures(), max_in_flight=MAX_IN_FLIGHT)
     app.add_middleware(LocalOnly)
     answer_errors(app)
-    for name in ("review.html", "review.css", "review.js", "page.css"):
-        app.add_route("/" if name == "review.html" else f"/{name}", partial(page_file, PAGE / name))
+    add_page(app, "review.html", ("page.css", "review.css", "review.js"))
     _add_images(app, desk, DeskState(desk))
     return app
 

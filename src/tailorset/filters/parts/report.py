@@ -113,7 +113,8 @@ def too_few(labels: pd.DataFrame, decisions: Sequence[FilterDecision], least: in
 
     least: images that a label needs.
     """
-    causes = [f"{row.reason}: {row.num_images}" for row in reason_table(decisions).itertuples() if row.reason != "kept"]
+    rejected = reason_table([decision for decision in decisions if not decision.kept])
+    causes = [f"{row.reason}: {row.num_images}" for row in rejected.itertuples()]
     for row in labels[labels["kept"] < least].itertuples():
         return (
             f"only {row.kept} of {row.requested} images of {row.label} were kept, and"
