@@ -49,7 +49,7 @@ faults: setup  ## kills at random moments, full disks, two runs at once, against
 	OMP_NUM_THREADS=1 pytest -m faults -n 2 tests/faults
 
 ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
-	@python -c 'from pathlib import Path; from tailorset.project.tracking import runs_page; print("Runs: http://127.0.0.1:5000/" + runs_page(Path.cwd()))'
+	@python -c 'from pathlib import Path; from tailorset.project.mlflow_pages import start_pages; print("\n".join(f"{title}: http://127.0.0.1:5000/{page}" for title, page in start_pages(Path.cwd()).items()))'
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 ladder: setup  ## what each part of the method brings on the toybox: docs/results.md (hours on two cores; goes on where it was)
@@ -82,8 +82,9 @@ docs-serve: setup  ## the site on http://127.0.0.1:8001, built again whenever a 
 tutorial: setup  ## execute docs/tutorial.ipynb and store its outputs (after `make run`)
 	@python docs/tools/tutorial.py
 
-pictures: setup  ## one picture per stage for the site, from what the last `make run` left; needs chromium
+pictures: setup  ## pictures of the site, from what the last `make run` left: one per stage, and of every web page; needs chromium
 	@python docs/tools/stage_pictures.py
+	@TAILORSET_PICTURES=1 pytest -q --no-header tests/serving/test_page.py tests/serving/test_reviewing.py tests/registry/test_mlflow_pages.py
 
 clean:  ## remove the environment, resume state and caches; keeps products and mlflow.db
 	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

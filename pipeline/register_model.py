@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tailorset.evaluation.results import CLIP, OURS
 from tailorset.evaluation.score_table import read_scores
@@ -30,7 +31,15 @@ from tailorset.project.stage import Stage, all_metrics, run_stage
 from tailorset.registry.examples import write_examples
 from tailorset.registry.measurement import Measurement, measure, with_val
 from tailorset.registry.model_card import gather, model_card
-from tailorset.registry.parent_run import data_sets, description, headline
+from tailorset.registry.parent_run import (
+    SHEETS_FOLDER,
+    SMALL_FOLDER,
+    data_sets,
+    description,
+    headline,
+    sheets,
+    shrink,
+)
 from tailorset.registry.version import check_made_for, make_challenger, register
 from tailorset.storage.annotated import Collection
 from tailorset.storage.files import atomic_output
@@ -58,7 +67,7 @@ def main() -> None:
         with atomic_output(MODEL_CARD) as path:
             path.write_text(model_card(facts), encoding="utf-8")
         with stage.tracker.noted([f"a version of {stage.params.model_name}"]):
-            stage.tracker.summarise(flatten(read_yaml("params.yaml")), metrics)
+            stage.tracker.summarise(flatten(read_yaml("params.yaml")), headline(metrics) | metrics)
             if stage.tracker.is_up:
                 register_and_present(stage, measured, metrics)
 
@@ -73,8 +82,12 @@ def register_and_present(stage: Stage, measured: Measurement, metrics: Mapping[s
     else:
         print(f"Registered {name} version {number}: a point of a sweep, {CHALLENGER} stays what it was")
     files = [path for path in (MODEL_CARD, DATA_CARD, SCORES, PER_LABEL) if path.exists()]
-    text = description(metrics, f"models:/{name}/{number}")
-    stage.tracker.present(text, headline(metrics), data_sets(Path("dvc.lock")), files)
+    pictures, run = sheets(), (stage.tracker.experiment_id, stage.tracker.parent_id)
+    text = description(metrics, (name, number), run, pictures)
+    with TemporaryDirectory() as folder:
+        copies = shrink(pictures, Path(folder))
+        everything = {"": files, SHEETS_FOLDER: pictures.values(), SMALL_FOLDER: copies}
+        stage.tracker.present(text, data_sets(Path("dvc.lock")), everything)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from tests.fake_hub import FakeHub
 from tests.generation_project import prepare_generation
 from tests.small_project import IDENTITY
 
-pytest_plugins = ["tests.registered"]
+pytest_plugins = ["tests.registered", "tests.browser"]
 WORDS = ("a", "photo", "of", "the", "red", "next", "to", "and", "in", "kite", "boat", "clock", "cup", "fish", "tree")
 TEXT_TOKENS = 12
 ROOT = Path(__file__).resolve().parents[1]

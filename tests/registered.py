@@ -60,6 +60,25 @@ def thresholds() -> Thresholds:
     return Thresholds({"tea cup": LabelRule(1.5, -0.5, 0.4, 0.3, 0.6), "ball": LabelRule(2.0, 0.1, 0.5, 0.45, 0.55)})
 
 
+def write_model(root: Path, label_space: LabelSpace, thresholds: Thresholds) -> None:
+    """Write a tiny random classifier with all that belongs to a version, and a test photo, to the project here."""
+    (root / "data" / "real" / "shards").mkdir(parents=True)
+    write_shard(Path("data/real/shards/test-00000.tar"), [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
+    plugin = load_plugin("classifiers", "dual_prompt")
+    backbone = write_backbone(root / "backbone", "resnet")
+    config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
+    plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
+    thresholds.save(THRESHOLDS)
+    features = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
+    fit_novelty(features[:200], features[200:]).save(NOVELTY)
+    checksums.bind(CLASSIFIER, FITTED_TO)
+    MEASUREMENT.save(MEASURED)
+    EXAMPLES.mkdir()
+    for number in range(2):
+        (EXAMPLES / f"{number}.png").write_bytes(encode_png(np.full((30, 40, 3), 100 * number, np.uint8)))
+    MODEL_CARD.write_text("# A card\n")
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, thresholds: Thresholds) -> Path:
     """A project in which the stage's code has registered a small classifier as tiny, version 1."""
@@ -67,21 +86,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, label_space: LabelSpace, 
     before = Path.cwd()
     os.chdir(root)
     try:
-        (root / "data" / "real" / "shards").mkdir(parents=True)
-        write_shard(Path("data/real/shards/test-00000.tar"), [("a", encode_png(np.full((9, 7, 3), 200, np.uint8)))])
-        plugin = load_plugin("classifiers", "dual_prompt")
-        backbone = write_backbone(root / "backbone", "resnet")
-        config = plugin.Config(backbone={"model": backbone}, num_context_tokens=2)
-        plugin.build(config, label_space, torch.device("cpu")).save(CLASSIFIER)
-        thresholds.save(THRESHOLDS)
-        features = torch.randn(300, 16, generator=torch.Generator().manual_seed(0))
-        fit_novelty(features[:200], features[200:]).save(NOVELTY)
-        checksums.bind(CLASSIFIER, FITTED_TO)
-        MEASUREMENT.save(MEASURED)
-        EXAMPLES.mkdir()
-        for number in range(2):
-            (EXAMPLES / f"{number}.png").write_bytes(encode_png(np.full((30, 40, 3), 100 * number, np.uint8)))
-        MODEL_CARD.write_text("# A card\n")
+        write_model(root, label_space, thresholds)
         Path("dvc.lock").write_text("schema: '2.0'\n")
         Path("params.yaml").write_text("seed: 0\n")
         client, experiment = connect(root)

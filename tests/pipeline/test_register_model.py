@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from pipeline import register_model
-from tailorset.project.layout import CLASSIFIER, NOVELTY, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.project.versions import CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry import version
@@ -45,7 +45,7 @@ def test_challenger_is_what_is_in_the_project_and_no_point_of_a_sweep(
     client = mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     client.create_registered_model("tiny")
     mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
-    for path in (CLASSIFIER / "config.json", THRESHOLDS, NOVELTY):
+    for path in (CLASSIFIER / "config.json", THRESHOLDS, NOVELTY, MODEL_CARD):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     Path("dvc.lock").touch()
@@ -56,13 +56,14 @@ def test_challenger_is_what_is_in_the_project_and_no_point_of_a_sweep(
         params=SimpleNamespace(model_name="tiny"),
         label_space=SimpleNamespace(names=()),
         root=root,
-        tracker=SimpleNamespace(run_id=run_id, present=lambda *_: None),
+        tracker=SimpleNamespace(run_id=run_id, experiment_id="0", parent_id=run_id, present=lambda *_: None),
     )
     register_model.register_and_present(stage, MEASUREMENT, {})
     assert client.get_registered_model("tiny").aliases == ({} if is_point else {"challenger": 1})
     tags = client.get_model_version("tiny", "1").tags
     assert tags[CONTENT] == content_here()
     assert {tags["val.zsl_map"], tags["val.gzsl_map"], tags["val.set"]} == {"0.510000", "0.610000", "c" * 64}
+    assert client.get_model_version("tiny", "1").description == "{}"
     assert ("a point of a sweep" in capsys.readouterr().out) == is_point
     mlflow.set_tracking_uri("")
 

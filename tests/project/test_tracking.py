@@ -14,9 +14,10 @@ import yaml
 from mlflow.entities import Run
 
 from tailorset.project.execution import execution_key, execution_name, git_revision
-from tailorset.project.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, runs_page, tracking_gaps
+from tailorset.project.mlflow_pages import start_pages
+from tailorset.project.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, tracking_gaps
 from tailorset.project.unlogged import gaps
-from tailorset.registry.parent_run import data_sets, description, headline
+from tailorset.registry.parent_run import SHEETS_FOLDER, data_sets, description, headline
 
 
 @pytest.fixture
@@ -330,16 +331,27 @@ def test_a_parent_run_shows_its_results_first(root: Path) -> None:
     metrics = {"zsl/map": 0.5, "gzsl/map": 0.6, "baseline/clip/zsl/map": 0.35, "acceptance/after/judge": 0.4}
     (root / "dvc.lock").write_text("stages: {prepare_dataset: {outs: [{path: data/real, md5: 0a1b.dir}]}}")
     (root / "card.html").write_text("the card")
+    (root / "kept.png").write_bytes(b"a picture")
     with Tracker("register_model", root, {}) as tracker:
-        tracker.summarise({}, metrics)
-        text = description(metrics, "models:/tailorset-toybox/3")
-        tracker.present(text, headline(metrics), data_sets(root / "dvc.lock"), [root / "card.html"])
+        tracker.summarise({}, headline(metrics) | metrics)
+        pictures = {"Kept": root / "kept.png"}
+        text = description(metrics, ("tailorset-toybox", "3"), (tracker.experiment_id, tracker.parent_id), pictures)
+        files = {"": [root / "card.html"], SHEETS_FOLDER: pictures.values()}
+        tracker.present(text, data_sets(root / "dvc.lock"), files)
     client, experiment = connect(root)
-    assert runs_page(root) == f"#/experiments/{experiment}/runs?workflowType=machine_learning"
+    assert start_pages(root) == {
+        "All runs": f"#/experiments/{experiment}/runs?workflowType=machine_learning",
+        f"Latest run, {execution_name()}": (
+            f"#/experiments/{experiment}/runs/{tracker.parent_id}?workflowType=machine_learning"
+        ),
+    }
     run = client.get_run(tracker.parent_id)
     assert "| raw CLIP | 35.0 | - | - | - |" in run.data.tags["mlflow.note.content"]
     assert "| ours | 50.0 | - | 60.0 | - |" in run.data.tags["mlflow.note.content"]
-    assert "models:/tailorset-toybox/3" in run.data.tags["mlflow.note.content"]
+    assert "(#/models/tailorset-toybox/versions/3)" in run.data.tags["mlflow.note.content"]
+    picture = f"![Kept](get-artifact?path=sheets%2Fsmall%2Fkept.png&run_uuid={tracker.parent_id})"
+    assert picture in run.data.tags["mlflow.note.content"]
     assert sorted(run.data.metrics)[:2] == ["_headline/gzsl/map", "_headline/zsl/map"]
     assert [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs] == [("data/real", "0a1b")]
-    assert [file.path for file in client.list_artifacts(tracker.parent_id)] == ["card.html"]
+    assert [file.path for file in client.list_artifacts(tracker.parent_id)] == ["card.html", "sheets"]
+    assert [file.path for file in client.list_artifacts(tracker.parent_id, "sheets")] == ["sheets/kept.png"]

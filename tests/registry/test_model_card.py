@@ -16,6 +16,7 @@ from tailorset.prompts.settings import WritePrompts
 from tailorset.records import LabelSpace
 from tailorset.registry import model_card as model_card_module
 from tailorset.registry.model_card import CardFacts, measure_figures, model_card
+from tailorset.registry.version import excerpt
 from tailorset.thresholds.rules import LabelRule, Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,3 +165,12 @@ def test_a_card_of_a_classifier_that_leaves_everything_open(
     text = card(params, space, targets, **{"trust/fitted/zsl/coverage": 0.0})
     assert "0.0 % are answered where doubtful ones are left open." in text
     assert "of these are wrong" not in text
+
+
+def test_a_card_that_is_too_long_for_mlflow_loses_its_longest_sections_and_names_them() -> None:
+    card = "# A card\n\nAn intro.\n\n## Labels\n\n" + "| cup |\n" * 20 + "\n## Measured\n\nMuch.\n"
+    assert excerpt(card) == card.rstrip()
+    short = excerpt(card, most=200)
+    assert "An intro.\n\n## Measured\n\nMuch." in short
+    assert short.endswith("The whole card, with Labels: MODEL_CARD.md among the files of the model.")
+    assert len(short) <= 200

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-RUNS_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # otherwise MLflow opens its page of GenAI traces
 EXECUTION_TAG = "tailorset.project.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
@@ -72,11 +71,6 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
             location = artifacts_of(database) if database else None
             return client, client.create_experiment(EXPERIMENT, artifact_location=location)
         return client, experiment.experiment_id
-
-
-def runs_page(root: Path) -> str:
-    """Return the address of the project's runs, without the host."""
-    return RUNS_PAGE.format(connect(root)[1])
 
 
 def registry(root: Path) -> MlflowClient:
@@ -130,7 +124,7 @@ class Tracker:
         self.settings = settings_digest()
         self.client: MlflowClient | None = None
         self.monitor: SystemMetricsMonitor | None = None
-        self.parent_id = self.run_id = self.cause = ""
+        self.experiment_id = self.parent_id = self.run_id = self.cause = ""
         self.unlogged: dict[str, None] = {}  # metrics and files, in the order in which they should have been logged
 
     def __enter__(self) -> Self:
@@ -138,7 +132,7 @@ class Tracker:
             client, experiment_id = connect(self.root)
             with _lock(self.root):
                 restore(client, experiment_id)
-            self.parent_id = _parent_run(client, experiment_id, self.root)
+            self.experiment_id, self.parent_id = experiment_id, _parent_run(client, experiment_id, self.root)
             tags = {"mlflow.runName": self.stage, "mlflow.parentRunId": self.parent_id, **_source_tags(self.stage)}
             self.run_id = client.create_run(experiment_id, tags=tags).info.run_id
             self.client = client
@@ -178,13 +172,17 @@ class Tracker:
                 self.client.log_artifact(self.run_id, str(path))
 
     def summarise(self, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """Copy params and metrics of the whole pipeline to the parent: cached stages make no run of their own."""
+        """Copy params and metrics of the whole pipeline to the parent: cached stages make no run of their own.
+
+        MLflow lists them in this order, and plots the first ones where it compares runs.
+        """
         self._log(self.parent_id, metrics, params)
 
-    def present(
-        self, description: str, metrics: Mapping[str, float], data_sets: Mapping[str, str], files: Collection[Path]
-    ) -> None:
-        """Show results, data sets (path: digest) and files on the parent run, which a person opens first."""
+    def present(self, description: str, data_sets: Mapping[str, str], files: Mapping[str, Collection[Path]]) -> None:
+        """Show results, data sets (path: digest) and files on the parent run, which a person opens first.
+
+        files: by the folder of the run's artifacts, "" for the top.
+        """
         from mlflow.entities import Dataset, DatasetInput
 
         with self.noted(["the description of the run"]):
@@ -192,9 +190,9 @@ class Tracker:
                 self.client.set_tag(self.parent_id, "mlflow.note.content", description)
                 inputs = [DatasetInput(Dataset(path, digest, "local", path)) for path, digest in data_sets.items()]
                 self.client.log_inputs(self.parent_id, inputs)
-                for path in files:
-                    self.client.log_artifact(self.parent_id, str(path))
-        self._log(self.parent_id, metrics)
+                for folder, paths in files.items():
+                    for path in paths:
+                        self.client.log_artifact(self.parent_id, str(path), folder or None)
 
     def _log(
         self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, Any] | None = None, step: int = 0

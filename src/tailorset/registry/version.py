@@ -10,11 +10,13 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
+from typing import Any
 
 import mlflow
 import pandas as pd
 
 import tailorset
+from tailorset.evaluation.results import columns
 from tailorset.evaluation.selection import training_notes
 from tailorset.inference.mlflow_model import IMAGE, signature
 from tailorset.inference.predictor import FIT_REMEDY
@@ -58,9 +60,8 @@ REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_re
     "torch",
     "torchvision",
 )
-
-
-NO_TAGS: Mapping[str, str] = MappingProxyType({})
+MAX_DESCRIPTION = 5000  # characters, of MLflow's schema
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 def check_made_for(label_space: LabelSpace, thresholds: Thresholds) -> None:
@@ -83,15 +84,16 @@ def register(
     measured: Measurement,
     metrics: Mapping[str, float],
     folder: Path = MODELS,
-    tags: Mapping[str, str] = NO_TAGS,
+    tags: Mapping[str, str] = NOTHING,
 ) -> str:
     """Log the model in a folder with a run, register it as a new version, and tag that; return the version's number.
 
     metrics: of all stages. tags: next to those of its lineage.
     """
     with mlflow.start_run(run_id=run_id):
-        number = log_model(name, labels, folder)
+        number = log_model(name, labels, folder, metrics)
     client = mlflow.MlflowClient()
+    client.update_model_version(name, number, excerpt((folder / MODEL_CARD.name).read_text(encoding="utf-8")))
     for key, value in (lineage(metrics, folder) | val_tags(measured) | dict(tags)).items():
         client.set_model_version_tag(name, number, key, value)
     return number
@@ -102,8 +104,24 @@ def make_challenger(name: str, number: str) -> None:
     mlflow.MlflowClient().set_registered_model_alias(name, CHALLENGER, number)
 
 
-def log_model(name: str, labels: Sequence[str], models: Path = MODELS) -> str:
+def excerpt(card: str, most: int = MAX_DESCRIPTION) -> str:
+    """Return the card, if it is too long without its longest sections, which the last line names."""
+    intro, *sections = card.split("\n## ")
+    left_out: list[str] = []
+    while True:
+        note = f"\n\nThe whole card, with {', '.join(left_out)}: {MODEL_CARD.name} among the files of the model."
+        text = "\n## ".join([intro, *sections]).rstrip() + (note if left_out else "")
+        if len(text) <= most or not sections:
+            return text
+        longest = max(sections, key=len)
+        sections.remove(longest)
+        left_out.append(longest.partition("\n")[0])
+
+
+def log_model(name: str, labels: Sequence[str], models: Path = MODELS, metrics: Mapping[str, float] = NOTHING) -> str:
     """Log the model as code, with its files and with this package; return the number of the new version.
+
+    metrics: of all stages; those in the short table of results are shown with the model.
 
     Raises:
         ValueError: the thresholds were fitted to another classifier.
@@ -120,6 +138,8 @@ def log_model(name: str, labels: Sequence[str], models: Path = MODELS) -> str:
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
             registered_model_name=name,
         )
+    if figures := {key: metrics[key] for key in columns(metrics).values() if key in metrics}:
+        mlflow.log_metrics(figures, model_id=info.model_id)
     return str(info.registered_model_version)
 
 
