@@ -20,7 +20,6 @@ from starlette.requests import ClientDisconnect
 
 import tailorset
 from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes, item_named
-from tailorset.pages import render_page
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.answers import (
     Answer,
@@ -146,12 +145,12 @@ def _add_page(app: FastAPI) -> None:
     add_page(app, "index.html", ("page.css", "page.js"))
 
 
-def add_page(app: FastAPI, template: str, files: Sequence[str]) -> None:
-    """Serve a page from its template at /, and the files that it loads under their names."""
-    html = render_page(f"serving/page/{template}", {}, {})
+def add_page(app: FastAPI, name: str, files: Sequence[str]) -> None:
+    """Serve a page at /, after the head that all pages begin with, and the files that it loads under their names."""
+    html = "".join((PAGE / part).read_text(encoding="utf-8") for part in ("head.html", name))
     app.add_route("/", partial(_page, html), include_in_schema=False)
-    for name in files:
-        app.add_route(f"/{name}", partial(_file, PAGE / name), include_in_schema=False)
+    for file in files:
+        app.add_route(f"/{file}", partial(_file, PAGE / file), include_in_schema=False)
 
 
 async def _page(html: str, _: Request) -> HTMLResponse:
