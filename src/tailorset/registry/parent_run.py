@@ -23,7 +23,7 @@ SHEETS = {  # title: picture of a stage
     "Test photos with their best scores": REPORTS / "evaluate" / "plots" / "test_images.png",
 }
 SHEETS_FOLDER, SMALL_FOLDER = "sheets", "sheets/small"  # of the run's artifacts
-SMALL_PX = 640  # width of what fits beside the facts of a run; MLflow shows pictures in their own size
+SMALL_PX = 560  # width of what fits beside the facts of a run; MLflow shows pictures in their own size
 
 
 def headline(metrics: Mapping[str, float]) -> dict[str, float]:
