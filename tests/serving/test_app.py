@@ -35,6 +35,12 @@ def client(folder: Path, other_folder: Path) -> Iterator[TestClient]:
 
 
 @pytest.fixture(scope="module")
+def onnx_client(folder: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(Service(str(folder), backend="onnx"))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def predictor(folder: Path) -> Predictor:
     return load_predictor(folder)
 
@@ -48,9 +54,11 @@ def scores(answer: dict[str, Any]) -> torch.Tensor:
     return torch.tensor([label["score"] for label in answer["labels"]])
 
 
+@pytest.mark.parametrize("backend", ["client", "onnx_client"])
 def test_every_way_to_ask_gives_the_scores_of_the_predictor(
-    client: TestClient, predictor: Predictor, photo: bytes
+    backend: str, request: pytest.FixtureRequest, predictor: Predictor, photo: bytes
 ) -> None:
+    client: TestClient = request.getfixturevalue(backend)
     expected = predictor.predict([photo])[0]
     text = base64.b64encode(photo).decode()
     raw = client.post("/predict", content=photo, headers={"content-type": "image/jpeg"}).json()
@@ -96,7 +104,11 @@ def test_without_thresholds_a_label_is_present_from_a_half_on(folder: Path, tmp_
         assert label["decision"] == ("present" if label["score"] >= 0.5 else "absent")
 
 
-def test_a_map_is_the_classifiers_own(client: TestClient, predictor: Predictor, photo: bytes) -> None:
+@pytest.mark.parametrize("backend", ["client", "onnx_client"])
+def test_a_map_is_the_classifiers_own(
+    backend: str, request: pytest.FixtureRequest, predictor: Predictor, photo: bytes
+) -> None:
+    client: TestClient = request.getfixturevalue(backend)
     answer = client.post("/predict?map=ball", content=photo, headers=PNG).json()["map"]
     pixels = predictor.pixels(decode_image(photo))[None].float() / 255
     expected = predictor.classifier.spatial_maps(pixels)[0, 1]

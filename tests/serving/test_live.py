@@ -15,6 +15,7 @@ import mlflow
 import pytest
 import torch
 
+from tailorset.inference.onnx_predictor import NotExportable
 from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.project.layout import CLASSIFIER, FITTED_TO
 from tailorset.project.tracking import connect
@@ -128,9 +129,41 @@ def test_a_version_of_other_labels_does_not_take_over(project_of_two: Path, monk
     with pytest.raises(ValueError, match=r"version 2 has other labels.*start the server again"):
         live.refresh()
     assert live.predictor.labels == ("tea cup", "ball")
-    monkeypatch.setattr("tailorset.serving.service.LiveModel", lambda uri, _: replace_live(live, others, uri))
+    monkeypatch.setattr("tailorset.serving.service.LiveModel", lambda uri, *_: replace_live(live, others, uri))
     with pytest.raises(ValueError, match="only models of the same labels can be compared"):
         Service("models:/live/1", challenger="models:/live/2")
+
+
+def test_onnx_answers_as_torch_does_before_and_after_the_alias_moves(project_of_two: Path, photos: Path) -> None:
+    files = [path.read_bytes() for path in sorted(photos.iterdir())]
+    live = LiveModel("models:/live@champion", backend="onnx")
+    assert live.describe().endswith("labels, by ONNX Runtime")
+    for version in ("1", "2"):
+        point_to(version)
+        assert live.refresh() is (version == "2")
+        expected = load_predictor(f"models:/live/{version}").predict(files)
+        torch.testing.assert_close(live.predictor.predict(files), expected, atol=1e-4, rtol=0)
+
+
+def test_a_version_that_cannot_be_exported_does_not_take_over_and_is_not_tried_again(
+    project_of_two: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def open_first_only(uri: str) -> Predictor:
+        opened.append(uri)
+        if len(opened) > 1:
+            raise NotExportable("cannot be served by ONNX Runtime")
+        return load_predictor(uri)
+
+    monkeypatch.setattr("tailorset.serving.live.load_onnx_predictor", open_first_only)
+    live = LiveModel("models:/live@champion", backend="onnx")
+    point_to("2")
+    with pytest.raises(NotExportable):
+        live.refresh()
+    assert live.refresh() is False
+    assert len(opened) == 2
+    assert live.predictor.origin.version == "1"
 
 
 def replace_labels(predictor: Predictor, labels: tuple[str, ...]) -> Predictor:

@@ -51,6 +51,23 @@ def test_a_folder_without_a_classifier_is_named(tmp_path: Path) -> None:
     assert "config.json" in output
 
 
+def test_onnx_without_its_runtime_is_refused_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tailorset.inference.onnx_predictor.find_spec", lambda name: None if name == "onnxruntime" else name
+    )
+    code, output = run("--backend", "onnx", "--model", str(folder), "--port", "0")
+    assert code == 1
+    assert "backend 'onnx' needs onnxruntime" in output
+    assert "choose backend torch" in output
+
+
+def test_an_unknown_backend_is_named_with_the_choices() -> None:
+    code, output = run("--backend", "tensorrt", "--model", "x")
+    assert code == 2
+    assert "tensorrt" in output
+    assert "'torch', 'onnx'" in output
+
+
 def test_on_sigterm_what_is_in_flight_is_answered(folder: Path, photos: Path) -> None:
     photo = (photos / "turned.jpg").read_bytes()
     command = [

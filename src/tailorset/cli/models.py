@@ -34,6 +34,10 @@ def serve(
     ] = 3.0,
     max_waiting: Annotated[int, typer.Option(min=1, help="Maximum concurrent requests; the rest get 429")] = 32,
     poll_s: Annotated[float, typer.Option(min=0.1, help="Seconds between checks for a new version")] = 5.0,
+    backend: Annotated[
+        Literal["torch", "onnx"],
+        typer.Option(help="What computes scores; onnx = ONNX Runtime on the CPU"),
+    ] = "torch",
 ) -> None:
     """Serve the champion: a page to drop photos on, and an HTTP service for programs."""
     from tailorset.serving.app import create_app
@@ -41,7 +45,7 @@ def serve(
 
     check_address(host, port)  # now, and not after the models were loaded
     load = Load(max_batch, max_wait_ms / 1000, max_waiting)
-    service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s)
+    service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s, backend)
     console.print(service.champion.describe(), markup=False)
     run_server(create_app(service), host, port, DRAIN_S)
 

@@ -1,28 +1,44 @@
-"""The whole classifier as one ONNX file: photos' pixels in, scores out, and all metadata that a reader needs."""
+"""The whole classifier as one ONNX file: photos' pixels in, scores out, and all metadata that a reader needs.
+
+`python -m tailorset.inference.onnx FOLDER FILE` exports a classifier's folder in a process of its own.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tailorset.inference.predictor import Predictor, model_files, open_predictor
+from tailorset.classifiers import Classifier
+from tailorset.inference.predictor import Predictor, Provenance, model_files, open_predictor
 from tailorset.project.layout import MODEL_CARD
 from tailorset.seeding import torch_generator
 from tailorset.storage.files import atomic_output
 
 ONNX_FILE = "classifier.onnx"
-INPUT, OUTPUT = "images", "scores"
+INPUT, OUTPUTS = "images", ("scores", "features")
 TOLERANCE = 1e-4
 BATCHES = (1, 2, 5)  # it is traced with 2
+
+
+class Looking(nn.Module):
+    """The function that is exported: what the classifier sees in images."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.classifier.look(images)
 
 
 def export(model: str, folder: Path) -> Iterator[str]:
@@ -43,9 +59,13 @@ def export(model: str, folder: Path) -> Iterator[str]:
 
 
 def export_onnx(predictor: Predictor, path: Path) -> float:
-    """Write images (B, 3, P, P) float32 in [0, 1] -> scores (B, L), any B; return the largest difference from torch.
+    """Write the classifier as a function of images (B, 3, P, P), float32 in [0, 1], for any B.
 
+    Outputs: scores (B, L), and features (B, D), of which novelty is computed.
     Metadata: labels, seen, unseen, thresholds (JSON each), image_px, preprocessing, origin.
+
+    Returns:
+        The largest difference from torch.
 
     Raises:
         ValueError: onnxruntime answers differently; nothing is written.
@@ -54,12 +74,11 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
     import torch.onnx
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it logs every node that it does not fold
-    example, classifier = _example(predictor, 2), predictor.classifier
     program = torch.onnx.export(
-        classifier,  # type: ignore[arg-type]
-        (example,),
+        Looking(predictor.classifier).eval(),
+        (_example(predictor, 2),),
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=OUTPUTS,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
         verbose=False,
@@ -72,7 +91,7 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
         difference = largest_difference(predictor, partial)
         if not difference <= TOLERANCE:
             raise ValueError(
-                f"onnxruntime's scores differ from torch's by up to {difference:.1e}, more than {TOLERANCE:.0e}:"
+                f"onnxruntime's answers differ from torch's by up to {difference:.1e}, more than {TOLERANCE:.0e}:"
                 f" {path} was not written"
             )
     return difference
@@ -94,7 +113,10 @@ def metadata(predictor: Predictor) -> dict[str, str]:
 
 
 def largest_difference(predictor: Predictor, path: Path) -> float:
-    """Return the largest difference between scores by onnxruntime and torch, over batches of several sizes."""
+    """Return the largest difference between outputs by onnxruntime and torch, over batches of several sizes.
+
+    Outputs above 1 (scores never are) are compared relative to the largest of them.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -102,8 +124,10 @@ def largest_difference(predictor: Predictor, path: Path) -> float:
     for size in BATCHES:
         images = _example(predictor, size)
         with torch.inference_mode():
-            expected = predictor.classifier(images).cpu().numpy()
-        differences.append(np.abs(session.run([OUTPUT], {INPUT: images.numpy()})[0] - expected).max())
+            expected = predictor.classifier.look(images)
+        for ours, right in zip(session.run(OUTPUTS, {INPUT: images.numpy()}), expected, strict=True):
+            scale = max(1.0, float(right.abs().max()))
+            differences.append(np.abs(ours - right.cpu().numpy()).max() / scale)
     return float(max(differences))
 
 
@@ -112,3 +136,16 @@ def _example(predictor: Predictor, batch_size: int) -> Tensor:
     px = predictor.classifier.image_px
     coarse = torch.rand(batch_size, 3, 4, 4, generator=torch_generator("export", batch_size))
     return F.interpolate(coarse, size=(px, px), mode="bicubic").clamp(0, 1)
+
+
+def main(folder: str, path: str) -> None:
+    """Export the classifier in a folder; what prevents it becomes one line on stderr, and exit status 1."""
+    try:
+        predictor = open_predictor(Path(folder), Provenance(folder), torch.device("cpu"))
+        export_onnx(predictor, Path(path))
+    except Exception as error:  # noqa: BLE001 - an exporter may fail in any way
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -5,24 +5,30 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 
+from tailorset.inference.onnx_predictor import NotExportable, load_onnx_predictor
 from tailorset.inference.predictor import REGISTRY, Predictor, load_predictor
 
 logger = logging.getLogger("uvicorn.error")
+Backend = Literal["torch", "onnx"]  # what computes scores: torch on a GPU, if any, or ONNX Runtime on the CPU
 
 
 class LiveModel:
     """A predictor that can be replaced. A request keeps the `predictor` it took: nothing in flight is dropped."""
 
-    def __init__(self, uri: str, on_load: Callable[[Predictor], None] = lambda _: None) -> None:
+    def __init__(
+        self, uri: str, on_load: Callable[[Predictor], None] = lambda _: None, backend: Backend = "torch"
+    ) -> None:
         """Load the model of the folder, or the version that the registry URI stands for now.
 
         Raises:
-            ValueError: there is no such model; names the remedy.
+            ValueError: there is no such model, or the backend cannot compute it; names the remedy.
         """
-        self.uri, self._on_load = uri, on_load
+        self.uri, self._on_load, self.backend = uri, on_load, backend
+        self._not_exportable = ""  # version whose export failed: a minute's work that is not repeated
         self.predictor = self._load()
         self._on_load(self.predictor)
 
@@ -30,7 +36,8 @@ class LiveModel:
         """Return the model's URI and version, and its numbers of labels."""
         predictor = self.predictor
         version = f" version {predictor.origin.version}" if predictor.origin.version else ""
-        return f"{self.uri}{version}, {len(predictor.seen)} seen and {len(predictor.unseen)} unseen labels"
+        labels = f"{len(predictor.seen)} seen and {len(predictor.unseen)} unseen labels"
+        return f"{self.uri}{version}, {labels}" + (", by ONNX Runtime" if self.backend == "onnx" else "")
 
     @property
     def follows_alias(self) -> bool:
@@ -45,9 +52,14 @@ class LiveModel:
         """
         from tailorset.inference.versions import find_version
 
-        if str(find_version(self.uri).version) == self.predictor.origin.version:
+        version = str(find_version(self.uri).version)
+        if version in (self.predictor.origin.version, self._not_exportable):
             return False
-        predictor = self._load()
+        try:
+            predictor = self._load()
+        except NotExportable:
+            self._not_exportable = version
+            raise
         if set(predictor.labels) != set(self.predictor.labels):
             raise ValueError(
                 f"version {predictor.origin.version} has other labels, which clients do not expect:"
@@ -71,7 +83,7 @@ class LiveModel:
                 failure = str(error)
 
     def _load(self) -> Predictor:
-        predictor = load_predictor(self.uri)
+        predictor = load_onnx_predictor(self.uri) if self.backend == "onnx" else load_predictor(self.uri)
         px = predictor.classifier.image_px
         predictor.scores(torch.zeros(1, 3, px, px, dtype=torch.uint8))  # the first answer is the slowest
         return predictor

@@ -25,7 +25,7 @@ from tailorset.inference.uploads import Refusal, check_upload, damaged, item_nam
 from tailorset.messages import unknown
 from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answer
 from tailorset.serving.batching import Batcher, Full
-from tailorset.serving.live import LiveModel
+from tailorset.serving.live import Backend, LiveModel
 from tailorset.serving.measures import Measures
 
 logger = logging.getLogger("uvicorn.error")
@@ -64,16 +64,21 @@ class Service:
     """The models, the threads that decode and compute, and the measures."""
 
     def __init__(
-        self, model: str, challenger: str | None = None, load: Load | None = None, poll_s: float = 5.0
+        self,
+        model: str,
+        challenger: str | None = None,
+        load: Load | None = None,
+        poll_s: float = 5.0,
+        backend: Backend = "torch",
     ) -> None:
         """Load the models.
 
         Raises:
-            ValueError: one of them cannot be used, or they have different labels.
+            ValueError: one of them cannot be used or computed by the backend, or they have different labels.
         """
         self.load, self.poll_s, self.measures = load or Load(), poll_s, Measures()
-        self.champion = LiveModel(model, self.measures.loaded)
-        self.challenger = LiveModel(challenger, self.measures.loaded) if challenger else None
+        self.champion = LiveModel(model, self.measures.loaded, backend)
+        self.challenger = LiveModel(challenger, self.measures.loaded, backend) if challenger else None
         if self.challenger and set(self.challenger.predictor.labels) != set(self.champion.predictor.labels):
             raise ValueError(
                 f"{model} and {challenger} have different labels: only models of the same labels can be compared"
