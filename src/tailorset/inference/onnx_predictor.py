@@ -74,7 +74,7 @@ def export_apart(folder: Path, path: Path, title: str) -> None:
     Raises:
         NotExportable: names the cause.
     """
-    command = [sys.executable, "-m", "tailorset.inference.onnx", str(folder), str(path)]
+    command = [sys.executable, "-P", "-m", "tailorset.inference.onnx", str(folder), str(path)]  # -P: no code from here
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         said = ended.stderr.strip().splitlines()
