@@ -245,7 +245,8 @@ def test_check_refuses_tuning_with_a_generator_that_cannot_be_tuned(project: Pat
     Path("params.yaml").write_text(yaml.safe_dump(params))
     code, output = run("check")
     assert code == 1
-    assert "num_updates is 80, and generator diffusers cannot tune: the pipelines of that library" in output
+    updates = params["tune_text_encoder"]["num_updates"]
+    assert f"num_updates is {updates}, and generator diffusers cannot tune: the pipelines of that library" in output
     assert "set it to 0" in output
 
 
