@@ -20,7 +20,7 @@ PRODUCTS = ["MatMul", "Gemm"]
 Quantise = Callable[[Path, Path, Tensor], None]
 
 
-class Photos(CalibrationDataReader):
+class CalibrationPhotos(CalibrationDataReader):
     """Photos one by one, as the exported file takes them."""
 
     def __init__(self, pixels: Tensor) -> None:
@@ -46,7 +46,7 @@ def convolutions(exported: Path, target: Path, pixels: Tensor) -> None:
     quantize_static(
         exported,
         target,
-        Photos(pixels[:NUM_CALIBRATION]),
+        CalibrationPhotos(pixels[:NUM_CALIBRATION]),
         op_types_to_quantize=["Conv"],
         per_channel=True,
         activation_type=QuantType.QUInt8,
