@@ -7,12 +7,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
 from tailorset.cli import app
-from tailorset.project.layout import LORA, THRESHOLDS
+from tailorset.project.layout import FILTERED, LORA, THRESHOLDS
 from tailorset.records import LabelSpace
+from tailorset.records.verdicts import RELABELLED
 from tailorset.storage.checksums import digest
 from tailorset.thresholds.rules import one_threshold
 from tests.export_products import make_products
@@ -64,6 +66,25 @@ def test_what_was_exported_and_corrected_is_imported(products: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "images: out/train, annotations: corrected.csv" in done.output
     assert Path("corrected.csv").read_text().startswith("image,umbrella,")
+
+
+def test_the_description_tells_what_people_changed_in_review(products: Path) -> None:
+    assert tailorset("export-data", "coco", "-o", "before").exit_code == 0
+    assert "no person has corrected them" in Path("before/croissant.json").read_text()
+    path = products / FILTERED / "manifest.parquet"
+    manifest = pd.read_parquet(path)
+    manifest.loc[manifest.index[manifest["kept"]][:2], "reason"] = RELABELLED
+    manifest.to_parquet(path)
+    assert tailorset("export-data", "coco", "-o", "after").exit_code == 0
+    assert "a person struck out 0 and relabelled 2 of the candidates" in Path("after/croissant.json").read_text()
+
+
+@pytest.mark.parametrize("day", ["yesterday", "20261231", "2026-02-30"])
+def test_a_date_that_is_no_day_is_refused_before_anything_is_written(products: Path, day: str) -> None:
+    done = tailorset("export-data", "coco", "--published", day)
+    assert done.exit_code == 1
+    assert f"--published {day} is not a day: write it as 2026-12-31" in done.output
+    assert not Path("export-coco").exists()
 
 
 def test_an_unknown_format_names_the_choices(products: Path) -> None:

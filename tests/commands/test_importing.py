@@ -138,6 +138,13 @@ def test_files_that_cannot_be_used(content: str, message: str, source: ExportSou
         import_labels(tmp_path / "given.json", tmp_path / "corrected.csv", folder, SPACE)
 
 
+def test_a_source_that_is_not_there_or_has_no_labels_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no .*typo\.json: name FiftyOne's labels\.json"):
+        import_labels(tmp_path / "typo.json", tmp_path / "corrected.csv", None, SPACE)
+    with pytest.raises(ValueError, match=r"has none of labels\.json, tasks\.json: name the file"):
+        import_labels(tmp_path, tmp_path / "corrected.csv", None, SPACE)
+
+
 def test_a_table_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "corrected.csv").write_text("mine")
     with pytest.raises(ValueError, match="nothing is overwritten"):

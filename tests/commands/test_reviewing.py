@@ -35,6 +35,7 @@ def test_check_reads_the_verdicts_of_a_person(project: Path) -> None:
     for text, message in {
         "a-0000: boat\n": "a-0000: Input should be",
         entry.replace("0" * 64, "0"): "a-0000.sha256: String should match",
+        f"# two\n{entry}{entry}": "review.yaml has 'a-0000' twice, in lines 2 and 3: remove one of them",
         f"<<<<<<< HEAD\n{entry}=======\n": "review.yaml cannot be read",
     }.items():
         review.write_text(text)

@@ -85,3 +85,21 @@ def test_a_missing_file_names_the_remedy(tmp_path: Path) -> None:
 
 def test_flat_names_are_those_of_the_command_line() -> None:
     assert flatten({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+
+
+def test_a_key_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("seed: 1\nclip:\n  judge: a\n  judge: b\nseed: 1\n")
+    with pytest.raises(ValueError, match=r"params.yaml has 'judge' twice, in lines 3 and 4: remove one"):
+        load_params(path)
+
+
+def test_outside_of_a_project_nothing_is_proposed_that_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"go to the folder of a tailorset project\.$"):
+        load_params("params.yaml")
+    Path("presets").mkdir()
+    with pytest.raises(ValueError, match="`tailorset use toybox` writes it"):
+        load_params("params.yaml")

@@ -14,9 +14,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
+import typer
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from tailorset.cli import app
+from tailorset.cli.models import run_server
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -31,6 +34,12 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
     assert code == 1
     assert said.startswith(f"127.0.0.1:{port} cannot be used")
     assert "choose another --port" in said
+
+
+def test_a_port_that_is_taken_while_models_load_is_named_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(typer.Exit):
+        run_server(FastAPI(), "127.0.0.1", taken.getsockname()[1], 1)
+    assert "choose another --port" in capsys.readouterr().err
 
 
 def test_without_a_champion_it_names_the_command_that_makes_one(

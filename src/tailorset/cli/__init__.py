@@ -172,8 +172,8 @@ def check(
     findings = list(quick(params, space))
     for finding in findings:
         if finding.status == "warning":
-            console.print(f"warning: {finding.text}: {finding.remedy}", markup=False)
-    if errors := [f"{finding.text}: {finding.remedy}" for finding in findings if finding.status == "error"]:
+            console.print(f"warning: {finding.sentence}", markup=False)
+    if errors := [finding.sentence for finding in findings if finding.status == "error"]:
         stop("\n".join(errors))
     settings = stage_definition("prepare_dataset")["params"]
     block = params.prepare_dataset

@@ -65,15 +65,19 @@ def run_server(app: ASGIApp, host: str, port: int, drain_s: int) -> None:
 
     from tailorset.serving.server_log import log_config
 
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        access_log=False,
-        log_config=log_config(),
-        server_header=False,
-        timeout_graceful_shutdown=drain_s,
-    )
+    try:
+        uvicorn.run(
+            app,
+            host=host,
+            port=port,
+            access_log=False,
+            log_config=log_config(),
+            server_header=False,
+            timeout_graceful_shutdown=drain_s,
+        )
+    except SystemExit:
+        check_address(host, port)  # another program may have taken it since the first check
+        raise
 
 
 def promote(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from torch import Tensor
 
 from tailorset.commands.formats import format_named
@@ -20,6 +22,7 @@ from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowanc
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
+from tailorset.records.verdicts import RELABELLED, STRUCK
 from tailorset.storage.checksums import digest, file_digest
 from tailorset.thresholds.rules import Thresholds
 
@@ -53,6 +56,7 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
     """
     form = format_named(export.format)
     check_target(export.output)
+    _check_day(export.published)
     if export.scores and not export.photos:
         raise ValueError("--scores are those of the test photos: add --photos")
     source = ExportSource(
@@ -70,6 +74,14 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
     title = f"export to {export.output}"
     with clear_when_full(f"{title}, so far in {partial_folder(export.output)}"), exclusive_run(title, lock):
         return run_export(export.format, form, source, export.output, describe(export, params, space, source))
+
+
+def _check_day(text: str) -> None:
+    try:
+        if text and date.fromisoformat(text).isoformat() != text:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"--published {text} is not a day: write it as 2026-12-31") from None
 
 
 def _photo_scores(space: LabelSpace) -> PhotoScores:
@@ -149,12 +161,21 @@ def _activities(
     yield Activity("export", shares, [Agent("program", "tailorset", {"version": version("tailorset")})], used)
 
 
+def _review() -> str:
+    """Return what people changed in `tailorset review`, as the filter applied it."""
+    reasons = pd.read_parquet(FILTERED / "manifest.parquet", columns=["reason"])["reason"]
+    struck, relabelled = (int((reasons == reason).sum()) for reason in (STRUCK, RELABELLED))
+    if not struck + relabelled:
+        return "no person has corrected them"
+    return f"in review, a person struck out {struck:,} and relabelled {relabelled:,} of the candidates"
+
+
 def _rai(export: Export, params: Params, space: LabelSpace) -> dict[str, str | list[str]]:
     """Return what the vocabulary for responsible use asks for."""
     clip = params.clip
     annotation = [
         f"Generated images carry the unseen labels ({len(space.unseen)}) that the filter {params.filter_images.name}"
-        f" kept, by the scores of {clip.discriminator.title}; no person has looked at them."
+        f" kept, by the scores of {clip.discriminator.title}; {_review()}."
     ]
     if export.photos:
         annotation.append(

@@ -14,3 +14,8 @@ class Finding(NamedTuple):
     subject: str
     text: str
     remedy: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The fact and its remedy, on one line."""
+        return f"{self.text.removesuffix('.')}: {self.remedy}"

@@ -56,9 +56,12 @@ def _file_in(source: Path) -> Path:
     """Return the file itself, or the one in a folder that has labels."""
     if source.is_file():
         return source
+    if not source.exists():
+        raise ValueError(f"there is no {source}: name {KNOWN}, or a folder with it")
     found = [path for name in NAMES if (path := source / name).is_file()]
     if len(found) != 1:
-        raise ValueError(f"{source} is not a file, and has not one of {', '.join(NAMES)}: name {KNOWN}")
+        number = "several" if found else "none"
+        raise ValueError(f"the folder {source} has {number} of {', '.join(NAMES)}: name the file, {KNOWN}")
     return found[0]
 
 

@@ -18,6 +18,7 @@ from tailorset.evaluation.settings import Evaluate
 from tailorset.generation.settings import GenerateImages
 from tailorset.generators import GeneratorConfig
 from tailorset.messages import invalid
+from tailorset.project.unique_keys import check_unique_keys
 from tailorset.prompts.settings import WritePrompts
 from tailorset.settings import Block, PluginBlock
 from tailorset.storage.hub import NamedModel
@@ -131,12 +132,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping.
 
     Raises:
-        ValueError: no such file, no YAML, or not a mapping.
+        ValueError: no such file, no YAML, a key twice, or not a mapping.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        check_unique_keys(text, path)
+        content = yaml.safe_load(text)
     except FileNotFoundError:
-        raise ValueError(f"There is no {path} here: go to the project's folder or `tailorset use toybox`.") from None
+        remedy = ", or `tailorset use toybox` writes it" if Path("presets").is_dir() else ""
+        raise ValueError(f"There is no {path} here: go to the folder of a tailorset project{remedy}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a text file in UTF-8: {error}") from None
     except yaml.YAMLError as error:
