@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import ValidationError
@@ -11,6 +12,23 @@ MAX_SHOWN = 60  # characters of a faulty value
 MAX_NAMED = 5  # examples in a message
 MAX_LINE = 300  # characters of an error's first line
 GB, MIB, GIB = 10**9, 2**20, 2**30  # bytes
+
+
+REMEDIES = {
+    errno.EACCES: "name another place, or change its permissions",
+    errno.EISDIR: "name a file, not a folder",
+    errno.ENOENT: "name one that exists",
+    errno.ENOTDIR: "a file is in the place of a folder: name another place",
+    errno.EPERM: "name another place, or change its permissions",
+    errno.EROFS: "name a place that can be written to",
+}
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Return the message of an error; that of a file which cannot be used names it and the remedy."""
+    if isinstance(error, OSError) and error.filename and (remedy := REMEDIES.get(error.errno or 0)):
+        return f"{error.filename} cannot be used ({error.strerror}): {remedy}"
+    return str(error)
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:

@@ -87,6 +87,14 @@ def test_a_date_that_is_no_day_is_refused_before_anything_is_written(products: P
     assert not Path("export-coco").exists()
 
 
+def test_a_file_in_the_place_of_a_folder_is_named_with_the_remedy(products: Path) -> None:
+    Path("file").write_text("x")
+    done = tailorset("export-data", "coco", "-o", "file/out")
+    assert done.exit_code == 1
+    said = " ".join(done.output.split())
+    assert "cannot be used (Not a directory): a file is in the place of a folder: name another place" in said
+
+
 def test_an_unknown_format_names_the_choices(products: Path) -> None:
     done = tailorset("export-data", "fiftyon")
     assert done.exit_code == 1

@@ -9,6 +9,8 @@ from typing import NoReturn, ParamSpec, TypeVar
 import typer
 from rich.console import Console
 
+from tailorset.messages import reason_of
+
 console = Console(soft_wrap=True, highlight=False)
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,7 +22,7 @@ def stopping() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        stop(str(error))
+        stop(reason_of(error))
 
 
 def or_stop(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailorset.inference.uploads import Refusal
+from tailorset.messages import reason_of
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.app import add_page, answer_errors, media_type
 from tailorset.serving.measures import Measures
@@ -109,7 +110,7 @@ class DeskState:
             try:
                 self.desk.save(image_id, ticks)
             except (OSError, ValueError) as error:
-                raise Refusal(409, f"Not saved: {error}") from None
+                raise Refusal(409, f"Not saved: {reason_of(error)}") from None
 
     def summary(self) -> dict[str, Any]:
         saved = self.desk.saved()
