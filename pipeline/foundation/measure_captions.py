@@ -8,6 +8,7 @@ from foundation_settings import Foundation
 from torch import Tensor
 from tqdm import tqdm
 from train_unet import loss_weight
+from train_vae import IMAGE_PX
 from web_images import token_ids
 
 from tailorset.records import LabelSpace
@@ -33,7 +34,7 @@ def measure_captions(settings: Foundation, space: LabelSpace, num_scenes: int = 
         own, other = (prediction_error(pipeline, latents, texts, timestep) for texts in (states, states.roll(1, 0)))
         gains[f"caption/gain/{timestep}"] = other - own
         alpha = pipeline.scheduler.alphas_cumprod[timestep]
-        weighted += (other - own) * loss_weight(alpha / (1 - alpha), settings.train_unet.snr_gamma).item()
+        weighted += (other - own) * loss_weight(alpha, settings.train_unet.snr_gamma).item()
     return gains | {"caption/weighted_share": weighted / sum(gains.values())}
 
 
@@ -42,7 +43,7 @@ def encoded_scenes(pipeline: StableDiffusionPipeline, space: LabelSpace, count: 
     streams = [numpy_rng("report captions", i) for i in range(count)]
     drawn = [web_scene(rng, space.names) for rng in streams]
     texts = [caption(scene, rng) for scene, rng in zip(drawn, streams, strict=True)]
-    images = torch.stack([torch.from_numpy(render(scene, 64)).permute(2, 0, 1).float() / 255 for scene in drawn])
+    images = torch.stack([torch.from_numpy(render(scene, IMAGE_PX)).permute(2, 0, 1).float() / 255 for scene in drawn])
     encode, factor = pipeline.vae.encode, pipeline.vae.config.scaling_factor
     latents = torch.cat([encode(2 * batch - 1).latent_dist.mean * factor for batch in images.split(BATCH)])
     tokens = token_ids(pipeline.tokenizer, texts)

@@ -6,7 +6,6 @@ The oracle, supervised on everything in web style, finds what generated images r
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +21,13 @@ from train_vae import published_vae
 
 from tailorset.clip.model import load_clip
 from tailorset.generators import Generator
-from tailorset.generators.stable_diffusion import Config, build
 from tailorset.images.sheets import contact_sheet
+from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng, sample_seed
+from tailorset.storage.files import read_metrics, write_json
 from tailorset.toybox.objects import COLOURS
-from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
+from tailorset.toybox.oracle import Oracle, load_oracle
 from tailorset.toybox.scenes import photo_scene, render, web_scene
 
 BARS = {
@@ -54,7 +54,7 @@ PLACES = ("on the grass", "on the sand", "on the snow", "in the sky", "on a tabl
 Prompt = tuple[str, tuple[str, ...], str]  # text, labels, colour
 SINGLES_PER_LABEL, PROMPTS_PER_PAIR, NUM_STEPS, BATCH = 20, 14, 20, 70
 PHOTOS_TO_LEARN, PHOTOS_TO_TEST = 4000, 2000
-GUIDANCE = 7.0  # as params.yaml
+PRESET = Path("presets/toybox.yaml")  # how the generator draws
 REPORTS = Path("reports/foundation")
 
 
@@ -200,8 +200,10 @@ def verdict(name: str, value: float) -> str:
 
 
 def measure_generator(settings: Foundation, space: LabelSpace, oracle: Oracle) -> dict[str, float]:
-    config = Config(model=str(settings.published / "diffusion"), image_px=IMAGE_PX, guidance_scale=GUIDANCE)
-    return measure_drawing(space, oracle, build(config, torch.device("cpu")), REPORTS / "plots")
+    preset = load_params(PRESET).generator
+    config = preset.config.model_copy(update={"model": str(settings.published / "diffusion")})
+    generator = preset.model_copy(update={"config": config}).build(torch.device("cpu"))
+    return measure_drawing(space, oracle, generator, REPORTS / "plots")
 
 
 def main() -> None:
@@ -218,13 +220,14 @@ def main() -> None:
     }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", help=f"what to measure, default all: {', '.join(parts)}")
-    chosen = parser.parse_args().parts or list(parts)
+    named = parser.parse_args().parts
+    chosen = named or list(parts)
     if unknown := set(chosen) - set(parts):
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(parts)}")
     metrics = {name: value for part in chosen for name, value in parts[part]().items()}
     show(metrics)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    (REPORTS / "metrics.json").write_text(json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    path = REPORTS / "metrics.json"
+    write_json(path, (read_metrics(path) if named else {}) | metrics)  # parts that were left out stay
 
 
 if __name__ == "__main__":

@@ -96,15 +96,16 @@ def diffusion_loss(unet: Any, scheduler: DDIMScheduler, latents: Tensor, states:
     target = scheduler.get_velocity(latents, noise, timesteps)
     error = (unet(noisy, timesteps, states).sample.float() - target).square().mean(dim=(1, 2, 3))
     alpha = scheduler.alphas_cumprod.to(latents.device)[timesteps]
-    return (error * loss_weight(alpha / (1 - alpha), snr_gamma)).mean()
+    return (error * loss_weight(alpha, snr_gamma)).mean()
 
 
-def loss_weight(snr: Tensor, gamma: float) -> Tensor:
-    """Return the weight of the v-prediction error at a signal-to-noise ratio: 1, but less where there is little noise.
+def loss_weight(alpha: Tensor, gamma: float) -> Tensor:
+    """Return the weight of the v-prediction error: 1, but less where there is little noise; alpha: cumulated, (B,).
 
     For the error of the image that is SNR + 1, clamped to `gamma`. Min-SNR's own weight, min(SNR, gamma) / (SNR + 1),
     all but ignores the noisiest steps: those where the caption decides what is drawn (`make foundation-report`).
     """
+    snr = alpha / (1 - alpha)
     return (snr + 1).clamp(max=gamma) / (snr + 1)
 
 

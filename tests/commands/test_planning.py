@@ -85,7 +85,7 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     work = {(stage, unit): count for stage, unit, count in workload(params, space, PHOTOS, 1.5, Drawing(1000, 500, 0))}
     assert work["prepare_dataset", "photo"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
-    assert work["tune_text_encoder", "tuning step"] == params.tune_text_encoder.num_updates * 32 * (4 + 2)
+    assert work["tune_text_encoder", "tuning step"] == 40 * 32 * (4 + 2)
     assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # three looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
     assert work["train_classifier", "training image"] == pytest.approx(4 * 0.9 * (4000 + 2 * 500))

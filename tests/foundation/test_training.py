@@ -22,6 +22,7 @@ from train_tokenizer import train_tokenizer
 from web_images import batch_indices
 
 from tailorset.records import LabelSpace
+from tailorset.storage.files import read_metrics
 
 TEXTS = ["a red ball next to a blue boat on the sand", "a kite above the sea", "an orange umbrella at night"]
 
@@ -127,6 +128,9 @@ def test_foundation_report_measures_chosen_parts_only(monkeypatch, tmp_path, cap
     monkeypatch.setattr(sys, "argv", ["measure_models.py", "captions"])
     measure_models.main()
     assert (tmp_path / "metrics.json").read_text() == '{\n  "caption/weighted_share": 0.5\n}\n'
+    (tmp_path / "metrics.json").write_text('{"caption/weighted_share": 0.1, "from_scratch": 0.9}')
+    measure_models.main()
+    assert read_metrics(tmp_path / "metrics.json") == {"caption/weighted_share": 0.5, "from_scratch": 0.9}
     monkeypatch.setattr(sys, "argv", ["measure_models.py", "pictures"])
     with pytest.raises(SystemExit):
         measure_models.main()

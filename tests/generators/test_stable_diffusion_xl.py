@@ -205,8 +205,9 @@ def test_a_fresh_adapter_changes_nothing_and_both_encoders_get_a_gradient(make: 
     generator = make()
     before = generator.sample(PROMPTS, SEEDS, 4)
     generator.add_adapter(rank=2, alpha=2)
-    images = generator.sample(PROMPTS, SEEDS, 4, 2)
-    torch.testing.assert_close(images.detach(), before, atol=1e-6, rtol=0)  # last digits depend on the CPU
+    assert torch.equal(before, generator.sample(PROMPTS, SEEDS, 4))
+    images = generator.sample(PROMPTS, SEEDS, 4, 2)  # with a gradient the branches of guidance are passes of their own
+    torch.testing.assert_close(images.detach(), before, atol=1e-6, rtol=0)
     weighted_sum(images).backward()
     second = {name: w.grad for name, w in generator.text_encoders.named_parameters() if ".lora_B." in name}
     assert len(second) == 16  # four projections in each of two layers of two encoders

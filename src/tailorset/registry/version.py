@@ -16,7 +16,6 @@ import mlflow
 import pandas as pd
 
 import tailorset
-from tailorset.evaluation.results import columns
 from tailorset.evaluation.selection import training_notes
 from tailorset.inference.mlflow_model import IMAGE, signature
 from tailorset.inference.predictor import FIT_REMEDY
@@ -36,6 +35,7 @@ from tailorset.project.layout import (
 from tailorset.project.versions import CONTENT, content_here
 from tailorset.records import LabelSpace
 from tailorset.registry.measurement import Measurement, val_tags
+from tailorset.registry.parent_run import our_measures
 from tailorset.registry.promotion import label_difference
 from tailorset.storage.checksums import check_bound
 from tailorset.storage.location import shards_of
@@ -138,7 +138,7 @@ def log_model(name: str, labels: Sequence[str], models: Path = MODELS, metrics: 
             pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
             registered_model_name=name,
         )
-    if figures := {key: metrics[key] for key in columns(metrics).values() if key in metrics}:
+    if figures := our_measures(metrics):
         mlflow.log_metrics(figures, model_id=info.model_id)
     return str(info.registered_model_version)
 

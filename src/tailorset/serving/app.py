@@ -71,7 +71,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Admission, measures=service.measures, max_in_flight=service.load.max_waiting)
     _add_answers(app, service)
     _add_facts(app, service)
-    _add_page(app)
+    add_page(app, "index.html", ("page.css", "page.js"))
     answer_errors(app)
     return app
 
@@ -139,10 +139,6 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Return the measures in Prometheus' text format."""
         return Response(service.measures.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _add_page(app: FastAPI) -> None:
-    add_page(app, "index.html", ("page.css", "page.js"))
 
 
 def add_page(app: FastAPI, name: str, files: Sequence[str]) -> None:

@@ -17,9 +17,9 @@ from tailorset.classifiers.parts.saved import write_saved
 class GrownPrompt(DualPrompt):
     """groups: number of labels that were learned together: first those of training, then those of each addition.
 
-    Each group is a matrix of its own, since one of another shape may be multiplied in another order: in a matrix with
-    the added labels, the scores of the earlier ones would change in their last digits. The cache is of the
-    first group.
+    Each group is a contiguous matrix of its own, since one of another shape or other strides may be multiplied in
+    another order: in a matrix with the added labels, or a view of it, the scores of the earlier ones would change in
+    their last digits. The cache is of the first group.
     """
 
     def __init__(self, groups: Sequence[int], *parts: Any) -> None:
@@ -29,7 +29,7 @@ class GrownPrompt(DualPrompt):
 
     def of_features(self, dense: Tensor, pooled: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """Return the logits as `DualPrompt.of_features` does."""
-        parts = [self.difference(dense, pooled, text) for text in self.text_features.split(self.groups, 1)]
+        parts = [self.difference(dense, pooled, text.contiguous()) for text in self.text_features.split(self.groups, 1)]
         trained, added = self.calibration(torch.cat(parts, 1)).tensor_split([self.groups[0]], 1)
         logits = torch.cat([self.cache(trained, pooled, list(range(self.groups[0]))), added], 1)
         return logits if label_indices is None else logits[:, list(label_indices)]
