@@ -30,6 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 UNITS = (
     "start",
     "photo",
+    "photo captioned",
+    "photo encoded",
     "reply",
     "tuning step",
     "sampling step",
@@ -61,7 +63,14 @@ def changed(params_file: Path = ROOT / "presets/toybox.yaml", **blocks: Any) -> 
 
 def plan_of(values: dict[str, Any], space: LabelSpace, **costs: Cost) -> Plan:
     units = dict.fromkeys(UNITS, Cost()) | {name.replace("_", " "): cost for name, cost in costs.items()}
-    stages = ["prepare_dataset", "write_prompts", "tune_text_encoder", "generate_images", "train_classifier"]
+    stages = [
+        "prepare_dataset",
+        "write_prompts",
+        "tune_text_encoder",
+        "generate_images",
+        "train_classifier",
+        "evaluate",
+    ]
     return Plan(values, space, PHOTOS, stages, units, accepted_replies=0.5, pass_rate=0.4)
 
 
@@ -81,15 +90,75 @@ def test_drawing_ends_with_the_quota_or_with_the_budget(params: Params, space: L
     assert easy.kept == pytest.approx(0.9 * easy.drawn, rel=0.05)
 
 
+def work_of(space: LabelSpace, **blocks: Any) -> dict[tuple[str, str], float]:
+    """(stage, unit) -> amount of a changed toybox preset, of whose 1,000 images 500 are kept."""
+    params = Params.model_validate(changed(**blocks))
+    return {(stage, unit): count for stage, unit, count in workload(params, space, PHOTOS, 1.5, Drawing(1000, 500, 0))}
+
+
 def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> None:
-    work = {(stage, unit): count for stage, unit, count in workload(params, space, PHOTOS, 1.5, Drawing(1000, 500, 0))}
+    work = work_of(space)
     assert work["prepare_dataset", "photo"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
     assert work["tune_text_encoder", "tuning step"] == 40 * 32 * (4 + 2)
     assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # three looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
     assert work["train_classifier", "training image"] == pytest.approx(4 * 0.9 * (4000 + 2 * 500))
+    assert work["fit_thresholds", "image read"] == (1000 + 400) + (1000 + 4000)  # scores, then features
     assert work["evaluate", "image read"] == 3000
+
+
+def test_a_saved_classifier_takes_five_passes_where_it_looks_at_crops(space: LabelSpace) -> None:
+    described, raw_clip = 1000 + 4000, (1 + 5) * 2000  # raw CLIP looks at the whole, then at patches and crops
+    work = work_of(space)  # crop_weight 0.25
+    assert work["fit_thresholds", "image scored"] == 5 * (1000 + 400) + described
+    assert work["evaluate", "image scored"] == 5 * (1000 + 2000) + raw_clip
+    without = work_of(space, train_classifier={"crop_weight": 0})
+    assert without["fit_thresholds", "image scored"] == 1000 + 400 + described
+    assert without["evaluate", "image scored"] == 1000 + 2000 + raw_clip
+    of_val = "train_classifier", "image scored"
+    assert work[of_val] == without[of_val] == (4 + 2) * 1000  # training looks at no crops
+
+
+def test_thresholds_look_at_what_calibrates_the_labels(space: LabelSpace) -> None:
+    whole = {"train_classifier": {"crop_weight": 0}}
+    work = work_of(space, fit_thresholds={"source": "synthetic"}, **whole)
+    assert work["fit_thresholds", "image scored"] == (1000 + 400 + 50) + (1000 + 4000)
+    labels = tuple(label.model_copy(update={"seen": False}) for label in space.labels)
+    unseen = LabelSpace(name="unseen only", labels=labels)
+    work = work_of(unseen, fit_thresholds={"source": "synthetic"}, **whole)
+    assert work["fit_thresholds", "image scored"] == (1000 + 50) + 1000
+
+
+def test_lent_photos_are_captioned_and_encoded_once_each(space: LabelSpace) -> None:
+    work = work_of(space)
+    assert not [unit for _, unit in work if unit in ("photo captioned", "photo encoded")]
+    clip = {"model": "local-dir:models/foundation/toybox/backbone"}
+    blocks = {
+        "write_prompts": {"captions": {"num_photos": 700, "captioner": {"name": "scenes", "clip": clip}}},
+        "generate_images": {"from_photos": {"strength": 0.75, "num_photos": 5000}},
+    }
+    work = work_of(space, prepare_dataset={"lend_photos": "train"}, **blocks)
+    assert work["write_prompts", "photo captioned"] == 700
+    assert work["generate_images", "photo encoded"] == 4000  # all photos of train
+    work = work_of(space, prepare_dataset={"lend_photos": "a/folder"}, **blocks)
+    assert work["generate_images", "photo encoded"] == 5000  # at most
+
+
+def test_images_that_start_from_photos_take_the_last_steps_only(space: LabelSpace) -> None:
+    work = work_of(space, generate_images={"from_photos": {"strength": 0.75}})
+    assert work["generate_images", "sampling step"] == 1000 * 7  # of 10, rounded as the sampler does
+    assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # tuning draws from noise
+    costs = {"sampling_step": Cost(0.01), "photo_encoded": Cost(0.1), "photo_captioned": Cost(1)}
+    plan = plan_of(changed(generate_images={"from_photos": {"strength": 0.75, "num_photos": 30}}), space, **costs)
+    assert plan.stage("generate_images").seconds == pytest.approx(plan.drawing.drawn * 7 * 0.01 + 3)
+    assert plan.stage("write_prompts").seconds == 0
+
+
+def test_steps_that_would_copy_the_photo_are_not_named_as_cheaper(space: LabelSpace) -> None:
+    drawing = {"from_photos": {"strength": 0.1}}  # one step of 10, none of 5
+    plan = plan_of(changed(generate_images=drawing), space, sampling_step=Cost(0.01))
+    assert "generate_images.num_inference_steps" not in [key for key, *_ in plan.cheaper()]
 
 
 def test_what_is_switched_off_is_no_work(space: LabelSpace) -> None:
@@ -103,7 +172,7 @@ def test_what_is_switched_off_is_no_work(space: LabelSpace) -> None:
 def test_costs_add_up_over_units_and_stages(space: LabelSpace) -> None:
     plan = plan_of(changed(), space, start=Cost(2), photo=Cost(0.01, 0, 100), training_image=Cost(0.1, 1e9))
     assert plan.stage("prepare_dataset") == pytest.approx(Cost(70, 0, 700_000))
-    assert plan.starts.seconds == 10
+    assert plan.starts.seconds == 12
     assert plan.run == pytest.approx(total([plan.starts, *map(plan.stage, plan.stages)]))
     assert plan.run.flops == pytest.approx(1e9 * plan.stage("train_classifier").seconds / 0.1)
 
@@ -119,6 +188,15 @@ def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> No
     assert "tune_text_encoder.backprop_steps" not in found  # is 1
     savings = [saved for *_, saved in plan.cheaper()]
     assert savings == sorted(savings, reverse=True)
+
+
+def test_leaving_out_crops_is_cheaper(space: LabelSpace) -> None:
+    plan = plan_of(changed(), space, image_scored=Cost(0.01))
+    found = {key: (before, after, saved) for key, before, after, saved in plan.cheaper()}
+    assert found["train_classifier.crop_weight"] == (0.25, 0, pytest.approx(4 * 3000 * 0.01))  # val and test
+    assert any("train_classifier.crop_weight 0.25 -> 0" in note for note in notes(plan))
+    without = plan_of(changed(train_classifier={"crop_weight": 0}), space, image_scored=Cost(0.01))
+    assert "train_classifier.crop_weight" not in [key for key, *_ in without.cheaper()]
 
 
 def test_a_run_above_the_cap_is_told_by_how_much(space: LabelSpace) -> None:
@@ -176,10 +254,16 @@ def test_plan_measures_tiny_models_and_leaves_nothing_behind(
     assert "7,000 photos" in answer.output
     assert {path for path in project.rglob("*") if ".work" not in path.parts} == before
 
+    values["prepare_dataset"] |= {"lend_photos": "train"}
+    values["generate_images"] |= {"from_photos": {"strength": 0.5, "num_photos": 500}}
+    clip = {"model": f"local-dir:{tiny_clip_folder}"}
+    values["write_prompts"] |= {"captions": {"num_photos": 300, "captioner": {"name": "scenes", "clip": clip}}}
     (project / "params.yaml").write_text(yaml.safe_dump(values | {"max_hours": 0.0001}))
     answer = CliRunner().invoke(cli.app, ["plan"])
     assert answer.exit_code == 1
     assert "more than max_hours 0.0001" in answer.output
+    assert "300 photos captioned" in answer.output
+    assert "500 photos encoded" in answer.output
 
 
 def test_a_stage_that_runs_longer_than_the_cap_stops() -> None:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,14 +15,20 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 
-from tailorset.clip.scorer import LabelScorer, passes
-from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
+from tailorset.clip.scorer import LabelScorer
+from tailorset.commands.planning.workload import Cost, steps_drawn, steps_taken, tuning_passes
 from tailorset.compute.flops import flop_counter
 from tailorset.datasets import Dataset
+from tailorset.generation.engine import Shelf
 from tailorset.generation.quota import Draw
+from tailorset.generation.settings import FromPhotos
+from tailorset.generation.source_photos import SourcePhotos
 from tailorset.generation.studio import PlannedShard
+from tailorset.generators import PhotoGenerator
 from tailorset.project.assembly import open_studio
 from tailorset.project.params import Params
+from tailorset.prompts.captions import write_captions
+from tailorset.prompts.settings import CaptionerSettings
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, RealSample
 from tailorset.seeding import occurrence_numbers, sample_seed
@@ -31,6 +38,7 @@ from tailorset.training.loop import predict, train_epochs
 from tailorset.tuning.tuner import new_tuner
 
 NUM_PHOTOS = 64
+NUM_ENCODED = 8  # by the generator's VAE, one by one
 NUM_SCORED = 128
 T = TypeVar("T")
 IMPORTS = "import mlflow, open_clip, diffusers, tailorset.project.stage"  # what a stage waits for before it begins
@@ -54,6 +62,8 @@ class DeviceRates:
         seconds, _ = _timed(lambda: subprocess.run([sys.executable, "-c", IMPORTS], check=True))
         yield "start", Cost(seconds)
         yield from self._photos()
+        if captions := self.params.write_prompts.captions:
+            yield "photo captioned", self._caption(captions.captioner)
         yield "reply", self._reply()
         yield from self._drawing()
         yield from self._classifier()
@@ -67,6 +77,13 @@ class DeviceRates:
             raise ValueError(f"none of the first {len(samples)} {split} photos can be read: `tailorset doctor`")
         size = sum(len(photo.png) for photo in self.photos) / len(self.photos)
         yield "photo", Cost(seconds / len(samples), bytes=size)
+
+    def _caption(self, settings: CaptionerSettings) -> Cost:
+        """One batch of captions."""
+        captioner = settings.build(self.device)
+        with self._stored() as (rows, folder):
+            seconds, captions = _timed(lambda: next(write_captions(captioner, rows, folder)))
+        return Cost(seconds / len(captions))
 
     def _reply(self) -> Cost:
         """One batch of the LLM's replies, and how many of them meet the contract."""
@@ -82,15 +99,19 @@ class DeviceRates:
         """A batch of images drawn, scored and encoded; then tuning updates with the same generator."""
         params, block = self.params, self.params.generate_images
         unseen, template = self.label_space.unseen, params.clip.prompt_template
-        steps, size = block.num_inference_steps, block.batch_size
+        steps, size = steps_drawn(block), block.batch_size
         from_noise = params.model_copy(update={"generate_images": block.model_copy(update={"from_photos": None})})
         studio: Any = open_studio(from_noise, self.label_space, self.device, adapter=None)
+        if block.from_photos:
+            studio.photos, cost = self._encoded(block.from_photos, studio.generator)
+            yield "photo encoded", cost
         plan = PlannedShard("plan", _draws(self.prompts, size))
         draw = lambda: studio.draw_shard(plan)  # noqa: E731
         draw()  # compiles, where it is asked for, and finds the batch that fits
         flops = _counted(draw)
         seconds, (rows, pngs) = _timed(draw)
-        self.pass_rate = float(passes(rows, unseen, block.quota_threshold).mean())
+        passed = Shelf(unseen, block.quota_threshold).add(plan.name, rows, pngs).passed
+        self.pass_rate = sum(passed) / size
         num_bytes = sum(len(png) for _, png in pngs)
         yield "sampling step", Cost(*(value / size / steps for value in (seconds, flops, num_bytes)))
         images = torch.rand(NUM_SCORED, 3, studio.generator.image_px, studio.generator.image_px)
@@ -99,6 +120,15 @@ class DeviceRates:
         yield "image judged", Cost(2 * seconds / NUM_SCORED)  # by both CLIPs
         if params.tune_text_encoder.num_updates:
             yield "tuning step", self._tuning(studio.generator, LabelScorer(studio.discriminator, unseen, template))
+
+    def _encoded(self, config: FromPhotos, generator: PhotoGenerator) -> tuple[SourcePhotos, Cost]:
+        """Photos to start from, and what encoding one of them takes."""
+        with self._stored() as (rows, folder):
+            some = rows.head(NUM_ENCODED)
+            encode = lambda: SourcePhotos.encode(config, generator, some, folder)  # noqa: E731
+            flops = _counted(encode)
+            seconds, photos = _timed(encode)
+        return photos, Cost(seconds / len(some), flops / len(some))
 
     def _tuning(self, generator: Any, discriminator: LabelScorer) -> Cost:
         block = self.params.tune_text_encoder
@@ -130,15 +160,20 @@ class DeviceRates:
         yield "image scored", Cost(seconds / len(data), flops / len(data))
 
     def _decoded(self, image_px: int) -> ImageSet:
-        """The sampled photos through a shard on disk, as stages read them."""
+        """The sampled photos as stages read them."""
+        labels = self.label_space.names
+        targets = torch.tensor([[photo.targets.get(name, -1) for name in labels] for photo in self.photos])
+        with self._stored() as (rows, folder):
+            return load_image_set(rows, targets, folder, image_px)
+
+    @contextmanager
+    def _stored(self) -> Iterator[tuple[pd.DataFrame, Path]]:
+        """Manifest rows of the sampled photos, and the folder of the shard that holds them."""
+        photos = self.photos
         with tempfile.TemporaryDirectory() as folder:
-            write_shard(Path(folder, "shards", "plan.tar"), ((photo.image_id, photo.png) for photo in self.photos))
-            rows = [
-                {"image_id": photo.image_id, "shard": "plan.tar", "sha256": sha256(photo.png)} for photo in self.photos
-            ]
-            labels = self.label_space.names
-            targets = torch.tensor([[photo.targets.get(name, -1) for name in labels] for photo in self.photos])
-            return load_image_set(pd.DataFrame(rows), targets, Path(folder), image_px)
+            write_shard(Path(folder, "shards", "plan.tar"), ((photo.image_id, photo.png) for photo in photos))
+            rows = [{"image_id": photo.image_id, "shard": "plan.tar", "sha256": sha256(photo.png)} for photo in photos]
+            yield pd.DataFrame(rows), Path(folder)
 
 
 def _draws(prompts: Sequence[Prompt], count: int) -> list[Draw]:

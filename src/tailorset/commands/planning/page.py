@@ -82,4 +82,4 @@ def _plural(unit: str) -> str:
     word, _, rest = unit.partition(" ")
     if unit == "reply":
         return "replies"
-    return f"{word}s {rest}" if rest in ("read", "scored", "judged") else f"{unit}s"
+    return f"{word}s {rest}" if rest in ("captioned", "encoded", "read", "scored", "judged") else f"{unit}s"

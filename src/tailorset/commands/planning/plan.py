@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pydantic import ValidationError
-
 from tailorset.commands.planning.device_rates import DeviceRates
 from tailorset.commands.planning.workload import (
     Cost,
@@ -26,13 +24,14 @@ from tailorset.progress import Bar
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace, Split
 
-CHEAPER: Mapping[str, Callable[[int], int]] = {  # key of params.yaml -> a value that takes less
+CHEAPER: Mapping[str, Callable[[Any], float]] = {  # key of params.yaml -> a value that takes less
     "write_prompts.prompts_per_pair": lambda value: value // 2,
     "tune_text_encoder.num_updates": lambda value: 0,
     "tune_text_encoder.backprop_steps": lambda value: 1,
     "generate_images.images_per_label": lambda value: value // 2,
     "generate_images.num_inference_steps": lambda value: value // 2,
     "train_classifier.num_epochs": lambda value: value // 2,
+    "train_classifier.crop_weight": lambda value: 0,
 }
 MIN_SAVED = 0.02  # of the run's time, below which a cheaper setting is not worth naming
 
@@ -79,7 +78,7 @@ class Plan:
     def run(self) -> Cost:
         return total([self.starts, *map(self.stage, self.stages)])
 
-    def cheaper(self) -> Iterator[tuple[str, int, int, float]]:
+    def cheaper(self) -> Iterator[tuple[str, float, float, float]]:
         """(key, value, a smaller one, seconds saved), the most first."""
         found = []
         for key, smaller in CHEAPER.items():
@@ -93,7 +92,7 @@ class Plan:
             other = replace(self, values=values)
             try:
                 saved = self.run.seconds - other.run.seconds
-            except ValidationError:  # too small for a setting beside it
+            except ValueError:  # too small for a setting beside it
                 continue
             if saved > MIN_SAVED * self.run.seconds:
                 found.append((key, before, value, saved))

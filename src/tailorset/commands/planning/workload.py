@@ -6,15 +6,20 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from tailorset.clip.dense_features import CROPS_PER_SIDE
 from tailorset.generation.quota import QuotaPlanner
+from tailorset.generation.settings import GenerateImages
+from tailorset.generators.parts.schedulers import steps_skipped
 from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, Split
 from tailorset.seeding import numpy_rng
+from tailorset.thresholds.sources import NUM_FAMILIAR
 from tailorset.tuning.held_out import IMAGES_PER_PROMPT
 from tailorset.tuning.settings import TuneTextEncoder
 
 BACKWARD = 2.0  # a step with gradient takes its forward pass and about two more
+WITH_CROPS = 1 + CROPS_PER_SIDE**2  # passes over an image and its crops
 
 
 class Work(NamedTuple):
@@ -81,17 +86,30 @@ def workload(
     """All work of a run, in the order of the stages; early stopping is not counted on."""
     return [
         Work("prepare_dataset", "photo", sum(photos.values())),
-        Work("write_prompts", "reply", params.write_prompts.num_prompts(label_space) * replies_per_prompt),
+        *_prompts(params, label_space, photos, replies_per_prompt),
         *_tuning(params, label_space),
-        Work("generate_images", "sampling step", drawing.drawn * params.generate_images.num_inference_steps),
+        *_drawing(params, photos, drawing),
         *_training(params, photos, drawing.kept),
-        Work("fit_thresholds", "image read", photos["val"]),
-        Work("fit_thresholds", "image scored", photos["val"]),
-        Work("evaluate", "image read", photos["val"] + photos["test"]),
-        Work("evaluate", "image scored", photos["val"] + 3 * photos["test"]),  # two of the three are raw CLIP's
+        *_thresholds(params, label_space, photos, drawing.kept),
+        *_evaluation(params, photos),
         Work("data_card", "image read", drawing.drawn),
         Work("data_card", "image judged", drawing.drawn),
     ]
+
+
+def steps_drawn(block: GenerateImages) -> int:
+    """Sampling steps of an image: a start from a photo leaves the first ones out.
+
+    Raises:
+        ValueError: no step would be left.
+    """
+    steps, start = block.num_inference_steps, block.from_photos
+    return steps - steps_skipped(steps, start.strength) if start else steps
+
+
+def passes_of_saved(params: Params) -> int:
+    """Passes of a saved classifier over an image that it scores; it describes an image in one."""
+    return WITH_CROPS if getattr(params.train_classifier.config, "crop_weight", 0) else 1
 
 
 def steps_taken(block: TuneTextEncoder) -> int:
@@ -102,6 +120,27 @@ def steps_taken(block: TuneTextEncoder) -> int:
 def tuning_passes(block: TuneTextEncoder) -> float:
     """Forward passes that a mean update's image is worth."""
     return steps_taken(block) + BACKWARD * min(block.backprop_steps, steps_taken(block))
+
+
+def _prompts(
+    params: Params, label_space: LabelSpace, photos: Mapping[Split, int], replies_per_prompt: float
+) -> Iterator[Work]:
+    block = params.write_prompts
+    if block.captions:
+        yield Work("write_prompts", "photo captioned", _lent(params, photos, block.captions.num_photos))
+    yield Work("write_prompts", "reply", block.num_prompts(label_space) * replies_per_prompt)
+
+
+def _drawing(params: Params, photos: Mapping[Split, int], drawing: Drawing) -> Iterator[Work]:
+    block = params.generate_images
+    if block.from_photos:
+        yield Work("generate_images", "photo encoded", _lent(params, photos, block.from_photos.num_photos))
+    yield Work("generate_images", "sampling step", drawing.drawn * steps_drawn(block))
+
+
+def _lent(params: Params, photos: Mapping[Split, int], num_photos: int) -> int:
+    """Photos that are used of those asked for; how many a folder of their own holds is not known."""
+    return min(num_photos, photos["train"]) if params.prepare_dataset.lend_photos == "train" else num_photos
 
 
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
@@ -123,3 +162,20 @@ def _training(params: Params, photos: Mapping[Split, int], kept: int) -> Iterato
     yield Work("train_classifier", "image read", real + synthetic + photos["val"])
     yield Work("train_classifier", "training image", epochs * (real + block.synthetic_repeats * synthetic))
     yield Work("train_classifier", "image scored", (epochs + 2 + len(config.interpolation)) * photos["val"])
+
+
+def _thresholds(params: Params, label_space: LabelSpace, photos: Mapping[Split, int], kept: int) -> Iterator[Work]:
+    """Scores of val and of what calibrates the labels, then the features that set the limit of novelty."""
+    share, seen = params.train_classifier.held_out_share, bool(label_space.seen)
+    generated = share * kept if params.fit_thresholds.source == "synthetic" else 0
+    scored = photos["val"] + (share * photos["train"] if seen else 0) + generated
+    described = min(photos["val"], NUM_FAMILIAR) + (min(photos["train"], NUM_FAMILIAR) if seen else 0)
+    yield Work("fit_thresholds", "image read", scored + described)
+    yield Work("fit_thresholds", "image scored", passes_of_saved(params) * scored + described)
+
+
+def _evaluation(params: Params, photos: Mapping[Split, int]) -> Iterator[Work]:
+    """Scores of the saved classifier, and on test of raw CLIP: as it is, and with patches and crops."""
+    yield Work("evaluate", "image read", photos["val"] + photos["test"])
+    ours = passes_of_saved(params) * (photos["val"] + photos["test"])
+    yield Work("evaluate", "image scored", ours + (1 + WITH_CROPS) * photos["test"])
