@@ -8,8 +8,10 @@ import torch
 
 from tailorset.clip.scorer import LabelScorer
 from tailorset.clip.settings import Role
+from tailorset.generation.settings import GenerateImages
 from tailorset.generation.source_photos import SourcePhotos
 from tailorset.generation.studio import Studio
+from tailorset.generators.parts.schedulers import steps_skipped
 from tailorset.project.layout import REAL
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
@@ -39,6 +41,16 @@ def open_studio(params: Params, label_space: LabelSpace, device: torch.device, a
         batch_size=params.generate_images.batch_size,
         photos=photos,
     )
+
+
+def steps_drawn(block: GenerateImages) -> int:
+    """Return the sampling steps that an image takes: a start from a photo leaves the first ones out.
+
+    Raises:
+        ValueError: no step would be left.
+    """
+    steps, start = block.num_inference_steps, block.from_photos
+    return steps - steps_skipped(steps, start.strength) if start else steps
 
 
 def open_scorers(params: Params, label_space: LabelSpace, device: torch.device) -> dict[Role, LabelScorer]:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from tailorset.clip.scorer import LabelScorer
-from tailorset.commands.planning.workload import Cost, steps_drawn, steps_taken, tuning_passes
+from tailorset.commands.planning.workload import Cost, steps_taken, tuning_passes
 from tailorset.compute.flops import flop_counter
 from tailorset.datasets import Dataset
 from tailorset.generation.engine import Shelf
@@ -24,8 +24,7 @@ from tailorset.generation.quota import Draw
 from tailorset.generation.settings import FromPhotos
 from tailorset.generation.source_photos import SourcePhotos
 from tailorset.generation.studio import PlannedShard
-from tailorset.generators import PhotoGenerator
-from tailorset.project.assembly import open_studio
+from tailorset.project.assembly import open_studio, steps_drawn
 from tailorset.project.params import Params
 from tailorset.prompts.captions import write_captions
 from tailorset.prompts.settings import CaptionerSettings
@@ -121,7 +120,7 @@ class DeviceRates:
         if params.tune_text_encoder.num_updates:
             yield "tuning step", self._tuning(studio.generator, LabelScorer(studio.discriminator, unseen, template))
 
-    def _encoded(self, config: FromPhotos, generator: PhotoGenerator) -> tuple[SourcePhotos, Cost]:
+    def _encoded(self, config: FromPhotos, generator: Any) -> tuple[SourcePhotos, Cost]:
         """Photos to start from, and what encoding one of them takes."""
         with self._stored() as (rows, folder):
             some = rows.head(NUM_ENCODED)

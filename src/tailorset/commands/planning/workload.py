@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from tailorset.clip.dense_features import CROPS_PER_SIDE
 from tailorset.generation.quota import QuotaPlanner
-from tailorset.generation.settings import GenerateImages
-from tailorset.generators.parts.schedulers import steps_skipped
+from tailorset.project.assembly import steps_drawn
 from tailorset.project.params import Params
 from tailorset.prompts.writer import write_prompts
 from tailorset.records import LabelSpace, Prompt, Split
@@ -95,16 +94,6 @@ def workload(
         Work("data_card", "image read", drawing.drawn),
         Work("data_card", "image judged", drawing.drawn),
     ]
-
-
-def steps_drawn(block: GenerateImages) -> int:
-    """Sampling steps of an image: a start from a photo leaves the first ones out.
-
-    Raises:
-        ValueError: no step would be left.
-    """
-    steps, start = block.num_inference_steps, block.from_photos
-    return steps - steps_skipped(steps, start.strength) if start else steps
 
 
 def passes_of_saved(params: Params) -> int:
