@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.clip.dense_features import crops
 from tailorset.commands.planning.page import notes, over_cap, plan_table
 from tailorset.commands.planning.plan import Plan
 from tailorset.commands.planning.workload import (
@@ -109,6 +111,7 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
 
 
 def test_a_saved_classifier_takes_five_passes_where_it_looks_at_crops(space: LabelSpace) -> None:
+    assert 1 + len(crops(torch.zeros(1, 3, 8, 8))) == 5
     described, raw_clip = 1000 + 4000, (1 + 5) * 2000  # raw CLIP looks at the whole, then at patches and crops
     work = work_of(space)  # crop_weight 0.25
     assert work["fit_thresholds", "image scored"] == 5 * (1000 + 400) + described
@@ -197,6 +200,12 @@ def test_leaving_out_crops_is_cheaper(space: LabelSpace) -> None:
     assert any("train_classifier.crop_weight 0.25 -> 0" in note for note in notes(plan))
     without = plan_of(changed(train_classifier={"crop_weight": 0}), space, image_scored=Cost(0.01))
     assert "train_classifier.crop_weight" not in [key for key, *_ in without.cheaper()]
+
+
+def test_what_is_cheaper_is_not_said_to_be_as_good(space: LabelSpace) -> None:
+    *_, last = notes(plan_of(changed(), space, training_image=Cost(0.1)))
+    assert "mAP is not estimated" in last
+    assert not any("mAP" in note for note in notes(plan_of(changed(), space)))  # nothing is cheaper
 
 
 def test_a_run_above_the_cap_is_told_by_how_much(space: LabelSpace) -> None:

@@ -10,6 +10,8 @@ from tailorset.commands.planning.plan import Plan
 from tailorset.commands.planning.workload import Cost
 from tailorset.messages import GIB
 
+UNKNOWN_LOSS = "What these cost in mAP is not estimated: run with one of them, and see `tailorset compare`."
+
 
 def plan_table(plan: Plan, last: Mapping[str, float], hourly_price: float | None = None) -> Table:
     """Return one row per stage.
@@ -49,9 +51,12 @@ def notes(plan: Plan, hourly_price: float | None = None) -> Iterator[str]:
         yield f"Price per kept image: {drawn} to draw it, {whole} with the whole run."
     hours = plan.params.max_hours
     yield "Cap of the run: " + ("none; max_hours in params.yaml sets one." if hours is None else f"max_hours {hours}.")
-    for key, value, smaller, saved in plan.cheaper():
+    cheaper = list(plan.cheaper())
+    for key, value, smaller, saved in cheaper:
         money = "" if hourly_price is None else f" or {saved / 3600 * hourly_price:,.2f}"
         yield f"Cheaper by {_clock(saved)}{money}: {key} {value} -> {smaller}"
+    if cheaper:
+        yield UNKNOWN_LOSS
 
 
 def over_cap(plan: Plan) -> str:
