@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
+from tailorset.records.yaml_files import parse_yaml
 from tailorset.settings import Block
 
 WEB = Path("data/foundation/web")
@@ -76,4 +76,4 @@ class Foundation(Block):
 
 
 def load_settings(path: Path = Path("pipeline/foundation/params.yaml")) -> Foundation:
-    return Foundation.model_validate(yaml.safe_load(path.read_text()))
+    return Foundation.model_validate(parse_yaml(path.read_text(encoding="utf-8"), path))

@@ -31,6 +31,13 @@ def reason_of(error: OSError | ValueError) -> str:
     return str(error)
 
 
+def cause_of(error: BaseException) -> str:
+    """Return why a file cannot be read, for a message that names the file itself."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     """Call an unknown key a typo.
 

@@ -144,8 +144,25 @@ def test_binary_and_missing_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.yaml").write_bytes(b"\xff\xfe\x00\x81")
     with pytest.raises(ValueError, match=r"labels\.yaml cannot be read"):
         LabelSpace.load(tmp_path / "labels.yaml")
-    with pytest.raises(ValueError, match=r"none\.yaml cannot be read"):
+    missing = r"none\.yaml cannot be read \(there is no such file\); in .* there are labels\.yaml: .*set label_space"
+    with pytest.raises(ValueError, match=missing):
         LabelSpace.load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{GOOD}name: shop\n", r"labels\.yaml has 'name' twice, in lines 2 and 13: remove one of them"),
+        (GOOD.replace("seen: true}", "seen: true, seen: false}"), r"has 'seen' twice, in line 6: remove one"),
+        (
+            GOOD.replace("name: office", "name: 2024-13-45"),
+            r"labels\.yaml has a value .* \(month must be .*\): quote it",
+        ),
+    ],
+)
+def test_what_yaml_would_drop_or_cannot_make_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, text)
 
 
 def test_an_unknown_label_lists_the_choices(tmp_path: Path) -> None:

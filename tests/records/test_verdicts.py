@@ -54,6 +54,10 @@ def test_an_unknown_label_is_named_with_the_choices_and_the_remedy() -> None:
         ("a: {sha256: abc, labels: []}", r"a\.sha256"),
         (f"a: {{sha256: {ONE}}}", r"a\.labels"),
         (f"a: {{sha256: {ONE}, labels: [], strike: true}}", r"a\.strike"),
+        (
+            "".join(f"{key}: {{sha256: {ONE}, labels: []}}\n" for key in "aba"),
+            r"review\.yaml has 'a' twice, in lines 1 and 3: remove one of them",
+        ),
     ],
 )
 def test_a_file_that_is_not_valid_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -10,7 +10,6 @@ import pandas as pd
 from tailorset.commands.findings import Finding
 from tailorset.commands.shared_files import lock_of
 from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
-from tailorset.project.unique_keys import check_unique_keys
 from tailorset.records import LabelSpace, read_prompts
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
 from tailorset.storage.files import atomic_output
@@ -83,18 +82,7 @@ class ImageDesk:
 
 
 def _stored(review: Path) -> dict[str, ImageVerdict]:
-    return _checked_verdicts(review) if review.exists() else {}
-
-
-def _checked_verdicts(review: Path) -> dict[str, ImageVerdict]:
-    """Return the verdicts of a file that has each image once.
-
-    Raises:
-        ValueError: it has an image twice, is missing, or is not valid.
-    """
-    verdicts = read_verdicts(review)
-    check_unique_keys(review.read_text(encoding="utf-8"), review)
-    return verdicts
+    return read_verdicts(review) if review.exists() else {}
 
 
 def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
@@ -124,7 +112,7 @@ def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
 def verdict_findings(space: LabelSpace) -> Iterator[Finding]:
     """Check the file of verdicts, and its labels if the images that are there were drawn for the labels of today."""
     try:
-        stored = _checked_verdicts(REVIEW)
+        stored = read_verdicts(REVIEW)
         manifest = SYNTHETIC / "manifest.parquet"
         if not stored or not manifest.exists():
             return

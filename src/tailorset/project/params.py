@@ -18,8 +18,8 @@ from tailorset.evaluation.settings import Evaluate
 from tailorset.generation.settings import GenerateImages
 from tailorset.generators import GeneratorConfig
 from tailorset.messages import invalid
-from tailorset.project.unique_keys import check_unique_keys
 from tailorset.prompts.settings import WritePrompts
+from tailorset.records.yaml_files import parse_yaml
 from tailorset.settings import Block, PluginBlock
 from tailorset.storage.hub import NamedModel
 from tailorset.thresholds.settings import FitThresholds
@@ -132,12 +132,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping.
 
     Raises:
-        ValueError: no such file, no YAML, a key twice, or not a mapping.
+        ValueError: no such file, no YAML, a key twice, a value that cannot be read, or not a mapping.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        check_unique_keys(text, path)
-        content = yaml.safe_load(text)
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         remedy = ", or `tailorset use toybox` writes it" if Path("presets").is_dir() else ""
         raise ValueError(f"There is no {path} here: go to the folder of a tailorset project{remedy}.") from None

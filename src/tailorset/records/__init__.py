@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from tailorset.messages import invalid
 from tailorset.records.names import NameFinder, composed, fold, name_problem, wording_problem
+from tailorset.records.yaml_files import read_yaml
 
 # columns of data/prompts/prompts.parquet
 PROMPT_COLUMNS = ("prompt_id", "text", "labels", "origin", "attempt")
@@ -109,12 +109,9 @@ class LabelSpace(Record):
         """Reads and checks a label space file.
 
         Raises:
-            ValueError: the file is missing, is not a YAML mapping, or contradicts itself.
+            ValueError: the file is missing, is not a YAML mapping, has a key twice, or contradicts itself.
         """
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ValueError(f"label space {path} cannot be read: {error}") from error
+        content = read_yaml(Path(path), "label space", "correct it, or set label_space to another file")
         if not isinstance(content, dict):
             raise ValueError(f"label space {path} is {type(content).__name__}, not a mapping with name and labels")
         try:

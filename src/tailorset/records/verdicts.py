@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import Field, RootModel, ValidationError
 
 from tailorset.messages import invalid, unknown
 from tailorset.records import Record
+from tailorset.records.yaml_files import read_yaml
 
 KEPT, RELABELLED = "kept", "relabelled in review"  # reasons of images that are kept
 STRUCK = "struck out in review"  # a reason of a rejection
@@ -37,14 +37,9 @@ def read_verdicts(path: Path) -> dict[str, ImageVerdict]:
     """Return the verdicts of a file by image id.
 
     Raises:
-        ValueError: the file is missing, or is not valid.
+        ValueError: the file is missing, is not valid, or has an image twice.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(
-            f"verdicts {path} cannot be read ({error}): `git checkout {path}` restores it; an empty file has none"
-        ) from error
+    content = read_yaml(path, "verdicts", f"`git checkout {path}` restores it; an empty file has none")
     try:
         return _Verdicts.model_validate({} if content is None else content).root
     except ValidationError as error:
