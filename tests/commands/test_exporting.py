@@ -111,7 +111,7 @@ def test_scores_without_photos_are_refused(products: Path) -> None:
 def test_a_project_without_products_is_told_what_is_missing(project: Path) -> None:
     done = tailorset("export-data", "coco")
     assert done.exit_code == 1
-    assert "is missing: `dvc pull` or `dvc checkout` restores it" in done.output
+    assert "are missing: `dvc pull` or `dvc checkout` restores them, `make run` makes them" in done.output
 
 
 def test_a_target_that_exists(products: Path) -> None:

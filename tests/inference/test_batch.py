@@ -123,8 +123,12 @@ def test_a_label_left_open_is_not_among_those_that_are_present(photos: Path, mod
 
 
 def test_without_thresholds_a_label_is_present_from_a_half_on(photos: Path, model: Path, tmp_path: Path) -> None:
-    shutil.copytree(model, tmp_path / "alone" / "classifier")
-    assert run(photos, "--model", tmp_path / "alone" / "classifier", "--output", tmp_path / "out.parquet")[0] == 0
+    alone = Path(shutil.copytree(model, tmp_path / "alone" / "classifier"))
+    code, said = run(photos, "--model", alone, "--output", tmp_path / "out.parquet")
+    assert code == 0
+    assert f"{alone} has no thresholds.json: a label is present from a score of 0.5 on" in said
+    assert "`dvc repro fit_thresholds` makes the file" in said
+    assert "thresholds.json" not in run(photos, "--model", model, "--output", tmp_path / "out.csv")[1]
     table = read(tmp_path / "out.parquet")
     for row in table.to_dict("records"):
         assert list(row["present"]) == [name for name in ("tea cup", "ball") if row[f"score/{name}"] >= 0.5]
@@ -225,3 +229,16 @@ def test_what_cannot_be_done_is_said_before_or_instead_of_writing(model: Path, p
     assert code == 1
     assert "There is no folder" in said
     assert "models:/NAME@ALIAS" in said
+
+
+@pytest.mark.parametrize("name", ["config.json", "classifier.safetensors"])
+def test_a_file_of_the_classifier_that_is_missing_is_named_with_what_makes_it(
+    model: Path, photos: Path, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(model, tmp_path / "classifier"))
+    (folder / name).unlink()
+    code, said = run(photos, "--model", folder, "--output", tmp_path / "out.csv")
+    assert code == 1
+    assert f"{folder} has no {name}, so it is not a trained classifier: name another folder" in said
+    assert "`dvc repro train_classifier` makes it" in said
+    assert "Errno" not in said

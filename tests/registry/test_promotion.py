@@ -343,3 +343,19 @@ def test_versions_without_a_measurement_and_empty_registries_name_the_remedy(
     assert code == 1
     assert "There is no model registry in" in output
     assert not (project / "mlflow.db").exists()
+
+
+def test_files_of_a_version_and_photos_that_are_gone_are_named_with_the_remedy(
+    project: Path, register: Register, photos: Path, client: mlflow.MlflowClient
+) -> None:
+    register(alias="champion")
+    shutil.rmtree(project / "data" / "real", ignore_errors=True)
+    register(BETTER)
+    code, output = run("promote", "--measure")
+    assert code == 1
+    assert "data/real/manifest.parquet is missing: `dvc pull` or `dvc checkout` restores it" in output
+    shutil.rmtree(project / "versions" / "1")
+    code, output = run("predict", str(photos), "-o", "out.csv")
+    assert code == 1
+    assert "artifacts of models:/tailorset-tiny/1 is not where the registry has it" in output
+    assert "`dvc repro --force --single-item register_model` registers what is in models/" in output

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from tailorset.images.codec import encode_png
+from tailorset.records import LabelSpace
 from tailorset.storage import image_set
 from tailorset.storage.annotated import Annotated, Several
-from tailorset.storage.image_set import ImageSet, Mixture, load_image_set
+from tailorset.storage.image_set import ImageSet, Mixture, load_image_set, real_rows, synthetic_rows
 from tailorset.storage.shards import sha256, write_shard
 
 
@@ -81,3 +82,13 @@ def test_images_of_several_folders_are_split_and_loaded_as_one_set(tmp_path: Pat
     assert loaded.source == "synthetic"
     for whole, halves in zip(several.split(0.5), zip(*(part.split(0.5) for part in parts), strict=True), strict=True):
         assert whole.load(8).ids == tuple(name for half in halves for name in half.load(8).ids)
+
+
+def test_a_missing_table_is_named_with_what_restores_and_makes_it(tmp_path: Path) -> None:
+    space = LabelSpace.model_validate({"name": "one", "labels": [{"name": "cup", "seen": False}]})
+    with pytest.raises(
+        ValueError, match=r"manifest.parquet is missing: .*`dvc checkout` restores it, `make run` makes"
+    ):
+        real_rows(tmp_path, "val", space)
+    with pytest.raises(ValueError, match=r"kept.parquet is missing: .*`dvc checkout` restores it, `make run`"):
+        synthetic_rows(tmp_path / "kept.parquet", space)

@@ -60,6 +60,9 @@ def test_it_is_stored_as_tensors_and_damage_is_named(tmp_path: Path) -> None:
         ValueError, match=r"novelty.safetensors does not hold a limit of novelty.*dvc repro fit_thresholds"
     ):
         Novelty.load(path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"novelty.safetensors is missing: .*`dvc repro fit_thresholds` makes it$"):
+        Novelty.load(path)
 
 
 def test_drawn_photos_are_told_from_noise_plain_colours_and_drawings() -> None:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from tailorset.messages import unusable
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.training.contract import Trainable, TrainingConfig
@@ -75,11 +76,25 @@ def saved_labels(folder: str | Path) -> tuple[str, LabelSpace]:
         ValueError: the folder does not hold a classifier.
     """
     path = Path(folder) / CONFIG_FILE
+    check_file(path)
     try:
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return description["name"], LabelSpace.model_validate(description["label_space"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a classifier's config ({error}): run `dvc repro train_classifier`") from error
+        raise ValueError(unusable(path, "a classifier's config", error, "train_classifier")) from error
+
+
+def check_file(path: Path) -> None:
+    """Check that a file of a saved classifier is there.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"{path.parent} has no {path.name}, so it is not a trained classifier: name another folder;"
+            " `dvc checkout` restores models/classifier of a project, `dvc repro train_classifier` makes it"
+        )
 
 
 def extend_classifier(config: TrainingConfig, folder: Path, label_space: LabelSpace, device: torch.device) -> Extension:

@@ -47,6 +47,8 @@ def serve(
     load = Load(max_batch, max_wait_ms / 1000, max_waiting)
     service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s, backend)
     console.print(service.champion.describe(), markup=False)
+    for note in filter(None, (live.predictor.note for live in service.models)):
+        console.print(note, markup=False)
     run_server(create_app(service), host, port, DRAIN_S)
 
 
@@ -146,6 +148,8 @@ def predict(
     from tailorset.inference.predictor import load_predictor
 
     predictor = or_stop(load_predictor, model or champion_uri(), or_stop(resolve_device, device), bf16)
+    if predictor.note:
+        console.print(predictor.note, markup=False)
     summary = or_stop(predict_file, predictor, paths, output, batch_size)
     for line in summary.failures:
         console.print(line, markup=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tailorset.commands.doctor import quick
-from tailorset.messages import problems, some
+from tailorset.messages import missing, problems, some
 from tailorset.project.checks import contradictions
 from tailorset.project.layout import ADDED_DATA, FILTERED, LORA, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
 from tailorset.project.params import Params
@@ -100,11 +100,11 @@ def _problems(
         )
     elif not hasattr(params.train_classifier.plugin, "extend"):
         yield f"a {variant} learns all labels together: put the labels into the label file, and `make run`"
-    if missing := [str(path) for path in NEEDED if not path.exists()]:
-        yield f"{', '.join(missing)} is missing: `dvc pull` or `dvc checkout` restores it, `make run` makes it"
+    if lacking := [str(path) for path in NEEDED if not path.exists()]:
+        yield missing(lacking)
     others = [classifier.parent / path.name for path in (THRESHOLDS, NOVELTY)]
-    if missing := [path.name for path in others if not path.exists()]:
-        yield f"{addition.model} has no {', '.join(missing)}: `make run` makes a version that has"
+    if lacking := [path.name for path in others if not path.exists()]:
+        yield f"{addition.model} has no {', '.join(lacking)}: `make run` makes a version that has"
 
 
 def earlier_folders(base: LabelSpace) -> list[Path]:

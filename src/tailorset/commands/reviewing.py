@@ -9,6 +9,7 @@ import pandas as pd
 
 from tailorset.commands.findings import Finding
 from tailorset.commands.shared_files import lock_of
+from tailorset.messages import missing
 from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
 from tailorset.records import LabelSpace, read_prompts
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
@@ -92,8 +93,8 @@ def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
         ValueError: there are none, or the file of verdicts is not valid.
     """
     tables = [FILTERED / "manifest.parquet", SYNTHETIC / "manifest.parquet", PROMPTS]
-    if missing := [str(path) for path in tables if not path.exists()]:
-        raise ValueError(f"{', '.join(missing)} is missing: `dvc checkout` restores it, `make run` makes it")
+    if lacking := [path for path in tables if not path.exists()]:
+        raise ValueError(missing(lacking))
     drawn = pd.read_parquet(tables[1], columns=["image_id", "prompt_id", "labels"]).rename(
         columns={"labels": "requested"}
     )

@@ -141,6 +141,16 @@ class Predictor:
         """The model's thresholds; without any, a label is present from a score of 0.5 on."""
         return self.thresholds or one_threshold(self.labels)
 
+    @property
+    def note(self) -> str:
+        """Say that there are no thresholds; "" if there are."""
+        if self.thresholds:
+            return ""
+        return (
+            f"{self.origin.title} has no {THRESHOLDS}: a label is present from a score of 0.5 on, none is left open;"
+            " `dvc repro fit_thresholds` makes the file where it was trained"
+        )
+
     def decide(self, scores: Tensor) -> Decisions:
         """Return calibrated probabilities, present labels and those left open, (N, L) each."""
         return self.rules.apply(scores)

@@ -14,6 +14,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from tailorset.messages import first_line
 from tailorset.project.tracking import registry
 from tailorset.project.versions import REGISTER, earlier_champion
 
@@ -59,7 +60,10 @@ def download(version: ModelVersion, folder: Path, path: str = "artifacts") -> Pa
     try:
         return Path(mlflow.artifacts.download_artifacts(f"{uri_of(version)}/{path}", dst_path=str(folder)))
     except (MlflowException, OSError) as error:
-        raise ValueError(f"{path} of {uri_of(version)} cannot be read ({error})") from error
+        raise ValueError(
+            f"{path} of {uri_of(version)} is not where the registry has it ({first_line(error)}): restore its files,"
+            f" or name another version; `{REGISTER}` registers what is in models/"
+        ) from error
 
 
 def uri_of(version: ModelVersion) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.evaluation.results import MAPS
+from tailorset.messages import unusable
 from tailorset.records import LabelSpace
 from tailorset.storage.annotated import Annotated
 
@@ -66,7 +67,7 @@ class Measurement:
             before = content.pop("before", None)
             return cls(**content, before=before and cls(**before))
         except (OSError, ValueError, TypeError) as error:
-            raise ValueError(f"{path} does not hold a measurement ({error}): run `dvc repro register_model`") from error
+            raise ValueError(unusable(path, "a measurement", error, "register_model")) from error
 
 
 def measure(scores: Tensor, clip_scores: Tensor | None, test: Annotated, label_space: LabelSpace) -> Measurement:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.images.codec import square_pixels
-from tailorset.messages import GIB
+from tailorset.messages import GIB, missing
 from tailorset.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
@@ -133,15 +133,21 @@ def _allocate(shape: tuple[int, ...]) -> Tensor:
 
 def real_rows(folder: Path, split: str, label_space: LabelSpace) -> AnnotatedRows:
     """Manifest rows of one split and their targets, (N, L) in label-space order."""
-    manifest = pd.read_parquet(folder / "manifest.parquet")
+    manifest = _table(folder / "manifest.parquet")
     rows = manifest[manifest["split"] == split]
     if rows.empty:
         raise ValueError(f"{folder} has no {split} images: its splits are {sorted(manifest['split'].unique())}")
-    table = pd.read_parquet(folder / "targets.parquet").set_index("image_id")
-    if missing := sorted(set(label_space.names) - set(table.columns)):
-        raise ValueError(f"{folder}/targets.parquet has no column for {missing}: run prepare_dataset again")
+    table = _table(folder / "targets.parquet").set_index("image_id")
+    if lacking := sorted(set(label_space.names) - set(table.columns)):
+        raise ValueError(f"{folder}/targets.parquet has no column for {lacking}: run prepare_dataset again")
     columns = table.loc[rows["image_id"], list(label_space.names)].to_numpy("int8")
     return rows, torch.tensor(columns)
+
+
+def _table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ValueError(missing([path]))
+    return pd.read_parquet(path)
 
 
 def is_annotated(targets: Tensor) -> bool:
@@ -151,7 +157,7 @@ def is_annotated(targets: Tensor) -> bool:
 
 def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only."""
-    table = pd.read_parquet(manifest)
+    table = _table(manifest)
     rows = table[table["kept"]]
     rows = rows.assign(prompt_id=rows["image_id"].str.rpartition("-")[0])  # image_id = prompt_id-index
     targets = torch.full((len(rows), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)

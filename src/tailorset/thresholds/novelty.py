@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tailorset.messages import unusable
+
 FAMILIAR_SHARE = 0.99  # of the photos that the limit is set by
-NOVELTY_REMEDY = "run `dvc repro fit_thresholds`"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Novelty:
         try:
             return cls(**load_file(path))
         except (OSError, TypeError, SafetensorError) as error:
-            raise ValueError(f"{path} does not hold a limit of novelty ({error}): {NOVELTY_REMEDY}") from error
+            raise ValueError(unusable(path, "a limit of novelty", error, "fit_thresholds")) from error
 
     def _distances(self, features: Tensor) -> Tensor:
         return ((features.cpu().float() - self.mean) @ self.whitening).norm(dim=1)

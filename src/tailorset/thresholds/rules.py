@@ -15,6 +15,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from tailorset.messages import unusable
+
 FILE_VERSION = 1
 LabelDecision = Literal["present", "absent", "open"]
 LOGIT_EPS = 1e-6  # probabilities of exactly 0 or 1 have no logit
@@ -113,7 +115,7 @@ class Thresholds:
             version = content["version"]
             rules = {entry.pop("label"): LabelRule(**entry) for entry in content["labels"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} does not hold thresholds ({error}): run `dvc repro fit_thresholds`") from error
+            raise ValueError(unusable(path, "thresholds", error, "fit_thresholds")) from error
         if version != FILE_VERSION:
             raise ValueError(f"{path} has version {version}, not {FILE_VERSION}: run `dvc repro fit_thresholds`")
         return cls(rules)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE
+from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE, check_file
 from tailorset.clip.model import Clip, Interpolation
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums
@@ -99,6 +99,8 @@ def reading_saved(folder: Path) -> Iterator[Saved]:
     Raises:
         ValueError: config and weights are missing, damaged or of different models, or do not fit the classifier.
     """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        check_file(folder / name)
     try:
         checksums.check(folder)
         description = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from tailorset.clip.losses import grouped_softmax
 from tailorset.exports import ExportedImage
+from tailorset.messages import missing
 from tailorset.records import SPLITS, Split, requested_mask
 from tailorset.seeding import sample_seed
 from tailorset.storage.checksums import file_digest
@@ -78,10 +79,8 @@ class ExportSource:
     def __post_init__(self) -> None:
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share > 1:
             raise ValueError(f"shares {self.val_share} and {self.test_share}: give two from 0 to 1, at most 1 together")
-        if missing := [str(path) for path in self.tables if not path.exists()]:
-            raise ValueError(
-                f"{', '.join(missing)} is missing: `dvc pull` or `dvc checkout` restores it, `make run` makes it"
-            )
+        if lacking := [path for path in self.tables if not path.exists()]:
+            raise ValueError(missing(lacking))
 
     @property
     def tables(self) -> list[Path]:
