@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -45,11 +48,22 @@ def serve(
 
     check_address(host, port)  # now, and not after the models were loaded
     load = Load(max_batch, max_wait_ms / 1000, max_waiting)
-    service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s, backend)
-    console.print(service.champion.describe(), markup=False)
-    for note in filter(None, (live.predictor.note for live in service.models)):
-        console.print(note, markup=False)
-    run_server(create_app(service), host, port, DRAIN_S)
+    with tidy_at_sigterm():
+        service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s, backend)
+        console.print(service.champion.describe(), markup=False)
+        for note in filter(None, (live.predictor.note for live in service.models)):
+            console.print(note, markup=False)
+        run_server(create_app(service), host, port, DRAIN_S)
+
+
+@contextmanager
+def tidy_at_sigterm() -> Iterator[None]:
+    """End with status 0 at SIGTERM, and remove temporary files: a signal alone leaves those of a model being loaded."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_address(host: str, port: int) -> None:
@@ -77,8 +91,9 @@ def run_server(app: ASGIApp, host: str, port: int, drain_s: int) -> None:
             server_header=False,
             timeout_graceful_shutdown=drain_s,
         )
-    except SystemExit:
-        check_address(host, port)  # another program may have taken it since the first check
+    except SystemExit as ended:
+        if ended.code:
+            check_address(host, port)  # another program may have taken it since the first check
         raise
 
 

@@ -1,14 +1,17 @@
 """The whole classifier as one ONNX file: photos' pixels in, scores out, and all metadata that a reader needs.
 
-`python -m tailorset.inference.onnx FOLDER FILE` exports a classifier's folder in a process of its own.
+`python -m tailorset.inference.onnx FOLDER FILE` exports a classifier's folder in a process of its own; with a third
+argument `until-closed`, it ends early when its standard input is closed.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +29,7 @@ from tailorset.storage.files import atomic_output
 
 ONNX_FILE = "classifier.onnx"
 INPUT, OUTPUTS = "images", ("scores", "features")
+UNTIL_CLOSED = "until-closed"
 TOLERANCE = 1e-4
 BATCHES = (1, 2, 5)  # it is traced with 2
 
@@ -138,13 +142,24 @@ def _example(predictor: Predictor, batch_size: int) -> Tensor:
     return F.interpolate(coarse, size=(px, px), mode="bicubic").clamp(0, 1)
 
 
-def main(folder: str, path: str) -> None:
-    """Export the classifier in a folder; what prevents it becomes one line on stderr, and exit status 1."""
+def main(folder: str, path: str, until: str = "") -> None:
+    """Export the classifier in a folder; what prevents it becomes one line on stderr, and exit status 1.
+
+    until: UNTIL_CLOSED = end early when standard input is closed, as it is when the process that started this one ends.
+    """
+    if until == UNTIL_CLOSED:
+        threading.Thread(target=_end_when_closed, daemon=True).start()
     try:
         predictor = open_predictor(Path(folder), Provenance(folder), torch.device("cpu"))
         export_onnx(predictor, Path(path))
     except Exception as error:  # noqa: BLE001 - an exporter may fail in any way
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _end_when_closed() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tailorset.classifiers import Classifier
-from tailorset.inference.onnx import INPUT, ONNX_FILE, OUTPUTS
+from tailorset.inference.onnx import INPUT, ONNX_FILE, OUTPUTS, UNTIL_CLOSED
 from tailorset.inference.predictor import Predictor, model_files, open_predictor
 
 if TYPE_CHECKING:
@@ -71,14 +71,20 @@ def check_packages() -> None:
 def export_apart(folder: Path, path: Path, title: str) -> None:
     """Export a classifier's folder in another process: the exporter changes torch for all threads while it runs.
 
+    That process ends when this one does, however that ends: its standard input is then closed.
+
     Raises:
         NotExportable: names the cause.
     """
-    command = [sys.executable, "-P", "-m", "tailorset.inference.onnx", str(folder), str(path)]  # -P: no code from here
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    if ended.returncode:
-        said = ended.stderr.strip().splitlines()
-        cause = said[-1] if said and ended.returncode == 1 else f"exit status {ended.returncode}"
+    command = [sys.executable, "-P", "-m", "tailorset.inference.onnx", str(folder), str(path), UNTIL_CLOSED]
+    with subprocess.Popen(  # -P: no code from here
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        said = process.stderr.read().strip().splitlines()
+        process.wait()
+    if process.returncode:
+        cause = said[-1] if said and process.returncode == 1 else f"exit status {process.returncode}"
         raise NotExportable(f"{title} cannot be served by ONNX Runtime ({cause}): choose backend torch")
 
 

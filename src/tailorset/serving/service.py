@@ -33,6 +33,7 @@ logger = logging.getLogger("uvicorn.error")
 DECODERS = 2  # threads; each may hold a picture of MAX_PIXELS
 ANSWER_S = 30.0  # after which a waiting request is refused
 DRAIN_S = 40  # for requests in flight when the service ends
+RELOAD_S = 3.0  # for a new version that is being loaded then; an export ends with the process
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,13 @@ class Service:
     async def run(self) -> None:
         """Answer, and follow the aliases, until cancelled."""
         stop = threading.Event()
-        for model in self.models:
-            if model.follows_alias:
-                threading.Thread(target=model.follow, args=(self.poll_s, stop), daemon=True).start()
+        followers = [
+            threading.Thread(target=model.follow, args=(self.poll_s, stop), daemon=True)
+            for model in self.models
+            if model.follows_alias
+        ]
+        for follower in followers:
+            follower.start()
         gc.collect()
         gc.freeze()  # all objects of torch and MLflow; collecting them repeatedly would stop answers for 0.4 s
         self.is_ready = True
@@ -106,6 +111,8 @@ class Service:
         finally:
             self.is_ready = False
             stop.set()
+            for follower in followers:
+                follower.join(RELOAD_S)
 
     async def answer(self, content: bytes, label: str | None, compare: bool) -> Answer:
         """Return the champion's answer on a photo, and the challenger's if `compare`.
