@@ -94,6 +94,11 @@ def problems(error: ValidationError) -> list[str]:
     return lines
 
 
+def count(number: int, one: str, many: str = "") -> str:
+    """Return a number with its noun: 1 photo, 2 photos."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def some(names: Sequence[object], most: int = MAX_NAMED) -> str:
     """Return the first few of many names, and the number of the rest."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -181,7 +181,7 @@ def test_nothing_is_overwritten_unless_forced() -> None:
         (("folder", *LABELS, "--force"), "presets/folder.yaml was not written by `tailorset new`"),
         (("rooms", "--labels", "mug, lamp", "--images", "photos"), "--labels names 2: name at least 3"),
         (("rooms", "--labels", "mug, lamp, image", "--images", "photos"), "a column image of their own"),
-        (("rooms", *LABELS, "--annotations", "none.csv"), "none.csv is not a readable CSV file"),
+        (("rooms", *LABELS, "--annotations", "none.csv"), "there is no file of annotations none.csv"),
         (("rooms", "--labels", "mug, lamp, sofa", "--images", ""), "is this project's own folder"),
         (
             ("rooms", "--labels", "cat, dog, cow", "--images", "photos", "--annotations", "folders"),

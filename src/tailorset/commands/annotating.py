@@ -16,6 +16,7 @@ from tailorset.datasets.folder import Config
 from tailorset.datasets.reading.annotations import Found, Truth, annotation_table, find_photos, read_truths
 from tailorset.datasets.reading.photo_set import shrunk
 from tailorset.images.codec import decode_image, encode_png, square_pixels
+from tailorset.messages import count, some
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
 from tailorset.storage.files import atomic_output
@@ -44,8 +45,15 @@ class PhotoDesk:
         self._truths = self._read()
         self.guess: Guess = lambda _: dict.fromkeys(space.names, 0)
         self._guesses: dict[str, Mapping[str, int]] = {}
-        self.title, self.help = "Annotate photos", f"Saved to {table}"
+        self.title, self.help = "Annotate photos", f"Saved to {table}{self._without_row()}"
         self.labels, self.ids = space.names, list(self._truths)
+
+    def _without_row(self) -> str:
+        lacking = sorted(self.found.photos.keys() - self._truths.keys())
+        if not lacking:
+            return ""
+        photos = f"{count(len(lacking), 'photo')} in {self.folder} without a row there: {some(lacking)}"
+        return f"; {photos}. To annotate one, add a line with its name to the table and start again"
 
     def _read(self) -> dict[str, Truth]:
         return read_truths(self.table, self.folder, self.found, self.space)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tailorset.datasets.folder import Config, build
 from tailorset.datasets.reading.annotations import FOLDERS, Found, annotation_table, check_column_names, find_photos
 from tailorset.datasets.reading.photo_set import drawn
-from tailorset.messages import problems, some
+from tailorset.messages import count, problems, some
 from tailorset.project.presets import FOLDER, load_preset
 from tailorset.records import MIN_UNSEEN, LabelSpace
 from tailorset.records.names import safe_file_name
@@ -154,6 +154,8 @@ def start(
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
     told.append(f"Written: {', '.join(map(str, files))}")
+    if stem != name:
+        told.append(f"Name:    files and the registered model are called {stem}, as {name!r} is no safe file name")
     if not rehearse:
         return [*told, f"Next:    tailorset use {stem}"]
     return [
@@ -189,9 +191,9 @@ def _columns(table: Path) -> list[str]:
 
 
 def _to_annotate(found: Found, table: Path) -> list[str]:
-    others = f", {len(found.others):,} other files: {some(found.others)}" if found.others else ""
+    others = f", {count(len(found.others), 'other file')}: {some(found.others)}" if found.others else ""
     return [
-        f"Found:   {len(found.photos):,} photos{others}",
+        f"Found:   {count(len(found.photos), 'photo')}{others}",
         *([f"         {found.unread_note()}"] if found.unread else []),
         f"Missing: what they show. Fill in {table}: 1 where a photo shows the label, 0 where it does not",
         "         (`tailorset annotate` is a page for it);",

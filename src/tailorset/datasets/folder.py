@@ -23,7 +23,7 @@ from tailorset.datasets.reading.annotations import (
 )
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import Photo, PhotoSet
-from tailorset.messages import some
+from tailorset.messages import count, some
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
@@ -210,7 +210,7 @@ def _notes(
     complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
     known = sum(bool(truth) for truth in truths.values())
     notes = [
-        f"{config.images}: {len(found.photos):,} photos, {complete:,} annotated for every label,"
+        f"{config.images}: {count(len(found.photos), 'photo')}, {complete:,} annotated for every label,"
         f" {known - complete:,} for some, {len(found.photos) - known:,} not at all",
         ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
     ]

@@ -12,7 +12,7 @@ from tailorset.datasets.reading.categories import check_categories, labels_of, s
 from tailorset.datasets.reading.changes import Unread, UserPath, files_below
 from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.images.codec import SUFFIXES
-from tailorset.messages import MAX_NAMED, some, unknown
+from tailorset.messages import MAX_NAMED, count, some, unknown
 from tailorset.records import LabelSpace
 from tailorset.records.names import composed, fold, plain_path
 
@@ -72,8 +72,10 @@ def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
     listing = Found(photos, [name for name in visible if name not in photos], unread)
     if not photos:
         others = ", ".join(part for part in (some(listing.others), listing.unread_note()) if part)
+        held = f"holds {count(len(visible), 'file')} and no image" if visible else "holds no file that can be read"
         raise ValueError(
-            f"{folder} holds {len(visible)} files and no image ({others}): images end with {', '.join(SUFFIXES)}"
+            f"{folder} {held}{f' ({others})' if others else ''}: images end with {', '.join(SUFFIXES)};"
+            f" put photos there, or set {setting} to another folder"
         )
     return listing
 
@@ -101,6 +103,11 @@ def read_truths(annotations: Annotations, folder: Path, found: Found, label_spac
             f"no folder in {folder} is called like a label ({some(label_space.names)}): its folders are {some(folders)}"
         )
     path = Path(annotations)
+    if not path.exists():
+        raise ValueError(
+            f"there is no file of annotations {path}: set prepare_dataset.annotations to a .csv or COCO .json file that"
+            " exists, to folders, or to null (nothing is measured then); `tailorset annotate` makes a .csv file"
+        )
     if path.suffix.lower() not in (".csv", ".json"):
         raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
     read = _truths_of_csv if path.suffix.lower() == ".csv" else _truths_of_coco
