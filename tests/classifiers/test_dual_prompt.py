@@ -172,6 +172,23 @@ def test_training_changes_contexts_calibration_and_fusion_and_nothing_else(
     assert {name.split(".")[0] for name in learned} == {"prompts", "fusion", "calibration"}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tuned_backbone_learns_and_is_saved_while_raw_clip_stays(
+    kind: str, backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet, tmp_path: Path
+) -> None:
+    classifier = build(config(backbones[kind], backbone_learning_rate=1.0e-3), label_space)
+    raw, images = classifier.raw_clip(), pixels(real)
+    before, start = raw(images), {name: one.detach().clone() for name, one in classifier.visual.named_parameters()}
+    train(classifier, Mixture([(real, 1), (synthetic, 1)]))
+    assert not [name for name, one in classifier.visual.named_parameters() if torch.equal(one, start[name])]
+    classifier.eval().save(tmp_path)
+    loaded = load_classifier(tmp_path)
+    with torch.no_grad():
+        assert torch.equal(raw(images), before)
+        assert torch.equal(loaded(images), classifier(images))
+    assert not any(one.requires_grad for one in loaded.visual.parameters())
+
+
 def test_training_learns(
     backbones: dict[str, str], label_space: LabelSpace, real: ImageSet, synthetic: ImageSet
 ) -> None:

@@ -44,6 +44,7 @@ class Config(TrainingConfig):
     label_residual_learning_rate: float = Field(0.0, ge=0)  # of each label's own change: AdamW; 0 = none, the paper
     added_label_learning_rate: float | None = Field(None, gt=0, exclude_if=not_)  # labels added later; None = usual
     fusion_learning_rate: float = Field(1.0e-4, gt=0)  # of the fusion: AdamW
+    backbone_learning_rate: float = Field(0.0, ge=0, exclude_if=not_)  # of the tower: AdamW; 0 = frozen, the paper
     calibration_learning_rate: float = Field(0.01, gt=0)  # of scale and bias of the scores: AdamW
     weight_decay: float = Field(5.0e-4, ge=0)
     score_scale: float | None = Field(None, gt=0)  # of the summed similarity; None = the backbone's logit_scale
@@ -80,12 +81,12 @@ class Config(TrainingConfig):
 
 
 class DualPrompt(nn.Module):
-    """The classifier: frozen tower, learned fusion, learned label prompts.
+    """The classifier: visual tower, frozen or fine-tuned, learned fusion, learned label prompts.
 
     score = s * (w (global_pos - global_neg) + (1 - w) (dense_pos - dense_neg)),  p = sigmoid(calibration(score)),
     which is the two-way softmax of (negative, positive) while the calibration is the identity. With OpenAI's CLIP s is
     100 = 20 * 5, the published scales; another backbone brings its own logit_scale. Deviations: the share w of the
-    pooled feature (0 = published), and `crop_weight`: a loaded classifier also looks at crops, five times as long.
+    pooled feature (0 = published), `crop_weight` (a loaded classifier also looks at crops), `backbone_learning_rate`.
     """
 
     mean: Tensor
@@ -108,7 +109,7 @@ class DualPrompt(nn.Module):
         self.groups = [len(self.labels)]  # labels that were learned together
         self.score_scale = config.score_scale or logit_scale
         self.spatial_scale = config.spatial_scale or self.score_scale / 5
-        self.visual = visual.requires_grad_(False)
+        self.visual = visual.requires_grad_(prompts is not None and config.backbone_learning_rate > 0)
         self.encode = dense_encoder(self.visual)
         self.fusion = fuse(self.visual) if config.fusion else nn.ModuleList()
         self.calibration, self.cache = Calibration(), SupportCache(config.cache)
@@ -121,7 +122,7 @@ class DualPrompt(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but the tower, which stays in evaluation mode; leaving training computes label features.
+        """Set the mode of all but the tower, whose statistics never change; leaving training computes label features.
 
         Raises:
             ValueError: the classifier was loaded for inference.
@@ -146,7 +147,7 @@ class DualPrompt(nn.Module):
     def without_cache(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L) logits and (B, D) features, as the cache takes them."""
         dense, pooled = self.features(images)
-        return self._compare(dense, pooled, self._text(None)), pooled
+        return self.calibration(self.difference(dense, pooled, self._text(None))), pooled
 
     def of_sources(
         self, images: Tensor, sources: Sequence[Source], label_indices: Sequence[int] | None = None
@@ -160,7 +161,7 @@ class DualPrompt(nn.Module):
         logits = dense.new_zeros(len(images), texts[0].shape[1])
         is_real = torch.tensor([source == "real" for source in sources], device=dense.device)
         for rows, text in zip((is_real, ~is_real), texts, strict=True):
-            logits[rows] = self._compare(dense[rows], pooled[rows], text)
+            logits[rows] = self.calibration(self.difference(dense[rows], pooled[rows], text))
         return logits.sigmoid()
 
     def look(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +180,7 @@ class DualPrompt(nn.Module):
     def of_features(self, dense: Tensor, pooled: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         """Logits (B, L) of dense (B, P, D) and pooled (B, D) features, or those of `label_indices`."""
         columns = self._columns(label_indices)
-        return self.cache(self._compare(dense, pooled, self._text(columns)), pooled, columns)
+        return self.cache(self.calibration(self.difference(dense, pooled, self._text(columns))), pooled, columns)
 
     def difference(self, dense: Tensor, pooled: Tensor, text: Tensor) -> Tensor:
         """Positive minus negative score (B, L) with texts (2, L, D), before calibration."""
@@ -189,19 +190,16 @@ class DualPrompt(nn.Module):
     def _with_crops(self, whole: Tensor, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
         if not self.crop_weight:
             return whole
-        each = [self.of_features(*self.features(crop), label_indices) for crop in crops(images)]
-        return whole.lerp(torch.stack(each).amax(0), self.crop_weight)
-
-    def _compare(self, dense: Tensor, pooled: Tensor, text: Tensor) -> Tensor:
-        return self.calibration(self.difference(dense, pooled, text))
+        each = torch.stack([self.of_features(*self.features(crop), label_indices) for crop in crops(images)])
+        return whole.lerp(each.amax(0), self.crop_weight)
 
     @torch.no_grad()
     def raw_clip(self) -> DualPrompt:
-        """Return the formula without fusion, dense features and negative prompts; the tower's weights are shared."""
+        """Return the formula without fusion, dense features and negative prompts; a frozen tower is shared."""
         assert self.prompts is not None, "only a classifier built from its params has the backbone's own prompts"
         plain = {"fusion": False, "global_weight": 1.0, "score_scale": None, "crop_weight": 0.0}
         config, visual = self.config.model_copy(update=plain), self.vision.build()
-        visual.load_state_dict(self.visual.state_dict(), assign=True)
+        visual.load_state_dict(self.visual.state_dict(), assign=not self.config.backbone_learning_rate)
         raw = DualPrompt(config, self.label_space, visual, self.vision, self.logit_scale, None)
         raw.text_features[0] = self.prompts.anchors[0]
         return raw.to(self.mean.device)
@@ -220,9 +218,10 @@ class DualPrompt(nn.Module):
         return weights.unflatten(-1, grid_of(weights.shape[-1]))
 
     def learned_modules(self) -> dict[str, nn.Module]:
-        """Return contexts (in training), calibration and fusion; the frozen rest comes from the backbone."""
+        """Return contexts (in training), calibration, fusion and a tuned tower; what is frozen is the backbone's."""
         modules: dict[str, nn.Module] = {"calibration": self.calibration}
         modules |= {"fusion": self.fusion} if self.config.fusion else {}
+        modules |= {"visual": self.visual} if self.config.backbone_learning_rate else {}
         return modules if self.prompts is None else {"prompts": self.prompts} | modules
 
     def optimizers(self) -> dict[str, Optimizer]:
@@ -232,7 +231,7 @@ class DualPrompt(nn.Module):
         return optimizers(self)
 
     def save(self, folder: Path) -> None:
-        """Write config.json and classifier.safetensors: label features, learned modules and the frozen visual tower."""
+        """Write config.json and classifier.safetensors: label features, learned modules and the visual tower."""
         write_saved(
             folder, "dual_prompt", self, self.config, self.label_space, self.vision, logit_scale=self.logit_scale
         )
@@ -268,7 +267,8 @@ def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
     prompts = LabelPrompts.of(clip, label_space.names, config)
     prompts.residual.requires_grad_(config.label_residual_learning_rate > 0)
     visual: Any = clip.model.visual.to(memory_format=torch.channels_last)
-    return DualPrompt(config, label_space, visual, Vision.of(clip), clip.logit_scale, prompts).to(clip.device)
+    vision = Vision.of(clip, is_tuned=config.backbone_learning_rate > 0)
+    return DualPrompt(config, label_space, visual, vision, clip.logit_scale, prompts).to(clip.device)
 
 
 def load(folder: Path, device: torch.device) -> DualPrompt:
@@ -278,7 +278,7 @@ def load(folder: Path, device: torch.device) -> DualPrompt:
         ValueError: config and weights are missing, damaged or of different models.
     """
     with reading_saved(folder) as saved:
-        settings = {key: value for key, value in saved.description["config"].items() if key not in FORMER_SETTINGS}
+        settings = {key: one for key, one in saved.description["config"].items() if key not in FORMER_SETTINGS}
         config, logit_scale = Config.model_validate(settings), float(saved.description["logit_scale"])
         make: Callable[..., DualPrompt] = DualPrompt
         if groups := saved.description.get("groups"):

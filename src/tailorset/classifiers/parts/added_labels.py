@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 from tailorset.classifiers.parts.calibration import Calibration
 from tailorset.classifiers.parts.grown_prompt import GrownPrompt
 from tailorset.classifiers.parts.label_prompts import LabelPrompts
+from tailorset.classifiers.parts.saved import weights_digest
 from tailorset.records import LabelSpace
 
 if TYPE_CHECKING:
@@ -44,13 +45,12 @@ class AddedText(nn.Module):
 
 
 def _check_same_tower(base: DualPrompt, clip: Clip) -> None:
-    """Refuse a CLIP whose texts belong to another image tower than the one in the classifier.
+    """Refuse a CLIP whose texts belong to another image tower than the one that the classifier started from.
 
     Raises:
         ValueError: names the backbone and the remedy.
     """
-    own, found = base.visual.state_dict(), clip.model.visual.state_dict()
-    if own.keys() != found.keys() or not all(torch.equal(own[name], found[name]) for name in own):
+    if weights_digest(clip.model.visual) != (base.vision.tuned_from or weights_digest(base.visual)):
         raise ValueError(
             f"the backbone {base.config.backbone.title!r} has other weights than the classifier was trained with, to"
             " which its scores and thresholds belong: restore those weights, or train on these (`make run`)"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def optimizers(classifier: DualPrompt) -> dict[str, Optimizer]:
-    """Return SGD for the contexts, as published, and AdamW for the fusion, whose near-zero scale starves SGD."""
+    """Return SGD for the contexts, as published, and AdamW for all else: the fusion's near-zero scale starves SGD."""
     config, prompts = classifier.config, classifier.prompts
     assert prompts is not None, "only a classifier built from its params is trained"
     contexts = [one for one in (prompts.contexts, prompts.generated_tokens) if one is not None]
@@ -23,4 +23,6 @@ def optimizers(classifier: DualPrompt) -> dict[str, Optimizer]:
     if config.fusion:
         rate = config.fusion_learning_rate
         found["fusion"] = AdamW(classifier.fusion.parameters(), rate, weight_decay=config.weight_decay)
+    if rate := config.backbone_learning_rate:
+        found["backbone"] = AdamW(classifier.visual.parameters(), rate, weight_decay=config.weight_decay)
     return found

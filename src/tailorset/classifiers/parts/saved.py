@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import not_
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from tailorset.classifiers import CONFIG_FILE, WEIGHTS_FILE, check_file
@@ -22,7 +24,10 @@ from tailorset.training.contract import TrainingConfig
 
 
 class Vision(BaseModel):
-    """Architecture of the visual tower and its preprocessing: what a saved classifier needs of its backbone."""
+    """Architecture of the visual tower and its preprocessing: what a saved classifier needs of its backbone.
+
+    tuned_from: `weights_digest` of the backbone's tower if the classifier changes it; None = it is frozen.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,10 +38,11 @@ class Vision(BaseModel):
     std: tuple[float, float, float]
     image_px: int
     interpolation: Interpolation = Field("bicubic", exclude_if=lambda mode: mode == "bicubic")
+    tuned_from: str | None = Field(None, exclude_if=not_)
 
     @classmethod
-    def of(cls, clip: Clip) -> Vision:
-        """Return the description of a loaded CLIP's visual tower."""
+    def of(cls, clip: Clip, is_tuned: bool = False) -> Vision:
+        """Return the description of a loaded CLIP's visual tower, with its digest if it is to be tuned."""
         visual: Any = clip.model.visual
         return cls(
             embed_dim=clip.architecture["embed_dim"],
@@ -46,6 +52,7 @@ class Vision(BaseModel):
             std=visual.preprocess_cfg["std"],
             image_px=clip.image_px,
             interpolation=clip.interpolation,
+            tuned_from=weights_digest(visual) if is_tuned else None,
         )
 
     def build(self) -> nn.Module:
@@ -55,6 +62,11 @@ class Vision(BaseModel):
         text_cfg = {"context_length": 2, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
         model = open_clip.CLIP(self.embed_dim, self.vision_cfg, text_cfg, quick_gelu=self.quick_gelu)  # type: ignore[arg-type]
         return model.visual.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return the sha256 of a module's tensors and their names."""
+    return hashlib.sha256(save({name: one.cpu().contiguous() for name, one in module.state_dict().items()})).hexdigest()
 
 
 class Saved(NamedTuple):
