@@ -15,7 +15,6 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from tailorset.messages import unusable
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
 from tailorset.training.contract import Trainable, TrainingConfig
@@ -81,6 +80,8 @@ def saved_labels(folder: str | Path) -> tuple[str, LabelSpace]:
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return description["name"], LabelSpace.model_validate(description["label_space"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        from tailorset.storage.products import unusable
+
         raise ValueError(unusable(path, "a classifier's config", error, "train_classifier")) from error
 
 

@@ -9,11 +9,11 @@ import pandas as pd
 
 from tailorset.commands.findings import Finding
 from tailorset.commands.shared_files import lock_of
-from tailorset.messages import missing
 from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
 from tailorset.records import LabelSpace, read_prompts
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
 from tailorset.storage.files import atomic_output
+from tailorset.storage.products import missing
 from tailorset.storage.shards import load_content
 
 

@@ -20,7 +20,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, V
 
 from tailorset.messages import invalid
 from tailorset.records.names import NameFinder, composed, fold, name_problem, wording_problem
-from tailorset.records.yaml_files import read_yaml
 
 # columns of data/prompts/prompts.parquet
 PROMPT_COLUMNS = ("prompt_id", "text", "labels", "origin", "attempt")
@@ -111,6 +110,8 @@ class LabelSpace(Record):
         Raises:
             ValueError: the file is missing, is not a YAML mapping, has a key twice, or contradicts itself.
         """
+        from tailorset.records.yaml_files import read_yaml  # a saved classifier holds its labels
+
         content = read_yaml(Path(path), "label space", "correct it, or set label_space to another file")
         if not isinstance(content, dict):
             raise ValueError(f"label space {path} is {type(content).__name__}, not a mapping with name and labels")

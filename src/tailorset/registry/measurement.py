@@ -16,9 +16,9 @@ from torch import Tensor
 
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.evaluation.results import MAPS
-from tailorset.messages import unusable
 from tailorset.records import LabelSpace
 from tailorset.storage.annotated import Annotated
+from tailorset.storage.products import unusable
 
 VAL_SET = "val.set"  # tag of a version: its val photos
 

@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from tailorset.images.codec import square_pixels
-from tailorset.messages import GIB, missing
+from tailorset.messages import GIB
 from tailorset.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
+from tailorset.storage.products import missing
 from tailorset.storage.shards import load_images
 
 IN_MEMORY_BYTES = GIB  # 1,700 images of 448 px; the system keeps of a mapped file what fits its memory

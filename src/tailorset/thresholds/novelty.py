@@ -14,8 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tailorset.messages import unusable
-
 FAMILIAR_SHARE = 0.99  # of the photos that the limit is set by
 
 
@@ -45,6 +43,8 @@ class Novelty:
         try:
             return cls(**load_file(path))
         except (OSError, TypeError, SafetensorError) as error:
+            from tailorset.storage.products import unusable
+
             raise ValueError(unusable(path, "a limit of novelty", error, "fit_thresholds")) from error
 
     def _distances(self, features: Tensor) -> Tensor:

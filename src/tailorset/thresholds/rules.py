@@ -15,8 +15,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tailorset.messages import unusable
-
 FILE_VERSION = 1
 LabelDecision = Literal["present", "absent", "open"]
 LOGIT_EPS = 1e-6  # probabilities of exactly 0 or 1 have no logit
@@ -115,6 +113,8 @@ class Thresholds:
             version = content["version"]
             rules = {entry.pop("label"): LabelRule(**entry) for entry in content["labels"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            from tailorset.storage.products import unusable
+
             raise ValueError(unusable(path, "thresholds", error, "fit_thresholds")) from error
         if version != FILE_VERSION:
             raise ValueError(f"{path} has version {version}, not {FILE_VERSION}: run `dvc repro fit_thresholds`")

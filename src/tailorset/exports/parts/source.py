@@ -21,10 +21,10 @@ from torch import Tensor
 
 from tailorset.clip.losses import grouped_softmax
 from tailorset.exports import ExportedImage
-from tailorset.messages import missing
 from tailorset.records import SPLITS, Split, requested_mask
 from tailorset.seeding import sample_seed
 from tailorset.storage.checksums import file_digest
+from tailorset.storage.products import missing
 from tailorset.storage.shards import load_contents
 
 BATCH_SIZE = 500

@@ -1,0 +1,24 @@
+"""Wording of errors on products of stages that are missing or cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tailorset.messages import reason_of
+
+
+def missing(paths: Sequence[object], stage: str = "") -> str:
+    """Return the message on products that are not there. stage: the one that makes them."""
+    verb, them = ("is", "it") if len(paths) == 1 else ("are", "them")
+    make = f"`dvc repro {stage}`" if stage else "`make run`"
+    named = ", ".join(map(str, paths))
+    return f"{named} {verb} missing: `dvc pull` or `dvc checkout` restores {them}, {make} makes {them}"
+
+
+def unusable(path: object, what: str, error: BaseException, stage: str) -> str:
+    """Return the message on a product of a stage that cannot be read. what: the stage writes it there."""
+    if isinstance(error, FileNotFoundError):
+        return missing([path], stage)
+    if isinstance(error, OSError) and error.filename:
+        return reason_of(error)
+    return f"{path} does not hold {what} ({error}): run `dvc repro {stage}`"
