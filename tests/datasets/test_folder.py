@@ -268,7 +268,7 @@ def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tm
         dataset(tmp_path / "elsewhere", listed)
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"holds 1 files and no image \(notes.txt\): images end with .avif"):
+    with pytest.raises(ValueError, match=r"holds 1 file and no image \(notes.txt\): images end with .avif"):
         dataset(tmp_path / "empty", listed)
     with pytest.raises(ValueError, match=r"absent.csv is not a readable CSV"):
         dataset(photos, tmp_path / "absent.csv")
@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_listed_is_not_said_to_be_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid(monkeypatch, tmp_path)
-    with pytest.raises(ValueError, match=r"no image .*Permission denied"):
+    with pytest.raises(ValueError, match=r"holds no file that can be read .*Permission denied"):
         dataset(tmp_path, "folders")
 
 
