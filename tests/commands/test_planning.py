@@ -113,7 +113,7 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
 def test_a_saved_classifier_takes_five_passes_where_it_looks_at_crops(space: LabelSpace) -> None:
     assert 1 + len(crops(torch.zeros(1, 3, 8, 8))) == 5
     described, raw_clip = 1000 + 4000, (1 + 5) * 2000  # raw CLIP looks at the whole, then at patches and crops
-    work = work_of(space)  # crop_weight 0.25
+    work = work_of(space, train_classifier={"crop_weight": 0.25})
     assert work["fit_thresholds", "image scored"] == 5 * (1000 + 400) + described
     assert work["evaluate", "image scored"] == 5 * (1000 + 2000) + raw_clip
     without = work_of(space, train_classifier={"crop_weight": 0})
@@ -194,11 +194,12 @@ def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> No
 
 
 def test_leaving_out_crops_is_cheaper(space: LabelSpace) -> None:
-    plan = plan_of(changed(), space, image_scored=Cost(0.01))
+    with_crops = changed(train_classifier={"crop_weight": 0.25})
+    plan = plan_of(with_crops, space, image_scored=Cost(0.01))
     found = {key: (before, after, saved) for key, before, after, saved in plan.cheaper()}
     assert found["train_classifier.crop_weight"] == (0.25, 0, pytest.approx(4 * 3000 * 0.01))  # val and test
     assert any("train_classifier.crop_weight 0.25 -> 0" in note for note in notes(plan))
-    without = plan_of(changed(train_classifier={"crop_weight": 0}), space, image_scored=Cost(0.01))
+    without = plan_of(changed(), space, image_scored=Cost(0.01))
     assert "train_classifier.crop_weight" not in [key for key, *_ in without.cheaper()]
 
 

@@ -270,7 +270,9 @@ def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tm
     (tmp_path / "empty" / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"holds 1 file and no image \(notes.txt\): images end with .avif"):
         dataset(tmp_path / "empty", listed)
-    with pytest.raises(ValueError, match=r"there is no file of annotations .*absent.csv: set prepare_dataset.annotations"):
+    with pytest.raises(
+        ValueError, match=r"there is no file of annotations .*absent.csv: set prepare_dataset.annotations"
+    ):
         dataset(photos, tmp_path / "absent.csv")
     with pytest.raises(ValueError, match=r"give a .csv file, a COCO .json file, or the word folders"):
         dataset(photos, tmp_path / "annotations.xlsx")
