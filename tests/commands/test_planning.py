@@ -243,7 +243,7 @@ def test_plan_measures_tiny_models_and_leaves_nothing_behind(
     tiny_diffusion_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "400")
     values = changed(
         project / "params.yaml",
         clip={
