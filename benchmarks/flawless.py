@@ -28,11 +28,11 @@ from tailorset.records import LabelSpace, Source
 from tailorset.seeding import numpy_rng
 from tailorset.storage.annotated import Collection
 from tailorset.storage.image_set import ImageSet
+from tailorset.toybox.oracle import IMAGE_PX
 from tailorset.toybox.scenes import photo_scene, render, web_scene
 from tailorset.training.fit import fit
 from tailorset.training.images import epoch_images, selection_set, training_sets
 
-IMAGE_PX = 64  # of generated images and photos
 ROWS = ("none", "generated", "drawing", "snapshot", "photo")
 ZSL, GZSL = "val/zsl/map", "val/gzsl/map"
 
