@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+os.environ["COLUMNS"] = "160"  # tables break their lines in one place everywhere; read when a console is made
+
 import pytest
 import torch
 import yaml

@@ -21,11 +21,6 @@ ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
 
 
-@pytest.fixture(autouse=True)
-def _wide_console(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
-
-
 @pytest.fixture
 def presets(project: Path) -> Path:
     shutil.copytree(ROOT / "presets", project / "presets")

@@ -54,7 +54,6 @@ REQUIREMENTS = (  # to load a version and let it answer; tests/inference/test_re
     "pillow",
     "pyarrow",
     "pydantic",
-    "pyyaml",
     "safetensors",
     "timm",
     "torch",

@@ -103,13 +103,13 @@ def read_truths(annotations: Annotations, folder: Path, found: Found, label_spac
             f"no folder in {folder} is called like a label ({some(label_space.names)}): its folders are {some(folders)}"
         )
     path = Path(annotations)
+    if path.suffix.lower() not in (".csv", ".json"):
+        raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
     if not path.exists():
         raise ValueError(
             f"there is no file of annotations {path}: set prepare_dataset.annotations to a .csv or COCO .json file that"
             " exists, to folders, or to null (nothing is measured then); `tailorset annotate` makes a .csv file"
         )
-    if path.suffix.lower() not in (".csv", ".json"):
-        raise ValueError(f"annotations {path}: give a .csv file, a COCO .json file, or the word folders")
     read = _truths_of_csv if path.suffix.lower() == ".csv" else _truths_of_coco
     return _placed(read(path, label_space), found, f"{path} annotates", folder)
 
