@@ -1,8 +1,9 @@
 """Measure what generated images could bring at best: `python benchmarks/flawless.py`, after `make run` of the toybox.
 
 The classifier of params.yaml is trained several times, and measured on val after each epoch: without generated images,
-with those that `filter_images` kept, and with flawless ones in their place, drawn by the world's own painter with the
-same labels: as drawings, as snapshots and as photos. Where flawless snapshots bring nothing, no better generator would.
+with those that `filter_images` kept, with those labelled anew by the oracle, and with flawless ones in their place,
+drawn by the world's own painter with the same labels: as drawings, as snapshots and as photos. The oracle's labels show
+what a flawless filter would bring, flawless snapshots what a flawless generator would.
 Eight to twelve minutes a row on two cores. `--set KEY=VALUE` changes settings of train_classifier.
 """
 
@@ -28,13 +29,26 @@ from tailorset.records import LabelSpace, Source
 from tailorset.seeding import numpy_rng
 from tailorset.storage.annotated import Collection
 from tailorset.storage.image_set import ImageSet
-from tailorset.toybox.oracle import IMAGE_PX
+from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
 from tailorset.toybox.scenes import photo_scene, render, web_scene
 from tailorset.training.fit import fit
 from tailorset.training.images import epoch_images, selection_set, training_sets
 
-ROWS = ("none", "generated", "drawing", "snapshot", "photo")
+ROWS = ("none", "generated", "relabelled", "drawing", "snapshot", "photo")
+ORACLE = Path("models/foundation/toybox/oracle")
 ZSL, GZSL = "val/zsl/map", "val/gzsl/map"
+
+
+def relabelled(images: ImageSet, space: LabelSpace, oracle: Oracle) -> ImageSet:
+    """Return the images in which the oracle sees unseen labels, annotated with those that it sees."""
+    unseen = space.columns(space.unseen)
+    parts = [oracle.shown(batch.float() / 255) for batch in images.images.split(256)]
+    shown = torch.cat(parts)[:, [oracle.labels.index(name) for name in space.unseen]] > 0.5
+    chosen = shown.any(1)
+    targets = images.targets[chosen]
+    targets[:, unseen] = shown[chosen].to(targets.dtype)
+    ids = tuple(image_id for image_id, one in zip(images.ids, chosen.tolist(), strict=True) if one)
+    return replace(images, ids=ids, images=images.images[chosen], targets=targets)
 
 
 def flawless(images: ImageSet, names: Sequence[str], style: str) -> ImageSet:
@@ -64,7 +78,9 @@ def trained(params: Params, row: str, work_dir: Path) -> History:
     collection = Collection(space, REAL, SYNTHETIC, FILTERED)
     sources: tuple[Source, ...] = ("real",) if row == "none" else ("real", "synthetic")
     sets = training_sets(collection, classifier.image_px, sources, block.held_out_share)
-    if row not in ("none", "generated"):
+    if row == "relabelled":
+        sets["synthetic"] = relabelled(sets["synthetic"], space, load_oracle(ORACLE))
+    elif row not in ("none", "generated"):
         sets["synthetic"] = flawless(sets["synthetic"], space.names, row)
     val = selection_set(collection, classifier.image_px, block.held_out_share)
     data = epoch_images(sets, block.synthetic_repeats)

@@ -8,10 +8,20 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from tailorset.classifiers import check_labels, load_classifier
-from tailorset.evaluation.comparison import Method, all_scores, clip_methods, comparison_metrics, per_label_table
+from tailorset.evaluation.comparison import Method, all_scores, comparison_metrics, per_label_table, read_baselines
 from tailorset.evaluation.report import precision_recall_figure, prediction_sheet
 from tailorset.evaluation.results import OURS, acceptance_metrics
-from tailorset.project.layout import CLASSIFIER, FILTERED, PER_LABEL, REAL, REPORTS, SCORES, SYNTHETIC, THRESHOLDS
+from tailorset.project.layout import (
+    BASELINE_SCORES,
+    CLASSIFIER,
+    FILTERED,
+    PER_LABEL,
+    REAL,
+    REPORTS,
+    SCORES,
+    SYNTHETIC,
+    THRESHOLDS,
+)
 from tailorset.project.stage import Stage, run_stage
 from tailorset.storage.annotated import Annotated, Collection
 from tailorset.storage.files import read_metrics, write_json
@@ -27,21 +37,20 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     with run_stage("evaluate") as stage:
-        space, settings = stage.label_space, stage.params.evaluate
+        space = stage.label_space
         classifier = load_classifier(CLASSIFIER, stage.device)
         check_labels(classifier, space.names)
         collection = Collection(space, REAL, SYNTHETIC, FILTERED)
         test = collection.photos("test").load(classifier.image_px)
-        clip = settings.baseline_clip.load(stage.device)
-        methods = clip_methods(clip, test.images, space, stage.params.clip.prompt_template, settings.templates)
-        methods.append(Method(OURS, predict(classifier, test.images)))
+        ours = Method(OURS, predict(classifier, test.images))
+        methods = [*read_baselines(BASELINE_SCORES, test.ids, space.names), ours]
 
         def logits(images: Annotated) -> Tensor:
             return score_logits(predict(classifier, images.load(classifier.image_px).images))
 
         metrics = acceptance_metrics(read_metrics(REPORTS / "tune_text_encoder" / "metrics.json"))
         if is_annotated(test.targets):
-            metrics |= comparison_metrics(methods, test.targets, space, settings.top_k)
+            metrics |= comparison_metrics(methods, test.targets, space, stage.params.evaluate.top_k)
             fitted = Thresholds.load(THRESHOLDS)
             fitted.check_labels(space.names)
             rules = compared_rules(fitted, collection.photos("val"), logits, stage.params.fit_thresholds.max_risk)

@@ -31,6 +31,7 @@ STAGES = (
     "validate_data",
     "train_classifier",
     "fit_thresholds",
+    "score_baselines",
     "evaluate",
 )
 CODE = ["src/tailorset", "dvc.yaml", "params.yaml"]

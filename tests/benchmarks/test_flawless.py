@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from flawless import flawless, main
+from flawless import flawless, main, relabelled
 
 from tailorset.records import LabelSpace
 from tailorset.storage.image_set import ImageSet
@@ -35,6 +36,20 @@ def test_pictures_show_the_labels_of_the_images_they_replace(style: str) -> None
     assert not shown[:, 6:].float().mean() > 0.01
 
 
+def test_the_oracle_labels_what_it_sees_and_drops_the_rest() -> None:
+    space = LabelSpace.load(ROOT / "data/labels/toybox.yaml")
+    truth = torch.zeros(12, len(space.names), dtype=torch.int8)
+    truth[torch.arange(12), torch.tensor(space.columns(space.unseen) * 2)] = 1
+    blank = torch.zeros(12, 3, 64, 64, dtype=torch.uint8)
+    drawn = flawless(ImageSet(tuple(map(str, range(12))), blank, truth, "synthetic"), space.names, "snapshot")
+    drawn.images[11] = 128  # shows nothing
+    wrong = replace(drawn, targets=truth.roll(1, 0))
+    oracle = load_oracle(ROOT / "models" / "foundation" / "toybox" / "oracle")
+    found = relabelled(wrong, space, oracle)
+    assert found.ids == tuple(map(str, range(11)))
+    assert (found.targets == truth[:11]).all(1).sum() >= 10  # the oracle is right in 0.98
+
+
 def test_a_row_is_a_training_with_and_without_generated_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,4 +64,4 @@ def test_a_row_is_a_training_with_and_without_generated_images(
     assert len({row.partition("| ")[2].partition("|")[2] for row in rows}) == 3
     with pytest.raises(SystemExit):
         main(["photos"])
-    assert "choose from none, generated, drawing, snapshot, photo" in capsys.readouterr().err
+    assert "choose from none, generated, relabelled, drawing, snapshot, photo" in capsys.readouterr().err

@@ -57,6 +57,7 @@ def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_trai
     run("fit_thresholds")
     write_real()
     drop_split("train")
+    run("score_baselines")
     run("evaluate")
     metrics = json.loads(Path("reports/metrics.json").read_text())
     prefixes = ["", *(f"baseline/{name}/" for name in ("clip", "clip_ensemble", "clip_normalised", "clip_patches"))]
@@ -83,7 +84,7 @@ def test_all_factors_go_through_all_stages(small_project: Path) -> None:
     factors = {"separate_tokens": 1, "interpolation": [0.5], "label_residual_learning_rate": 0.01}
     params["train_classifier"] |= factors | {"cache": {"alpha": [0.5, 50], "beta": [5]}}
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    for stage in ("train_classifier", "fit_thresholds", "evaluate"):
+    for stage in ("train_classifier", "fit_thresholds", "score_baselines", "evaluate"):
         run(stage)
     history = pd.read_csv("reports/train_classifier/plots/history.csv")
     assert history["epoch"].tolist()[:4] == [-1, 0, 1, 2]
@@ -206,7 +207,7 @@ def test_photos_that_nobody_annotated_are_calibrated_on_and_looked_at(
     table[list(LABELS)] = np.int8(-1)
     table.to_parquet("data/real/targets.parquet")
     drop_split("train")
-    for stage in ("train_classifier", "fit_thresholds", "evaluate"):
+    for stage in ("train_classifier", "fit_thresholds", "score_baselines", "evaluate"):
         run(stage)
     training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
     assert 0 < training["val/zsl/map"] <= 1  # of held-out generated images
@@ -236,6 +237,7 @@ def test_val_that_lacks_a_label_costs_the_bound_only(small_project: Path, caplog
     table = pd.read_parquet("data/real/targets.parquet")
     table.loc[table["image_id"].str.startswith("val"), "cup"] = np.int8(0)
     table.to_parquet("data/real/targets.parquet")
+    run("score_baselines")
     run("evaluate")
     metrics = json.loads(Path("reports/metrics.json").read_text())
     assert "zsl/map" in metrics
@@ -310,7 +312,7 @@ def test_a_classifier_kept_as_raw_clip_measures_as_raw_clip_does(
     small_project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     annotate_val_as_raw_clip_sees_it()
-    for stage in ("train_classifier", "fit_thresholds", "evaluate"):
+    for stage in ("train_classifier", "fit_thresholds", "score_baselines", "evaluate"):
         run(stage)
     training = json.loads(Path("reports/train_classifier/metrics.json").read_text())
     metrics = json.loads(Path("reports/metrics.json").read_text())

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -19,8 +20,16 @@ from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, normalise_scores
 from tailorset.clip.patches import patch_logits
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.evaluation.metrics import Normalise, as_is, average_precisions, zero_shot_metrics
-from tailorset.evaluation.results import ANNOTATIONS, CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, CLIP_PATCHES, MethodRow
-from tailorset.evaluation.score_table import score_table
+from tailorset.evaluation.results import (
+    ANNOTATIONS,
+    BASELINES,
+    CLIP,
+    CLIP_ENSEMBLE,
+    CLIP_NORMALISED,
+    CLIP_PATCHES,
+    MethodRow,
+)
+from tailorset.evaluation.score_table import read_methods, read_scores, score_table
 from tailorset.records import LabelSpace
 
 BATCH_SIZE = 128
@@ -29,11 +38,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the comparison. scores: (N, L); normalise: applied to the columns that are compared."""
+    """A row of the comparison. scores: (N, L)."""
 
     row: MethodRow
     scores: Tensor
-    normalise: Normalise = as_is
+
+    @property
+    def normalise(self) -> Normalise:
+        """What is applied to the columns that are compared."""
+        return normalise_scores if self.row == CLIP_NORMALISED else as_is
 
 
 def clip_methods(
@@ -49,7 +62,7 @@ def clip_methods(
     methods = [
         Method(CLIP, logits),
         Method(CLIP_ENSEMBLE, of_ensemble),
-        Method(CLIP_NORMALISED, logits, normalise_scores),
+        Method(CLIP_NORMALISED, logits),
     ]
     try:
         dense_encoder(clip.model.visual)
@@ -100,5 +113,16 @@ def all_scores(
     methods: Sequence[Method], targets: Tensor, image_ids: Sequence[str], names: Sequence[str]
 ) -> pd.DataFrame:
     """Return the annotations and the scores of all methods, before any normalisation, as one table."""
-    tables = {ANNOTATIONS: targets} | {method.row.method: method.scores for method in methods}
-    return pd.concat([score_table(name, values, image_ids, names) for name, values in tables.items()])
+    annotations = score_table(ANNOTATIONS, targets, image_ids, names)
+    return pd.concat([annotations, method_scores(methods, image_ids, names)])
+
+
+def method_scores(methods: Sequence[Method], image_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
+    """Return the scores of all methods, before any normalisation, as one table."""
+    return pd.concat([score_table(method.row.method, method.scores, image_ids, names) for method in methods])
+
+
+def read_baselines(path: Path, image_ids: Sequence[str], names: Sequence[str]) -> list[Method]:
+    """Read the methods without training that `score_baselines` stored."""
+    stored = read_methods(path)
+    return [Method(row, read_scores(path, row.method, image_ids, names)) for row in BASELINES if row.method in stored]

@@ -19,6 +19,7 @@ CLIP_ENSEMBLE = MethodRow("clip_ensemble", "CLIP, ensemble of templates", "basel
 CLIP_NORMALISED = MethodRow("clip_normalised", "normalised CLIP", "baseline/clip_normalised/")
 CLIP_PATCHES = MethodRow("clip_patches", "CLIP with patches and crops", "baseline/clip_patches/")
 OURS = MethodRow("ours", "ours", "")
+BASELINES = (CLIP, CLIP_ENSEMBLE, CLIP_NORMALISED, CLIP_PATCHES)  # without training
 ANNOTATIONS = "annotations"  # in tables of scores: what the images show, 1, 0, or -1 if nobody annotated it
 
 SHOWN = (CLIP, CLIP_PATCHES, OURS)  # rows of the short table of results

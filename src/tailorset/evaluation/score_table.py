@@ -1,4 +1,4 @@
-"""Scores of the test images as `evaluate` stores them: one row per image and method, one column per label."""
+"""Scores of the test images as stored on disk: one row per image and method, one column per label."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ def score_table(method: str, scores: Tensor, image_ids: Sequence[str], names: Se
     """Return method, image_id, then the scores, (N, L), before any normalisation."""
     table = pd.DataFrame(scores.float().numpy(), columns=list(names))
     return pd.DataFrame({"method": method, "image_id": image_ids}).join(table)
+
+
+def read_methods(path: Path) -> set[str]:
+    """Read which methods a table has scores of."""
+    return set(pd.read_parquet(path, columns=["method"])["method"])
 
 
 def read_scores(path: Path, method: str, image_ids: Sequence[str], names: Sequence[str]) -> Tensor:

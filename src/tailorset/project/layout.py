@@ -22,5 +22,6 @@ MEASURED = MODELS / "measured.json"
 MODEL_CARD = MODELS / "MODEL_CARD.md"
 ADDED_DATA, ADDED_MODELS = Path("data/added"), MODELS / "added"  # of `tailorset add-label`, a folder per addition
 REPORTS = Path("reports")
+BASELINE_SCORES = REPORTS / "score_baselines" / "scores.parquet"
 SCORES = REPORTS / "evaluate" / "scores.parquet"
 PER_LABEL = REPORTS / "evaluate" / "per_label.csv"

@@ -1,0 +1,22 @@
+"""Score the test split by CLIP without any training. A stage of its own: no setting of the classifier runs it again."""
+
+from __future__ import annotations
+
+from tailorset.evaluation.comparison import clip_methods, method_scores
+from tailorset.project.layout import BASELINE_SCORES, FILTERED, REAL, SYNTHETIC
+from tailorset.project.stage import run_stage
+from tailorset.storage.annotated import Collection
+
+
+def main() -> None:
+    with run_stage("score_baselines") as stage:
+        space, settings = stage.label_space, stage.params.evaluate
+        clip = settings.baseline_clip.load(stage.device)
+        test = Collection(space, REAL, SYNTHETIC, FILTERED).photos("test").load(clip.image_px)
+        methods = clip_methods(clip, test.images, space, stage.params.clip.prompt_template, settings.templates)
+        BASELINE_SCORES.parent.mkdir(parents=True, exist_ok=True)
+        method_scores(methods, test.ids, space.names).to_parquet(BASELINE_SCORES, index=False)
+
+
+if __name__ == "__main__":
+    main()
