@@ -42,8 +42,7 @@ ZSL, GZSL = "val/zsl/map", "val/gzsl/map"
 def relabelled(images: ImageSet, space: LabelSpace, oracle: Oracle) -> ImageSet:
     """Return the images in which the oracle sees unseen labels, annotated with those that it sees."""
     unseen = space.columns(space.unseen)
-    parts = [oracle.shown(batch.float() / 255) for batch in images.images.split(256)]
-    shown = torch.cat(parts)[:, [oracle.labels.index(name) for name in space.unseen]] > 0.5
+    shown = oracle.shown(images.images.float() / 255)[:, [oracle.labels.index(name) for name in space.unseen]] > 0.5
     chosen = shown.any(1)
     targets = images.targets[chosen]
     targets[:, unseen] = shown[chosen].to(targets.dtype)

@@ -265,7 +265,7 @@ def test_check_reads_the_annotations_of_own_photos(project: Path) -> None:
     assert run("check")[0] == 0
     for rows, message in {
         "a.jpg,bot": "Did you mean 'boat'?",
-        "a.jpg,car\nb.jpg,boat": "1 photos are annotated for every label and show an unseen one",
+        "a.jpg,car\nb.jpg,boat": "photos annotated for every label that show an unseen one: 1 ",
         "a.jpg,boat\nb.jpg,cup": "no photo is left for train",
     }.items():
         table.write_text(f"image,labels\n{rows}\n")

@@ -98,7 +98,7 @@ def test_a_new_photo_moves_no_other_and_a_copy_is_left_out(photos: Path, listed:
     after = {sample.image_id: split for split, sample in samples(data)}
     assert before.items() <= after.items()
     assert len(after) == len(before) + 1
-    assert "1 files are copies of others and left out" in data.notes
+    assert "left out as copies of others: 1 file" in data.notes
     listed.write_text(listed.read_text().replace("zzz.jpg,", "zzz.jpg,mug;"))
     if "mug" not in SHOWN["003.jpg"]:
         with pytest.raises(ValueError, match=r"003.jpg and zzz.jpg are the same photo, but differ in \['mug'\]"):
@@ -254,7 +254,7 @@ def test_a_damaged_photo_is_rejected_by_name(photos: Path, listed: Path) -> None
         (["image,mug,sofa", "000.jpg,1"], r"line 2: 3 columns were expected"),
         (["file,labels", "000.jpg,mug"], r"has the columns \['file', 'labels'\]: give `image,labels`"),
         (["image,labels"], "at least one row"),
-        (["image,labels", "000.jpg,sofa"], r"1 photos are annotated .* and show an unseen one .*: annotate more"),
+        (["image,labels", "000.jpg,sofa"], r"photos annotated for every label .* an unseen one: 1 .*: annotate more"),
         (["image,labels", "000.jpg,sofa", "001.jpg,sofa"], r"no photo is left for train: .*: annotate more"),
     ],
 )

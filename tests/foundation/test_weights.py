@@ -50,8 +50,8 @@ def test_open_clip_loads(name):
     assert preprocess is not None
 
 
-@pytest.mark.parametrize("name", ["discriminator", "judge", "backbone"])
-def test_zero_shot_clip_knows_the_objects(name):
+@pytest.mark.parametrize(("name", "bar"), [("discriminator", 0.9), ("judge", 0.9), ("backbone", 0.55)])
+def test_zero_shot_clip_knows_the_objects(name, bar):
     names = LabelSpace.load(FOLDER.parents[2] / "data" / "labels" / "toybox.yaml").names
     scenes = [web_scene(numpy_rng("test weights", i), names) for i in range(150)]
     images = torch.from_numpy(np.stack([render(scene, 64) for scene in scenes])).permute(0, 3, 1, 2) / 255
@@ -59,9 +59,8 @@ def test_zero_shot_clip_knows_the_objects(name):
     clip = load_clip(f"local-dir:{FOLDER / name}", torch.device("cpu"))
     with torch.no_grad():
         scores = clip.logits(images, clip.encode_texts(names, "a photo of a {}"))
-    assert (
-        average_precision_score(np.array(present), scores.numpy(), average="macro") > 0.55
-    )  # 0.08 by chance; the bars are those of `make foundation-report`
+    # 0.08 by chance; the backbone leaves something to learn, and the other two know what an image shows
+    assert average_precision_score(np.array(present), scores.numpy(), average="macro") > bar
 
 
 def test_language_model_has_a_chat_template():

@@ -58,7 +58,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, tiny_clip_folder: Pa
     with pytest.raises(ValueError, match=r"generator\.folder"):
         build(config(tmp_path / "missing", tiny_clip_folder), "cpu")
     (tmp_path / "notes.txt").write_text("none")
-    with pytest.raises(ValueError, match=r"1 files and no image \(notes.txt\)"):
+    with pytest.raises(ValueError, match=r"1 file and no image \(notes.txt\)"):
         build(config(tmp_path, tiny_clip_folder), "cpu")
     (tmp_path / "broken.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"can be read: broken\.png"):

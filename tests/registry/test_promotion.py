@@ -203,7 +203,7 @@ def test_a_worse_one_is_refused_or_forced_with_a_reason_that_is_kept(
     code, output = run("promote")
     assert (code, champion(client)) == (1, "1")
     assert "ZSL mAP is 40.00 instead of 51.00, a loss of more than 0.5 points" in output
-    assert "1 labels lost precision on test, in points: tea cup -10.0" in output
+    assert "1 label lost precision on test, in points: tea cup -10.0" in output
     assert run("promote", "--margin", "12", "--dry-run")[0] == 0
     code, output = run("promote", "--force", "the old one leaks memory")
     assert (code, champion(client)) == (0, "2"), output

@@ -11,7 +11,7 @@ from tailorset.commands.formats import readers
 from tailorset.datasets.reading.annotations import annotation_table, check_column_names, find_photos
 from tailorset.datasets.reading.categories import labels_of
 from tailorset.exports import Corrections
-from tailorset.messages import some, unknown
+from tailorset.messages import count, some, unknown
 from tailorset.records import LabelSpace
 from tailorset.storage.files import atomic_output
 
@@ -41,7 +41,7 @@ def import_labels(source: Path, output: Path, images: Path | None, space: LabelS
         partial.write_text(annotation_table(truths, space.names), encoding="utf-8", newline="")
     settings = f"prepare_dataset: {{name: folder, images: {folder}, annotations: {output}}}"
     return [
-        f"Read:    {path}: {len(truths):,} images, {sum(map(_num_present, truths.values())):,} labels",
+        f"Read:    {path}: {count(len(truths), 'image')}, {count(sum(map(_num_present, truths.values())), 'label')}",
         *(f"         {note}" for note in corrections.notes),
         f"Written: {output}",
         f"Next:    in params.yaml {settings}, and `seen: true` for labels that people have now annotated in train",

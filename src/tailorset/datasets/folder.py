@@ -156,7 +156,7 @@ def check_truths(truths: Mapping[str, Truth], config: Config, label_space: Label
         )
     if num_measured < 2:
         raise ValueError(
-            f"{num_measured} photos are annotated for every label and show an unseen one"
+            f"photos annotated for every label that show an unseen one: {num_measured}"
             f" ({', '.join(label_space.unseen)}), where val and test need one each: {MORE}"
         )
     spare = [truth for truth in truths.values() if truth not in showing or len(truth) < len(label_space.names)]
@@ -215,7 +215,7 @@ def _notes(
         ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
     ]
     if num_copies:
-        notes.append(f"{num_copies:,} files are copies of others and left out")
+        notes.append(f"left out as copies of others: {count(num_copies, 'file')}")
     if (left := known - num_copies - sum(map(len, splits.values()))) > 0:
         notes.append(f"{left:,} annotated photos are of no use: nothing is known of a label they could serve")
     if config.annotations == FOLDERS and (

@@ -21,7 +21,7 @@ from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.lora import check_zero_updates
 from tailorset.images.codec import SUFFIXES, decode_image, square_pixels
-from tailorset.messages import some
+from tailorset.messages import count, some
 from tailorset.storage.paths import in_project
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ def _images_of(folder: Path) -> list[Path]:
     if not images:
         others = some([path.name for path in files])
         raise ValueError(
-            f"{folder} holds {len(files)} files and no image ({others}): images end with {', '.join(SUFFIXES)}"
+            f"{folder} holds {count(len(files), 'file')} and no image ({others}): images end with {', '.join(SUFFIXES)}"
         )
     return images
 

@@ -22,7 +22,7 @@ from tailorset.inference.versions import (
     request_problem,
     uri_of,
 )
-from tailorset.messages import some
+from tailorset.messages import count, some
 from tailorset.project.layout import FILTERED, MEASURED, REAL, SYNTHETIC
 from tailorset.project.tracking import registry
 from tailorset.project.versions import ADDED, difference_from_here
@@ -63,7 +63,7 @@ class Assessment:
         lost = self.comparison.regressions
         if lost:
             worst = some([f"{change.name} {change.points:+.1f}" for change in lost], NUM_SHOWN)
-            yield f"{len(lost)} labels lost precision on test, in points: {worst}"
+            yield f"{count(len(lost), 'label')} lost precision on test, in points: {worst}"
         for key in ("dvc.experiment", "git.dirty", TRAINING):
             if (value := self.challenger.tags.get(key, "false")) != "false":
                 yield f"Note: {key} = {value}"

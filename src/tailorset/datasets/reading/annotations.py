@@ -32,7 +32,8 @@ class Found(NamedTuple):
     def unread_note(self) -> str:
         """Note on the photos that cannot be opened, with reasons; "" if all can."""
         reasons = [f"{name} ({reason})" for name, reason in self.unread.items()]
-        return f"{len(reasons):,} files or folders cannot be opened: {some(reasons)}" if reasons else ""
+        number = count(len(reasons), "file or folder", "files or folders")
+        return f"{number} cannot be opened: {some(reasons)}" if reasons else ""
 
     def trace(self, name: str) -> str:
         """Describe what exists instead of a photo of this name."""
