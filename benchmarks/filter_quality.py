@@ -41,12 +41,13 @@ def table(candidates: pd.DataFrame, shows: np.ndarray, space: LabelSpace) -> lis
     rows = []
     for role in ROLES:
         weakest = np.nanmin(requested_probabilities(candidates.to_dict("records"), space.unseen, role), axis=1)
-        for size in np.unique(sizes):
-            of_size, probability = shows[sizes == size], weakest[sizes == size]
+        groups = {str(size): sizes == size for size in np.unique(sizes)} | {"any": sizes > 0}
+        for size, chosen in groups.items():
+            of_size, probability = shows[chosen], weakest[chosen]
             passed = [of_size[probability > threshold] for threshold in THRESHOLDS]
             cells = [f"{len(one)}, {one.mean():.2f}" if len(one) else "0" for one in passed]
             area = f"{roc_auc_score(of_size, probability):.2f}" if len(set(of_size)) == 2 else "-"
-            rows.append([role, str(size), str(len(of_size)), f"{of_size.mean():.2f}", area, *cells])
+            rows.append([role, size, str(len(of_size)), f"{of_size.mean():.2f}", area, *cells])
     return rows
 
 
