@@ -150,7 +150,7 @@ def test_photos(folder: Path, settings: Mapping[str, Any], space: LabelSpace) ->
     params = check_params(settings, PARAMS)
     image_px = load_classifier(folder / CLASSIFIER).image_px
     test = Collection(space, folder / REAL, folder / SYNTHETIC, folder / FILTERED).photos("test").load(image_px)
-    clip = params.evaluate.baseline_clip.load("cpu")
+    clip = params.score_baselines.clip.load("cpu")
     return test, clip_logits(clip.logits, test.images, clip.encode_texts(space.names, params.clip.prompt_template))
 
 

@@ -1,7 +1,7 @@
 """Measure on val what positions and crops of a photo add to its score: `python benchmarks/crops.py`.
 
 First CLIP without training: the best row is what `tailorset.clip.patches` computes. Then the trained classifier: the
-rows of crops are those of `train_classifier.crop_weight`. Uses `evaluate.baseline_clip`, the photos and the classifier
+rows of crops are those of `train_classifier.crop_weight`. Uses `score_baselines.clip`, the photos and the classifier
 of `make run`; two minutes on two cores.
 
 Shapes: N photos, P positions, L labels.
@@ -87,7 +87,7 @@ def classifier_variants(classifier: DualPrompt, images: Tensor, patches: Tensor)
 def main() -> None:
     params = load_params()
     space = LabelSpace.load(params.label_space)
-    clip = params.evaluate.baseline_clip.load("cpu")
+    clip = params.score_baselines.clip.load("cpu")
     val = Collection(space, REAL, SYNTHETIC, FILTERED).photos("val").load(clip.image_px)
     texts = clip.encode_texts(space.names, params.clip.prompt_template)
     print(f"{len(val.images)} photos of val; mAP in %, ZSL / GZSL")

@@ -234,7 +234,7 @@ def measure(run: AdditionRun, collection: Collection) -> tuple[Measurement, floa
     """
     params, device = run.stage.params, run.stage.device
     base, grown = load_classifier(run.base, device), load_classifier(run.models / CLASSIFIER.name, device)
-    clip = params.evaluate.baseline_clip.load(device)
+    clip = params.score_baselines.clip.load(device)
     texts = clip.encode_texts(run.space.names, params.clip.prompt_template)
     measured, largest = [], 0.0
     for split in ("val", "test"):

@@ -10,8 +10,8 @@ from tailorset.storage.annotated import Collection
 
 def main() -> None:
     with run_stage("score_baselines") as stage:
-        space, settings = stage.label_space, stage.params.evaluate
-        clip = settings.baseline_clip.load(stage.device)
+        space, settings = stage.label_space, stage.params.score_baselines
+        clip = settings.clip.load(stage.device)
         test = Collection(space, REAL, SYNTHETIC, FILTERED).photos("test").load(clip.image_px)
         methods = clip_methods(clip, test.images, space, stage.params.clip.prompt_template, settings.templates)
         BASELINE_SCORES.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ def write_classifier_project(backbone_folder: Path) -> None:
     backbone = {"model": f"local-dir:{backbone_folder}"}
     params["train_classifier"] |= {"backbone": backbone, "num_context_tokens": 2, "num_epochs": 2, "batch_size": 8}
     params["train_classifier"]["held_out_share"] = 0.5
-    params["evaluate"]["baseline_clip"] = backbone
+    params["score_baselines"]["clip"] = backbone
     params |= {"label_space": "data/labels/small.yaml", "device": "cpu"}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     labels = [{"name": name, "seen": seen} for name, seen in LABELS.items()]

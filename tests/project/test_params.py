@@ -24,7 +24,7 @@ def edited(folder: Path, edit: Edit) -> Path:
 
 def test_params_are_frozen_and_reach_the_plugin() -> None:
     params = load_params(ROOT / "params.yaml")
-    assert params.filter_images.config.model_dump()["threshold"] == 0.5
+    assert params.filter_images.config.model_dump()["threshold"] == 0.9
     with pytest.raises(ValidationError):
         params.seed = 1
 

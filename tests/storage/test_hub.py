@@ -106,7 +106,7 @@ def test_every_model_of_the_settings_is_found() -> None:
         "generator",
         "write_prompts.llm",
         "train_classifier.backbone",
-        "evaluate.baseline_clip",
+        "score_baselines.clip",
     ]
     assert models["clip.judge"].repository == "timm/PE-Core-B-16"
     assert models["write_prompts.llm"].repository == "Qwen/Qwen3-4B-Instruct-2507"

@@ -1,4 +1,4 @@
-"""Settings of stage evaluate."""
+"""Settings of stages score_baselines and evaluate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from tailorset.clip.settings import ClipModel
 from tailorset.settings import Block, Wording
 
 
-class Evaluate(Block):
-    baseline_clip: ClipModel
-    top_k: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+class ScoreBaselines(Block):
+    clip: ClipModel
     templates: tuple[Wording, ...] = Field(min_length=1)
+
+
+class Evaluate(Block):
+    top_k: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)

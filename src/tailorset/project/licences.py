@@ -18,7 +18,7 @@ from tailorset.project.params import Params, named_models
 from tailorset.storage.hub import LOCAL, NamedModel, cached_commit
 
 BACKBONE = "train_classifier."  # models below it are within the classifier's weights
-PHOTOS, COMPARED = "prepare_dataset", "evaluate.baseline_clip"
+PHOTOS, COMPARED = "prepare_dataset", "score_baselines.clip"
 LENT = "generate_images.from_photos"
 NAMES = {  # for people, by the key in params.yaml
     "clip.discriminator": "discriminator",

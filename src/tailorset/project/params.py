@@ -14,7 +14,7 @@ from tailorset.card.settings import DataCard
 from tailorset.clip.settings import Clips
 from tailorset.datasets import DatasetConfig
 from tailorset.datasets.reading.changes import UserPath
-from tailorset.evaluation.settings import Evaluate
+from tailorset.evaluation.settings import Evaluate, ScoreBaselines
 from tailorset.generation.settings import GenerateImages
 from tailorset.generators import GeneratorConfig
 from tailorset.messages import invalid
@@ -86,6 +86,7 @@ class Params(Block):
     validate_data: ValidateData
     train_classifier: TrainClassifier
     fit_thresholds: FitThresholds
+    score_baselines: ScoreBaselines
     evaluate: Evaluate
     data_card: DataCard
     register_model: RegisterModel
