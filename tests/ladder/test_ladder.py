@@ -39,7 +39,7 @@ def settings(project: Path) -> Path:
     """A project with the shipped ladder, fewer seeds and no curves."""
     content = yaml.safe_load((ROOT / "pipeline/ladder/params.yaml").read_text())
     content["worlds"]["toybox"]["seeds"] = [0, 1]
-    content |= {"num_resamples": 200, "curves": {"seeds": [0, 1], "settings": {"filter_images.threshold": [0.9]}}}
+    content |= {"num_resamples": 200, "curves": {"seeds": [0, 1], "settings": {"filter_images.threshold": [0.7]}}}
     path = project / "ladder.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
@@ -55,8 +55,8 @@ def test_points_are_the_base_with_the_settings_of_a_rung(settings: Path) -> None
     points = {(point.name, point.seed): point for part in ("toybox", "curves") for point in ladder.points(part)}
     base = points["full", 0].settings
     assert points["without_fusion", 1].settings == base | {"train_classifier.fusion": False}
-    assert points["filter_images.threshold=0.9", 0].settings == base | {"filter_images.threshold": 0.9}
-    assert [point.name for point in ladder.points("curves")] == 2 * ["full"] + 2 * ["filter_images.threshold=0.9"]
+    assert points["filter_images.threshold=0.7", 0].settings == base | {"filter_images.threshold": 0.7}
+    assert [point.name for point in ladder.points("curves")] == 2 * ["full"] + 2 * ["filter_images.threshold=0.7"]
 
 
 def test_shipped_ladder_is_valid_and_its_second_world_has_other_unseen_labels(project: Path) -> None:
@@ -246,11 +246,11 @@ def test_components_that_help_are_told_from_those_that_do_not(results: Path) -> 
 
 
 def test_curves_say_which_values_are_not_measured(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.rmtree("data/ladder/curves/filter_images.threshold=0.9")
+    shutil.rmtree("data/ladder/curves/filter_images.threshold=0.7")
     make_report()
     table = pd.read_csv("reports/ladder/curves/curves.csv").set_index("value")
-    assert table.loc[0.5, ["zsl_map", "zsl_map_low", "zsl_map_high"]].tolist() == pytest.approx([0.45, 0.4, 0.5])
-    assert "| `filter_images.threshold` | 0.9 | not measured |" in Path("docs/results.md").read_text()
+    assert table.loc[0.9, ["zsl_map", "zsl_map_low", "zsl_map_high"]].tolist() == pytest.approx([0.45, 0.4, 0.5])
+    assert "| `filter_images.threshold` | 0.7 | not measured |" in Path("docs/results.md").read_text()
 
 
 def test_rungs_that_were_not_run_are_rows_without_figures(results: Path) -> None:

@@ -45,7 +45,7 @@ class Method:
 
     @property
     def normalise(self) -> Normalise:
-        """What is applied to the columns that are compared."""
+        """Normalisation of the columns that are compared."""
         return normalise_scores if self.row == CLIP_NORMALISED else as_is
 
 
