@@ -79,6 +79,24 @@ def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_trai
         run("evaluate")
 
 
+def test_baseline_scores_that_are_missing_or_of_other_photos_are_named_with_their_stage(small_project: Path) -> None:
+    for stage in ("train_classifier", "fit_thresholds"):
+        run(stage)
+    with pytest.raises(ValueError, match=r"score_baselines/scores.parquet is missing: .*`dvc repro score_baselines`"):
+        run("evaluate")
+    run("score_baselines")
+    scores = Path("reports/score_baselines/scores.parquet")
+    table = pd.read_parquet(scores)
+    table[table["image_id"] != "test3"].to_parquet(scores)
+    with pytest.raises(
+        ValueError, match=r"does not hold scores of these photos .*test3.* score_baselines"
+    ):
+        run("evaluate")
+    scores.write_bytes(b"no table")
+    with pytest.raises(ValueError, match=r"scores.parquet does not hold scores .*: run `dvc repro score_baselines`"):
+        run("evaluate")
+
+
 def test_all_factors_go_through_all_stages(small_project: Path) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     factors = {"separate_tokens": 1, "interpolation": [0.5], "label_residual_learning_rate": 0.01}

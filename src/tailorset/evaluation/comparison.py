@@ -123,6 +123,7 @@ def method_scores(methods: Sequence[Method], image_ids: Sequence[str], names: Se
 
 
 def read_baselines(path: Path, image_ids: Sequence[str], names: Sequence[str]) -> list[Method]:
-    """Read the methods without training that `score_baselines` stored."""
-    stored = read_methods(path)
-    return [Method(row, read_scores(path, row.method, image_ids, names)) for row in BASELINES if row.method in stored]
+    """Read the methods without training that `score_baselines` stored; errors as in `read_scores`."""
+    stage = "score_baselines"
+    stored = [row for row in BASELINES if row.method in read_methods(path, stage)]
+    return [Method(row, read_scores(path, row.method, image_ids, names, stage)) for row in stored]
