@@ -1,4 +1,4 @@
-"""Measure how well CLIP tells generated images that show their labels: `python benchmarks/filter_quality.py`.
+"""Measure how well CLIP tells right generated images from wrong ones: `python benchmarks/filter_quality.py`.
 
 After `make run` of the toybox, whose oracle says what the candidates in data/synthetic show. A row per CLIP and number
 of requested labels: candidates, share of them that show all of their labels, area under the ROC curve of the lowest

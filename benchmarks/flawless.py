@@ -3,7 +3,7 @@
 The classifier of params.yaml is trained several times, and measured on val after each epoch: without generated images,
 with those that `filter_images` kept, with those labelled anew by the oracle, and with flawless ones in their place,
 drawn by the world's own painter with the same labels: as drawings, as snapshots and as photos. The oracle's labels show
-what a flawless filter would bring, flawless snapshots what a flawless generator would.
+what right labels of the kept images would bring, flawless snapshots what a flawless generator would.
 Eight to twelve minutes a row on two cores. `--set KEY=VALUE` changes settings of train_classifier.
 """
 

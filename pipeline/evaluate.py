@@ -24,7 +24,7 @@ from tailorset.project.layout import (
 )
 from tailorset.project.stage import Stage, run_stage
 from tailorset.storage.annotated import Annotated, Collection
-from tailorset.storage.files import read_metrics, write_json
+from tailorset.storage.files import atomic_output, read_metrics, write_json
 from tailorset.storage.image_set import ImageSet, is_annotated
 from tailorset.thresholds.comparison import compared_rules, rule_metrics
 from tailorset.thresholds.measures import trust_figure
@@ -76,7 +76,8 @@ def write_reports(stage: Stage, methods: Sequence[Method], test: ImageSet) -> No
     """Write the tables of labels and scores, the curves, and a sheet of test images with our predictions."""
     space, curves, sheet = stage.label_space, stage.plots_dir / "precision_recall.png", stage.plots_dir / SHEET
     per_label_table(methods, test.targets, space).to_csv(PER_LABEL, index=False)
-    all_scores(methods, test.targets, test.ids, space.names).to_parquet(SCORES, index=False)
+    with atomic_output(SCORES) as partial:
+        all_scores(methods, test.targets, test.ids, space.names).to_parquet(partial, index=False)
     if is_annotated(test.targets):
         precision_recall_figure(methods, test.targets, space).savefig(curves, dpi=100)
         stage.log_figures(curves)

@@ -6,6 +6,7 @@ from tailorset.evaluation.comparison import clip_methods, method_scores
 from tailorset.project.layout import BASELINE_SCORES, FILTERED, REAL, SYNTHETIC
 from tailorset.project.stage import run_stage
 from tailorset.storage.annotated import Collection
+from tailorset.storage.files import atomic_output
 
 
 def main() -> None:
@@ -14,8 +15,8 @@ def main() -> None:
         clip = settings.clip.load(stage.device)
         test = Collection(space, REAL, SYNTHETIC, FILTERED).photos("test").load(clip.image_px)
         methods = clip_methods(clip, test.images, space, stage.params.clip.prompt_template, settings.templates)
-        BASELINE_SCORES.parent.mkdir(parents=True, exist_ok=True)
-        method_scores(methods, test.ids, space.names).to_parquet(BASELINE_SCORES, index=False)
+        with atomic_output(BASELINE_SCORES) as partial:
+            method_scores(methods, test.ids, space.names).to_parquet(partial, index=False)
 
 
 if __name__ == "__main__":

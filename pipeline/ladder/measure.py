@@ -23,7 +23,7 @@ from filelock import FileLock
 from points import FACTORS, FULL, RESULTS, Point, load_ladder
 from workspace import STAGES, Workspace, working_in
 
-from tailorset.messages import check_keys
+from tailorset.messages import check_keys, count
 from tailorset.progress import Bar
 from tailorset.project.layout import FILTERED, SYNTHETIC
 from tailorset.project.params import flatten, load_params, read_yaml
@@ -53,7 +53,11 @@ def main(part: str, *rows: str) -> None:
         finished = Bar(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")
         messages = [message for future in finished if (message := future.result())]
     if messages:
-        sys.exit("\n".join([f"{len(messages)} points failed; the next run continues from finished points.", *messages]))
+        sys.exit(
+            "\n".join(
+                [f"{count(len(messages), 'point')} failed; the next run continues from finished points.", *messages]
+            )
+        )
 
 
 def one_thread() -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from filter_quality import ORACLE, main
-from PIL import Image
 
 from tailorset.images.codec import encode_png
 from tailorset.project.layout import SYNTHETIC
@@ -34,7 +33,7 @@ def test_a_clip_that_knows_the_labels_has_a_larger_area_than_one_that_does_not(
         shown, is_right = index % len(unseen), index % 2 == 0
         asked = shown if is_right else (shown + 1) % len(unseen)
         scene = web_scene(numpy_rng("filter quality", index), [unseen[shown]], 1, "snapshot")
-        content = encode_png(np.asarray(Image.fromarray(render(scene, 64))))
+        content = encode_png(render(scene, 64))
         contents.append((f"image-{index:04d}", content))
         logits = np.eye(len(unseen))
         rows.append(

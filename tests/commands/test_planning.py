@@ -71,6 +71,7 @@ def plan_of(values: dict[str, Any], space: LabelSpace, **costs: Cost) -> Plan:
         "tune_text_encoder",
         "generate_images",
         "train_classifier",
+        "score_baselines",
         "evaluate",
     ]
     return Plan(values, space, PHOTOS, stages, units, accepted_replies=0.5, pass_rate=0.4)

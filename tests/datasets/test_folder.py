@@ -151,7 +151,7 @@ def test_what_is_annotated_for_seen_labels_only_is_for_training(photos: Path) ->
     assert all(set(sample.targets) == {"mug", "lamp"} for split, sample in samples(data) if split == "train")
     notes = "\n".join(data.notes)
     assert "64 photos, 30 annotated for every label, 31 for some, 3 not at all" in notes
-    assert "1 annotated photos are of no use" in notes
+    assert "of no use: 1 annotated photo," in notes
 
 
 def test_without_seen_labels_all_photos_are_for_measuring(photos: Path, listed: Path) -> None:
@@ -306,7 +306,7 @@ def test_a_folder_that_cannot_be_listed_is_not_said_to_be_empty(
 def test_other_files_are_told(photos: Path, listed: Path) -> None:
     (photos / "readme.txt").touch()
     (photos / ".hidden.jpg").touch()
-    assert "1 other files are left alone: readme.txt" in "\n".join(dataset(photos, listed).notes)
+    assert "left alone: 1 other file: readme.txt" in "\n".join(dataset(photos, listed).notes)
 
 
 def coco_file(folder: Path, names: dict[str, str]) -> Path:

@@ -88,9 +88,7 @@ def test_baseline_scores_that_are_missing_or_of_other_photos_are_named_with_thei
     scores = Path("reports/score_baselines/scores.parquet")
     table = pd.read_parquet(scores)
     table[table["image_id"] != "test3"].to_parquet(scores)
-    with pytest.raises(
-        ValueError, match=r"does not hold scores of these photos .*test3.* score_baselines"
-    ):
+    with pytest.raises(ValueError, match=r"does not hold scores of these photos .*test3.* score_baselines"):
         run("evaluate")
     scores.write_bytes(b"no table")
     with pytest.raises(ValueError, match=r"scores.parquet does not hold scores .*: run `dvc repro score_baselines`"):

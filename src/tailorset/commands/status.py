@@ -106,7 +106,8 @@ def stages_line() -> str:
     if answer.returncode:
         return f"unknown: {(answer.stderr.strip().splitlines() or ['dvc status failed'])[-1]}"
     stale = list(json.loads(answer.stdout))
-    results = "; results are of earlier settings" if "evaluate" in stale and (REPORTS / "metrics.json").exists() else ""
+    measured = {"score_baselines", "evaluate"} & set(stale) and (REPORTS / "metrics.json").exists()
+    results = "; results are of earlier settings" if measured else ""
     return f"to run (make run): {', '.join(stale)}{results}" if stale else "all up to date"
 
 

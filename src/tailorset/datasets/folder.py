@@ -217,7 +217,7 @@ def _notes(
     if num_copies:
         notes.append(f"left out as copies of others: {count(num_copies, 'file')}")
     if (left := known - num_copies - sum(map(len, splits.values()))) > 0:
-        notes.append(f"{left:,} annotated photos are of no use: nothing is known of a label they could serve")
+        notes.append(f"of no use: {count(left, 'annotated photo')}, as nothing is known of a label they could serve")
     if config.annotations == FOLDERS and (
         strange := sorted(set(map(folder_of, found.photos)) - folder_labels(found, label_space).keys())
     ):
@@ -225,7 +225,7 @@ def _notes(
     if found.unread:
         notes.append(found.unread_note())
     if found.others:
-        notes.append(f"{len(found.others):,} other files are left alone: {some(found.others)}")
+        notes.append(f"left alone: {count(len(found.others), 'other file')}: {some(found.others)}")
     for split in ("val", "test") if known else ():
         counts = {name: sum(name in photo.shown for photo in splits[split]) for name in label_space.names}
         notes.append(f"{split} shows " + ", ".join(f"{name} {count}" for name, count in counts.items()))

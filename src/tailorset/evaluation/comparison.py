@@ -125,5 +125,6 @@ def method_scores(methods: Sequence[Method], image_ids: Sequence[str], names: Se
 def read_baselines(path: Path, image_ids: Sequence[str], names: Sequence[str]) -> list[Method]:
     """Read the methods without training that `score_baselines` stored; errors as in `read_scores`."""
     stage = "score_baselines"
-    stored = [row for row in BASELINES if row.method in read_methods(path, stage)]
-    return [Method(row, read_scores(path, row.method, image_ids, names, stage)) for row in stored]
+    stored = read_methods(path, stage)
+    rows = [row for row in BASELINES if row.method in stored]
+    return [Method(row, read_scores(path, row.method, image_ids, names, stage)) for row in rows]

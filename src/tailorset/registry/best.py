@@ -10,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 from rich.table import Table
 
 from tailorset.evaluation.results import MAPS, percent
+from tailorset.messages import count
 from tailorset.project.tracking import registry
 from tailorset.project.versions import ADDED
 from tailorset.registry.measurement import VAL_SET, val_tag
@@ -34,7 +35,8 @@ class Ranking:
             maps = (percent(value, 2) for value in _maps(version))
             table.add_row(str(version.version), version.tags.get("dvc.experiment", ""), *maps)
         if self.num_left_out:
-            table.caption = f"{self.num_left_out} versions left out: other photos, added labels, or rolled back"
+            left_out = count(self.num_left_out, "version")
+            table.caption = f"{left_out} left out: other photos, added labels, or rolled back"
         return table
 
 
