@@ -24,7 +24,14 @@ SMALL = {
         "stop_after": [2, 3],
         "held_out_prompts": 6,
     },
-    "generate_images": {"images_per_label": 6, "max_images": 96, "num_inference_steps": 6, "batch_size": 32},
+    "generate_images": {
+        "images_per_label": 6,
+        "max_images": 96,
+        "quota_threshold": 0.5,
+        "num_inference_steps": 6,
+        "batch_size": 32,
+    },
+    "filter_images": {"threshold": 0.5},
     "validate_data": {"min_images_per_label": 1},
     "train_classifier": {"num_epochs": 2, "held_out_share": 0.3},
 }
