@@ -287,7 +287,7 @@ def test_damaged_figures_are_named(project: Path) -> None:
 
 
 def test_status_explains_faulty_settings(project: Path) -> None:
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("threshold: 0.5", "treshold: 0.5"))
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("threshold: 0.9", "treshold: 0.9"))
     code, output = run("status")
     assert code == 1
     assert "treshold" in output

@@ -55,7 +55,7 @@ def test_the_description_names_models_hashes_and_clauses(products: Path) -> None
     assert digest(LORA) in text
     for part in ("discriminator", "judge", "diffusion", "llm"):
         assert f"models/foundation/toybox/{part}" in text
-    for setting in ("rule: grouped_softmax", "threshold: 0.5", "base seed: "):
+    for setting in ("rule: grouped_softmax", "threshold: 0.9", "base seed: "):
         assert setting in text
     assert str(products) not in text
 
