@@ -16,7 +16,6 @@ from xml.sax.saxutils import quoteattr
 from tailorset.exports import Corrections, ExportedImage, ExportedSet
 from tailorset.exports.parts.files import as_json, write_entries
 from tailorset.exports.parts.files import write_files as write_images
-from tailorset.messages import count
 from tailorset.records import Split
 
 __all__ = ["place", "read", "recognises", "write_images", "write_labels"]
@@ -100,9 +99,9 @@ def read(path: Path, content: Any) -> Corrections:
         raise ValueError(f"{path}: none of {len(content)} tasks is annotated: submit some, and export them as JSON")
     notes = []
     if left := len(content) - len(shown):
-        notes.append(f"left out, as not annotated yet: {count(left, 'task')}")
+        notes.append(f"tasks left out, as not annotated yet: {left:,}")
     if num_several:
-        notes.append(f"several annotations, of which the last one counts: {count(num_several, 'task')}")
+        notes.append(f"tasks with several annotations, of which the last one counts: {num_several:,}")
     return Corrections(shown, None, tuple(notes))
 
 
