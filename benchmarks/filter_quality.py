@@ -38,10 +38,10 @@ def right(candidates: pd.DataFrame, space: LabelSpace, oracle: Oracle) -> np.nda
 def table(candidates: pd.DataFrame, shows: np.ndarray, space: LabelSpace) -> list[list[str]]:
     """Return the rows of the table, cells as text. shows: (N,), as `right` returns it."""
     sizes = candidates["labels"].map(len).to_numpy()
-    rows = []
+    groups = {str(size): sizes == size for size in np.unique(sizes)} | {"any": sizes > 0}
+    records, rows = candidates.to_dict("records"), []
     for role in ROLES:
-        weakest = np.nanmin(requested_probabilities(candidates.to_dict("records"), space.unseen, role), axis=1)
-        groups = {str(size): sizes == size for size in np.unique(sizes)} | {"any": sizes > 0}
+        weakest = np.nanmin(requested_probabilities(records, space.unseen, role), axis=1)
         for size, chosen in groups.items():
             of_size, probability = shows[chosen], weakest[chosen]
             passed = [of_size[probability > threshold] for threshold in THRESHOLDS]

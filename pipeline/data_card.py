@@ -32,7 +32,8 @@ def main() -> None:
         params, space, settings = stage.params, stage.label_space, stage.params.data_card
         candidates = read_candidates(stage)
         rows, targets = real_rows(REAL, "test", space)
-        ours, clip = (read_scores(SCORES, row.method, rows["image_id"], space.names) for row in (OURS, CLIP))
+        scores = read_scores(SCORES, rows["image_id"], space.names)
+        ours, clip = (scores[row.method] for row in (OURS, CLIP))
         photos = Photos(tuple(rows["image_id"]), ours.numpy(), targets.numpy())
         gains, ladder = ladder_result(LADDER / safe_file_name(space.name), flatten(read_yaml("params.yaml")))
         prompts, shortfalls = pd.read_parquet(PROMPTS), read_shortfalls()

@@ -57,7 +57,8 @@ def main() -> None:
         check_made_for(space, thresholds)
         metrics, photos = all_metrics(), Collection(space, REAL, SYNTHETIC, FILTERED)
         test, val = photos.photos("test"), photos.photos("val")
-        scores = {row: read_scores(SCORES, row.method, test.rows["image_id"], space.names) for row in (CLIP, OURS)}
+        stored = read_scores(SCORES, test.rows["image_id"], space.names)
+        scores = {row: stored[row.method] for row in (CLIP, OURS)}
         measured = with_val(measure(scores[OURS], scores[CLIP], test, space), val, space, metrics)
         facts = gather(stage.params, space, thresholds, metrics, scores, test.targets)
         with atomic_output(MEASURED) as path:

@@ -29,7 +29,7 @@ from tailorset.evaluation.results import (
     CLIP_PATCHES,
     MethodRow,
 )
-from tailorset.evaluation.score_table import read_methods, read_scores, score_table
+from tailorset.evaluation.score_table import read_scores, score_table
 from tailorset.records import LabelSpace
 
 BATCH_SIZE = 128
@@ -124,7 +124,5 @@ def method_scores(methods: Sequence[Method], image_ids: Sequence[str], names: Se
 
 def read_baselines(path: Path, image_ids: Sequence[str], names: Sequence[str]) -> list[Method]:
     """Read the methods without training that `score_baselines` stored; errors as in `read_scores`."""
-    stage = "score_baselines"
-    stored = read_methods(path, stage)
-    rows = [row for row in BASELINES if row.method in stored]
-    return [Method(row, read_scores(path, row.method, image_ids, names, stage)) for row in rows]
+    scores = read_scores(path, image_ids, names, "score_baselines")
+    return [Method(row, scores[row.method]) for row in BASELINES if row.method in scores]

@@ -19,16 +19,10 @@ def score_table(method: str, scores: Tensor, image_ids: Sequence[str], names: Se
     return pd.DataFrame({"method": method, "image_id": image_ids}).join(table)
 
 
-def read_methods(path: Path, stage: str = "evaluate") -> set[str]:
-    """Read which methods a table has scores of; errors as in `read_scores`."""
-    with _readable(path, stage):
-        return set(pd.read_parquet(path, columns=["method"])["method"])
-
-
 def read_scores(
-    path: Path, method: str, image_ids: Sequence[str], names: Sequence[str], stage: str = "evaluate"
-) -> Tensor:
-    """Read the (N, L) scores of one method, in the order of `image_ids` and `names`.
+    path: Path, image_ids: Sequence[str], names: Sequence[str], stage: str = "evaluate"
+) -> dict[str, Tensor]:
+    """Read the (N, L) scores of each method in a table, in the order of `image_ids` and `names`.
 
     stage: the one that makes the table.
 
@@ -36,9 +30,9 @@ def read_scores(
         ValueError: the table is missing, damaged, or of other photos or labels.
     """
     with _readable(path, stage):
-        table = pd.read_parquet(path)
-        chosen = table[table["method"] == method].set_index("image_id")
-        return torch.tensor(chosen.loc[list(image_ids), list(names)].to_numpy("float32"))
+        tables = pd.read_parquet(path).set_index("image_id").groupby("method", sort=False)
+        ordered = {str(method): rows.loc[list(image_ids), list(names)] for method, rows in tables}
+        return {method: torch.tensor(rows.to_numpy("float32")) for method, rows in ordered.items()}
 
 
 @contextmanager

@@ -90,8 +90,8 @@ class Scores:
         labels = pd.read_csv(per_label)
         names, unseen = tuple(labels["label"]), tuple(labels["label"][~labels["seen"]])
         image_ids = tuple(pd.read_parquet(scores, columns=["image_id"])["image_id"].unique())
-        values = (read_scores(scores, method, image_ids, names) for method in (OURS.method, ANNOTATIONS))
-        return cls(image_ids, names, unseen, *values)
+        values = read_scores(scores, image_ids, names)
+        return cls(image_ids, names, unseen, values[OURS.method], values[ANNOTATIONS])
 
     def is_like(self, other: Scores) -> bool:
         """Check that both are scores of the same photos, with the same annotations and labels."""
