@@ -15,7 +15,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.clip.scorer import requested_probabilities
+from tailorset.clip.scorer import weakest_stored
 from tailorset.clip.settings import ROLES
 from tailorset.project.layout import SYNTHETIC
 from tailorset.project.params import load_params
@@ -23,7 +23,6 @@ from tailorset.records import LabelSpace, requested_mask
 from tailorset.storage.image_set import load_image_set
 from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
 
-ORACLE = Path("models/foundation/toybox/oracle")
 THRESHOLDS = (0.5, 0.7, 0.9)
 
 
@@ -31,8 +30,7 @@ def right(candidates: pd.DataFrame, space: LabelSpace, oracle: Oracle) -> np.nda
     """Return (N,) bool: to the oracle, the candidate shows every label that it was asked to show."""
     targets = torch.from_numpy(requested_mask(candidates["labels"].tolist(), space.unseen))
     images = load_image_set(candidates, targets, SYNTHETIC, IMAGE_PX, "synthetic").images
-    shown = oracle.shown(images.float() / 255) > 0.5
-    return (shown[:, [oracle.labels.index(name) for name in space.unseen]] | ~targets).all(1).numpy()
+    return (oracle.sees(images.float() / 255, space.unseen) | ~targets).all(1).numpy()
 
 
 def table(candidates: pd.DataFrame, shows: np.ndarray, space: LabelSpace) -> list[list[str]]:
@@ -41,7 +39,7 @@ def table(candidates: pd.DataFrame, shows: np.ndarray, space: LabelSpace) -> lis
     groups = {str(size): sizes == size for size in np.unique(sizes)} | {"any": sizes > 0}
     records, rows = candidates.to_dict("records"), []
     for role in ROLES:
-        weakest = np.nanmin(requested_probabilities(records, space.unseen, role), axis=1)
+        weakest = weakest_stored(records, space.unseen, role)
         for size, chosen in groups.items():
             of_size, probability = shows[chosen], weakest[chosen]
             passed = [of_size[probability > threshold] for threshold in THRESHOLDS]
@@ -55,7 +53,7 @@ def main() -> None:
     space = LabelSpace.load(load_params().label_space)
     candidates = pd.read_parquet(SYNTHETIC / "manifest.parquet")
     head = ["CLIP", "labels", "candidates", "right", "AUC", *(f"> {value}: passed, right" for value in THRESHOLDS)]
-    rows = table(candidates, right(candidates, space, load_oracle(ORACLE)), space)
+    rows = table(candidates, right(candidates, space, load_oracle()), space)
     for row in [head, ["---"] * len(head), *rows]:
         print("| " + " | ".join(row) + " |")
 

@@ -35,17 +35,15 @@ from tailorset.training.fit import fit
 from tailorset.training.images import epoch_images, selection_set, training_sets
 
 ROWS = ("none", "generated", "relabelled", "drawing", "snapshot", "photo")
-ORACLE = Path("models/foundation/toybox/oracle")
 ZSL, GZSL = "val/zsl/map", "val/gzsl/map"
 
 
 def relabelled(images: ImageSet, space: LabelSpace, oracle: Oracle) -> ImageSet:
     """Return the images in which the oracle sees unseen labels, annotated with those that it sees."""
-    unseen = space.columns(space.unseen)
-    shown = oracle.shown(images.images.float() / 255)[:, [oracle.labels.index(name) for name in space.unseen]] > 0.5
+    shown = oracle.sees(images.images.float() / 255, space.unseen)
     chosen = shown.any(1)
     targets = images.targets[chosen]
-    targets[:, unseen] = shown[chosen].to(targets.dtype)
+    targets[:, space.columns(space.unseen)] = shown[chosen].to(targets.dtype)
     ids = tuple(image_id for image_id, one in zip(images.ids, chosen.tolist(), strict=True) if one)
     return replace(images, ids=ids, images=images.images[chosen], targets=targets)
 
@@ -78,7 +76,7 @@ def trained(params: Params, row: str, work_dir: Path) -> History:
     sources: tuple[Source, ...] = ("real",) if row == "none" else ("real", "synthetic")
     sets = training_sets(collection, classifier.image_px, sources, block.held_out_share)
     if row == "relabelled":
-        sets["synthetic"] = relabelled(sets["synthetic"], space, load_oracle(ORACLE))
+        sets["synthetic"] = relabelled(sets["synthetic"], space, load_oracle())
     elif row not in ("none", "generated"):
         sets["synthetic"] = flawless(sets["synthetic"], space.names, row)
     val = selection_set(collection, classifier.image_px, block.held_out_share)

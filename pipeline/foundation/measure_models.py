@@ -100,7 +100,7 @@ def measure_drawing(space: LabelSpace, oracle: Oracle, generator: Generator, she
         singles, pairs = prompts_single(space.names, opening), prompts_pair(space, opening)
         images, pair_images = draw(generator, singles), draw(generator, pairs)
         figures = single_figures(space, oracle, images, singles)
-        shown = oracle.shown(pair_images) > 0.5
+        shown = oracle.sees(pair_images, space.names)
         both = [all(shown[i, space.index(n)] for n in labels) for i, (_, labels, _) in enumerate(pairs)]
         figures["pair/both_shown"] = float(np.mean(both))
         snapshots = oracle.snapshots(torch.cat([images, pair_images])) > 0.5
@@ -150,7 +150,7 @@ def measure_oracle(settings: Foundation, space: LabelSpace, oracle: Oracle) -> d
     decoded = torch.cat([through_vae(vae, batch, noise=0.0) for batch in images.split(100)])
     metrics = {}
     for name, shapes in (("web", images), ("decoded", decoded)):
-        found = (oracle.shown(shapes) > 0.5).numpy()
+        found = oracle.sees(shapes, space.names).numpy()
         metrics[f"oracle/{name}_accuracy"] = float((found == present).mean())
         metrics[f"oracle/{name}_recall"] = float(found[present].mean())
         metrics[f"oracle/{name}_precision"] = float(present[found].mean())

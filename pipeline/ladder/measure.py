@@ -37,7 +37,6 @@ from tailorset.toybox.oracle import IMAGE_PX, Oracle, load_oracle
 
 WORK = Path(".work/ladder")
 METRICS, SETTINGS = "metrics.json", "point.json"
-SHOWN_ABOVE = 0.5  # the oracle's probability
 
 
 def main(part: str, *rows: str) -> None:
@@ -101,8 +100,7 @@ def kept_truth(workspace: Workspace, oracle: Oracle) -> dict[str, float]:
         images = load_image_set(*synthetic_rows(FILTERED / "manifest.parquet", label_space), SYNTHETIC, IMAGE_PX)
     if not len(images):
         return {}
-    shown = oracle.shown(images.images.float() / 255)[:, [oracle.labels.index(name) for name in label_space.names]]
-    present = (shown > SHOWN_ABOVE) | (images.targets != 1)
+    present = oracle.sees(images.images.float() / 255, label_space.names) | (images.targets != 1)
     return {"filter/oracle_precision": float(present.all(1).float().mean())}
 
 

@@ -27,7 +27,8 @@ def test_the_committed_oracle_finds_what_fresh_scenes_show(committed: Oracle) ->
     scenes = [web_scene(numpy_rng("test oracle", i), NAMES) for i in range(150)]
     images = torch.from_numpy(np.stack([render(scene, 64) for scene in scenes])).permute(0, 3, 1, 2) / 255
     present = torch.tensor([[name in {item.label for item in scene.items} for name in NAMES] for scene in scenes])
-    found = committed.shown(images) > 0.5
+    found = committed.sees(images, NAMES)
+    assert torch.equal(committed.sees(images, NAMES[::-1]), found.flip(1))
     assert (found == present).float().mean() > 0.99
     assert found[present].float().mean() > 0.95  # accuracy alone would be 0.92 for an oracle that sees nothing
     assert found[~present].float().mean() < 0.01

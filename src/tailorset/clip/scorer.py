@@ -71,8 +71,15 @@ def requested_probabilities(
     return grouped_softmax(logits, requested).masked_fill(~requested, torch.nan).numpy()
 
 
+def weakest_stored(
+    rows: Sequence[Mapping[str, Any]], unseen: Sequence[str], role: Role = "discriminator"
+) -> np.ndarray:
+    """(N,) the lowest grouped probability among each image's requested labels, by the stored scores of that role."""
+    return np.nanmin(requested_probabilities(rows, unseen, role), axis=1)
+
+
 def passes(
     rows: Sequence[Mapping[str, Any]], unseen: Sequence[str], threshold: float, role: Role = "discriminator"
 ) -> np.ndarray:
     """(N,) bool: every requested label's grouped probability exceeds `threshold`."""
-    return np.nanmin(requested_probabilities(rows, unseen, role), axis=1) > threshold
+    return weakest_stored(rows, unseen, role) > threshold

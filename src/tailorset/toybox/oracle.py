@@ -19,7 +19,9 @@ from torch.nn import functional as F
 from tailorset.messages import first_line
 from tailorset.storage import checksums
 
+COMMITTED = Path("models/foundation/toybox/oracle")  # the weights of this repository, below its root
 IMAGE_PX = 64
+SHOWN_ABOVE = 0.5  # probability of a label that counts as visible
 WEIGHTS = "oracle.safetensors"
 BATCH = 256
 
@@ -62,6 +64,10 @@ class Oracle(nn.Module):
         """(N, L) probability that each label is visible in images (N, 3, H, W) in [0, 1]."""
         return self.probabilities(images)[..., 0]
 
+    def sees(self, images: Tensor, labels: Sequence[str]) -> Tensor:
+        """(N, L) bool: whether each of these labels is visible in images (N, 3, H, W) in [0, 1]."""
+        return self.shown(images)[:, [self.labels.index(label) for label in labels]] > SHOWN_ABOVE
+
 
 def _sized(images: Tensor) -> Tensor:
     if images.shape[-2:] == (IMAGE_PX, IMAGE_PX):
@@ -77,7 +83,7 @@ def save_oracle(oracle: Oracle, folder: Path) -> None:
     save_file(state, folder / WEIGHTS, metadata={"oracle": json.dumps(header)})
 
 
-def load_oracle(folder: Path) -> Oracle:
+def load_oracle(folder: Path = COMMITTED) -> Oracle:
     """Read what `save_oracle` wrote, in float32 and evaluation mode.
 
     Raises:
