@@ -7,8 +7,6 @@ grouped probability (0.5 = blind), then for some thresholds how many images pass
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import torch

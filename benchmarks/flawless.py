@@ -80,7 +80,7 @@ def trained(params: Params, row: str, work_dir: Path) -> History:
     elif row not in ("none", "generated"):
         sets["synthetic"] = flawless(sets["synthetic"], space.names, row)
     val = selection_set(collection, classifier.image_px, block.held_out_share)
-    data = epoch_images(sets, block.synthetic_repeats)
+    data = epoch_images(sets, block, params.seed)
     _, history = fit(classifier, data, val, space, block.config, params.seed, work_dir)
     return history
 

@@ -205,7 +205,8 @@ def learn(run: AdditionRun, collection: Collection) -> dict[str, float]:
     columns = run.space.columns(run.names)
     classifier = extend_classifier(config, run.base, run.space, stage.device)
     images = training_sets(collection, classifier.image_px, ["synthetic"], block.held_out_share)
-    data = epoch_images({name: only_for(part, columns) for name, part in images.items()}, block.synthetic_repeats)
+    own = {name: only_for(part, columns) for name, part in images.items()}
+    data = epoch_images(own, block, stage.params.seed)
     val = selection_set(collection, classifier.image_px, block.held_out_share, run.names)
     kept, history = fit(classifier, data, val, run.space, config, stage.params.seed, stage.work_dir, stage.log_metrics)
     with atomic_output(run.models / CLASSIFIER.name) as folder:

@@ -26,7 +26,7 @@ def main() -> None:
         collection = Collection(label_space, REAL, SYNTHETIC, FILTERED)
         images = training_sets(collection, classifier.image_px, config.train_on, block.held_out_share)
         val = selection_set(collection, classifier.image_px, block.held_out_share)
-        data = epoch_images(images, block.synthetic_repeats)
+        data = epoch_images(images, block, seed)
         sheet = stage.plots_dir / "augmented.png"
         if stage.is_main:
             augmented_sheet(data, config.augment, label_space, seed).save(sheet)

@@ -17,9 +17,12 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from timing import peak_bytes
-from tuning import UpdateCost, ratios, seconds_to_equal
+from tuning import UpdateCost, is_right, ratios, seconds_to_equal
 
 from tailorset.records import LabelSpace, Prompt, prompt_id
+from tailorset.seeding import numpy_rng
+from tailorset.toybox.oracle import COMMITTED, load_oracle
+from tailorset.toybox.scenes import render, web_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE, ALL = "K=1", "K=10"
@@ -63,6 +66,17 @@ def test_the_peak_is_what_was_held_at_once() -> None:
         second.add(1)
 
     assert peak_bytes(work, torch.device("cpu")) == pytest.approx(8e6, rel=0.01)
+
+
+def test_an_image_is_right_if_the_oracle_sees_all_that_was_requested() -> None:
+    scene = web_scene(numpy_rng("tuning bench"), ["cup"], 1, "snapshot")
+    image = torch.from_numpy(render(scene, 64)).permute(2, 0, 1) / 255
+    prompts = [
+        Prompt(prompt_id=prompt_id(labels, 0), text=" ".join(labels), labels=labels, origin="llm", attempt=1)
+        for labels in (("cup",), ("cup", "key"), ("key",))
+    ]
+    oracle = load_oracle(ROOT / COMMITTED)
+    assert is_right(oracle, image.expand(3, -1, -1, -1), prompts).tolist() == [True, False, False]
 
 
 def test_it_runs_on_the_models_of_params_yaml(
@@ -110,3 +124,8 @@ def test_it_runs_on_the_models_of_params_yaml(
     assert len(start) == 4
     assert len({point["oracle"] for point in start}) == 1
     assert "Times cheaper" in capsys.readouterr().out
+
+    main(["--repetitions", "1", "--updates", "1", "--evaluate-every", "1", "--only-own"])
+    figures = json.loads(Path("reports/tuning_bench.json").read_text())
+    assert {point["way"] for point in figures["curves"]} == {"K=1 of 2, after 1-2"}
+    assert "Times cheaper" not in capsys.readouterr().out

@@ -267,17 +267,54 @@ def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew()
     from tailorset.training.contract import Augmentation, AugmentConfig
     from tailorset.training.images import epoch_images
     from tailorset.training.loop import augmented
+    from tailorset.training.settings import TrainClassifier
 
     pixels = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     photo = ImageSet(("p",), pixels, torch.tensor([[1, -1]], dtype=torch.int8))
     drawn = ImageSet(("d",), pixels, torch.tensor([[-1, 1]], dtype=torch.int8), "synthetic")
-    data = epoch_images({"real": photo, "synthetic": drawn}, 3)
+    block = TrainClassifier.model_construct(synthetic_repeats=3, mosaics=0)
+    data = epoch_images({"real": photo, "synthetic": drawn}, block, seed=0)
     assert data.targets.tolist() == [[1, -1], [-1, 1], [-1, 1], [-1, 1]]
     assert len(set(data.ids)) == 4
     config = AugmentConfig(synthetic=Augmentation(zoom_out=0.5))
     seen = augmented(data, range(4), config, seed=0, epoch=0)
     assert len({image.numpy().tobytes() for image in seen[1:]}) == 3
     assert torch.equal(seen[0], pixels[0] / 255)  # photos have settings of their own
+
+
+def test_mosaics_show_four_generated_images_and_what_is_known_of_them() -> None:
+    from tailorset.storage.image_set import ImageSet
+    from tailorset.training.images import epoch_images
+    from tailorset.training.settings import TrainClassifier
+
+    greys = torch.tensor([10, 20, 30, 40, 50], dtype=torch.uint8)
+    pixels = greys.view(5, 1, 1, 1).expand(5, 3, 7, 7)  # an odd side
+    targets = torch.tensor([[-1, 1, 0], [-1, 0, 0], [-1, 0, 1], [-1, 0, -1], [-1, 0, 0]], dtype=torch.int8)
+    drawn = ImageSet(tuple("abcde"), pixels, targets, "synthetic")
+    block = TrainClassifier.model_construct(synthetic_repeats=1, mosaics=2)
+    data = epoch_images({"synthetic": drawn}, block, seed=0)
+    assert len(data) == 15
+    assert data.copies == (0,) * 5 + (1,) * 10  # a cache of generated images has no mosaics
+    assert set(data.sources) == {"synthetic"}
+    assert len(set(data.ids)) == 15
+    used = []
+    for index in range(5, 15):
+        image = data.pixels([index])[0]
+        corners = [image[0, 0, 0], image[0, 0, -1], image[0, -1, 0], image[0, -1, -1]]
+        four = [int(corner) // 10 - 1 for corner in corners]
+        used += four
+        assert image[:, :3, :3].eq(corners[0]).all()
+        assert image[:, 3:, 3:].eq(corners[3]).all()
+        for column, known in enumerate(data.targets[index].tolist()):
+            parts = targets[four, column].tolist()
+            assert known == (1 if 1 in parts else -1 if -1 in parts else 0)
+    assert {used.count(image) for image in range(5)} == {8}
+    again = epoch_images({"synthetic": drawn}, block, seed=0)
+    other = epoch_images({"synthetic": drawn}, block, seed=1)
+    assert torch.equal(again.pixels(range(15)), data.pixels(range(15)))
+    assert not torch.equal(other.pixels(range(15)), data.pixels(range(15)))
+    photos = ImageSet(("p",), pixels[:1], targets[:1])
+    assert len(epoch_images({"real": photos}, block, seed=0)) == 1
 
 
 def test_a_rare_label_is_held_out_as_well_if_it_can_be() -> None:

@@ -36,13 +36,14 @@ AnnotatedRows = tuple[pd.DataFrame, Tensor]  # manifest rows and their targets, 
 class ImageSet:
     """ids: N; images: (N, 3, P, P) uint8; targets: (N, L) int8, 1 present, 0 absent, -1 not annotated.
 
-    source: photos or generated images.
+    source: photos or generated images. is_composed: each shows others of the data again, as a mosaic does.
     """
 
     ids: tuple[str, ...]
     images: Tensor
     targets: Tensor
     source: Source = "real"
+    is_composed: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.images) == len(self.targets):
@@ -60,8 +61,8 @@ class ImageSet:
 
     @property
     def copies(self) -> tuple[int, ...]:
-        """Number of each image among its copies: no image is repeated."""
-        return (0,) * len(self)
+        """Number of each image among its copies: 0 for all, as no image is repeated, or 1 for composed ones."""
+        return (int(self.is_composed),) * len(self)
 
     def pixels(self, indices: Sequence[int]) -> Tensor:
         """(B, 3, P, P) uint8 of these images."""
@@ -83,7 +84,7 @@ class Mixture:
             for copy in range(times)
             for image_id in images.ids
         )
-        self.copies = tuple(copy for images, times in sets for copy in range(times) for _ in images.ids)
+        self.copies = tuple(copy + one for images, times in sets for copy in range(times) for one in images.copies)
         self.targets = torch.cat([part.targets for part in self._parts])
         self.sources = tuple(source for part in self._parts for source in part.sources)
 

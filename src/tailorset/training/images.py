@@ -6,10 +6,12 @@ import logging
 from collections.abc import Collection as Names
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from tailorset.images.sheets import contact_sheet
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
@@ -18,6 +20,7 @@ from tailorset.storage.annotated import Collection
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.contract import AugmentConfig
 from tailorset.training.loop import augmented
+from tailorset.training.settings import TrainClassifier
 
 SOURCES: tuple[Source, ...] = ("real", "synthetic")
 NUM_SHOWN = 24  # images of each kind on the sheet
@@ -57,10 +60,40 @@ def selection_set(collection: Collection, image_px: int, held_out_share: float, 
     return held_out.load(image_px)
 
 
-def epoch_images(images: Mapping[Source, ImageSet], synthetic_repeats: int) -> Mixture:
-    """Return the images of an epoch: photos once, generated images `synthetic_repeats` times."""
-    times = {"real": 1, "synthetic": synthetic_repeats}
-    return Mixture([(part, times[name]) for name, part in images.items()])
+def epoch_images(images: Mapping[Source, ImageSet], block: TrainClassifier, seed: int) -> Mixture:
+    """Return the images of an epoch: photos once, generated images several times and in mosaics, as `block` says."""
+    times = {"real": 1, "synthetic": block.synthetic_repeats}
+    parts = [(part, times[name]) for name, part in images.items()]
+    if "synthetic" in images and (number := round(block.mosaics * len(images["synthetic"]))):
+        parts.append((mosaics(images["synthetic"], number, seed), 1))
+    return Mixture(parts)
+
+
+def mosaics(images: ImageSet, number: int, seed: int) -> ImageSet:
+    """Compose mosaics of 2 x 2 images, each at half its size; all images are used about equally often.
+
+    A mosaic shows what one of its images shows, lacks what all of them lack, and is not annotated for the rest.
+    Source: Bochkovskiy et al. 2020 (YOLOv4), without its random crops, which could cut off a labelled object.
+    """
+    side, half = images.images.shape[-1], images.images.shape[-1] // 2
+    spans = (slice(0, half), slice(half, side))
+    pixels = torch.empty((number, *images.images.shape[1:]), dtype=torch.uint8)
+    targets = torch.empty((number, images.targets.shape[1]), dtype=images.targets.dtype)
+    order = torch.cat(
+        [
+            torch.randperm(len(images), generator=torch_generator(seed, "mosaics", turn))
+            for turn in range(-(-4 * number // len(images)))
+        ]
+    )
+    for index in range(number):
+        four = order[index::number][:4]
+        for place, image in zip(product(spans, spans), images.images[four], strict=True):
+            size = tuple(span.stop - span.start for span in place)
+            pixels[index][:, *place] = F.interpolate(image[None].float(), size=size, mode="area")[0].round().byte()
+        shown, annotated = images.targets[four].amax(0), images.targets[four].amin(0)
+        targets[index] = torch.where(shown == 1, shown, annotated)
+    ids = tuple(f"mosaic-{index}" for index in range(number))
+    return replace(images, ids=ids, images=pixels, targets=targets, is_composed=True)
 
 
 def augmented_sheet(data: Mixture, config: AugmentConfig, label_space: LabelSpace, seed: int) -> Image.Image:

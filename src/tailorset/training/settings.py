@@ -15,3 +15,4 @@ class TrainClassifier(PluginBlock):
     config: SerializeAsAny[TrainingConfig]
     held_out_share: float = Field(gt=0, lt=1)
     synthetic_repeats: int = Field(ge=1)
+    mosaics: float = Field(default=0, ge=0)  # mosaics of four kept images in an epoch, per kept image

@@ -149,7 +149,9 @@ def _training(params: Params, photos: Mapping[Split, int], kept: int) -> Iterato
     real = photos["train"] * share if "real" in sources else 0
     synthetic = kept * share if "synthetic" in sources else 0
     yield Work("train_classifier", "image read", real + synthetic + photos["val"])
-    yield Work("train_classifier", "training image", epochs * (real + block.synthetic_repeats * synthetic))
+    yield Work(
+        "train_classifier", "training image", epochs * (real + (block.synthetic_repeats + block.mosaics) * synthetic)
+    )
     yield Work("train_classifier", "image scored", (epochs + 2 + len(config.interpolation)) * photos["val"])
 
 
