@@ -9,12 +9,14 @@ import statistics
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import code_map
 import pytest
 import yaml
 from code_map import holds_code, imported_modules, module_file
+from packaging.specifiers import SpecifierSet
 
 from tailorset import cli
 from tailorset.plugins import KINDS
@@ -196,3 +198,14 @@ def test_tests_the_documents_point_to_exist() -> None:
 def test_constraints_pin_exact_versions_from_anywhere() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert not [line for line in lines if line[:1] != "#" and not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9a-z.]*", line)]
+
+
+def test_what_is_installed_runs_on_the_oldest_python_that_is_supported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = project["requires-python"].removeprefix(">=") + ".0"
+    others = {
+        f"{one.name} {one.version}"
+        for one in distributions()
+        if (needed := one.metadata.get("Requires-Python")) and not SpecifierSet(needed).contains(oldest)
+    }
+    assert not others, f"`make setup` fails on Python {oldest}: pin older versions in constraints.txt"
