@@ -103,8 +103,8 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     work = work_of(space)
     assert work["prepare_dataset", "photo"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
-    assert work["tune_text_encoder", "tuning step"] == 40 * 32 * (4 + 2)
-    assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # three looks, before, after
+    assert work["tune_text_encoder", "tuning step"] == 120 * 32 * (4 + 2)
+    assert work["tune_text_encoder", "sampling step"] == (4 + 2) * 4 * 42 * 10  # four looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
     assert work["train_classifier", "training image"] == pytest.approx(4 * 0.9 * (4000 + 2 * 500))
     assert work["fit_thresholds", "image read"] == (1000 + 400) + (1000 + 4000)  # scores, then features
@@ -153,7 +153,7 @@ def test_lent_photos_are_captioned_and_encoded_once_each(space: LabelSpace) -> N
 def test_images_that_start_from_photos_take_the_last_steps_only(space: LabelSpace) -> None:
     work = work_of(space, generate_images={"from_photos": {"strength": 0.75}})
     assert work["generate_images", "sampling step"] == 1000 * 7  # of 10, rounded as the sampler does
-    assert work["tune_text_encoder", "sampling step"] == (3 + 2) * 4 * 42 * 10  # tuning draws from noise
+    assert work["tune_text_encoder", "sampling step"] == (4 + 2) * 4 * 42 * 10  # tuning draws from noise
     costs = {"sampling_step": Cost(0.01), "photo_encoded": Cost(0.1), "photo_captioned": Cost(1)}
     plan = plan_of(changed(generate_images={"from_photos": {"strength": 0.75, "num_photos": 30}}), space, **costs)
     assert plan.stage("generate_images").seconds == pytest.approx(plan.drawing.drawn * 7 * 0.01 + 3)
@@ -188,7 +188,7 @@ def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> No
     assert found["train_classifier.num_epochs"][:2] == (4, 2)
     assert found["train_classifier.num_epochs"][2] == pytest.approx(0.5 * plan.stage("train_classifier").seconds)
     assert found["generate_images.num_inference_steps"][2] == pytest.approx(
-        (plan.drawing.drawn + 20 * 42) * 5 * 0.01  # held-out images of tuning too
+        (plan.drawing.drawn + 24 * 42) * 5 * 0.01  # held-out images of tuning too
     )
     assert "tune_text_encoder.backprop_steps" not in found  # is 1
     savings = [saved for *_, saved in plan.cheaper()]

@@ -107,6 +107,13 @@ def test_another_plug_in_replaces_its_whole_block() -> None:
     assert same["model"] == {"name": "one", "width": 3, "parts": ["a", "b"], "height": 1}
 
 
+def test_another_allocation_keeps_its_keys() -> None:
+    changes = "generate_images:\n  allocation:\n    name: uniform\n"
+    allocation = yaml.safe_load(overlay(preset_text(BASE, PRESETS), changes))["generate_images"]["allocation"]
+    of_base = yaml.safe_load(preset_text(BASE, PRESETS))["generate_images"]["allocation"]
+    assert allocation == of_base | {"name": "uniform"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -21,6 +21,9 @@ KEY = re.compile(r"(?P<indent> *)(?P<key>[\w.-]+):(?: |$)")
 COMMENT = re.compile(r" +#.*$")
 
 KeyPath = tuple[str, ...]
+SAME_KEYS: set[KeyPath] = {
+    ("generate_images", "allocation", "name")
+}  # names that are no plug-ins: all take the same keys
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def _base(name: str, folder: Path) -> str | None:
 def overlay(base: str, changes: str) -> str:
     """Return the text of settings with other values, keys and header; comments stay where `changes` gives no other.
 
-    A block that names another plug-in replaces the whole block, as its other keys belong to that plug-in.
+    A block that names another plug-in replaces the whole block, as its other keys belong to that plug-in; names of
+    SAME_KEYS do not.
 
     Raises:
         ValueError: a value of `changes` did not arrive, since it is written in a way that lines cannot express.
@@ -97,7 +101,7 @@ def overlay(base: str, changes: str) -> str:
     changed, new_header = _entries(changes)
     changed.pop(("base",), None)
     old, new = yaml.safe_load(base), yaml.safe_load(changes)
-    for path in [path for path in changed if path[-1] == "name" and len(path) > 1]:
+    for path in [path for path in changed if path[-1] == "name" and len(path) > 1 and path not in SAME_KEYS]:
         if path in entries and _value(old, path) != _value(new, path):
             block = path[:-1]
             entries = {key: entry for key, entry in entries.items() if key == block or key[: len(block)] != block}
