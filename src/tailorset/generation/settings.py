@@ -50,10 +50,12 @@ class GenerateImages(Block):
     def for_added(self, label_space: LabelSpace, added: Collection[str]) -> Self:
         """Return settings by which only added labels have a quota; the rest are drawn next to them.
 
-        The budget is the part of the whole that their pairs would have.
+        The budget is the part of the whole that their pairs would have. They take turns: to `thompson`, the share of a
+        pair with a label that has no quota would be a single image.
         """
         pairs = label_space.pairs()
         share = sum(not set(pair).isdisjoint(added) for pair in pairs) / len(pairs)
         budget = max(len(label_space.unseen), round(share * self.max_images))
         weakness = {name: self.weakness.get(name, 1.0) if name in added else NO_QUOTA for name in label_space.unseen}
-        return self.model_copy(update={"max_images": budget, "weakness": weakness})
+        allocation = self.allocation.model_copy(update={"name": "turns"})
+        return self.model_copy(update={"max_images": budget, "weakness": weakness, "allocation": allocation})
