@@ -72,7 +72,7 @@ def fill_the_disk(stage: StageRuns, share: float) -> None:
         assert visible.items() <= stage.expected.items()  # whole, or not there
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_one_stage_stands_a_kill_and_a_full_disk(tmp_path: Path) -> None:
     """`make faults` on a small scale, so that it works when it is needed."""
     make_small_project(tmp_path, generate_images={"shard_size": 16, "batch_size": 16})
