@@ -1,4 +1,4 @@
-"""Cost and benefit of each way of tuning: `python benchmarks/tuning.py`, an hour on two CPU cores.
+"""Cost and benefit of each way of tuning: `python benchmarks/tuning.py`, about 30 minutes on two CPU cores.
 
 The gradient of the finished image through the last K of the steps that generate_images takes, for several K, and the
 setting of params.yaml; with and without gradient checkpointing, in this process: seconds per sample in alternation, the
@@ -208,9 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         nargs="+",
         help="each K of the finished image; all steps and the way of params.yaml are always measured",
     )
-    parser.add_argument(
-        "--only-own", action="store_true", help="measure the way of params.yaml only, a third of the time"
-    )
+    parser.add_argument("--only-own", action="store_true", help="measure the way of params.yaml only")
     parser.add_argument("--output", type=Path, default=Path("reports/tuning_bench.json"))
     options = parser.parse_args(arguments)
 
