@@ -30,6 +30,7 @@ SMALL = {
         "quota_threshold": 0.5,
         "num_inference_steps": 6,
         "batch_size": 32,
+        "shard_size": 32,
     },
     "filter_images": {"threshold": 0.5},
     "validate_data": {"min_images_per_label": 1},

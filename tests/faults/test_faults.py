@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import resource
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,8 +11,8 @@ import pandas as pd
 import pytest
 
 from tailorset.generation.shard_store import ShardStore
-from tests.faults.conftest import StageRuns, digests, intact, measured, outputs
-from tests.small_project import environment, make_small_project, run
+from tests.faults.stage_runs import StageRuns, fill_the_disk, finished_shards, intact, kill_at_random_moments
+from tests.small_project import environment
 
 RunsOf = Callable[[str], StageRuns]
 
@@ -22,64 +20,6 @@ RunsOf = Callable[[str], StageRuns]
 def thorough(test: Callable[..., None]) -> Callable[..., None]:
     """Mark of tests that only `make faults` runs."""
     return pytest.mark.faults(pytest.mark.timeout(3600)(test))
-
-
-def finished_shards(stage: StageRuns) -> dict[str, int]:
-    """Sealed shards in the resume folder, with the time they were written."""
-    return {seal.name: seal.stat().st_mtime_ns for seal in stage.work.glob("*/*.sha256")}
-
-
-def kill_at_random_moments(stage: StageRuns, kills: int) -> None:
-    """kill -9 this number of runs in turn; each resumes where the previous one was."""
-    moments, before = random.Random(0), {}
-    with intact(stage):
-        while kills:
-            process = stage.start()
-            stage.wait_for_work(process)
-            try:
-                process.wait(moments.uniform(0, stage.seconds))
-                assert process.returncode == 0, process.communicate()[1][-3000:]
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.communicate()
-                kills -= 1
-            if stage.products() == stage.expected:  # it came to its end before the kill
-                stage.remove_products()
-                before = {}
-            else:
-                after = finished_shards(stage)
-                assert process.returncode != 0
-                assert before.items() <= after.items()  # what was finished is neither lost nor drawn again
-                before = after
-
-
-def fill_the_disk(stage: StageRuns, share: float) -> None:
-    """Run it with a limit on file size, a share of the largest file that it makes."""
-    largest = max((stage.folder / path).stat().st_size for path in stage.expected)
-    limit = max(1, int(share * largest))
-
-    def bounded() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    with intact(stage):
-        process = stage.start(preexec_fn=bounded)
-        errors = process.communicate()[1]
-        assert process.returncode != 0
-        assert "no room left to write" in errors, errors[-3000:]
-        assert "run it again" in errors
-        assert "Traceback" not in errors
-        visible = digests(stage.folder, [path for path in outputs(stage.folder, stage.name) if path.name != "plots"])
-        assert visible.items() <= stage.expected.items()  # whole, or not there
-
-
-@pytest.mark.timeout(1800)
-def test_one_stage_stands_a_kill_and_a_full_disk(tmp_path: Path) -> None:
-    """`make faults` on a small scale, so that it works when it is needed."""
-    make_small_project(tmp_path, generate_images={"shard_size": 16, "batch_size": 16})
-    run(tmp_path, "dvc", "repro", "generate_images")
-    stage = measured(tmp_path, "generate_images")
-    kill_at_random_moments(stage, 1)
-    fill_the_disk(stage, 0.4)
 
 
 @thorough

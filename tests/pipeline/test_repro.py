@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.stage_runs import fill_the_disk, kill_at_random_moments, measured
 from tests.small_project import make_small_project, run
 
 METRICS = {
@@ -71,6 +72,14 @@ def test_a_second_run_runs_no_stage(small_project: Path) -> None:
     assert last == "Every stage is up to date."
     assert all(line.startswith("Other programs use") for line in others)
     assert (small_project / "dvc.lock").read_bytes() == before
+
+
+@pytest.mark.timeout(900)
+def test_one_stage_stands_a_kill_and_a_full_disk(small_project: Path) -> None:
+    """`make faults` on a small scale, so that it works when it is needed."""
+    stage = measured(small_project, "generate_images")
+    kill_at_random_moments(stage, 1)
+    fill_the_disk(stage, 0.4)
 
 
 @pytest.mark.slow

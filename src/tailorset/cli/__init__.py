@@ -23,6 +23,7 @@ from tailorset.commands.licences import SUBJECT as LICENCES
 from tailorset.commands.run import run
 from tailorset.commands.status import (
     acceptance_table,
+    notes_on_training,
     other_label_file,
     quota_line,
     registry_line,
@@ -35,7 +36,6 @@ from tailorset.commands.status import (
 )
 from tailorset.commands.terminal import console, or_stop, stop, stopping
 from tailorset.datasets.reading.changes import has_changed
-from tailorset.evaluation.selection import training_notes
 from tailorset.project.checks import contradictions
 from tailorset.project.layout import PARAMS, REPORTS
 from tailorset.project.params import Params, load_params, read_yaml
@@ -204,8 +204,7 @@ def results() -> None:
     if or_stop(was_edited, params.label_space):
         console.print(f"Measured before {params.label_space} was edited: make run", markup=False)
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
-    training = or_stop(stored_metrics, "train_classifier")
-    for note in training_notes(training | metrics):
+    for note in or_stop(notes_on_training, metrics):
         console.print(note)
     console.print(acceptance_table(metrics))
     console.print(quota_line())

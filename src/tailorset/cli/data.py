@@ -10,6 +10,7 @@ import typer
 from tailorset.cli.models import params_and_labels
 from tailorset.commands.formats import FORMATS
 from tailorset.commands.terminal import console, stopping
+from tailorset.messages import count
 
 
 def export_data(
@@ -36,11 +37,12 @@ def export_data(
     target = output or Path(f"export-{form}")
     with stopping():
         summary = write(Export(form, target, photos, scores, val_share, test_share, url, published), params, space)
-    for title, count in summary.images.items():
-        console.print(f"{title}: {count:,} images", markup=False)
-    if never := [label for label, count in summary.labels.items() if not count]:
+    for title, number in summary.images.items():
+        console.print(f"{title}: {count(number, 'image')}", markup=False)
+    if never := [label for label, number in summary.labels.items() if not number]:
         console.print(f"no image shows {', '.join(never)}", markup=False)
-    console.print(f"{target}: {sum(summary.images.values()):,} images, described in croissant.json", markup=False)
+    total = count(sum(summary.images.values()), "image")
+    console.print(f"{target}: {total}, described in croissant.json", markup=False)
 
 
 def import_data(

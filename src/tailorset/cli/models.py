@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tailorset.commands.terminal import console, or_stop, stop, stopping
+from tailorset.messages import count
 from tailorset.project.layout import PARAMS
 from tailorset.project.params import Params, load_params
 from tailorset.records import LabelSpace
@@ -168,8 +169,8 @@ def predict(
     summary = or_stop(predict_file, predictor, paths, output, batch_size)
     for line in summary.failures:
         console.print(line, markup=False)
-    unread = f", {summary.num_failed} of them could not be read" if summary.num_failed else ""
-    console.print(f"{summary.num_images} images{unread}, by {predictor.origin.title}: {output}", markup=False)
+    unread = f", {summary.num_failed:,} of them could not be read" if summary.num_failed else ""
+    console.print(f"{count(summary.num_images, 'image')}{unread}, by {predictor.origin.title}: {output}", markup=False)
 
 
 def export(

@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from tailorset.evaluation.results import columns, percent, shown_rows
+from tailorset.evaluation.selection import training_notes
 from tailorset.project.layout import REPORTS
 from tailorset.project.params import Params, named_models, read_yaml
 from tailorset.project.running import running_stages
@@ -25,6 +26,15 @@ def stored_metrics(stage: str = "") -> dict[str, float]:
         ValueError: the file is damaged.
     """
     return read_metrics(REPORTS / stage / "metrics.json")
+
+
+def notes_on_training(metrics: dict[str, float]) -> list[str]:
+    """Return sentences on where training did not help. metrics: of evaluate.
+
+    Raises:
+        ValueError: the file that train_classifier left is damaged.
+    """
+    return training_notes(stored_metrics("train_classifier") | metrics)
 
 
 def results_table(metrics: dict[str, float]) -> Table:
