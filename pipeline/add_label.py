@@ -109,7 +109,7 @@ def definition(addition: Addition, base: Path) -> dict[str, Any]:
     """Return the settings and the files that the result depends on, as dvc.yaml would."""
     code = Path(tailorset.__file__).parent
     asked = {f"add_label.{key}": value for key, value in addition.model_dump(mode="json").items()}
-    settings = flatten(read_yaml(PARAMS)) | asked | {"add_label.base": digest(*base.parent.iterdir())}
+    settings = flatten(read_yaml(PARAMS)) | asked | {"add_label.base": digest(*sorted(base.parent.iterdir()))}
     return {"deps": [str(path) for path in (*NEEDED, code)], "params": settings}
 
 
@@ -175,7 +175,7 @@ def select(run: AdditionRun) -> dict[str, float]:
         folder.mkdir()
         filtered_manifest(candidates, decisions).to_parquet(folder / "manifest.parquet", index=False)
     labels = label_table(run.names, requested, decisions, verdicts)
-    if problem := too_few(labels, decisions, params.validate_data.min_images_per_label):
+    if problem := too_few(labels, decisions, max(1, params.validate_data.min_images_per_label)):
         raise ValueError(
             f"{problem}. Choose a wording that draws better (--alias), or raise generate_images.max_images"
         )

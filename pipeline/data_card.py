@@ -21,6 +21,7 @@ from tailorset.records import AT_QUOTA
 from tailorset.records.names import safe_file_name
 from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import real_rows
+from tailorset.storage.label_tables import read_label_table
 
 PAGE = REPORTS / "card" / "index.html"
 OUTCOME = REPORTS / "generate_images" / "plots" / "pass_rate.csv"
@@ -69,7 +70,7 @@ def read_candidates(stage: Stage) -> Candidates:
 
 def read_shortfalls() -> dict[str, str]:
     """Read why labels missed their quota, as generation reports it."""
-    table = pd.read_csv(OUTCOME)
+    table = read_label_table(OUTCOME)
     missed = table[table["outcome"] != AT_QUOTA]
     return dict(zip(missed["label"], missed["outcome"], strict=True))
 

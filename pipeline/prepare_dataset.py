@@ -12,7 +12,7 @@ from tailorset.datasets.reading.changes import remember_state, state_of
 from tailorset.datasets.reading.lending import lend_folder
 from tailorset.datasets.reading.real_shards import finish_shards, plan_shards
 from tailorset.datasets.reading.rejection import report_rejected, without_rejected
-from tailorset.datasets.reading.report import label_counts, plot_sheets, summary, targets_table
+from tailorset.datasets.reading.report import check_measurable, label_counts, plot_sheets, summary, targets_table
 from tailorset.project.layout import PREPARED, REAL
 from tailorset.project.stage import run_stage
 from tailorset.records import REAL_COLUMNS
@@ -37,6 +37,7 @@ def main() -> None:
         table, rejected = without_rejected(pd.concat(tables, ignore_index=True))
         report_rejected(rejected, stage.plots_dir / "rejected.csv")
         targets = targets_table(table, label_space.names)
+        check_measurable(table["split"], targets, label_space)
 
         with atomic_output(REAL) as folder:
             folder.mkdir()

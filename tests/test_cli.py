@@ -291,3 +291,15 @@ def test_status_explains_faulty_settings(project: Path) -> None:
     code, output = run("status")
     assert code == 1
     assert "treshold" in output
+
+
+def test_commands_say_that_the_server_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for words in (["compare"], ["promote"], ["rollback", "x"], ["status"], ["predict", "photos", "-o", "x.csv"]):
+        code, output = run(*words)
+        output = " ".join(output.split())
+        assert code == (0 if words == ["status"] else 1), output
+        assert "MLflow at http://127.0.0.1:9 failed" in output
+        assert "correct MLFLOW_TRACKING_URI" in output
+        assert "secret" not in output

@@ -40,7 +40,8 @@ def _explain(stage: str, kind: type[BaseException], error: BaseException, trace:
 def _what(error: BaseException, trace: TracebackType | None) -> str:
     frames = traceback.extract_tb(trace)
     is_ours = bool(frames) and _is_ours(frames[-1].filename)
-    if is_ours and isinstance(error, SELF_EXPLAINING):
+    has_own_class = type(error).__module__.startswith("tailorset.")
+    if is_ours and (has_own_class or isinstance(error, SELF_EXPLAINING)):
         return str(error)
     return "".join(traceback.format_exception_only(error)).strip()
 

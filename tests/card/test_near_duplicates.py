@@ -22,7 +22,7 @@ def signatures(*arrays: np.ndarray) -> np.ndarray:
 def test_a_planted_near_duplicate_is_the_closest_pair() -> None:
     noise = np.random.default_rng(9).normal(0, 8, (32, 32, 3))
     copy = np.clip(picture(3) * 1.2 + 10 + noise, 0, 255).astype(np.uint8)
-    pairs = closest_pairs(signatures(*map(picture, range(6)), copy))
+    pairs = closest_pairs(signatures(*map(picture, range(6)), copy), number=100)
     assert pairs[0][:2] == (3, 6)
     assert pairs[0].similarity > 0.97
     assert pairs[1].similarity < 0.8
@@ -31,13 +31,22 @@ def test_a_planted_near_duplicate_is_the_closest_pair() -> None:
 
 def test_size_does_not_matter_and_colour_does() -> None:
     large = np.asarray(Image.fromarray(picture(1)).resize((96, 96), Image.Resampling.NEAREST))
-    same, other = closest_pairs(signatures(picture(1), large, picture(1)[..., ::-1]))[::2]
+    same, other = closest_pairs(signatures(picture(1), large, picture(1)[..., ::-1]), 3)[::2]
     assert same.similarity > 0.999
     assert other.similarity < 0.8
 
 
 def test_images_of_one_colour_resemble_nothing_and_few_images_make_no_pair() -> None:
     flat = np.full((32, 32, 3), 7, np.uint8)
-    assert closest_pairs(signatures(flat, flat))[0].similarity == 0
-    assert closest_pairs(signatures(flat)) == []
-    assert closest_pairs(np.empty((0, 768))) == []
+    assert closest_pairs(signatures(flat, flat), 1)[0].similarity == 0
+    assert closest_pairs(signatures(flat), 1) == []
+    assert closest_pairs(np.empty((0, 768)), 1) == []
+
+
+def test_all_near_pairs_and_the_closest_of_the_rest_are_returned() -> None:
+    pictures = signatures(*(picture(seed) for seed in (1, 2, 1, 3, 1, 4)))
+    everything = closest_pairs(pictures, 15)
+    assert [pair[:2] for pair in everything[:3]] == [(0, 2), (0, 4), (2, 4)]
+    assert closest_pairs(pictures, 1) == everything[:1]
+    assert closest_pairs(pictures, 1, near=0.999) == everything[:3]
+    assert closest_pairs(pictures, 5, near=0.999) == everything[:5]

@@ -121,3 +121,9 @@ def test_precision_is_scikit_learns_and_the_gain_is_paired() -> None:
     assert once.gain is None
     same = precisions(clip, clip, targets, num_resamples=50, seed=0)[0].gain
     assert same == Interval(0, 0, 0)
+
+
+def test_a_gain_is_found_whatever_its_label_is_called(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("label,difference,low,high\nnan,0.1,0.0,0.2\n007,0.2,0.1,0.3\n")
+    assert ladder_gains(path) == {"nan": Interval(0.1, 0.0, 0.2), "007": Interval(0.2, 0.1, 0.3)}

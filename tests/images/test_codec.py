@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mutations import ORIENTATION, TURNED, TYPE_BYTES, exif_photo
-from PIL import Image
+from PIL import ExifTags, Image
 
-from tailorset.images.codec import HEIC, container_kind, decode_image, encode_png, read_size
+from tailorset.images.codec import HEIC, container_kind, decode_image, encode_png, read_size, upright_rgb
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 TINY_COCO, CASES = SHARED / "data" / "tiny_coco", SHARED / "cases"
@@ -220,3 +220,19 @@ def test_real_photos_are_read() -> None:
         assert image.mode == "RGB"
         assert min(image.size) > 32
         assert np.asarray(image).std() > 5
+
+
+@pytest.mark.parametrize("kind", ["transparent", "16 bit", "turned"])
+def test_an_opened_picture_is_the_same_as_its_file(kind: str) -> None:
+    if kind == "transparent":
+        content = saved(Image.new("RGBA", (8, 16), (0, 0, 0, 0)), format="PNG")
+    elif kind == "16 bit":
+        content = saved(grey_ramp("I;16"), format="PNG")
+    else:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        content = saved(Image.new("RGB", (8, 16), "red"), format="JPEG", exif=exif)
+    opened = upright_rgb(Image.open(io.BytesIO(content)))
+    assert opened.size == ((16, 8) if kind == "turned" else decode_image(content).size)
+    assert np.array_equal(np.asarray(opened), np.asarray(decode_image(content)))
+    assert np.array_equal(np.asarray(upright_rgb(opened)), np.asarray(opened))

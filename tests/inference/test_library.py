@@ -65,6 +65,7 @@ def test_a_photo_unlike_those_of_training_is_novel(model: tailorset.Model, photo
     assert isinstance(novelty, pd.Series)
     assert novelty.index[0] == str(photos / "turned.jpg")
     assert novelty.iloc[0] > 0
+    assert len(model.novelty([photos / "turned.jpg"] * 3)) == 3
 
 
 def test_a_heat_map_is_laid_over_the_photo(model: tailorset.Model) -> None:
@@ -80,7 +81,7 @@ def test_a_heat_map_is_laid_over_the_photo(model: tailorset.Model) -> None:
 @pytest.mark.parametrize(
     ("photo", "fault"),
     [
-        ("missing.jpg", "photo missing.jpg: .*No such file"),
+        ("missing.jpg", "photo missing.jpg: there is no such file"),
         (b"not an image", "photo 0: .*not a readable image"),
         (np.zeros((4, 4), np.uint8), r"photo 0: an array must be \(H, W, 3\) uint8, not \(4, 4\) uint8"),
         (np.zeros((4, 4, 3), np.float32), "photo 0: .*float32"),

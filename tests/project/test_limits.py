@@ -12,11 +12,15 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from tailorset.project.limits import clear_when_full, exclusive_run
+from tailorset.datasets.reading.photo_set import Photo, PhotoSet
+from tailorset.images.codec import encode_png
+from tailorset.project.limits import OutOfTime, clear_when_full, exclusive_run, time_limit
+from tailorset.records import Rejected
 
 HOLDER = """
 import sys, time
@@ -84,3 +88,12 @@ def test_other_errors_pass_as_they_are() -> None:
     with pytest.raises(FileNotFoundError) as raised, clear_when_full("tune"):
         raise FileNotFoundError(errno.ENOENT, "no such file", "a/file")
     assert "room" not in str(raised.value)
+
+
+def test_the_cap_is_not_taken_for_a_photo_that_cannot_be_read(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    (tmp_path / "photo.png").write_bytes(encode_png(noise))
+    photos = [Photo(str(number), tmp_path / "photo.png", frozenset(), ()) for number in range(1000)]
+    read = PhotoSet({"test": photos}, 64, ()).samples("test")
+    with pytest.raises(OutOfTime, match="x has run for max_hours"), time_limit("x", 1e-4):
+        assert not [sample for sample in read if isinstance(sample, Rejected)]

@@ -48,6 +48,7 @@ def test_params_are_frozen_and_reach_the_plugin() -> None:
         (lambda p: p["tune_text_encoder"].update(stop_after=[3, 11]), r"stop_after is \[3, 11\]: choose"),
         (lambda p: p["evaluate"].update(top_k=[0]), r"evaluate\.top_k\.0: .*greater than or equal to 1, not 0"),
         (lambda p: p["register_model"].update(model_name="a/b"), r"register_model\.model_name: .*, not 'a/b'"),
+        (lambda p: p["register_model"].update(model_name="kid's"), r"register_model\.model_name: .*, not \"kid's\""),
         (lambda p: p["clip"].update(prompt_template="a {} {x}"), r"'a \{\} \{x\}' is not a wording for a label"),
         (lambda p: p["train_classifier"].update(learning_rate=float("inf")), r"learning_rate: .*finite"),
         (lambda p: p["clip"].update(prompt_template="a photo"), r"clip\.prompt_template: "),

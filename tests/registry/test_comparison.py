@@ -38,29 +38,41 @@ def space() -> LabelSpace:
     return LabelSpace(name="animals", labels=tuple(labels))
 
 
-def targets(space: LabelSpace) -> Tensor:
-    return (torch.rand(NUM_PHOTOS, len(space.names), generator=torch.Generator().manual_seed(0)) < 0.3).long()
+def targets(space: LabelSpace, num_unseen: int = NUM_PHOTOS) -> Tensor:
+    """Return (N, L); only the first `num_unseen` photos may show an unseen label."""
+    shown = (torch.rand(NUM_PHOTOS, len(space.names), generator=torch.Generator().manual_seed(0)) < 0.3).long()
+    shown[num_unseen:, space.columns(space.unseen)] = 0
+    return shown
 
 
-def scores(space: LabelSpace, noise: float, seed: int = 1) -> Tensor:
-    shown = targets(space)
+def scores(space: LabelSpace, noise: float, shown: Tensor | None = None, seed: int = 1) -> Tensor:
+    shown = targets(space) if shown is None else shown
     return shown + noise * torch.randn(shown.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def log_run(root: Path, space: LabelSpace, name: str, noise: float, first_photo: int = 0, **params: str) -> str:
+def log_run(
+    root: Path,
+    space: LabelSpace,
+    name: str,
+    noise: float,
+    first_photo: int = 0,
+    num_unseen: int = NUM_PHOTOS,
+    **params: str,
+) -> str:
     """Log an execution as `evaluate` and `register_model` do; return its id."""
+    shown = targets(space, num_unseen)
     client, experiment = connect(root)
     run = client.create_run(experiment, tags={EXECUTION_TAG: name, "mlflow.runName": name})
-    methods = [Method(row, scores(space, noise)) for row in (CLIP, OURS)]
+    methods = [Method(row, scores(space, noise, shown)) for row in (CLIP, OURS)]
     ids = [f"photo-{first_photo + number}" for number in range(NUM_PHOTOS)]
     SCORES.parent.mkdir(parents=True, exist_ok=True)
-    all_scores(methods, targets(space), ids, space.names).to_parquet(SCORES, index=False)
-    per_label_table(methods, targets(space), space).to_csv(PER_LABEL, index=False)
+    all_scores(methods, shown, ids, space.names).to_parquet(SCORES, index=False)
+    per_label_table(methods, shown, space).to_csv(PER_LABEL, index=False)
     for path in (SCORES, PER_LABEL):
         client.log_artifact(run.info.run_id, str(path))
     for key, value in {"seed": "0", **params}.items():
         client.log_param(run.info.run_id, key, value)
-    for key, value in comparison_metrics(methods, targets(space), space, [3]).items():
+    for key, value in comparison_metrics(methods, shown, space, [3]).items():
         client.log_metric(run.info.run_id, key, value)
     return run.info.run_id
 
@@ -102,6 +114,24 @@ def test_other_photos_have_figures_without_intervals_and_the_reason(root: Path, 
     text = output("plain", "elsewhere")
     assert "no intervals: elsewhere has other test photos" in text
     assert "[" not in next(line for line in text.splitlines() if "ZSL mAP" in line)
+
+
+def test_few_photos_of_unseen_labels_have_figures_without_intervals(root: Path, space: LabelSpace) -> None:
+    log_run(root, space, "plain", 0.8, num_unseen=3)
+    log_run(root, space, "long", 0.5, num_unseen=3)
+    lines = output("plain", "long").splitlines()
+    assert "[" not in next(line for line in lines if "ZSL mAP" in line and "GZSL" not in line)
+    assert "[" in next(line for line in lines if "GZSL mAP" in line)
+
+
+@pytest.mark.parametrize("name", ["nan", "007"])
+def test_a_label_may_look_like_no_name(root: Path, name: str) -> None:
+    space = LabelSpace(
+        name="odd", labels=(Label(name="cat", seen=True), Label(name=name, seen=False), Label(name="key", seen=False))
+    )
+    for run, noise in (("plain", 0.8), ("long", 0.5)):
+        log_run(root, space, run, noise)
+    assert "GZSL mAP" in output("plain", "long")
 
 
 def test_the_page_names_all_runs_and_is_opened_on_request(

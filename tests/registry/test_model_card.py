@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tailorset.evaluation.bootstrap import draw_resamples
+from tailorset.evaluation.bootstrap import Interval, draw_resamples
 from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.evaluation.results import CLIP, OURS
 from tailorset.project.params import Params, load_params
@@ -174,3 +174,16 @@ def test_a_card_that_is_too_long_for_mlflow_loses_its_longest_sections_and_names
     assert "An intro.\n\n## Measured\n\nMuch." in short
     assert short.endswith("The whole card, with Labels: MODEL_CARD.md among the files of the model.")
     assert len(short) <= 200
+
+
+def test_few_photos_of_unseen_labels_give_figures_without_bounds(
+    params: Params, space: LabelSpace, targets: torch.Tensor
+) -> None:
+    few = targets.clone()
+    few[3:, space.columns(space.unseen)] = 0
+    few[0, space.columns(space.unseen)] = 1
+    figures = measure_figures(torch.rand(60, 5), few, space, draw_resamples(1, 60, 200, seed=0), k=3)
+    assert figures is not None
+    assert isinstance(figures.maps["ZSL"], float)
+    assert isinstance(figures.maps["GZSL"], Interval)
+    assert "| this classifier |" in card(params, space, few)

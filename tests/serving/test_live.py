@@ -125,9 +125,12 @@ def test_a_version_of_other_labels_does_not_take_over(project_of_two: Path, monk
     live = LiveModel("models:/live@champion")
     others = replace_labels(load_predictor("models:/live/2"), ("tea cup", "fish"))
     point_to("2")
-    monkeypatch.setattr("tailorset.serving.live.load_predictor", lambda _: others)
+    loaded: list[str] = []
+    monkeypatch.setattr("tailorset.serving.live.load_predictor", lambda uri: loaded.append(uri) or others)
     with pytest.raises(ValueError, match=r"version 2 has other labels.*start the server again"):
         live.refresh()
+    assert live.refresh() is False
+    assert len(loaded) == 1  # not again every few seconds
     assert live.predictor.labels == ("tea cup", "ball")
     monkeypatch.setattr("tailorset.serving.service.LiveModel", lambda uri, *_: replace_live(live, others, uri))
     with pytest.raises(ValueError, match="only models of the same labels can be compared"):

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from tailorset.images.codec import encode_png
-from tailorset.records import LabelSpace
-from tailorset.storage import image_set
+from tailorset.records import Label, LabelSpace
+from tailorset.storage import annotated, image_set
 from tailorset.storage.annotated import Annotated, Several
-from tailorset.storage.image_set import ImageSet, Mixture, load_image_set, real_rows, synthetic_rows
+from tailorset.storage.image_set import ImageSet, Mixture, empty_pixels, load_image_set, real_rows, synthetic_rows
 from tailorset.storage.shards import sha256, write_shard
 
 
@@ -56,6 +56,24 @@ def test_images_beyond_memory_are_read_from_a_file_that_leaves_no_trace(
     assert torch.equal(loaded.images, pixels)
     assert torch.equal(loaded.pixels([2, 0]), pixels[[2, 0]])
     assert not list(temporary.iterdir())
+
+
+def test_sets_put_together_are_as_large_as_the_disk_allows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, pixels = stored(tmp_path)
+    one = Annotated(rows, torch.zeros(3, 1, dtype=torch.int8), tmp_path, "synthetic")
+    asked: list[tuple[int, ...]] = []
+    monkeypatch.setattr(annotated, "empty_pixels", lambda shape: asked.append(shape) or empty_pixels(shape))
+    assert torch.equal(Several((one, one)).load(8).images, torch.cat([pixels, pixels]))
+    assert asked == [(6, 3, 8, 8)]
+
+
+def test_a_filter_that_kept_nothing_gives_no_rows(tmp_path: Path) -> None:
+    space = LabelSpace(name="one", labels=(Label(name="fish", seen=False),))
+    table = pd.DataFrame({"image_id": ["p-0"], "labels": [["fish"]], "kept": [False]})
+    table.to_parquet(tmp_path / "manifest.parquet")
+    rows, targets = synthetic_rows(tmp_path / "manifest.parquet", space)
+    assert rows.empty
+    assert targets.shape == (0, 1)
 
 
 def test_images_that_would_fill_the_disk_are_refused_before_they_are_read(

@@ -151,7 +151,7 @@ def test_killed_and_restarted_on_another_machine_with_the_same_storage(generatio
 
 def test_photos_in_storage_are_made_once_and_read_by_all(project: Path, bucket: UPath) -> None:
     small = yaml.safe_load(Path("params.yaml").read_text())["prepare_dataset"]
-    small |= {"num_train": 6, "num_val": 2, "num_test": 4, "shard_size": 4}
+    small |= {"num_train": 6, "num_val": 8, "num_test": 4, "shard_size": 4}
     change_params(storage=str(bucket / "team"), prepare_dataset=small)
     _prepare()
     manifest = pd.read_parquet("data/real/manifest.parquet")

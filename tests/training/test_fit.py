@@ -69,6 +69,9 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     for ours, theirs in ((whole, resumed), (kept, again)):
         for name, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name]), name
+    (tmp_path / "cut" / "best.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"best\.safetensors cannot be used .*; delete .*/cut to start"):
+        trained(fresh(backbones, label_space, **keys), "cut")
 
 
 def graded(

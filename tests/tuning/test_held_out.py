@@ -25,8 +25,13 @@ def test_held_out_prompts_are_spread_over_labels_and_never_tuned_on() -> None:
 
 
 def test_a_text_that_is_held_out_is_not_tuned_on_under_another_id() -> None:
-    twins = [prompt.model_copy(update={"text": "the same words"}) for prompt in PROMPTS]
-    assert split_prompts(twins, 3, seed=0)[0] == []
+    first, *others = PROMPTS
+    twins = [first, *(prompt.model_copy(update={"text": "the same words"}) for prompt in others)]
+    tuning, held_out = split_prompts(twins, len(PROMPTS) - 1, seed=0)
+    assert {prompt.text for prompt in tuning}.isdisjoint(prompt.text for prompt in held_out)
+    alike = [prompt.model_copy(update={"text": "the same words"}) for prompt in PROMPTS]
+    with pytest.raises(ValueError, match="all 15 prompts read like one that is held out"):
+        split_prompts(alike, 3, seed=0)
 
 
 @pytest.mark.parametrize("num_held_out", [0, len(PROMPTS)])

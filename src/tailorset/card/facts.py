@@ -206,11 +206,12 @@ def candidate_tile(candidates: Candidates, row: int) -> Tile:
 def duplicates(candidates: Candidates, chosen: np.ndarray, settings: DataCard) -> Duplicates:
     """Near-duplicates among the chosen candidates, (N,) bool."""
     rows, ids = np.flatnonzero(chosen), candidates.table["image_id"]
-    pairs = closest_pairs(candidates.signatures[rows])
+    num_shown = settings.num_shown // 2
+    pairs = closest_pairs(candidates.signatures[rows], num_shown, settings.near_duplicate)
     near = [pair for pair in pairs if pair.similarity >= settings.near_duplicate]
     closest = tuple(
         (Tile(ids[rows[first]], (f"{similarity:.3f}",)), Tile(ids[rows[second]], ()))
-        for first, second, similarity in pairs[: settings.num_shown // 2]
+        for first, second, similarity in pairs[:num_shown]
     )
     return Duplicates(len(near), len({row for pair in near for row in pair[:2]}), closest)
 

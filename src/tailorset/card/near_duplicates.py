@@ -18,10 +18,18 @@ class Pair(NamedTuple):
     similarity: float
 
 
-def closest_pairs(signatures: np.ndarray) -> list[Pair]:
-    """Return all pairs of (N, D) signatures, most similar first; equal ones in the order of their rows."""
+def closest_pairs(signatures: np.ndarray, number: int, near: float = np.inf) -> list[Pair]:
+    """Return the most similar pairs of (N, D) signatures, most similar first; equal ones in the order of their rows.
+
+    number: pairs to return, if there are so many. near: pairs at least this similar are returned in any case.
+    """
     first, second = np.triu_indices(len(signatures), k=1)
     similarities = (signatures @ signatures.T)[first, second]
-    order = np.argsort(-similarities, kind="stable")
-    columns = (first[order].tolist(), second[order].tolist(), similarities[order].tolist())
+    number = max(min(number, len(similarities)), int((similarities >= near).sum()))
+    if not number:
+        return []
+    least = -np.partition(-similarities, number - 1)[number - 1]
+    chosen = np.flatnonzero(similarities >= least)
+    chosen = chosen[np.argsort(-similarities[chosen], kind="stable")][:number]
+    columns = (first[chosen].tolist(), second[chosen].tolist(), similarities[chosen].tolist())
     return [Pair(*pair) for pair in zip(*columns, strict=True)]

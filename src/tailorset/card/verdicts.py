@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from tailorset.evaluation.bootstrap import (
     Interval,
     average_precision_replicates,
     draw_resamples,
-    percentile_interval,
+    interval_or_value,
     whole_set,
 )
+from tailorset.storage.label_tables import read_label_table
 
 LADDER_COLUMNS = ("label", "difference", "low", "high")
 DECIDING = (  # blocks of params.yaml that determine the images and the classifier
@@ -75,7 +75,7 @@ def ladder_gains(path: Path) -> dict[str, Interval]:
     """
     if not path.exists():
         return {}
-    table = pd.read_csv(path)
+    table = read_label_table(path)
     if missing := sorted(set(LADDER_COLUMNS) - set(table.columns)):
         raise ValueError(f"{path} has no column {missing}: it needs {list(LADDER_COLUMNS)}; run `make ladder` again")
     bounds = table[["low", "difference", "high"]].to_numpy("float64")
@@ -149,6 +149,5 @@ def precisions(ours: Tensor, clip: Tensor, targets: Tensor, num_resamples: int, 
 def _precision(ours: float, clip: float, differences: Tensor) -> Precision:
     if np.isnan(ours):
         return Precision(None, None, None)
-    if differences.isnan().any():
-        return Precision(ours, clip, None)
-    return Precision(ours, clip, percentile_interval(ours - clip, differences))
+    difference = interval_or_value(ours - clip, differences)
+    return Precision(ours, clip, difference if isinstance(difference, Interval) else None)

@@ -207,7 +207,7 @@ def results() -> None:
     for note in or_stop(notes_on_training, metrics):
         console.print(note)
     console.print(acceptance_table(metrics))
-    console.print(quota_line())
+    console.print(or_stop(quota_line))
     console.print(registry_line(params.model_name, params.label_space))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
     for gap in gaps(Path.cwd()):

@@ -126,6 +126,7 @@ def registry_line(model: str, label_file: Path | None = None) -> str:
     from mlflow.exceptions import MlflowException
 
     from tailorset.project.tracking import registry
+    from tailorset.project.tracking_store import UnreachableError
     from tailorset.project.versions import ADDED, REGISTER, content_here, difference_from_here, earlier_champion
 
     is_trained = content_here() and not (label_file and other_label_file(label_file))
@@ -133,6 +134,8 @@ def registry_line(model: str, label_file: Path | None = None) -> str:
     try:
         client = registry(Path.cwd())
         aliases = client.get_registered_model(model).aliases
+    except UnreachableError as error:
+        return str(error)
     except ValueError:
         return remedy
     except MlflowException as error:

@@ -152,9 +152,28 @@ def percentile_interval(value: float, replicates: Tensor, level: float = 0.95) -
     return Interval(value, low, high)
 
 
+def interval_or_value(value: float, replicates: Tensor, level: float = 0.95) -> Interval | float:
+    """Return the value alone where few images show a label, so that some resample holds no positive."""
+    return value if replicates.isnan().any() else percentile_interval(value, replicates, level)
+
+
+def figure_in_percent(figure: Interval | float | None, signed: bool = False) -> str:
+    """Return a figure in percent, with its bounds if it has any; "-" for None."""
+    return figure.in_percent(signed) if isinstance(figure, Interval) else percent(figure, signed=signed)
+
+
+def difference(ours: Estimate, other: Estimate) -> Estimate:
+    """Return ours - other, resample by resample.
+
+    Raises:
+        ValueError: they were not measured on the same resamples.
+    """
+    return Estimate(ours.value - other.value, _paired(ours, other))
+
+
 def paired_difference(ours: Estimate, other: Estimate, level: float = 0.95) -> Interval:
-    """Return ours - other, resample by resample. Both must have been measured on the same resamples."""
-    return percentile_interval(ours.value - other.value, _paired(ours, other), level)
+    """Return the interval of ours - other. Both must have been measured on the same resamples."""
+    return difference(ours, other).interval(level)
 
 
 def gap_closed(ours: Estimate, raw: Estimate, supervised: Estimate, level: float = 0.95) -> Interval:

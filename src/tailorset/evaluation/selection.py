@@ -34,7 +34,7 @@ def best_candidate(candidates: History) -> dict[str, float]:
 
 
 def selection_metrics(history: History) -> dict[str, float]:
-    """Return all metrics of the kept candidate, and the mAPs of raw CLIP, of the start and of the best epoch."""
+    """Return all metrics of the kept candidate, and the mAPs of raw CLIP, the start and the best candidate after it."""
     kept, (raw, start, *later) = best_candidate(history), history
     epochs = [row for row in later if row["epoch"] > START]
     metrics = {"best_epoch": kept["epoch"]} | {key: value for key, value in kept.items() if key != "epoch"}

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tailorset.clip.losses import grouped_softmax
 from tailorset.filters import FilterDecision, checked_scores
 from tailorset.records import LabelSpace, requested_mask
+from tailorset.records.verdicts import KEPT
 
 
 class Config(BaseModel):
@@ -35,7 +36,7 @@ class GroupedSoftmax:
     def _decision(self, probabilities: list[float], labels: Sequence[str]) -> FilterDecision:
         confidence, weakest = min((probabilities[self.unseen.index(label)], label) for label in labels)
         if confidence > self.threshold:
-            return FilterDecision(True, tuple(labels), "kept", confidence)
+            return FilterDecision(True, tuple(labels), KEPT, confidence)
         return FilterDecision(False, (), f"{weakest} below threshold", confidence)
 
 

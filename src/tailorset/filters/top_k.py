@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tailorset.clip.losses import grouped_softmax
 from tailorset.filters import FilterDecision, checked_scores
 from tailorset.records import LabelSpace, requested_mask
+from tailorset.records.verdicts import KEPT
 
 
 class Config(BaseModel):
@@ -47,7 +48,7 @@ class TopK:
         if missing:
             return FilterDecision(False, (), f"{missing[0]} not among the {self.config.k} best", confidence)
         extras = [n for n, i in zip(top, best, strict=True) if softmax[i] > self.config.extra_threshold]
-        return FilterDecision(True, self._with_parents((*labels, *extras)), "kept", confidence)
+        return FilterDecision(True, self._with_parents((*labels, *extras)), KEPT, confidence)
 
     def _with_parents(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the labels in order with their unseen ancestors.

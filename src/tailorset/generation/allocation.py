@@ -228,7 +228,7 @@ def in_turn(takers: Iterable[int], draw: Callable[[int], tuple[int, int] | None]
 
 
 def label_rates(counts: DrawCounts) -> np.ndarray:
-    """(U,) share of a label's candidates that were kept, 1 where nothing was drawn."""
+    """(U,) (kept + 1) / (drawn + 1) of a label's candidates: near the share that was kept, 1 before any was drawn."""
     return (counts.by_label(counts.kept) + 1) / (counts.by_label(counts.drawn) + 1)
 
 

@@ -46,14 +46,21 @@ def decode_image(content: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(content), formats=("HEIF",) if is_heic else FORMATS) as image:
             image.load()
-            turn = _turn(image)
-            return _as_rgb(image if turn is None else image.transpose(turn))
+            return upright_rgb(image)
     except Exception as error:  # Pillow's parsers raise nearly anything on files that are damaged or made up
         reason = "cannot be identified" if isinstance(error, UnidentifiedImageError) else str(error) or repr(error)
         raise ValueError(
             f"{len(content)} bytes starting with {content[:8]!r} are not a readable image ({reason});"
             f" give a complete file in one of {', '.join((*FORMATS, HEIC))}"
         ) from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return an opened picture in RGB: EXIF rotation applied, transparency on white, 16 bit to 8; twice is as once."""
+    turn = _turn(image)
+    upright = _as_rgb(image if turn is None else image.transpose(turn))
+    upright.info = {}  # with the rotation that was applied
+    return upright
 
 
 def read_size(content: bytes, kind: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from tailorset.inference.predictor import Predictor, answer_columns
 from tailorset.inference.sources import Source, image_sources
 from tailorset.inference.tables import prediction_file
+from tailorset.messages import cause_of
 from tailorset.progress import Bar
 
 Read = tuple[str, Tensor | str]  # name, and pixels or an error
@@ -108,4 +109,4 @@ def _read(predictor: Predictor, source: Source) -> Read:
     try:
         return source.name, predictor.pixels(source.read())
     except (OSError, ValueError) as error:
-        return source.name, " ".join(str(error).split())
+        return source.name, " ".join(cause_of(error).split())

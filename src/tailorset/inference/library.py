@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tailorset.images.codec import decode_image
+from tailorset.images.codec import decode_image, upright_rgb
 from tailorset.inference.predictor import BATCH_SIZE, Looked, Predictor, load_predictor
+from tailorset.messages import cause_of
 
 Photo = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 Answer = Literal["probability", "score", "decision"]
@@ -92,11 +93,12 @@ class Model:
 
         photos, index and errors: as in `predict`. NaN for a classifier that has no limit of novelty.
         """
-        values: dict[str | int, float] = {}
+        index: list[str | int] = []
+        values: list[float] = []
         for names, looked in self._looked(photos, batch_size):
-            novelty = [float("nan")] * len(names) if looked.novelty is None else looked.novelty.tolist()
-            values |= dict(zip(names, novelty, strict=True))
-        return pd.Series(values, name="novelty", dtype=float).rename_axis("photo")
+            index += names
+            values += [float("nan")] * len(names) if looked.novelty is None else looked.novelty.tolist()
+        return pd.Series(values, index=pd.Index(index, name="photo"), name="novelty", dtype=float)
 
     def explain(self, photo: Photo, label: str) -> HeatMap:
         """Return where the classifier sees a label in a photo, whether or not it is there.
@@ -137,14 +139,14 @@ def opened_photo(photo: Photo, name: str) -> Image.Image:
     """
     try:
         if isinstance(photo, Image.Image):
-            return photo.convert("RGB")
+            return upright_rgb(photo)
         if isinstance(photo, np.ndarray):
             if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
                 raise ValueError(f"an array must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
             return Image.fromarray(photo)
         return decode_image(photo if isinstance(photo, bytes) else Path(photo).read_bytes())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: {cause_of(error)}") from error
 
 
 def load(model: str | os.PathLike[str], device: str | None = None, bf16: bool = False) -> Model:

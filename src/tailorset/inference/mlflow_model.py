@@ -36,10 +36,12 @@ class ServedClassifier(PythonModel):
         """Return one row per image, with the columns of `signature`.
 
         Raises:
-            ValueError: no such column, or bytes that are not an image; names the row.
+            ValueError: no such column, no row, or bytes that are not an image; names the row.
         """
         if IMAGE not in model_input:
             raise ValueError(f"The columns are {list(model_input)}: give one named {IMAGE!r} with the bytes of a file.")
+        if model_input.empty:
+            raise ValueError("There are no rows: give one per image.")
         rows = []
         for number, content in enumerate(model_input[IMAGE]):
             with item_named(number):

@@ -17,16 +17,20 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 log = logging.getLogger(__name__)
 
 
+class OutOfTime(BaseException):
+    """The end of a stage's time; not an Exception, so that nothing which tolerates errors goes on."""
+
+
 @contextmanager
 def time_limit(name: str, max_hours: float | None) -> Iterator[None]:
     """End what runs longer, as a kill would: finished shards and checkpoints stay.
 
     Raises:
-        TimeoutError: the hours are over.
+        OutOfTime: the hours are over.
     """
 
     def stop(*_: object) -> None:
-        raise TimeoutError(
+        raise OutOfTime(
             f"{name} has run for max_hours {max_hours}: what is finished is kept; raise it in params.yaml and go on"
         )
 

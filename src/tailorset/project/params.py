@@ -61,7 +61,7 @@ class FilterImages(PluginBlock):
 
 
 class RegisterModel(Block):
-    model_name: Annotated[str, Field(pattern=r"^[^/:]+$")] | None  # MLflow's rule
+    model_name: Annotated[str, Field(pattern=r"^[^/:']+$")] | None  # MLflow's rule, and ' ends a name in its filters
 
 
 class Params(Block):
@@ -94,7 +94,7 @@ class Params(Block):
     @property
     def model_name(self) -> str:
         """Name in the model registry: one per label file, unless params.yaml gives another."""
-        return self.register_model.model_name or PREFIX + re.sub("[:@]", "-", self.label_space.stem)
+        return self.register_model.model_name or PREFIX + re.sub("[:@']", "-", self.label_space.stem)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

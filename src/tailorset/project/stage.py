@@ -121,7 +121,7 @@ def run_stage(name: str, parallel: bool = False, definition: Mapping[str, Any] |
         ValueError: params.yaml or dvc.yaml is not valid, or dvc.yaml has no such stage.
         MemoryError: memory ran out where no smaller batch helps.
         OSError: there is no room left to write.
-        TimeoutError: max_hours are over.
+        OutOfTime: max_hours are over.
     """
     _log_plainly()
     params = load_params()

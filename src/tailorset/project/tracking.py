@@ -23,6 +23,7 @@ from tailorset.project.execution import execution_key, execution_name, git_revis
 from tailorset.project.tracking_store import (
     EXPERIMENT,
     MisplacedError,
+    UnreachableError,
     artifacts_of,
     database_of,
     from_root,
@@ -51,10 +52,12 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
 
     Raises:
         ValueError: a local database was copied here without its artifacts.
+        UnreachableError: the server or database cannot be used.
     """
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
     import mlflow  # slow to import: only stages that run pay for it
+    from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints the traceback of what it raises
     uri = tracking_uri(root)
@@ -65,12 +68,17 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
     with _lock(root):
         if database:
             settle(database)
-        client = mlflow.MlflowClient()  # opens the database already
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            location = artifacts_of(database) if database else None
-            return client, client.create_experiment(EXPERIMENT, artifact_location=location)
-        return client, experiment.experiment_id
+        try:
+            client = mlflow.MlflowClient()  # opens the database already
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                location = artifacts_of(database) if database else None
+                return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+            return client, experiment.experiment_id
+        except MlflowException as error:
+            text = f"MLflow at {uri} failed ({shorten(str(error))})"
+            text = re.sub("//[^/@ ]*@", "//", text)  # no password
+            raise UnreachableError(text, "start it, or correct MLFLOW_TRACKING_URI") from error
 
 
 def registry(root: Path) -> MlflowClient:
@@ -78,6 +86,7 @@ def registry(root: Path) -> MlflowClient:
 
     Raises:
         ValueError: there is no database here and no MLFLOW_TRACKING_URI.
+        UnreachableError: the server or database cannot be used.
     """
     if not is_set_up(root):
         raise ValueError(
@@ -96,17 +105,13 @@ def restore(client: MlflowClient, experiment_id: str) -> None:
 
 def tracking_gaps(root: Path) -> Iterator[Gap]:
     """Whatever keeps, or kept, runs out of MLflow; asking makes no database."""
-    from mlflow.exceptions import MlflowException
-
     try:
         if is_set_up(root):
             client, experiment_id = connect(root)
             if client.get_experiment(experiment_id).lifecycle_stage == "deleted":
                 remedy = f"the next run restores it, or `mlflow experiments restore --experiment-id {experiment_id}`"
                 yield Gap(f"MLflow's experiment {EXPERIMENT!r} was deleted, with its runs", remedy)
-    except MlflowException as error:
-        yield Gap(f"MLflow at {tracking_uri(root)} failed ({shorten(str(error))})", "check MLFLOW_TRACKING_URI")
-    except MisplacedError as error:
+    except (MisplacedError, UnreachableError) as error:
         yield Gap(error.text, error.remedy)
     yield from gaps(root)
 

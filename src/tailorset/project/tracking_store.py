@@ -36,6 +36,14 @@ class MisplacedError(ValueError):
         self.text, self.remedy = text, remedy
 
 
+class UnreachableError(ConnectionError):
+    """MLflow that does not answer or cannot be used, and what mends it."""
+
+    def __init__(self, text: str, remedy: str) -> None:
+        super().__init__(f"{text}: {remedy}")
+        self.text, self.remedy = text, remedy
+
+
 def tracking_uri(root: Path) -> str:
     """MLFLOW_TRACKING_URI, or one SQLite file in the project."""
     return from_root(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db", root)

@@ -26,16 +26,19 @@ from torch import Tensor
 from tailorset.evaluation.bootstrap import (
     Estimate,
     Resamples,
+    difference,
     draw_resamples,
     estimate,
     f1_at_k,
+    figure_in_percent,
+    interval_or_value,
     mean_average_precision,
-    paired_difference,
 )
 from tailorset.evaluation.results import ANNOTATIONS, OURS, columns, percent
 from tailorset.evaluation.score_table import read_scores
 from tailorset.project.layout import PER_LABEL, SCORES
 from tailorset.project.tracking import EXECUTION_TAG, connect, is_set_up
+from tailorset.storage.label_tables import read_label_table
 
 NUM_RESAMPLES = 1000
 SHORTEST_ID = 6  # characters of a run's id that may stand for it
@@ -87,7 +90,7 @@ class Scores:
     @classmethod
     def read(cls, scores: Path, per_label: Path) -> Scores:
         """Read the tables that `evaluate` wrote."""
-        labels = pd.read_csv(per_label)
+        labels = read_label_table(per_label)
         names, unseen = tuple(labels["label"]), tuple(labels["label"][~labels["seen"]])
         image_ids = tuple(pd.read_parquet(scores, columns=["image_id"])["image_id"].unique())
         values = read_scores(scores, image_ids, names)
@@ -173,17 +176,18 @@ class Comparison:
         resamples = draw_resamples(1, len(scores[0].image_ids), NUM_RESAMPLES, seed=0)
         first, *later = ([*one.estimates(keys, resamples)] for one in scores)
         return [
-            [first[row].interval().in_percent()]
+            [_figure(first[row])]
             + [
                 cell
                 for one in later
-                for cell in (
-                    one[row].interval().in_percent(),
-                    paired_difference(one[row], first[row]).in_percent(signed=True),
-                )
+                for cell in (_figure(one[row]), _figure(difference(one[row], first[row]), signed=True))
             ]
             for row in range(len(keys))
         ]
+
+
+def _figure(measured: Estimate, signed: bool = False) -> str:
+    return figure_in_percent(interval_or_value(measured.value, measured.replicates), signed)
 
 
 def _difference(one: Execution, first: Execution, key: str) -> str:

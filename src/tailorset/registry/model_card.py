@@ -19,7 +19,8 @@ from tailorset.evaluation.bootstrap import (
     draw_resamples,
     estimate,
     f1_at_k,
-    percentile_interval,
+    figure_in_percent,
+    interval_or_value,
     whole_set,
 )
 from tailorset.evaluation.results import CLIP, OURS, MethodRow, percent
@@ -37,11 +38,11 @@ TITLES = {CLIP: CLIP.title, OURS: "this classifier"}
 class Figures:
     """maps, f1: by "ZSL" and "GZSL", with 95 % intervals over the test photos; of one training.
 
-    precisions: each label's average precision; without bounds if a resample had no photo of it, None if no photo shows
-    it.
+    precisions: each label's average precision, None if no photo shows it. A figure has no bounds if a resample held no
+    photo that shows its labels.
     """
 
-    maps: dict[str, Interval]
+    maps: dict[str, Interval | float]
     f1: dict[str, Interval]
     precisions: dict[str, Interval | float | None]
 
@@ -85,7 +86,7 @@ def measure_figures(
     maps, f1 = {}, {}
     for setting, names in (("ZSL", label_space.unseen), ("GZSL", label_space.names)):
         columns = label_space.columns(names)
-        maps[setting] = percentile_interval(float(values[columns].nanmean()), replicates[:, columns].nanmean(1))
+        maps[setting] = interval_or_value(float(values[columns].nanmean()), replicates[:, columns].nanmean(1))
         chosen = (scores[None, :, columns], targets[:, columns])
         f1[setting] = estimate(partial(f1_at_k, k=k), *chosen, resamples).interval()
     labels = zip(label_space.names, values.tolist(), replicates.T, strict=True)
@@ -131,7 +132,7 @@ def _labels(facts: CardFacts) -> str:
         learned = "nothing: zero-shot" if is_untrained(facts.metrics) else learned
         precision = figures.precisions[name] if figures else None
         band = f"{rule.abstain_low:.2f} to {rule.abstain_high:.2f}"
-        rows.append((name, learned, _percent(precision), f"{rule.threshold:.2f}", band))
+        rows.append((name, learned, figure_in_percent(precision), f"{rule.threshold:.2f}", band))
     columns = ("label", "learned from", "average precision, %", "threshold", "left open between")
     return (
         markdown_table(columns, rows)
@@ -145,7 +146,14 @@ def _measured(facts: CardFacts) -> str:
         return "Nothing: no test photo is annotated."
     k = facts.params.evaluate.top_k[0]
     rows = [
-        (title, *(_percent(value) for setting in ("ZSL", "GZSL") for value in (one.maps[setting], one.f1[setting])))
+        (
+            title,
+            *(
+                figure_in_percent(value)
+                for setting in ("ZSL", "GZSL")
+                for value in (one.maps[setting], one.f1[setting])
+            ),
+        )
         for title, one in measured.items()
     ]
     table = markdown_table(("test split, %", "ZSL mAP", f"ZSL F1@{k}", "GZSL mAP", f"GZSL F1@{k}"), rows)
@@ -227,11 +235,7 @@ def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
-def _percent(value: Interval | float | None) -> str:
-    return value.in_percent() if isinstance(value, Interval) else percent(value)
-
-
 def _precision(value: float, replicates: Tensor) -> Interval | float | None:
     if math.isnan(value):  # no photo shows it
         return None
-    return value if replicates.isnan().any() else percentile_interval(value, replicates)
+    return interval_or_value(value, replicates)

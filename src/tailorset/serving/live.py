@@ -28,7 +28,7 @@ class LiveModel:
             ValueError: there is no such model, or the backend cannot compute it; names the remedy.
         """
         self.uri, self._on_load, self.backend = uri, on_load, backend
-        self._not_exportable = ""  # version whose export failed: a minute's work that is not repeated
+        self._refused = ""  # version that cannot be exported or has other labels: it is not loaded again
         self.predictor = self._load()
         self._on_load(self.predictor)
 
@@ -53,14 +53,15 @@ class LiveModel:
         from tailorset.inference.versions import find_version
 
         version = str(find_version(self.uri).version)
-        if version in (self.predictor.origin.version, self._not_exportable):
+        if version in (self.predictor.origin.version, self._refused):
             return False
         try:
             predictor = self._load()
         except NotExportable:
-            self._not_exportable = version
+            self._refused = version
             raise
         if set(predictor.labels) != set(self.predictor.labels):
+            self._refused = version
             raise ValueError(
                 f"version {predictor.origin.version} has other labels, which clients do not expect:"
                 " start the server again to use it"

@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailorset.inference.uploads import Refusal
-from tailorset.messages import reason_of
+from tailorset.messages import cause_of, reason_of
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.app import add_page, answer_errors, media_type
 from tailorset.serving.measures import Measures
@@ -97,7 +97,7 @@ class DeskState:
             try:
                 return self.desk.show(image_id)
             except (OSError, ValueError) as error:
-                self.unread[image_id] = str(error)
+                self.unread[image_id] = cause_of(error)
                 return None
 
     def save(self, image_id: str, ticks: Ticks) -> None:
@@ -115,7 +115,8 @@ class DeskState:
     def summary(self) -> dict[str, Any]:
         saved = self.desk.saved()
         numbers = [number for number, image_id in enumerate(self.desk.ids) if image_id in saved]
-        unread = [[number, self.unread[key]] for number, key in enumerate(self.desk.ids) if key in self.unread]
+        reasons = self.unread.copy()  # another request may take one out meanwhile
+        unread = [[number, reasons[key]] for number, key in enumerate(self.desk.ids) if key in reasons]
         return {"saved": numbers, "unread": unread}
 
     def _look_ahead(self) -> None:
@@ -175,8 +176,8 @@ def _add_images(app: FastAPI, desk: Desk, state: DeskState) -> None:
         try:
             content = desk.png(image_id)
         except (OSError, ValueError) as error:
-            state.unread[image_id] = str(error)
-            raise Refusal(404, str(error)) from None
+            state.unread[image_id] = cause_of(error)
+            raise Refusal(404, cause_of(error)) from None
         state.unread.pop(image_id, None)
         return Response(content, media_type="image/png", headers={"cache-control": "no-store"})
 

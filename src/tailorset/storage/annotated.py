@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from tailorset.records import LabelSpace, Source
-from tailorset.storage.image_set import ImageSet, load_image_set, real_rows, split_held_out, synthetic_rows
+from tailorset.storage.image_set import (
+    ImageSet,
+    empty_pixels,
+    load_image_set,
+    real_rows,
+    split_held_out,
+    synthetic_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,9 @@ class Several:
         """Decode the images, as one part does."""
         sets = [part.load(image_px) for part in self.parts]
         ids = tuple(image_id for one in sets for image_id in one.ids)
-        return ImageSet(ids, torch.cat([one.images for one in sets]), self.targets, sets[0].source)
+        images = empty_pixels((len(ids), *sets[0].images.shape[1:]))
+        torch.cat([one.images for one in sets], out=images)
+        return ImageSet(ids, images, self.targets, sets[0].source)
 
     def split(self, share: float) -> tuple[Several, Several]:
         """Split each part, as if it were alone."""

@@ -36,8 +36,19 @@ def load_checkpoint(path: Path, **parts: Part) -> int:
     Raises:
         ValueError: the file is damaged or belongs to another model.
     """
-    if not path.exists():
-        return 0
+    return _load(path, parts, remedy="delete it") if path.exists() else 0
+
+
+def restore_checkpoint(path: Path, **parts: Part) -> int:
+    """Restore parts in place from one of the checkpoints of a resume folder; return the number of finished steps.
+
+    Raises:
+        ValueError: the file is missing, damaged or belongs to another model.
+    """
+    return _load(path, parts, remedy=f"delete {path.parent}")
+
+
+def _load(path: Path, parts: Mapping[str, Part], remedy: str) -> int:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -49,7 +60,7 @@ def load_checkpoint(path: Path, **parts: Part) -> int:
             prefix = f"{name}/"
             _restore(part, {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)})
     except (OSError, RuntimeError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ValueError(f"checkpoint {path} cannot be used ({error}); delete it to start this step again") from error
+        raise ValueError(f"checkpoint {path} cannot be used ({error}); {remedy} to start this step again") from error
     return step
 
 

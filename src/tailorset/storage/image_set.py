@@ -109,7 +109,7 @@ def load_image_set(
         ValueError: they would fill the disk of the temporary folder.
     """
     total = len(rows)
-    images = _allocate((total, 3, image_px, image_px))
+    images = empty_pixels((total, 3, image_px, image_px))
     ids = []
     decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
     for index, (image_id, image) in enumerate(Bar(decoded, total=total, desc=f"decode {folder}", unit="image")):
@@ -118,8 +118,12 @@ def load_image_set(
     return ImageSet(tuple(ids), images, targets, source)
 
 
-def _allocate(shape: tuple[int, ...]) -> Tensor:
-    """An empty uint8 tensor; a large one is kept in a file without a name, which ends with the process."""
+def empty_pixels(shape: tuple[int, ...]) -> Tensor:
+    """An empty uint8 tensor; a large one is kept in a file without a name, which ends with the process.
+
+    Raises:
+        ValueError: it would fill the disk of the temporary folder.
+    """
     size = math.prod(shape)
     if size <= IN_MEMORY_BYTES:
         return torch.empty(shape, dtype=torch.uint8)
@@ -161,7 +165,8 @@ def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only."""
     table = _table(manifest)
     rows = table[table["kept"]]
-    rows = rows.assign(prompt_id=rows["image_id"].str.rpartition("-")[0])  # image_id = prompt_id-index
+    prompt_ids = [image_id.rpartition("-")[0] for image_id in rows["image_id"]]  # image_id = prompt_id-index
+    rows = rows.assign(prompt_id=prompt_ids)
     targets = torch.full((len(rows), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
     for name in label_space.unseen:
         present = [name in labels for labels in rows["labels"]]

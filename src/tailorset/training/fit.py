@@ -16,7 +16,7 @@ from tailorset.evaluation.metrics import harmonic_map, multilabel_metrics, zero_
 from tailorset.evaluation.selection import RAW_CLIP, SEEN_MAP, START, History, best_candidate
 from tailorset.records import LabelSpace
 from tailorset.seeding import torch_generator
-from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, restore_checkpoint, save_checkpoint
 from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.contract import Trainable, TrainingConfig
@@ -107,7 +107,7 @@ def fit(
     processes.barrier()  # for the stored weights
     if config.interpolation:
         _interpolate(classifier, Interpolation(learned, *ends), config.interpolation, validation, history, best_file)
-    load_checkpoint(best_file, **learned)
+    restore_checkpoint(best_file, **learned)
     classifier.train().eval()  # the label features follow the contexts
     kept = raw if best_candidate(history)["epoch"] == RAW_CLIP else classifier
     return kept, history + add_support(kept, data, val, history, validation.of_scores)

@@ -17,7 +17,7 @@ from tailorset.images.sheets import contact_sheet
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import torch_generator
 from tailorset.storage.annotated import Collection
-from tailorset.storage.image_set import ImageSet, Mixture
+from tailorset.storage.image_set import ImageSet, Mixture, empty_pixels
 from tailorset.training.contract import AugmentConfig
 from tailorset.training.loop import augmented
 from tailorset.training.settings import TrainClassifier
@@ -77,7 +77,7 @@ def mosaics(images: ImageSet, number: int, seed: int) -> ImageSet:
     """
     side, half = images.images.shape[-1], images.images.shape[-1] // 2
     spans = (slice(0, half), slice(half, side))
-    pixels = torch.empty((number, *images.images.shape[1:]), dtype=torch.uint8)
+    pixels = empty_pixels((number, *images.images.shape[1:]))
     targets = torch.empty((number, images.targets.shape[1]), dtype=images.targets.dtype)
     order = torch.cat(
         [

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tailorset.storage.checkpoint import load_checkpoint
+from tailorset.storage.checkpoint import restore_checkpoint
 from tailorset.training.weight_average import floating_tensors
 
 
@@ -25,7 +25,7 @@ class Interpolation:
         self._live = floating_tensors(modules)
         self._states = []
         for path in (start, trained):
-            load_checkpoint(path, **modules)
+            restore_checkpoint(path, **modules)
             self._states.append([tensor.detach().clone() for tensor in self._live])
 
     @torch.no_grad()

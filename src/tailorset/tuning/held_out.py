@@ -81,7 +81,8 @@ def split_prompts(prompts: Sequence[Prompt], num_held_out: int, seed: int) -> tu
 
     A tuning prompt whose text is held out as well is dropped.
 
-    Raises: ValueError if no prompt would be left to tune on.
+    Raises:
+        ValueError: no prompt would be left to tune on.
     """
     if not 0 < num_held_out < len(prompts):
         raise ValueError(
@@ -93,7 +94,10 @@ def split_prompts(prompts: Sequence[Prompt], num_held_out: int, seed: int) -> tu
     order = sorted(range(len(shuffled)), key=turns.__getitem__)  # stable: first of each label set, then second ...
     held_out = [shuffled[i] for i in order[:num_held_out]]
     texts = {prompt.text for prompt in held_out}
-    return [prompt for prompt in prompts if prompt.text not in texts], held_out
+    tuning = [prompt for prompt in prompts if prompt.text not in texts]
+    if not tuning:
+        raise ValueError(f"all {len(prompts)} prompts read like one that is held out: write more of other wordings")
+    return tuning, held_out
 
 
 def draw_images(

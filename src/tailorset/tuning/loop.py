@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tailorset.compute import processes
 from tailorset.progress import Bar
-from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import load_checkpoint, restore_checkpoint, save_checkpoint
 from tailorset.storage.files import atomic_output
 from tailorset.tuning.early_stop import Evaluation, best_evaluation, is_over
 from tailorset.tuning.held_out import HeldOut
@@ -61,7 +61,7 @@ def tune(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Path) ->
             bar.update()
             bar.set_postfix(loss=f"{update.loss:.3f}", acceptance=f"{update.acceptance:.2f}")
     processes.barrier()  # for the last checkpoint
-    load_checkpoint(work_dir / BEST, adapter=tuner.adapter)
+    restore_checkpoint(work_dir / BEST, adapter=tuner.adapter)
     if progress.num_skipped:
         log.warning(
             "%d of %d updates were skipped: their gradient was not finite", progress.num_skipped, len(progress.updates)

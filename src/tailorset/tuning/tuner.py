@@ -26,7 +26,7 @@ from tailorset.tuning.settings import TuneTextEncoder
 
 MAX_SKIPPED_IN_A_ROW = 10
 MAX_ZERO_IN_A_ROW = 20
-NORM_WINDOW = 20  # updates whose median gradient norm is the unit of the next one's
+NORM_WINDOW = 20  # updates, up to the present one, whose median gradient norm is the unit of its norm
 TUNING_MEMORY_REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 
 

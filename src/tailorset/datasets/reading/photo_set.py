@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tailorset.images.codec import decode_image, encode_png
+from tailorset.messages import cause_of
 from tailorset.records import Example, RealSample, Rejected, Split
 from tailorset.seeding import sample_seed
 
@@ -46,7 +47,7 @@ class PhotoSet:
             try:
                 image = shrunk(decode_image(photo.path.read_bytes()), self.image_px)
             except (OSError, ValueError) as error:
-                yield Rejected(photo.image_id, f"{photo.path}: {error}")
+                yield Rejected(photo.image_id, f"{photo.path}: {cause_of(error)}")
             else:
                 yield RealSample(photo.image_id, encode_png(np.asarray(image)), photo.targets)
 

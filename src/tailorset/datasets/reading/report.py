@@ -30,6 +30,23 @@ def label_counts(splits: pd.Series, targets: pd.DataFrame, label_space: LabelSpa
     return counts.rename_axis(index="label", columns=None).reset_index()
 
 
+def check_measurable(splits: pd.Series, targets: pd.DataFrame, label_space: LabelSpace) -> None:
+    """Check that val and test, where they are annotated, show what is to be measured on them.
+
+    Raises:
+        ValueError: none of their images shows an unseen label.
+    """
+    unseen = list(label_space.unseen)
+    for split in ("val", "test"):
+        rows = targets[splits == split].drop(columns="image_id")
+        is_used = rows.eq(1) if split == "val" else rows.ge(0)  # a val that shows nothing is not used
+        if is_used.any(axis=None) and not rows[unseen].eq(1).any(axis=None):
+            raise ValueError(
+                f"none of {len(rows)} {split} images shows an unseen label ({', '.join(unseen)}), so nothing can be"
+                f" measured on them: raise prepare_dataset.num_{split} where there is one, or annotate more images"
+            )
+
+
 def plot_sheets(dataset: Dataset, folder: Path) -> Iterator[Path]:
     """Write one picture per sheet of examples that the data set offers."""
     for name, examples in dataset.sheets(NUM_EXAMPLES).items():

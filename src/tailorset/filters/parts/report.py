@@ -117,8 +117,8 @@ def too_few(labels: pd.DataFrame, decisions: Sequence[FilterDecision], least: in
     causes = [f"{row.reason}: {row.num_images}" for row in rejected.itertuples()]
     for row in labels[labels["kept"] < least].itertuples():
         return (
-            f"only {row.kept} of {row.requested} images of {row.label} were kept, and"
-            f" validate_data.min_images_per_label is {least}; rejected: {', '.join(causes) or 'none'}"
+            f"only {row.kept} of {row.requested} images of {row.label} were kept, and {least} or more are needed"
+            f" (validate_data.min_images_per_label, at least 1); rejected: {', '.join(causes) or 'none'}"
         )
     return ""
 

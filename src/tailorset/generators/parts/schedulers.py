@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,7 +44,7 @@ def steps_skipped(num_inference_steps: int, strength: float) -> int:
     if taken < 1:
         raise ValueError(
             f"strength {strength:g} of {num_inference_steps} sampling steps is none, which would copy the photo: raise"
-            f" it to {1 / num_inference_steps:.2g} or more, or take more steps"
+            f" it to {math.ceil(100 / num_inference_steps) / 100:g} or more, or take more steps"
         )
     return num_inference_steps - taken
 
