@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -303,3 +304,18 @@ def test_commands_say_that_the_server_does_not_answer(project: Path, monkeypatch
         assert "MLflow at http://127.0.0.1:9 failed" in output
         assert "correct MLFLOW_TRACKING_URI" in output
         assert "secret" not in output
+
+
+@pytest.mark.parametrize(
+    ("deps", "is_earlier"),
+    [({"models/classifier": "deleted"}, False), ({"params.yaml": {"seed": "modified"}}, True)],
+)
+def test_results_are_of_earlier_settings_only_where_something_changed(
+    project: Path, monkeypatch: pytest.MonkeyPatch, deps: dict[str, Any], is_earlier: bool
+) -> None:
+    write_results(project / "reports")
+    outs = {"changed outs": {"reports/x": "deleted"}}
+    said = json.dumps({"evaluate": [{"changed deps": deps}, outs, "always changed"]})
+    answer = subprocess.CompletedProcess([], 0, stdout=said, stderr="")
+    monkeypatch.setattr("tailorset.commands.status.subprocess.run", lambda *_, **__: answer)
+    assert ("results are of earlier settings" in run("status")[1].replace("\n", " ")) is is_earlier

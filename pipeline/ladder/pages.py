@@ -171,7 +171,8 @@ def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[s
     text += [
         "![The ladder](pictures/ladder.png)\n",
         "## Reproduce a row\n",
-        f"These commands reproduce seed 0 of each row of {ladder.first_world}, to float rounding (the ladder computes"
+        f"These commands reproduce seed 0 of each row of {ladder.first_world}, with the code, models and settings of"
+        " the commit named above, to float rounding (the ladder computes"
         " on one thread); `reports/metrics.json` then has its figures. Other seeds cannot be reproduced in this way,"
         " because the ladder keeps the photos of seed 0. Another world needs its label file,"
         " `-S label_space=FILE`.\n",

@@ -65,8 +65,11 @@ def invalid(source: object, error: ValidationError) -> str:
 
 def problems(error: ValidationError) -> list[str]:
     """Return one line per problem that pydantic found: where, what is wrong, and the value, if it is a short one."""
-    lines = []
-    for problem in error.errors():
+    lines, found = [], error.errors()
+    for problem in found:
+        inner = (other for other in found if other["loc"][:-1] == problem["loc"])
+        if problem["type"] == "too_short" and any(inner):
+            continue  # counted without the items that are not valid
         where = ".".join(str(part) for part in problem["loc"])
         given, kind = problem["input"], problem["type"]
         is_told = isinstance(given, Mapping) or kind in ("missing", "value_error")

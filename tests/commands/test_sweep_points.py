@@ -23,7 +23,10 @@ def test_each_point_is_checked_as_a_run_would(project: Path, monkeypatch: pytest
     assert found["filter_images.threshold=0.3, seed=1"] == ""
     assert "threshold: Input should be less than 1, not 2" in found["filter_images.threshold=2, seed=1"]
     for setting, words in (
-        ("filter_images.treshold=1", "Could not override"),
+        ("filter_images.treshold=1", "Did you mean 'filter_images.threshold'?"),
+        ("sead=1", "Did you mean 'seed'?"),
+        ("evaluate.top_k.x=1", "top_k"),
+        ("write_prompts.max_attempts=0", "max_template_share is 0.5: set it to 1"),
         ("clip.judge.model=local-dir:nowhere", "nowhere holds no safetensors"),
         ("generate_images.max_images=3", "max_images is 3"),
     ):

@@ -174,8 +174,8 @@ def test_in_half_precision_the_vae_stays_in_float32(make: Make, name: str) -> No
         ("stable_diffusion_lcm", {}, "every step reads a scale; set guidance.kind to embedded$"),
         ("flux_schnell", {"guidance": {"kind": "embedded", "scale": 3.5}}, "no embedded guidance; choose"),
         ("flux_2_klein_distilled", {}, "distilled and ignores guidance; set guidance.kind to none"),
-        ("StableDiffusionPipeline", {"image_px": 15}, "multiples of 2 px"),
-        ("FluxPipeline", {"image_px": 18}, "multiples of 4 px"),
+        ("StableDiffusionPipeline", {"image_px": 15}, "choose a multiple of 2,"),
+        ("FluxPipeline", {"image_px": 18}, "choose a multiple of 4,"),
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(

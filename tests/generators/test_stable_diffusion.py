@@ -474,7 +474,7 @@ def test_an_image_foreseen_after_some_steps(make: Make, scheduler: str) -> None:
 
 
 def test_an_image_size_the_model_cannot_draw_is_refused(make: Make) -> None:
-    with pytest.raises(ValueError, match="multiples of 4 px"):
+    with pytest.raises(ValueError, match="choose a multiple of 4,"):
         make(image_px=10)
 
 

@@ -62,6 +62,12 @@ def test_a_fault_says_where_it_is_and_how_to_mend_it(tmp_path: Path, edit: Edit,
         load_params(edited(tmp_path, edit))
 
 
+def test_a_list_whose_items_are_wrong_is_not_called_short(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"evaluate\.top_k\.0: ") as raised:
+        load_params(edited(tmp_path, lambda p: p["evaluate"].update(top_k=[0])))
+    assert "at least 1 item" not in str(raised.value)
+
+
 def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
     def two_faults(params: dict[str, Any]) -> None:
         params["device"] = "tpu"

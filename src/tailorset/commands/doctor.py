@@ -20,7 +20,7 @@ from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
 from tailorset.commands.licences import licence_findings
 from tailorset.commands.reviewing import verdict_findings
-from tailorset.datasets import folder
+from tailorset.datasets import DatasetConfig, folder
 from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.llms.parts.served import ServedModel
 from tailorset.messages import GIB
@@ -50,7 +50,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     try:
         params = load_params(root / "params.yaml")
     except ValueError as error:
-        yield Finding("error", "settings", str(error), "correct params.yaml, or `tailorset use toybox`")
+        yield Finding("error", "settings", str(error), "correct params.yaml, or `tailorset use toybox --force`")
         return
     yield Finding("ok", "settings", "params.yaml is valid")
     yield from repository(root, params)
@@ -231,14 +231,18 @@ def compiler(params: Params, is_gpu: bool) -> Iterator[Finding]:
 
 def data_paths(config: BaseModel) -> Iterator[Finding]:
     """Check files and folders that the data set reads."""
-    for key, value in config:
-        if isinstance(value, Path):
-            text = f"prepare_dataset.{key}: {value}"
-            if value.exists():
-                yield Finding("ok", "data", text)
-            else:
-                remedy = f"correct prepare_dataset.{key}; docs/data-sets.md lists the files that belong there"
-                yield Finding("error", "data", f"{text} does not exist", remedy)
+    remedy = "docs/data-sets.md and docs/guides/coco-nus-wide.md tell what belongs there"
+    named = {key: value for key, value in config if isinstance(value, Path)}
+    for key, path in named.items():
+        text = f"prepare_dataset.{key}: {path}"
+        if path.exists():
+            yield Finding("ok", "data", text)
+        else:
+            yield Finding("error", "data", f"{text} does not exist", f"correct prepare_dataset.{key}; {remedy}")
+    if isinstance(config, DatasetConfig) and all(path.exists() for path in named.values()):
+        for path in config.needed:
+            if not path.exists():
+                yield Finding("error", "data", f"{path} does not exist", remedy)
 
 
 def place(params: Params) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tailorset.evaluation.results import columns, percent, shown_rows
 from tailorset.evaluation.selection import training_notes
+from tailorset.messages import count
 from tailorset.project.layout import REPORTS
 from tailorset.project.params import Params, named_models, read_yaml
 from tailorset.project.running import running_stages
@@ -62,9 +63,9 @@ def quota_line() -> str:
     if "generate/under_quota" not in metrics:
         return "Quota: nothing was generated yet."
     short = int(metrics["generate/under_quota"])
-    missed = f"NOT reached by {short} unseen labels (see {REPORTS}/generate_images/plots/)"
+    missed = f"NOT reached by {count(short, 'unseen label')} (see {REPORTS}/generate_images/plots/)"
     reached = missed if short else "reached by every unseen label"
-    return f"Quota of kept images: {reached}, {int(metrics['generate/images'])} images drawn."
+    return f"Quota of kept images: {reached}, {count(int(metrics['generate/images']), 'image')} drawn."
 
 
 def results_line(label_file: Path) -> str:
@@ -115,10 +116,17 @@ def stages_line() -> str:
         return "running: the next stage is about to start; ask again in some seconds"
     if answer.returncode:
         return f"unknown: {(answer.stderr.strip().splitlines() or ['dvc status failed'])[-1]}"
-    stale = list(json.loads(answer.stdout))
+    stale: dict[str, list[Any]] = json.loads(answer.stdout)
     measured = {"score_baselines", "evaluate"} & set(stale) and (REPORTS / "metrics.json").exists()
-    results = "; results are of earlier settings" if measured else ""
+    results = "; results are of earlier settings" if measured and _is_edited(stale) else ""
     return f"to run (make run): {', '.join(stale)}{results}" if stale else "all up to date"
+
+
+def _is_edited(stale: dict[str, list[Any]]) -> bool:
+    """Tell whether something changed that a stage depends on; a product that is not here yet is no change."""
+    changes = [change for changes in stale.values() for change in changes if isinstance(change, dict)]
+    states = [state for change in changes for state in change.get("changed deps", {}).values()]
+    return any(state not in ("deleted", "not in cache") for state in states)
 
 
 def registry_line(model: str, label_file: Path | None = None) -> str:

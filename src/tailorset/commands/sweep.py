@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tailorset.commands.doctor import quick
-from tailorset.messages import first_line
+from tailorset.messages import first_line, unknown
 from tailorset.project.checks import contradictions
 from tailorset.project.layout import PARAMS
-from tailorset.project.params import load_params
+from tailorset.project.params import flatten, load_params, read_yaml
 from tailorset.records import LabelSpace
 
 FAILED = re.compile(r"^FAILED: (?P<stage>\S+)\n(?P<why>.*?)\n  where: ", re.MULTILINE | re.DOTALL)
@@ -38,10 +38,24 @@ def point_problems(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
             changed = shutil.copy(PARAMS, folder)
             try:
                 apply_overrides(changed, point)
-            except DvcException as error:
-                yield ", ".join(point), f"{error}: {error.__cause__}"
+            except (DvcException, ValueError) as error:
+                yield ", ".join(point), _unknown_key(point) or f"{error}: {error.__cause__}"
             else:
                 yield ", ".join(point), _problem(Path(changed))
+
+
+def _unknown_key(point: Sequence[str]) -> str:
+    """Return the fault of the first setting whose key params.yaml lacks; "" if it has all."""
+    known = flatten(read_yaml(PARAMS))
+    blocks = list(dict.fromkeys(one.partition(".")[0] for one in known))
+    for key in (setting.partition("=")[0] for setting in point):
+        if key[0] in "+~" or any(one == key or one.startswith(f"{key}.") for one in known):
+            continue
+        block = key.partition(".")[0]
+        choices = [one for one in known if one.startswith(f"{block}.")] or blocks
+        fault = unknown("key of params.yaml", key, choices)
+        return f"{fault} A key that is off where it is missing takes a +: +{key}=VALUE"
+    return ""
 
 
 def _problem(params_file: Path) -> str:

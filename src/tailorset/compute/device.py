@@ -12,7 +12,7 @@ def resolve_device(device: str) -> torch.device:
         ValueError: `cuda` without a CUDA device.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but there is no CUDA device here: choose auto or cpu in params.yaml.")
+        raise ValueError("device is 'cuda', but there is no CUDA device here: choose auto or cpu.")
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return torch.device(chosen)
 

@@ -6,6 +6,7 @@ A data set is one file here with a `Config` (a DatasetConfig) and `build(config,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
@@ -17,6 +18,11 @@ class DatasetConfig(BaseModel):
     """Base of the settings of every data set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @property
+    def needed(self) -> tuple[Path, ...]:
+        """Files and folders with given names that it reads."""
+        return ()
 
     @property
     def annotates_unseen(self) -> bool:

@@ -29,6 +29,15 @@ class Config(ProtocolConfig):
     root: UserPath
     year: Literal[2014, 2017] = 2014
 
+    @property
+    def needed(self) -> tuple[Path, ...]:
+        parts = [f"{part}{self.year}" for part in ("train", "val")]
+        return (*(self.annotations(part) for part in parts), *(self.root / part for part in parts))
+
+    def annotations(self, part: str) -> Path:
+        """Return the official file of train2014, val2014 and so on."""
+        return self.root / "annotations" / f"instances_{part}.json"
+
 
 def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     """The three splits of the zero-shot protocol.
@@ -48,7 +57,7 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
 def read_part(config: Config, part: str, label_space: LabelSpace) -> dict[str, Listed]:
     """The images that an annotation file lists, by an id of ours."""
     name = f"{part}{config.year}"
-    path = config.root / "annotations" / f"instances_{name}.json"
+    path = config.annotations(name)
     images, categories = read_instances(path)
     check_categories(label_space, categories, label_space.names, path)
     label_of = labels_of(label_space, categories)

@@ -205,7 +205,9 @@ class Diffusers:
     def _check_size(self) -> None:
         multiple = self.pipeline.vae_scale_factor * self.family.cells if self.family else 1
         if self.image_px % multiple:
-            raise ValueError(f"image_px is {self.image_px}: this model draws multiples of {multiple} px")
+            raise ValueError(
+                f"generator.image_px is {self.image_px}: choose a multiple of {multiple}, which this model draws"
+            )
 
 
 def build(config: Config, device: torch.device | str) -> Diffusers:

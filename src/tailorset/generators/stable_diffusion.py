@@ -295,5 +295,5 @@ def _latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
     smallest = factor * 2 ** (len(unet.config.block_out_channels) - 1)
     if image_px % smallest:
-        raise ValueError(f"image_px is {image_px}: this model draws multiples of {smallest} px")
+        raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
     return unet.config.in_channels, image_px // factor, image_px // factor

@@ -44,7 +44,7 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
     Raises:
         ValueError: a path that does not exist, another suffix, or no readable image.
     """
-    summary = Summary()
+    summary, paths = Summary(), tuple(paths)
     with prediction_file(output, schema(predictor)) as writer, Bar(desc="predict", unit=" images") as progress:
         for table in predict_tables(predictor, image_sources(paths, without=output), batch_size):
             writer.write_table(table)
@@ -55,7 +55,8 @@ def predict_file(predictor: Predictor, paths: Iterable[Path], output: Path, batc
             summary.failures = (summary.failures + lines)[:NUM_LISTED]
             progress.update(len(table))
         if summary.num_images == summary.num_failed:
-            raise ValueError("\n".join((*summary.failures, "No image could be read: nothing was written.")))
+            where = ", ".join(map(str, paths))
+            raise ValueError("\n".join((*summary.failures, f"No image in {where} could be read: nothing was written.")))
     if more := summary.num_failed - len(summary.failures):
         summary.failures += (f"... and {more} more: the rows of {output} with an error",)
     return summary

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tailorset.generators.parts.schedulers import steps_skipped
-from tailorset.messages import unknown
+from tailorset.messages import count, unknown
 from tailorset.project.params import Params
 from tailorset.prompts.contract import Contract
 from tailorset.prompts.writer import unwritable
@@ -17,8 +17,8 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     where = f"label space {params.label_space}"
     if len(label_space.unseen) < MIN_UNSEEN:
         yield (
-            f"{where} has {len(label_space.unseen)} unseen labels {list(label_space.unseen)}: an image of two labels is"
-            f" accepted by comparing them with the other unseen ones, so name at least {MIN_UNSEEN}"
+            f"{where} has {count(len(label_space.unseen), 'unseen label')} {list(label_space.unseen)}: an image of two"
+            f" labels is accepted by comparing them with the other unseen ones, so name at least {MIN_UNSEEN}"
         )
     if not label_space.seen and "real" in params.train_classifier.config.train_on:
         yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
@@ -27,13 +27,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     yield from params.train_classifier.config.problems(label_space)
     yield from _wordings(params)
     yield from _top_k(params, label_space)
-    max_prompts = params.write_prompts.max_prompts
-    if max_prompts is not None and max_prompts < len(label_space.unseen):
-        yield (
-            f"write_prompts.max_prompts is {max_prompts}, and {where} has {len(label_space.unseen)} unseen labels:"
-            " raise it, as each label needs its own prompt"
-        )
-    yield from unwritable(Contract(label_space, params.write_prompts.min_words))
+    yield from _prompts(params, label_space, where)
     yield from _tuning(params, label_space)
     yield from _lent_photos(params)
     if params.prepare_dataset.lend_photos == "train" and not label_space.seen:
@@ -54,6 +48,21 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     for label in params.generate_images.weakness:
         if label not in label_space.unseen:
             yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
+
+
+def _prompts(params: Params, label_space: LabelSpace, where: str) -> Iterator[str]:
+    writing, most = params.write_prompts, params.validate_data.max_template_share
+    if writing.max_prompts is not None and writing.max_prompts < len(label_space.unseen):
+        yield (
+            f"write_prompts.max_prompts is {writing.max_prompts}, and {where} has {len(label_space.unseen)} unseen"
+            " labels: raise it, as each label needs its own prompt"
+        )
+    if not writing.max_attempts and most < 1:
+        yield (
+            "write_prompts.max_attempts is 0, so every prompt comes from a template, and"
+            f" validate_data.max_template_share is {most:g}: set it to 1, or max_attempts to 1 or more"
+        )
+    yield from unwritable(Contract(label_space, writing.min_words))
 
 
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[str]:

@@ -77,6 +77,8 @@ def generate(
 
     writing = {"prompts_per_pair": prompts_per_pair, "min_words": min_words, "kinds": list(kinds), "llm": llm}
     space, draws_by, writes_by, discriminator = _settings(labels, generator, clip, writing)
+    if num_images < 1:
+        raise ValueError(f"num_images is {num_images}: choose 1 or more")
     rule = FilterImages.model_validate({"name": "grouped_softmax", "threshold": threshold}).build(space)
     chosen = resolve_device(device)
     scored_by = discriminator.load(chosen)
@@ -107,6 +109,8 @@ def _settings(
     from tailorset.prompts.settings import WritePrompts
     from tailorset.records import MIN_UNSEEN, LabelSpace
 
+    if isinstance(labels, str):
+        raise ValueError(f"labels must be a list, not one str: write [{labels!r}, ...]")
     if len(labels) < MIN_UNSEEN:
         raise ValueError(f"labels are {list(labels)}: give at least {MIN_UNSEEN}, as CLIP compares each with the rest")
     try:

@@ -112,7 +112,8 @@ class LabelSpace(Record):
         """
         from tailorset.records.yaml_files import read_yaml  # a saved classifier holds its labels
 
-        content = read_yaml(Path(path), "label space", "correct it, or set label_space to another file")
+        remedy = "correct it, set label_space to another file, or write one by `tailorset new`"
+        content = read_yaml(Path(path), "label space", remedy)
         if not isinstance(content, dict):
             raise ValueError(f"label space {path} is {type(content).__name__}, not a mapping with name and labels")
         try:

@@ -136,12 +136,12 @@ class Comparison:
     def figures(self) -> Table:
         """Return mAP and F1 on the test photos in percent, each later run also minus the first."""
         first, *later = self.executions
-        table = Table("test split, %", first.name, title="95 % intervals over the test photos")
+        reason = self._why_unpaired()
+        table = Table("test split, %", first.name, title=None if reason else "95 % intervals over the test photos")
         for one in later:
             table.add_column(one.name)
             table.add_column("minus first")
         keys = columns(first.metrics)
-        reason = self._why_unpaired()
         cells = (self._plain if reason else self._with_intervals)(list(keys.values()))
         for title, row in zip(keys, cells, strict=True):
             table.add_row(title, *row)

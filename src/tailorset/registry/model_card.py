@@ -25,6 +25,7 @@ from tailorset.evaluation.bootstrap import (
 )
 from tailorset.evaluation.results import CLIP, OURS, MethodRow, percent
 from tailorset.evaluation.selection import is_untrained, training_notes
+from tailorset.messages import count
 from tailorset.project.licences import NO_ADVICE, LicensedPart, allowances, on_cards, parts_of
 from tailorset.project.params import Params
 from tailorset.records import SPLITS, LabelSpace
@@ -200,7 +201,8 @@ def _limits(facts: CardFacts) -> str:
     ]
     missed = facts.metrics.get("generate/under_quota", 0)
     if missed:
-        lines.insert(2, f"- {missed:.0f} labels nobody annotated did not reach their quota of generated images.")
+        short = count(int(missed), "label")
+        lines.insert(2, f"- {short} nobody annotated did not reach their quota of generated images.")
     return "\n".join(lines)
 
 

@@ -76,7 +76,8 @@ class TrainingConfig(BaseModel):
     def _warmup_fits(self) -> Self:
         if self.warmup_epochs >= self.num_epochs:
             raise ValueError(
-                f"warmup_epochs {self.warmup_epochs} must be below num_epochs {self.num_epochs}: warm up less"
+                f"warmup_epochs is {self.warmup_epochs}, and num_epochs {self.num_epochs}: lower warmup_epochs to"
+                f" {self.num_epochs - 1}, or train for more epochs"
             )
         return self
 

@@ -40,6 +40,10 @@ def notes(plan: Plan, hourly_price: float | None = None) -> Iterator[str]:
         f"Sampled here: {plan.accepted_replies:.0%} of the LLM's replies and {plan.pass_rate:.0%} of a batch of images"
         " are accepted."
     )
+    later = ["tuning"] if plan.params.tune_text_encoder.num_updates else []
+    later += [block.allocation.name] if block.allocation.name != "turns" else []
+    if later:
+        yield f"The sample is drawn before {' and '.join(later)}, with which more images are kept."
     yield (
         f"So about {drawing.drawn:,} images are drawn and {drawing.kept:,} kept;"
         f" {drawing.short} of {len(plan.label_space.unseen)} labels stay under their quota."

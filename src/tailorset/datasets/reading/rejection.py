@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from tailorset.messages import count
 from tailorset.records import MIN_PIXEL_STD
 
 log = logging.getLogger(__name__)
@@ -41,4 +42,4 @@ def report_rejected(rejected: pd.DataFrame, path: Path) -> None:
     """Log the number of images that were left out, and write which and why to a file."""
     rejected.to_csv(path, index=False)
     if len(rejected):
-        log.warning("%d images were left out; %s lists them with reasons", len(rejected), path)
+        log.warning("%s left out; %s lists them with reasons", count(len(rejected), "image"), path)
