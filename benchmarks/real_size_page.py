@@ -101,7 +101,7 @@ def write_docs(figures: Figures) -> None:
 
 def denoisers_page(figures: Figures) -> str:
     """The table of larger generators, then the machines that timed their steps."""
-    rows = figures.get("denoisers", {}).values()
+    rows = [row for _, row in sorted(figures.get("denoisers", {}).items())]  # as the report stores them
     if not rows:
         return "Larger generators: not measured."
     steps = [(device, step) for row in rows for device, step in row.get("steps", {}).items() if "seconds" in step]
@@ -111,7 +111,7 @@ def denoisers_page(figures: Figures) -> str:
 
 
 def _denoiser_cells(row: Figures) -> list[str]:
-    parts = {name: f"{_millions(part['parameters'])}, {_gib(part['bytes'])}" for name, part in row["parts"].items()}
+    parts = {name: f"{_millions(part['parameters'])}, {_gib(part['bytes'])}" for name, part in sorted(row["parts"].items())}
     network, total = parts.pop("network"), sum(part["bytes"] for part in row["parts"].values())
     passes = "1 pass" if row["passes"] == 1 else f"{row['passes']} passes"
     return [
