@@ -111,7 +111,9 @@ def denoisers_page(figures: Figures) -> str:
 
 
 def _denoiser_cells(row: Figures) -> list[str]:
-    parts = {name: f"{_millions(part['parameters'])}, {_gib(part['bytes'])}" for name, part in sorted(row["parts"].items())}
+    parts = {
+        name: f"{_millions(part['parameters'])}, {_gib(part['bytes'])}" for name, part in sorted(row["parts"].items())
+    }
     network, total = parts.pop("network"), sum(part["bytes"] for part in row["parts"].values())
     passes = "1 pass" if row["passes"] == 1 else f"{row['passes']} passes"
     return [

@@ -18,6 +18,6 @@ def test_only_rejections_are_causes_of_too_few_images() -> None:
     labels = label_table(["cup"], [("cup",)] * 5, decisions, decisions)
     assert too_few(labels, decisions, least=2) == ""
     assert too_few(labels, decisions, least=3) == (
-        "only 2 of 5 images of cup were kept, and 3 or more are needed (validate_data.min_images_per_label, at least 1);"
-        " rejected: cup below 0.5: 2, struck out in review: 1"
+        "only 2 of 5 images of cup were kept, and 3 or more are needed"
+        " (validate_data.min_images_per_label, at least 1); rejected: cup below 0.5: 2, struck out in review: 1"
     )

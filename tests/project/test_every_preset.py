@@ -22,10 +22,14 @@ NEW = ("new", "folder_of_mine", "--labels", "mug, lamp, sofa", "--images", "phot
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A committed copy of the project, next to folders for the data sets that presets read."""
+    """A committed copy of the project, next to empty files and folders of the data sets that presets read."""
     folder = tmp_path_factory.mktemp("presets") / "project"
     make_small_project(folder)
-    (folder.parent / "coco").mkdir()
+    for part in ("train2014", "val2014"):
+        (folder.parent / "coco" / part).mkdir(parents=True)
+        annotations = folder.parent / "coco" / "annotations" / f"instances_{part}.json"
+        annotations.parent.mkdir(exist_ok=True)
+        annotations.write_text("{}")
     (folder.parent / "nus_wide" / "Flickr").mkdir(parents=True)
     for place in range(60):
         path = folder / "photos" / ("mug", "sofa", "lamp")[place % 3] / f"{place}.png"
