@@ -175,7 +175,7 @@ def select(run: AdditionRun) -> dict[str, float]:
         folder.mkdir()
         filtered_manifest(candidates, decisions).to_parquet(folder / "manifest.parquet", index=False)
     labels = label_table(run.names, requested, decisions, verdicts)
-    if problem := too_few(labels, decisions, max(1, params.validate_data.min_images_per_label)):
+    if problem := too_few(labels, decisions, params.validate_data.min_images_per_label):
         raise ValueError(
             f"{problem}. Choose a wording that draws better (--alias), or raise generate_images.max_images"
         )

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.commands import availability, doctor
-from tailorset.commands.doctor import data_paths
 from tailorset.commands.findings import Finding
 from tailorset.datasets import coco
 from tailorset.generators.stable_diffusion import Config
@@ -159,7 +158,7 @@ def test_faults_of_settings_labels_and_data_are_errors(project: Path) -> None:
 def test_files_that_a_data_set_lacks_are_named(tmp_path: Path) -> None:
     config = coco.Config(root=tmp_path)
     (tmp_path / "train2014").mkdir()
-    texts = [finding.text for finding in data_paths(config) if finding.status == "error"]
+    texts = [finding.text for finding in doctor.data_paths(config) if finding.status == "error"]
     lacking = ("annotations/instances_train2014.json", "annotations/instances_val2014.json", "val2014")
     assert texts == [f"{tmp_path / name} does not exist" for name in lacking]
 

@@ -217,7 +217,10 @@ def test_what_cannot_be_done_is_said_before_or_instead_of_writing(model: Path, p
             "Unknown suffix of an output file: '.xlsx'. Choices: .parquet, .csv",
         ),
         ((tmp_path / "nowhere", "--output", output), "There is no "),
-        ((tmp_path / "text", "--output", output), "could be read: nothing was written."),
+        (
+            (tmp_path / "text", "--output", output),
+            f"No image in {tmp_path / 'text'} could be read: nothing was written.",
+        ),
     ):
         (tmp_path / "text").mkdir(exist_ok=True)
         (tmp_path / "text" / "a.txt").write_text("a")

@@ -111,7 +111,7 @@ def test_too_few_kept_images_end_it_before_training(added_to: Path, add: Add) ->
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("min_images_per_label: 4", "min_images_per_label: 1000"))
     with pytest.raises(
-        ValueError, match=r"of drum were kept, and 1000 or more are needed .*; rejected: .* \(--alias\)"
+        ValueError, match=r"images of drum were kept, and 1000 or more are needed .*; rejected: .* \(--alias\)"
     ):
         add("drum")
     assert not ADDED_DATA.exists()

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 import yaml
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from tailorset.project.execution import execution_key, execution_name, git_revision
 from tailorset.project.mlflow_pages import start_pages
@@ -355,3 +356,12 @@ def test_a_parent_run_shows_its_results_first(root: Path) -> None:
     assert [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs] == [("data/real", "0a1b")]
     assert [file.path for file in client.list_artifacts(tracker.parent_id)] == ["card.html", "sheets"]
     assert [file.path for file in client.list_artifacts(tracker.parent_id, "sheets")] == ["sheets/kept.png"]
+
+
+def test_a_database_that_fails_after_it_was_opened_is_a_gap(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise MlflowException("no answer")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment", fails)
+    (gap,) = tracking_gaps(root)
+    assert "failed (no answer)" in gap.text

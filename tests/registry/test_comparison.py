@@ -45,9 +45,8 @@ def targets(space: LabelSpace, num_unseen: int = NUM_PHOTOS) -> Tensor:
     return shown
 
 
-def scores(space: LabelSpace, noise: float, shown: Tensor | None = None, seed: int = 1) -> Tensor:
-    shown = targets(space) if shown is None else shown
-    return shown + noise * torch.randn(shown.shape, generator=torch.Generator().manual_seed(seed))
+def scores(shown: Tensor, noise: float) -> Tensor:
+    return shown + noise * torch.randn(shown.shape, generator=torch.Generator().manual_seed(1))
 
 
 def log_run(
@@ -63,7 +62,7 @@ def log_run(
     shown = targets(space, num_unseen)
     client, experiment = connect(root)
     run = client.create_run(experiment, tags={EXECUTION_TAG: name, "mlflow.runName": name})
-    methods = [Method(row, scores(space, noise, shown)) for row in (CLIP, OURS)]
+    methods = [Method(row, scores(shown, noise)) for row in (CLIP, OURS)]
     ids = [f"photo-{first_photo + number}" for number in range(NUM_PHOTOS)]
     SCORES.parent.mkdir(parents=True, exist_ok=True)
     all_scores(methods, shown, ids, space.names).to_parquet(SCORES, index=False)

@@ -18,7 +18,7 @@ from tailorset.evaluation.bootstrap import (
     Interval,
     average_precision_replicates,
     draw_resamples,
-    interval_or_value,
+    percentile_interval,
     whole_set,
 )
 from tailorset.storage.label_tables import read_label_table
@@ -149,5 +149,6 @@ def precisions(ours: Tensor, clip: Tensor, targets: Tensor, num_resamples: int, 
 def _precision(ours: float, clip: float, differences: Tensor) -> Precision:
     if np.isnan(ours):
         return Precision(None, None, None)
-    difference = interval_or_value(ours - clip, differences)
-    return Precision(ours, clip, difference if isinstance(difference, Interval) else None)
+    if differences.isnan().any():
+        return Precision(ours, clip, None)
+    return Precision(ours, clip, percentile_interval(ours - clip, differences))

@@ -39,7 +39,8 @@ def point_problems(settings: Sequence[str]) -> Iterator[tuple[str, str]]:
             try:
                 apply_overrides(changed, point)
             except (DvcException, ValueError) as error:
-                yield ", ".join(point), _unknown_key(point) or f"{error}: {error.__cause__}"
+                cause = f": {error.__cause__}" if error.__cause__ else ""
+                yield ", ".join(point), _unknown_key(point) or f"{error}{cause}"
             else:
                 yield ", ".join(point), _problem(Path(changed))
 

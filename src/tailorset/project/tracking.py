@@ -22,12 +22,13 @@ from filelock import FileLock
 from tailorset.project.execution import execution_key, execution_name, git_revision, settings_digest
 from tailorset.project.tracking_store import (
     EXPERIMENT,
-    MisplacedError,
-    UnreachableError,
+    TrackingError,
     artifacts_of,
     database_of,
     from_root,
+    reached,
     settle,
+    shorten,
     tracking_uri,
 )
 from tailorset.project.unlogged import Gap, clear, gaps, keep
@@ -40,7 +41,6 @@ EXECUTION_TAG = "tailorset.project.execution"
 MAX_PARAM_CHARS = 6000  # MLflow refuses longer values
 PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2"}  # by default 8 x 120 seconds
 SAMPLE_S = 10  # between samples of CPU, memory, disk and GPU; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL overrides it
-CAUSE_CHARS = 300  # at each end of a message
 
 
 class TrackingWarning(UserWarning):
@@ -57,7 +57,6 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
     for variable, value in PATIENCE.items():
         os.environ.setdefault(variable, value)
     import mlflow  # slow to import: only stages that run pay for it
-    from mlflow.exceptions import MlflowException
 
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints the traceback of what it raises
     uri = tracking_uri(root)
@@ -65,20 +64,15 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
     if registry_uri := os.environ.get("MLFLOW_REGISTRY_URI"):
         mlflow.set_registry_uri(from_root(registry_uri, root))
     database = database_of(uri)
-    with _lock(root):
+    with _lock(root), reached(uri):
         if database:
             settle(database)
-        try:
-            client = mlflow.MlflowClient()  # opens the database already
-            experiment = client.get_experiment_by_name(EXPERIMENT)
-            if experiment is None:
-                location = artifacts_of(database) if database else None
-                return client, client.create_experiment(EXPERIMENT, artifact_location=location)
-            return client, experiment.experiment_id
-        except MlflowException as error:
-            text = f"MLflow at {uri} failed ({shorten(str(error))})"
-            text = re.sub("//[^/@ ]*@", "//", text)  # no password
-            raise UnreachableError(text, "start it, or correct MLFLOW_TRACKING_URI") from error
+        client = mlflow.MlflowClient()  # opens the database already
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            location = artifacts_of(database) if database else None
+            return client, client.create_experiment(EXPERIMENT, artifact_location=location)
+        return client, experiment.experiment_id
 
 
 def registry(root: Path) -> MlflowClient:
@@ -108,10 +102,12 @@ def tracking_gaps(root: Path) -> Iterator[Gap]:
     try:
         if is_set_up(root):
             client, experiment_id = connect(root)
-            if client.get_experiment(experiment_id).lifecycle_stage == "deleted":
+            with reached(tracking_uri(root)):
+                is_deleted = client.get_experiment(experiment_id).lifecycle_stage == "deleted"
+            if is_deleted:
                 remedy = f"the next run restores it, or `mlflow experiments restore --experiment-id {experiment_id}`"
                 yield Gap(f"MLflow's experiment {EXPERIMENT!r} was deleted, with its runs", remedy)
-    except (MisplacedError, UnreachableError) as error:
+    except TrackingError as error:
         yield Gap(error.text, error.remedy)
     yield from gaps(root)
 
@@ -257,12 +253,6 @@ def warn_untracked(stage: str, root: Path, cause: str) -> None:
     )
     warnings.warn(message, TrackingWarning, stacklevel=3)
     print(f"\n{'!' * 80}\n{message}\n{'!' * 80}\n", file=sys.stderr)
-
-
-def shorten(text: str) -> str:
-    """A message on one line without its middle if it is long: many name the cause last."""
-    line = " ".join(text.split())
-    return line if len(line) <= 2 * CAUSE_CHARS else f"{line[:CAUSE_CHARS]} ... {line[-CAUSE_CHARS:]}"
 
 
 def _parent_run(client: MlflowClient, experiment_id: str, root: Path) -> str:

@@ -11,7 +11,7 @@ import re
 import shlex
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -26,22 +26,46 @@ ADDRESSES = (  # (table, column) of MLflow's schema that hold addresses of artif
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+CAUSE_CHARS = 300  # at each end of a message
 
 
-class MisplacedError(ValueError):
-    """A database that belongs to another folder, and what mends it."""
-
-    def __init__(self, text: str, remedy: str) -> None:
-        super().__init__(f"{text}: {remedy}")
-        self.text, self.remedy = text, remedy
-
-
-class UnreachableError(ConnectionError):
-    """MLflow that does not answer or cannot be used, and what mends it."""
+class TrackingError(Exception):
+    """A fault of the store of runs and versions, and what mends it."""
 
     def __init__(self, text: str, remedy: str) -> None:
         super().__init__(f"{text}: {remedy}")
         self.text, self.remedy = text, remedy
+
+
+class MisplacedError(TrackingError, ValueError):
+    """A database that belongs to another folder."""
+
+
+class UnreachableError(TrackingError, ConnectionError):
+    """MLflow that does not answer or cannot be used."""
+
+
+@contextmanager
+def reached(uri: str) -> Iterator[None]:
+    """Around questions to MLflow that have an answer wherever it can be used.
+
+    Raises:
+        UnreachableError: it fails.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        text = f"MLflow at {uri} failed ({shorten(str(error))})"
+        text = re.sub("//[^/@ ]*@", "//", text)  # no password
+        raise UnreachableError(text, "start it, or correct MLFLOW_TRACKING_URI") from error
+
+
+def shorten(text: str) -> str:
+    """A message on one line without its middle if it is long: many name the cause last."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2 * CAUSE_CHARS else f"{line[:CAUSE_CHARS]} ... {line[-CAUSE_CHARS:]}"
 
 
 def tracking_uri(root: Path) -> str:

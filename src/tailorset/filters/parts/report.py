@@ -111,8 +111,9 @@ def added_metrics(labels: pd.DataFrame, decisions: Sequence[FilterDecision]) -> 
 def too_few(labels: pd.DataFrame, decisions: Sequence[FilterDecision], least: int) -> str:
     """Return why a label cannot be learned from what was kept of it; "" if all can. labels: as `label_table` returns.
 
-    least: images that a label needs.
+    least: images that a label needs, at least 1.
     """
+    least = max(1, least)
     rejected = reason_table([decision for decision in decisions if not decision.kept])
     causes = [f"{row.reason}: {row.num_images}" for row in rejected.itertuples()]
     for row in labels[labels["kept"] < least].itertuples():
