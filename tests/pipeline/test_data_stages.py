@@ -177,7 +177,7 @@ class TestPrepareDataset:
             ("test-000000", "test", "cut off"),
         }
         assert metrics_of("prepare_dataset")["real/num_rejected"] == 2
-        assert "2 images were left out" in caplog.text
+        assert "2 images left out" in caplog.text
 
     def test_blank_images_and_copies_in_another_split_are_rejected(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = toybox.Toybox.samples
