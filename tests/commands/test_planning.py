@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.clip.dense_features import crops
-from tailorset.commands.planning.page import notes, over_cap, plan_table
+from tailorset.commands.planning.page import measured_notes, notes, over_cap, plan_table
 from tailorset.commands.planning.plan import Plan
 from tailorset.commands.planning.workload import (
     Cost,
@@ -25,6 +25,8 @@ from tailorset.commands.planning.workload import (
     total,
     workload,
 )
+from tailorset.evaluation.alternative import Alternative
+from tailorset.evaluation.bootstrap import Interval
 from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.records import LabelSpace
 
@@ -209,6 +211,42 @@ def test_what_is_cheaper_is_not_said_to_be_as_good(space: LabelSpace) -> None:
     *_, last = notes(plan_of(changed(), space, training_image=Cost(0.1)))
     assert "mAP is not estimated" in last
     assert not any("mAP" in note for note in notes(plan_of(changed(), space)))  # nothing is cheaper
+
+
+def alternative(name: str, gain: float, **changes: Any) -> Alternative:
+    """A run that is measured to be better by `gain`, give or take 0.01."""
+    interval = Interval(gain, gain - 0.01, gain + 0.01)
+    keys = {key.replace("__", "."): str(value) for key, value in changes.items()}
+    return Alternative(name, keys, dict.fromkeys(("ZSL mAP", "GZSL mAP"), interval))
+
+
+def test_the_cheapest_measured_run_that_is_not_worse_is_named(space: LabelSpace) -> None:
+    plan = plan_of(changed(), space, training_image=Cost(1))
+    half = plan.stage("train_classifier").seconds / 2
+    runs = [
+        alternative("one epoch", -0.05, train_classifier__num_epochs=1, train_classifier__warmup_epochs=0),
+        alternative("three epochs", 0.001, train_classifier__num_epochs=3),
+        alternative("two epochs", -0.005, train_classifier__num_epochs=2),
+        alternative("eight epochs", 0.05, train_classifier__num_epochs=8),
+        alternative("other rate", 0.0, train_classifier__learning_rate=0.1),
+    ]
+    best, run, *rest = measured_notes(plan, runs, 2.5)
+    hours = f"{half / 3600:.1f} h or {half / 3600 * 2.5:,.2f}"
+    assert best == f"Measured: train_classifier.num_epochs 2 is cheaper by {hours} and not measurably worse."
+    assert "Run two epochs minus" in run
+    assert "ZSL mAP -0.5 [-1.5, +0.5]" in run
+    assert rest[0] == "1 cheaper measured run had a lower mAP."
+    assert rest[1].startswith("1 measured run not considered")
+
+
+def test_a_setting_that_needs_another_measurement_has_no_price(space: LabelSpace) -> None:
+    plan = plan_of(changed(), space, training_image=Cost(1))
+    assert plan.saved_by({"train_classifier.num_epochs": 2}) == plan.stage("train_classifier").seconds / 2
+    assert plan.saved_by({"generate_images.batch_size": 2}) is None
+    assert plan.saved_by({"train_classifier.num_epochs": -1}) is None
+    plan.unit_costs.pop("tuning step")
+    assert plan.saved_by({"tune_text_encoder.num_updates": 60}) is None
+    assert list(measured_notes(plan, [])) == []
 
 
 def test_a_run_above_the_cap_is_told_by_how_much(space: LabelSpace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote
 
 import pytest
@@ -18,6 +19,7 @@ from tailorset.evaluation.results import CLIP, OURS
 from tailorset.project.layout import PER_LABEL, SCORES
 from tailorset.project.tracking import EXECUTION_TAG, connect
 from tailorset.records import Label, LabelSpace
+from tailorset.registry.alternatives import find_alternatives
 from tailorset.registry.comparison import compare
 
 NUM_PHOTOS = 200
@@ -174,3 +176,41 @@ def test_without_a_database_nothing_is_compared_and_none_is_made(root: Path) -> 
     assert result.exit_code == 1
     assert f"There are no runs in {root}: `make run` makes one" in result.output
     assert not [path for path in root.iterdir() if path.name.startswith("mlflow.db")]
+
+
+class TestAlternatives:
+    """Runs of other settings beside the run of params.yaml, {"seed": 0, "epochs": 4}."""
+
+    SETTINGS: ClassVar = {"seed": 0, "epochs": 4}
+
+    def test_they_are_told_by_what_they_differ_in_and_by_whether_they_are_worse(
+        self, root: Path, space: LabelSpace
+    ) -> None:
+        log_run(root, space, "present", 0.6, epochs="4")
+        log_run(root, space, "as good", 0.6, epochs="2")
+        log_run(root, space, "bad", 1.5, epochs="1")
+        found = {one.name: one for one in find_alternatives(self.SETTINGS, root)}
+        assert {name: dict(one.changes) for name, one in found.items()} == {
+            "as good": {"epochs": "2"},
+            "bad": {"epochs": "1"},
+        }
+        assert [found[name].is_worse for name in ("as good", "bad")] == [False, True]
+        assert found["as good"].differences["ZSL mAP"].value == 0
+        assert found["bad"].differences["GZSL mAP"].high < 0
+
+    def test_runs_that_cannot_be_paired_are_left_out(self, root: Path, space: LabelSpace) -> None:
+        log_run(root, space, "present", 0.6, epochs="4")
+        log_run(root, space, "other photos", 0.6, first_photo=1000, epochs="2")
+        log_run(root, space, "of another version", 0.6, epochs="2", new="1")
+        assert find_alternatives(self.SETTINGS, root) == []
+
+    def test_without_a_run_of_these_settings_there_is_nothing_to_compare_with(
+        self, root: Path, space: LabelSpace
+    ) -> None:
+        log_run(root, space, "other", 0.6, epochs="2")
+        assert find_alternatives(self.SETTINGS, root) == []
+
+    def test_asking_makes_no_database(self, root: Path) -> None:
+        (root / "mlflow.db").unlink()
+        assert find_alternatives(self.SETTINGS, root) == []
+        assert not (root / "mlflow.db").exists()

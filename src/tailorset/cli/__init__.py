@@ -38,9 +38,10 @@ from tailorset.commands.terminal import console, or_stop, stop, stopping
 from tailorset.datasets.reading.changes import has_changed
 from tailorset.project.checks import contradictions
 from tailorset.project.layout import PARAMS, REPORTS
-from tailorset.project.params import Params, load_params, read_yaml
+from tailorset.project.params import Params, flatten, load_params, read_yaml
 from tailorset.project.presets import FOLDER, preset_names, preset_text
 from tailorset.project.tracking import tracking_gaps
+from tailorset.project.tracking_store import TrackingError
 from tailorset.project.unlogged import gaps
 from tailorset.records import LabelSpace
 
@@ -125,16 +126,23 @@ def plan(
     ] = None,
 ) -> None:
     """Estimate what a run of params.yaml takes on this device, from a short sample of each stage."""
-    from tailorset.commands.planning.page import notes, over_cap, plan_table
+    from tailorset.commands.planning.page import measured_notes, notes, over_cap, plan_table
     from tailorset.commands.planning.plan import make_plan
     from tailorset.project.definition import stage_names
     from tailorset.project.running import last_durations
+    from tailorset.registry.alternatives import find_alternatives
 
     _, space = _settings()
     with stopping():
         planned = make_plan(read_yaml(PARAMS), space, stage_names())
     console.print(plan_table(planned, last_durations(Path.cwd()), price_per_hour))
     console.print("\n".join(notes(planned, price_per_hour)), markup=False)
+    try:
+        alternatives = find_alternatives(flatten(planned.values), Path.cwd())
+        for note in measured_notes(planned, alternatives, price_per_hour):
+            console.print(note, markup=False)
+    except TrackingError as error:
+        console.print(f"Runs that were measured are left out: {error}", markup=False)
     if reason := over_cap(planned):
         stop(reason)
 

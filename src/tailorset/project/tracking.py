@@ -231,11 +231,16 @@ def write_batches(
 
     now = int(time.time() * 1000)
     numbers = [Metric(mlflow_name(key), float(value), now, step) for key, value in metrics.items()]
-    texts = [Param(mlflow_name(key), str(value)[:MAX_PARAM_CHARS]) for key, value in params.items()]
+    texts = [Param(key, value) for key, value in run_params(params).items()]
     for start in range(0, len(texts), 100):
         client.log_batch(run_id, params=texts[start : start + 100])
     for start in range(0, len(numbers), 1000):
         client.log_batch(run_id, metrics=numbers[start : start + 1000])
+
+
+def run_params(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return flat settings as a run's params store them."""
+    return {mlflow_name(key): str(value)[:MAX_PARAM_CHARS] for key, value in settings.items()}
 
 
 def mlflow_name(key: str) -> str:

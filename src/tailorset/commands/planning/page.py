@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import yaml
 from rich.table import Table
 
 from tailorset.commands.planning.plan import Plan
 from tailorset.commands.planning.workload import Cost
-from tailorset.messages import GIB
+from tailorset.evaluation.alternative import Alternative
+from tailorset.messages import GIB, count
 
-UNKNOWN_LOSS = "What these cost in mAP is not estimated: run with one of them, and see `tailorset compare`."
+UNKNOWN_LOSS = "What these cost in mAP is not estimated: run with one of them, and `tailorset plan` says what it did."
 
 
 def plan_table(plan: Plan, last: Mapping[str, float], hourly_price: float | None = None) -> Table:
@@ -57,10 +59,29 @@ def notes(plan: Plan, hourly_price: float | None = None) -> Iterator[str]:
     yield "Cap of the run: " + ("none; max_hours in params.yaml sets one." if hours is None else f"max_hours {hours}.")
     cheaper = list(plan.cheaper())
     for key, value, smaller, saved in cheaper:
-        money = "" if hourly_price is None else f" or {saved / 3600 * hourly_price:,.2f}"
-        yield f"Cheaper by {_clock(saved)}{money}: {key} {value} -> {smaller}"
+        yield f"Cheaper by {_saving(saved, hourly_price)}: {key} {value} -> {smaller}"
     if cheaper:
         yield UNKNOWN_LOSS
+
+
+def measured_notes(plan: Plan, alternatives: Sequence[Alternative], hourly_price: float | None = None) -> Iterator[str]:
+    """Yield the cheapest measured run with a mAP like that of the present settings, and how many were too bad."""
+    savings = [
+        (saved, one)
+        for one in alternatives
+        if (saved := plan.saved_by({key: yaml.safe_load(value) for key, value in one.changes.items()})) is not None
+    ]
+    cheaper = sorted((pair for pair in savings if pair[0] > 0), key=lambda pair: -pair[0])
+    as_good = [pair for pair in cheaper if not pair[1].is_worse]
+    for saved, one in as_good[:1]:
+        changes = ", ".join(f"{key} {value}" for key, value in one.changes.items())
+        differences = ", ".join(f"{title} {value.in_percent(signed=True)}" for title, value in one.differences.items())
+        yield f"Measured: {changes} is cheaper by {_saving(saved, hourly_price)} and not measurably worse."
+        yield f"Run {one.name} minus the run of params.yaml, 95 % intervals over the test photos: {differences}."
+    if worse := len(cheaper) - len(as_good):
+        yield f"{count(worse, 'cheaper measured run')} had a lower mAP."
+    if unknown := len(alternatives) - len(savings):
+        yield f"{count(unknown, 'measured run')} not considered: other settings differ than the amount of work."
 
 
 def over_cap(plan: Plan) -> str:
@@ -75,6 +96,10 @@ def _cells(cost: Cost, hourly_price: float | None) -> list[str]:
     priced = [] if hourly_price is None else [f"{_price(cost, hourly_price):,.2f}"]
     flops = f"{cost.flops / 1e12:,.2f}" if cost.flops else "-"
     return [_clock(cost.seconds), *priced, flops, f"{cost.bytes / GIB:,.2f} GiB" if cost.bytes else "-"]
+
+
+def _saving(seconds: float, hourly_price: float | None) -> str:
+    return _clock(seconds) + ("" if hourly_price is None else f" or {seconds / 3600 * hourly_price:,.2f}")
 
 
 def _price(cost: Cost, hourly_price: float) -> float:

@@ -33,6 +33,15 @@ CHEAPER: Mapping[str, Callable[[Any], float]] = {  # key of params.yaml -> a val
     "train_classifier.num_epochs": lambda value: value // 2,
     "train_classifier.crop_weight": lambda value: 0,
 }
+COUNTED = {  # further settings that change how much there is to do, and not what a unit of it costs
+    "generate_images.max_images",
+    "train_classifier.mosaics",
+    "train_classifier.synthetic_repeats",
+    "train_classifier.warmup_epochs",
+    "tune_text_encoder.evaluate_every",
+    "tune_text_encoder.held_out_prompts",
+    "write_prompts.max_attempts",
+} | CHEAPER.keys()
 MIN_SAVED = 0.02  # of the run's time, below which a cheaper setting is not worth naming
 
 
@@ -78,6 +87,22 @@ class Plan:
     def run(self) -> Cost:
         return total([self.starts, *map(self.stage, self.stages)])
 
+    def saved_by(self, changes: Mapping[str, Any]) -> float | None:
+        """Seconds by which a run is shorter with these settings, {"block.key": value}.
+
+        None if the plan cannot tell: the settings contradict each other, or change more than the amount of work.
+        """
+        if not changes.keys() <= COUNTED:
+            return None
+        values = copy.deepcopy(dict(self.values))
+        for key, value in changes.items():
+            block, name = key.split(".")
+            values[block][name] = value
+        try:
+            return self.run.seconds - replace(self, values=values).run.seconds
+        except (ValueError, KeyError):  # a contradiction, or a kind of work that was not measured
+            return None
+
     def cheaper(self) -> Iterator[tuple[str, float, float, float]]:
         """(key, value, a smaller one, seconds saved), the most first."""
         found = []
@@ -87,14 +112,8 @@ class Plan:
             before = getattr(block, name, getattr(getattr(block, "config", None), name, None))
             if before is None or (value := smaller(before)) == before:
                 continue
-            values = copy.deepcopy(dict(self.values))
-            values[block_name][name] = value
-            other = replace(self, values=values)
-            try:
-                saved = self.run.seconds - other.run.seconds
-            except ValueError:  # too small for a setting beside it
-                continue
-            if saved > MIN_SAVED * self.run.seconds:
+            saved = self.saved_by({key: value})
+            if saved is not None and saved > MIN_SAVED * self.run.seconds:
                 found.append((key, before, value, saved))
         yield from sorted(found, key=lambda row: -row[3])
 
