@@ -1,17 +1,32 @@
-"""Wording that messages share: the nearest choice, pydantic's problems, the first few of many, units of bytes."""
+"""Wording that messages share: unknown keys, pydantic's problems, the first few of many, units of bytes."""
 
 from __future__ import annotations
 
 import difflib
 import errno
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 MAX_SHOWN = 60  # characters of a faulty value
 MAX_NAMED = 5  # examples in a message
+UNKNOWN_KEY = "no such key: correct its spelling, or remove it"
 MAX_LINE = 300  # characters of an error's first line
 GB, MIB, GIB = 10**9, 2**20, 2**30  # bytes
+
+
+class Strict(BaseModel):
+    """A frozen model of finite numbers; an unknown key is an error that names the nearest one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            check_keys(values, cls.model_fields, where=cls.__name__)
+        return values
 
 
 REMEDIES = {
@@ -75,7 +90,8 @@ def problems(error: ValidationError) -> list[str]:
         is_told = isinstance(given, Mapping) or kind in ("missing", "value_error")
         value = "" if is_told or len(repr(given)) > MAX_SHOWN else f", not {given!r}"
         hint = "; quote names that YAML reads as numbers or booleans" if kind == "string_type" else ""
-        text = problem["msg"].removeprefix("Value error, ") + value + hint
+        said = problem["msg"].removeprefix("Value error, ")
+        text = UNKNOWN_KEY if kind == "extra_forbidden" else said + value + hint
         lines.append(f"{where}: {text}" if where else text)
     return lines
 

@@ -1,4 +1,4 @@
-"""Base classes of the blocks of params.yaml: frozen fields; an unknown key is an error that names the nearest one."""
+"""Base classes of the blocks of params.yaml."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BaseModel, SerializeAsAny, model_validator
 
-from tailorset.messages import check_keys
+from tailorset.messages import Strict
 from tailorset.plugins import load_plugin, plugin_config, plugin_names
 
 
@@ -28,17 +28,8 @@ def _wording(template: str) -> str:
 Wording = Annotated[str, AfterValidator(_wording)]
 
 
-class Block(BaseModel):
+class Block(Strict):
     """One block of params.yaml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            check_keys(values, cls.model_fields, where=cls.__name__)
-        return values
 
 
 class PluginBlock(Block):

@@ -40,6 +40,7 @@ def test_params_are_frozen_and_reach_the_plugin() -> None:
         (lambda p: p["write_prompts"]["llm"].update(quantization="3bit"), r"(?s)llm: .*quantization: .*4bit"),
         (lambda p: p["generator"].update(name="stable_difusion"), r"generator: .*Did you mean 'stable_diffusion'"),
         (lambda p: p["prepare_dataset"].update(shardsize=1), r"prepare_dataset: .*Did you mean 'shard_size'"),
+        (lambda p: p["train_classifier"]["augment"]["real"].update(flips=1), r"augment\.real\.flips: no such key"),
         (lambda p: p["generator"].pop("name"), r"generator: .*names no variant.*stable_diffusion"),
         (lambda p: p.update(seed=99999999999999999999), r"seed: .*less than 9223372036854775808"),
         (lambda p: p.update(device="tpu"), r"device: .*'auto', 'cpu' or 'cuda'"),

@@ -116,7 +116,11 @@ def test_shipped_label_files_load() -> None:
         ("{name: thing, seen: true}", "{name: thing, seen: true, parents: [cup]}", "'cup' is its own ancestor"),
         ("{name: mouse, seen: false}", "{name: mouse, seen: maybe}", "labels.4.seen.*valid boolean"),
         ("{name: mouse, seen: false}", "{name: mouse}", "labels.4.seen: Field required"),
-        ("{name: mouse, seen: false}", "{name: mouse, seen: false, alias: [x]}", "labels.4.alias.*not permitted"),
+        (
+            "{name: mouse, seen: false}",
+            "{name: mouse, seen: false, alias: [x]}",
+            "labels.4: .*Did you mean 'aliases'",
+        ),
         ("aliases: [computer keyboard, keys]", "aliases: [mouse]", "'mouse' of label 'keyboard' and 'mouse' of label"),
         ("aliases: [computer keyboard, keys]", "aliases: [Mouse]", "'Mouse' of label 'keyboard' and 'mouse' of label"),
         ("aliases: [computer keyboard, keys]", 'aliases: ["k\\u200deys"]', r"U\+200D.*, which no prompt"),

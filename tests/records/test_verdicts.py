@@ -53,7 +53,7 @@ def test_an_unknown_label_is_named_with_the_choices_and_the_remedy() -> None:
         ("- a", "is not valid"),
         ("a: {sha256: abc, labels: []}", r"a\.sha256"),
         (f"a: {{sha256: {ONE}}}", r"a\.labels"),
-        (f"a: {{sha256: {ONE}, labels: [], strike: true}}", r"a\.strike"),
+        (f"a: {{sha256: {ONE}, labels: [], strike: true}}", "a: Unknown key of ImageVerdict: 'strike'"),
         (
             "".join(f"{key}: {{sha256: {ONE}, labels: []}}\n" for key in "aba"),
             r"review\.yaml has 'a' twice, in lines 1 and 3: remove one of them",

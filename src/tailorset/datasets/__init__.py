@@ -9,15 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict
-
+from tailorset.messages import Strict
 from tailorset.records import Example, RealSample, Rejected, Split
 
 
-class DatasetConfig(BaseModel):
+class DatasetConfig(Strict):
     """Base of the settings of every data set."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @property
     def needed(self) -> tuple[Path, ...]:

@@ -11,14 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from tailorset.messages import Strict
 
-class GeneratorConfig(BaseModel):
+
+class GeneratorConfig(Strict):
     """Base of the settings of every generator."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     starts_from_photos: ClassVar[bool] = False  # True if `build` returns a PhotoGenerator
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from tailorset.messages import Strict
 from tailorset.prompts.wording import Dialogue, keywords_of, scene_of, template_phrase
 
 
-class Config(BaseModel):
+class Config(Strict):
     """num_words: the least number of words of a phrase, write_prompts.min_words or more."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     num_words: int = Field(default=10, ge=1)
     batch_size: int = Field(default=256, gt=0)
 

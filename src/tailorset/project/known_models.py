@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from pydantic import BaseModel, ConfigDict
 
+from tailorset.messages import Strict
 from tailorset.storage.hub import LOCAL, NamedModel
 
 TABLE = Path(__file__).with_name("known_models.yaml")
@@ -19,27 +19,24 @@ NOT_STATED = "not stated"
 HUB_PAGE = "https://huggingface.co"
 
 
-class Departure(BaseModel):
+class Departure(Strict):
     """A repository that left the hub; successor: a repository of the same weights, if one is known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     since: str
     successor: str | None
 
 
-class Licence(BaseModel):
+class Licence(Strict):
     """title: usual name. commercial: use that it allows; None if that depends or is not known. terms: what to mind."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     title: str
     commercial: bool | None
     terms: str = ""
 
 
-class KnownModels(BaseModel):
+class KnownModels(Strict):
     """The table; `families` has the licence's short name first, then patterns of names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     left: dict[str, Departure]
     gated: tuple[str, ...]
     pickles: tuple[str, ...]

@@ -16,9 +16,9 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_validator
 
-from tailorset.messages import invalid
+from tailorset.messages import Strict, invalid
 from tailorset.records.names import NameFinder, composed, fold, name_problem, wording_problem
 
 # columns of data/prompts/prompts.parquet
@@ -81,10 +81,8 @@ Alias = Annotated[str, AfterValidator(_alias)]
 Reference = Annotated[str, AfterValidator(composed)]  # to a label, by its name
 
 
-class Record(BaseModel):
-    """Base of all records: immutable, no unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Record(Strict):
+    """Base of all records."""
 
 
 class Label(Record):

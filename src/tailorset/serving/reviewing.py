@@ -11,12 +11,11 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tailorset.inference.uploads import Refusal
-from tailorset.messages import cause_of, reason_of
+from tailorset.messages import Strict, cause_of, reason_of
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.app import add_page, answer_errors, media_type
 from tailorset.serving.measures import Measures
@@ -75,10 +74,9 @@ class Desk(Protocol):
         ...
 
 
-class SaveRequest(BaseModel):
+class SaveRequest(Strict):
     """Body of a request to save; image_id guards against a page that is older than the server."""
 
-    model_config = ConfigDict(extra="forbid")
     image_id: str
     ticks: dict[str, int | None]
 

@@ -8,16 +8,17 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from tailorset.messages import Strict
 
 LOCAL, HUB = "local-dir:", "hf-hub:"  # open_clip's prefixes
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-class NamedModel(BaseModel):
+class NamedModel(Strict):
     """model: a folder or a hub id. revision: a commit or tag of the hub; None = the latest one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     model: str = Field(min_length=1)
     revision: str | None = Field(default=None, min_length=1)
 

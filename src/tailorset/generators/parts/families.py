@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
+
+from tailorset.messages import Strict
 
 EMBEDDED = "guidance_scale"  # argument that sets embedded guidance
 
 
-class Guidance(BaseModel):
+class Guidance(Strict):
     """The pull of an image towards its prompt.
 
     classifier_free: prediction without the prompt + scale * (with - without), two passes per step; embedded: the model
     itself reads the scale; none: one pass per step.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     kind: Literal["classifier_free", "embedded", "none"]
     scale: float | None = Field(default=None, ge=0)  # with `none` there is none
 

@@ -7,10 +7,11 @@ from typing import Annotated
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, OpenClip
 from tailorset.compute.memory import ShrinkingBatches
+from tailorset.messages import Strict
 
 SCENES = (
     "in a living room",
@@ -32,10 +33,9 @@ SCENES = (
 )
 
 
-class Config(BaseModel):
+class Config(Strict):
     """scenes: wordings that follow the name of a thing. clip: better not the discriminator or the judge."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     clip: OpenClip
     scenes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=SCENES, min_length=2)
     batch_size: int = Field(default=64, gt=0)

@@ -7,7 +7,9 @@ import re
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
+
+from tailorset.messages import Strict
 
 EXAMPLE = "http://localhost:11434/v1"
 
@@ -43,13 +45,12 @@ def _variable(name: str) -> str:
     return name
 
 
-class ServedModel(BaseModel):
+class ServedModel(Strict):
     """base_url: root of the API. model: its name there. api_key_env: environment variable with the key; None = no key.
 
     timeout_s: until a reply is complete. max_retries: of a request that meets a busy or failing server.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     base_url: Annotated[str, AfterValidator(_root)]
     model: str = Field(min_length=1)
     api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
