@@ -73,7 +73,18 @@ FROM_PHOTOS = {"strength": 0.5}
         ),
         (
             {"prepare_dataset": {"lend_photos": "no/such/folder"}, "generate_images": {"from_photos": FROM_PHOTOS}},
-            "prepare_dataset.lend_photos: no/such/folder does not exist",
+            "there is no folder no/such/folder: set prepare_dataset.lend_photos to the folder of your photos",
+        ),
+        (
+            {"prepare_dataset": {"lend_photos": "models"}, "generate_images": {"from_photos": FROM_PHOTOS}},
+            "put photos there, or set prepare_dataset.lend_photos to another folder",
+        ),
+        (
+            {
+                "tune_text_encoder": {"num_updates": 0},
+                "generator": {"name": "retrieval", "folder": "models", "image_px": 32, "clip": {"model": "x"}},
+            },
+            "put photos there, or set generator.folder to another folder",
         ),
         (
             {"generate_images": {"from_photos": FROM_PHOTOS}},

@@ -57,7 +57,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     yield from labels(root / params.label_space, params)
     yield from device(params)
     yield from data_paths(params.prepare_dataset.config)
-    yield from data_paths(params.prepare_dataset)
+    yield from further_photos(params)
     yield from place(params)
     yield from weights(params)
     yield from licence_findings(params)
@@ -70,7 +70,7 @@ def quick(params: Params, space: LabelSpace) -> Iterator[Finding]:
     yield from repository(Path(), params)
     yield from device(params)
     yield from data_paths(params.prepare_dataset.config)
-    yield from data_paths(params.prepare_dataset)
+    yield from further_photos(params)
     yield from place(params)
     yield from weights(params, whole=False)
     yield from licence_findings(params)
@@ -227,6 +227,20 @@ def compiler(params: Params, is_gpu: bool) -> Iterator[Finding]:
     elif not any(map(shutil.which, [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"])):
         text = "generator.compile needs a C compiler, and there is none"
         yield Finding("error", "device", text, "install gcc, or set it to false")
+
+
+def further_photos(params: Params) -> Iterator[Finding]:
+    """Check that folders of photos beside those of the data set hold some."""
+    folders = {
+        "prepare_dataset.lend_photos": params.prepare_dataset.lend_photos,
+        "generator.folder": dict(params.generator.config).get("folder"),
+    }
+    for key, path in folders.items():
+        if isinstance(path, Path):
+            try:
+                find_photos(path, key)
+            except ValueError as error:
+                yield Finding("error", "data", str(error), "see docs/data-sets.md")
 
 
 def data_paths(config: BaseModel) -> Iterator[Finding]:
