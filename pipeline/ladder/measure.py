@@ -124,9 +124,8 @@ def test_targets(real: Path) -> pd.DataFrame:
 
 def summarise(workspace: Workspace, root: Path) -> None:
     """All params and metrics to the point's parent run, as the pipeline's last stage does."""
-    params = load_params(workspace.folder / "params.yaml")
-    with Tracker("ladder", root, {}) as tracker:
-        tracker.summarise(flatten(params.model_dump(mode="json")), all_metrics(workspace.folder / "reports"))
+    with working_in(workspace.folder), Tracker("ladder", root, {}) as tracker:  # its settings name the parent run
+        tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics(workspace.folder / "reports"))
     if not tracker.is_up:
         print(f"{workspace.folder.name} is NOT in MLflow: see its log in {WORK / 'logs'}", file=sys.__stderr__)
 

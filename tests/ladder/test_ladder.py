@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,13 +24,16 @@ import report
 import summarise
 import workspace as workspace_module
 from points import BOUNDS, FACTORS, FULL, Ladder, Point, load_ladder
-from workspace import Workspace, merged
+from workspace import Workspace, merged, working_in
 
 from tailorset.evaluation.metrics import multilabel_metrics
 from tailorset.project.checks import contradictions
 from tailorset.project.params import check_params, load_params, read_yaml
 from tailorset.project.presets import preset_text
+from tailorset.project.tracking import Tracker, connect
 from tailorset.records import LabelSpace
+from tailorset.registry.comparison import executions
+from tailorset.storage.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -412,6 +416,27 @@ def test_choosing_a_factor_never_needs_test_photos(settings: Path, monkeypatch: 
     monkeypatch.setattr(measure, "load_ladder", lambda: ladder)
     with pytest.raises(ValueError, match=r"'cahce'.*Did you mean 'cache'"):
         measure.main(FACTORS, "cahce")
+
+
+def test_a_point_has_one_run_in_mlflow_with_stages_and_metrics(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, tracking_database: Path
+) -> None:
+    """The stages run with the settings of the point, in a folder of its own."""
+    root = Path.cwd()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(tracking_database, root)
+    for variable, value in {"DVC_EXP_NAME": "ladder-toybox-cache-0", "DVC_EXP_BASELINE_REV": "1"}.items():
+        monkeypatch.setenv(variable, value)
+    (root / "point/reports").mkdir(parents=True)
+    values = merged(read_yaml("params.yaml"), {"filter_images.threshold": 0.7})
+    (root / "point/params.yaml").write_text(yaml.safe_dump(values))
+    write_json(root / "point/reports/metrics.json", {"zsl/map": 0.5})
+    with working_in(root / "point"), Tracker("evaluate", root, {}):
+        pass
+    measure.summarise(SimpleNamespace(folder=root / "point"), root)
+    (run,) = executions(*connect(root))
+    assert run.metrics == {"zsl/map": 0.5}
+    assert run.params["filter_images.threshold"] == "0.7"
 
 
 def test_measure_names_an_unknown_world(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,17 +42,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with two executions in MLflow; it is the current folder."""
     folder = tmp_path_factory.mktemp("tracked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        track_executions(folder, patch)
-        yield shown_project(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it to the store it opens first, and that one it stays
+        if has_runs_to_show():
+            folder = ROOT
+            patch.chdir(folder)
+        else:
+            patch.setenv("MLFLOW_TRACKING_URI", "")
+            patch.chdir(folder)
+            track_executions(folder, patch)
+        yield folder
 
 
-def shown_project(folder: Path) -> Path:
-    """Return the project whose pages are photographed: the repository if it has runs to compare, else `folder`."""
-    if WANTED in os.environ and (ROOT / "mlflow.db").exists():
-        evaluated = [one for one in executions(*connect(ROOT)) if "zsl/map" in one.metrics]
-        return ROOT if len(evaluated) > 1 else folder
-    return folder
+def has_runs_to_show() -> bool:
+    """Tell whether pictures are asked for and the repository has executions with results to compare."""
+    if WANTED not in os.environ or not (ROOT / "mlflow.db").exists():
+        return False
+    return sum("zsl/map" in one.metrics for one in executions(*connect(ROOT))) > 1
 
 
 @pytest.fixture(scope="module")
