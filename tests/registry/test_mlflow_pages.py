@@ -1,7 +1,6 @@
 """MLflow's pages in a real browser: runs, the parent run, two runs compared, a version of the model.
 
-TAILORSET_PICTURES=1 also writes docs/pictures/mlflow_*.png: of this project's own runs if `make run` has left two or
-more, else of the test's.
+TAILORSET_PICTURES=1 also writes docs/pictures/mlflow_*.png.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from PIL import Image
 
 from tailorset.project.mlflow_pages import run_page, start_pages, version_page
 from tailorset.project.tracking import connect
-from tailorset.registry.comparison import Comparison, Execution, compare, executions
+from tailorset.registry.comparison import Comparison, Execution, compare
 from tests.tracked_project import track_executions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,22 +41,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with two executions in MLflow; it is the current folder."""
     folder = tmp_path_factory.mktemp("tracked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", "")  # MLflow sets it to the store it opens first, and that one it stays
-        if has_runs_to_show():
-            folder = ROOT
-            patch.chdir(folder)
-        else:
-            patch.setenv("MLFLOW_TRACKING_URI", "")
-            patch.chdir(folder)
-            track_executions(folder, patch)
+        patch.chdir(folder)
+        track_executions(folder, patch)
         yield folder
-
-
-def has_runs_to_show() -> bool:
-    """Tell whether pictures are asked for and the repository has executions with results to compare."""
-    if WANTED not in os.environ or not (ROOT / "mlflow.db").exists():
-        return False
-    return sum("zsl/map" in one.metrics for one in executions(*connect(ROOT))) > 1
 
 
 @pytest.fixture(scope="module")
