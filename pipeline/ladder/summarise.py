@@ -17,7 +17,7 @@ from pages import factor_text
 from points import ASIDE, BOUNDS, CURVES, FACTORS, FULL, REPORT, RESULTS, SEEN, SUPERVISED, Ladder, Point, load_ladder
 from torch import Tensor
 
-from tailorset.card.verdicts import deciding
+from tailorset.card.verdicts import deciding, file_digests
 from tailorset.clip.model import normalise_scores
 from tailorset.evaluation.bootstrap import (
     Estimate,
@@ -263,7 +263,12 @@ def main(part: str) -> None:
         partial.mkdir()
         for name, table in tables.items():
             table.to_csv(partial / f"{name}.csv", index=False, float_format="%.6f")
-        measured = {"base": ladder.base, "settings": deciding(settings)}
+        world = ladder.worlds.get(part, ladder.worlds[ladder.first_world])
+        measured = {
+            "base": ladder.base,
+            "settings": deciding(settings),
+            "files": file_digests(world.label_space),
+        }
         (partial / "settings.json").write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 

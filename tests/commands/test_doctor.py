@@ -82,9 +82,9 @@ FROM_PHOTOS = {"strength": 0.5}
         (
             {
                 "tune_text_encoder": {"num_updates": 0},
-                "generator": {"name": "retrieval", "folder": "models", "image_px": 32, "clip": {"model": "x"}},
+                "generator": {"name": "retrieval", "images": "models", "image_px": 32, "model": "x"},
             },
-            "put photos there, or set generator.folder to another folder",
+            "put photos there, or set generator.images to another folder",
         ),
         (
             {"generate_images": {"from_photos": FROM_PHOTOS}},
@@ -101,7 +101,7 @@ FROM_PHOTOS = {"strength": 0.5}
                 "prepare_dataset": {"lend_photos": "train"},
                 "generate_images": {"from_photos": FROM_PHOTOS},
                 "tune_text_encoder": {"num_updates": 0},
-                "generator": {"name": "retrieval", "folder": "photos", "image_px": 32, "clip": {"model": "x"}},
+                "generator": {"name": "retrieval", "images": "photos", "image_px": 32, "model": "x"},
             },
             "generator retrieval cannot start from a photo: choose stable_diffusion, or remove from_photos",
         ),

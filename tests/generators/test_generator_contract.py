@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tailorset.clip.model import OpenClip
 from tailorset.generators import Generator, GeneratorConfig, TunableGenerator
 from tailorset.images.codec import encode_png
 from tailorset.plugins import load_plugin, plugin_names
@@ -45,7 +46,8 @@ def tiny(tiny_diffusion_folder: Path, tiny_clip_folder: Path, tmp_path_factory: 
 def config_of(name: str, tiny: Tiny = Tiny()) -> GeneratorConfig:  # noqa: B008
     """Settings of a variant, with the tiny models for those it has."""
     config = load_plugin("generators", name).Config
-    models = {"model": str(tiny.model), "clip": {"model": f"local-dir:{tiny.clip}"}, "folder": str(tiny.folder)}
+    model = f"local-dir:{tiny.clip}" if issubclass(config, OpenClip) else str(tiny.model)
+    models = {"model": model, "images": str(tiny.folder)}
     needed = {key: value for key, value in models.items() if key in config.model_fields}
     return config(**OPTIONS.get(name, {}), **needed)
 

@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def config(folder: Path, clip: Path, nearest: int = 3) -> Config:
-    return Config(folder=folder, clip={"model": f"local-dir:{clip}"}, nearest=nearest, image_px=16)
+    return Config(images=folder, model=f"local-dir:{clip}", nearest=nearest, image_px=16)
 
 
 def test_a_prompt_gets_the_images_nearest_to_it_by_the_clip(folder: Path, tiny_clip_folder: Path) -> None:
@@ -55,7 +55,7 @@ def test_an_unreadable_image_is_left_out_and_named(
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, tiny_clip_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"generator\.folder"):
+    with pytest.raises(ValueError, match=r"generator\.images"):
         build(config(tmp_path / "missing", tiny_clip_folder), "cpu")
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(ValueError, match=r"1 file and no image \(notes.txt\)"):

@@ -21,6 +21,7 @@ from tailorset.evaluation.bootstrap import (
     percentile_interval,
     whole_set,
 )
+from tailorset.storage.checksums import digest
 from tailorset.storage.label_tables import read_label_table
 
 LADDER_COLUMNS = ("label", "difference", "low", "high")
@@ -90,10 +91,16 @@ def ladder_gains(path: Path) -> dict[str, Interval]:
 
 
 MEASURED_DATA_SET = "toybox"
+WEIGHTS = Path("models/foundation/toybox")
 COMPARE = (
     "dvc exp run -S 'train_classifier.train_on=[real]' trains without generated images where there are seen labels, and"
     " reports/evaluate/per_label.csv has the AP of each label to compare"
 )
+
+
+def file_digests(label_space: Path) -> dict[str, str]:
+    """Return {path: digest} of the files that determine images and classifier of the toybox: its labels and weights."""
+    return {path.as_posix(): digest(path) for path in (label_space, WEIGHTS)}
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,8 +127,15 @@ def ladder_result(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def changed_since(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return relevant settings that differ from the ladder's: its values, and those of `settings`."""
-    ours, theirs, smaller = deciding(settings), _measured(folder)["settings"], _measured(folder)["base"]
+    """Return relevant settings and files that differ from the ladder's: its values, and those of today.
+
+    Values are those of params.yaml and, of files, the first digits of their digests.
+    """
+    measured = _measured(folder)
+    files = {path: Path(path) for path in measured.get("files", {})}
+    ours = deciding(settings) | {path: digest(file)[:12] if file.exists() else None for path, file in files.items()}
+    theirs = measured["settings"] | {path: measured["files"][path][:12] for path in files}
+    smaller = measured["base"]
     keys = (ours.keys() | theirs.keys()) - smaller.keys()
     changed = sorted(key for key in keys if ours.get(key) != theirs.get(key))
     then, now = ({key: values[key] for key in changed if key in values} for values in (theirs, ours))
@@ -129,7 +143,7 @@ def changed_since(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, 
 
 
 def _measured(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the `settings` of the ladder, and its `base`: those that it makes smaller."""
+    """Read the `settings` of the ladder, its `base`, which it makes smaller, and the digests of its `files`."""
     measured: dict[str, dict[str, Any]] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     return measured
 

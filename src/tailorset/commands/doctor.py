@@ -233,7 +233,7 @@ def further_photos(params: Params) -> Iterator[Finding]:
     """Check that folders of photos beside those of the data set hold some."""
     folders = {
         "prepare_dataset.lend_photos": params.prepare_dataset.lend_photos,
-        "generator.folder": dict(params.generator.config).get("folder"),
+        "generator.images": dict(params.generator.config).get("images"),
     }
     for key, path in folders.items():
         if isinstance(path, Path):

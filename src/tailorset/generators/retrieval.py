@@ -30,15 +30,15 @@ INDEX_BATCH = 64
 SMALLEST_CROP = 0.8  # of the shorter side
 
 
-class Config(GeneratorConfig):
+class Config(OpenClip, GeneratorConfig):
     """A folder of real images, and the CLIP that finds them.
 
-    folder: images without annotations, nested or not; no image of the data set's val and test splits among them.
-    clip: better not the discriminator, which filters what is found. nearest: images that a prompt chooses from.
+    images: folder of images without annotations, nested or not; none of the data set's val and test splits.
+    model: the CLIP; better not the discriminator, which filters what is found. nearest: images that a prompt chooses
+    from.
     """
 
-    folder: Annotated[Path, AfterValidator(in_project)]
-    clip: OpenClip
+    images: Annotated[Path, AfterValidator(in_project)]
     nearest: int = Field(default=100, ge=1)
     image_px: int = Field(gt=0)
 
@@ -108,21 +108,21 @@ def build(config: Config, device: torch.device | str) -> Retrieval:
     Raises:
         ValueError: the folder has no readable image, or the CLIP cannot be loaded.
     """
-    clip = config.clip.load(device)
-    files = _images_of(config.folder)
+    clip = config.load(device)
+    files = _images_of(config.images)
     damaged: dict[Path, str] = {}
 
     @torch.no_grad()
     def encode(paths: Sequence[Path]) -> Tensor:
         return clip.encode_images(torch.stack([_whole(path, clip.image_px, damaged) for path in paths]))
 
-    batches = ShrinkingBatches(INDEX_BATCH, f"looking at {config.folder}", CLIP_MEMORY_REMEDY)
+    batches = ShrinkingBatches(INDEX_BATCH, f"looking at {config.images}", CLIP_MEMORY_REMEDY)
     features = batches.concatenated(encode, files)
     if damaged:
         reasons = some([f"{path.name} ({reason})" for path, reason in damaged.items()])
-        log.warning("%d of %d images in %s cannot be read: %s", len(damaged), len(files), config.folder, reasons)
+        log.warning("%d of %d images in %s cannot be read: %s", len(damaged), len(files), config.images, reasons)
         if len(damaged) == len(files):
-            raise ValueError(f"no image in {config.folder} can be read: {reasons}")
+            raise ValueError(f"no image in {config.images} can be read: {reasons}")
     readable = [number for number, path in enumerate(files) if path not in damaged]
     return Retrieval(config, clip, [files[number] for number in readable], features[readable].to(device))
 
@@ -133,7 +133,7 @@ def build_tokenizers(config: Config) -> list[Any]:
     Raises:
         ValueError: the model is unknown.
     """
-    return [_Counting(load_tokenizer(config.clip))]
+    return [_Counting(load_tokenizer(config))]
 
 
 class _Counting:
@@ -151,7 +151,7 @@ class _Counting:
 
 def _images_of(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: set generator.folder to a folder of real images")
+        raise ValueError(f"there is no folder {folder}: set generator.images to a folder of real images")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     images = [path for path in files if path.suffix.lower() in SUFFIXES]
     if not images:
