@@ -26,6 +26,7 @@ from workspace import STAGES, Workspace, working_in
 from tailorset.messages import check_keys, count
 from tailorset.progress import Bar
 from tailorset.project.layout import FILTERED, SYNTHETIC
+from tailorset.project.limits import OutOfTime
 from tailorset.project.params import flatten, load_params, read_yaml
 from tailorset.project.stage import all_metrics
 from tailorset.project.tracking import Tracker
@@ -87,7 +88,7 @@ def run_point(root: Path, oracle: Path | None, point: Point) -> str:
             truth = kept_truth(workspace, load_oracle(root / oracle)) if oracle else {}
             keep_results(workspace, root, point, truth)
             summarise(workspace, root)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - one point's fault must not lose the others' hours
+        except (Exception, SystemExit, OutOfTime) as error:  # noqa: BLE001 - one point's fault must not lose the others' hours
             traceback.print_exc()
             return f"{point.run_name}: {error} (log: {WORK / 'logs' / point.run_name}.log)"
     return ""

@@ -148,7 +148,7 @@ def change_sentence(then: Mapping[str, object], now: Mapping[str, object]) -> st
     former = ", ".join(f"`{key}` {spelled(value)}" for key, value in then.items())
     added = ", ".join(f"`{key}`" for key in now)
     told = f"with {former}" if former else f"before there was {added}"
-    return f"**Not measured with today's `params.yaml`**, but {told}. `make ladder` measures it again."
+    return f"**Not measured with today's settings, labels and weights**, but {told}. `make ladder` measures it again."
 
 
 def results_page(ladder: Ladder, parts: Mapping[str, Tables], changes: Mapping[str, str]) -> str:

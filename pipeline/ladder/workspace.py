@@ -51,6 +51,7 @@ class Workspace:
 
     def run(self, stage: str, settings: Mapping[str, Any]) -> None:
         """Put the products of a stage in place, running it unless the store has them."""
+        settings = {**settings, "num_processes": 1}  # more would start this very program again
         (self.folder / "params.yaml").write_text(yaml.safe_dump(merged(read_yaml(self.root / "params.yaml"), settings)))
         with working_in(self.folder):
             kept = self.store / stage / fingerprint(stage_definition(stage))

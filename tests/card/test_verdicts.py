@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from tailorset.card.verdicts import ladder_gains, ladder_result, precisions, verdict
+from tailorset.card.verdicts import WEIGHTS, file_digests, ladder_gains, ladder_result, precisions, verdict
 from tailorset.evaluation.bootstrap import Interval
 
 HEADER = "label,difference,low,high\n"
@@ -83,6 +83,24 @@ def test_a_run_with_other_settings_than_the_ladders_gets_no_verdict(
     else:
         assert gains == {"key": Interval(0.02, 0.01, 0.03)}
         assert words == "ran with prepare_dataset.num_train 2000"
+
+
+def test_other_weights_or_labels_than_the_ladders_get_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = Path("labels.yaml")
+    labels.write_text("name: toys")
+    WEIGHTS.mkdir(parents=True)
+    (WEIGHTS / "model.safetensors").write_text("1")
+    Path("per_label.csv").write_text(HEADER + "key,0.02,0.01,0.03\n")
+    content = {"base": {}, "settings": MEASURED, "files": file_digests(labels)}
+    Path("settings.json").write_text(json.dumps(content))
+    assert ladder_result(Path(), MEASURED)[0]
+    (WEIGHTS / "model.safetensors").write_text("2")
+    assert ladder_result(Path(), MEASURED) == ({}, f"ran with other values of {WEIGHTS}: make ladder")
+    labels.unlink()
+    assert "labels.yaml, models/foundation/toybox" in ladder_result(Path(), MEASURED)[1]
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,16 @@ def test_a_run_above_the_cap_is_told_by_how_much(space: LabelSpace) -> None:
     assert any("max_hours 0.5" in note for note in notes(plan_of(changed(max_hours=0.5), space, **costs)))
 
 
+def test_processes_share_the_stages_that_say_so(space: LabelSpace) -> None:
+    costs = {"photo": Cost(1), "training_image": Cost(1), "sampling_step": Cost(1)}
+    alone, four = (plan_of(changed(num_processes=number), space, **costs) for number in (1, 4))
+    for name in ("tune_text_encoder", "generate_images", "train_classifier"):
+        assert four.stage(name).seconds == pytest.approx(alone.stage(name).seconds / 4)
+    assert four.stage("prepare_dataset") == alone.stage("prepare_dataset")
+    assert any("divided by num_processes 4" in note for note in notes(four))
+    assert not any("num_processes" in note for note in notes(alone))
+
+
 def test_prices_follow_from_hours(space: LabelSpace) -> None:
     plan = plan_of(changed(), space, photo=Cost(3600 / 7000), sampling_step=Cost(0.01))
     columns = {column.header: list(column.cells) for column in plan_table(plan, {}, 2.5).columns}
@@ -274,6 +284,8 @@ def test_the_last_run_stands_beside_the_estimate(space: LabelSpace) -> None:
     assert columns["time"][0] == "1.2 min"
     assert columns["last run"][0] == "1.1 min"
     assert columns["last run"][1] == "-"
+    all_known = plan_table(plan, dict.fromkeys(plan.stages, 60.0) | {"add_label": 3600.0})
+    assert {column.header: list(column.cells) for column in all_known.columns}["last run"][-1] == "7.0 min + starts"
 
 
 def test_plan_measures_tiny_models_and_leaves_nothing_behind(

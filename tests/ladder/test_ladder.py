@@ -305,7 +305,9 @@ def test_pages_say_that_settings_have_changed_since(results: Path) -> None:
     params["train_classifier"]["augment"]["real"]["cutout"] = 0.25
     Path("params.yaml").write_text(yaml.safe_dump(params))
     report.main()
-    sentence = "**Not measured with today's `params.yaml`**, but with `train_classifier.augment.real.cutout` 0."
+    sentence = (
+        "**Not measured with today's settings, labels and weights**, but with `train_classifier.augment.real.cutout` 0."
+    )
     assert Path("docs/results.md").read_text().count(sentence) == 2  # the world and the curves
     assert Path("docs/components.md").read_text().count(sentence) == 1
 

@@ -100,7 +100,7 @@ COMPARE = (
 
 def file_digests(label_space: Path) -> dict[str, str]:
     """Return {path: digest} of the files that determine images and classifier of the toybox: its labels and weights."""
-    return {path.as_posix(): digest(path) for path in (label_space, WEIGHTS)}
+    return {path.as_posix(): digest(path) for path in (label_space, WEIGHTS) if path.exists()}
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:

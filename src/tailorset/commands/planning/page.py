@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import yaml
 from rich.table import Table
 
-from tailorset.commands.planning.plan import Plan
+from tailorset.commands.planning.plan import SHARED, Plan
 from tailorset.commands.planning.workload import Cost
 from tailorset.evaluation.alternative import Alternative
 from tailorset.messages import GIB, count
@@ -31,7 +31,7 @@ def plan_table(plan: Plan, last: Mapping[str, float], hourly_price: float | None
     starts, run = (_cells(cost, hourly_price) for cost in (plan.starts, plan.run))
     table.add_row("starting", f"{len(plan.stages)} stages", *starts, "-", end_section=True)
     known = all(name in last for name in plan.stages)
-    table.add_row("run", "", *run, f"{_clock(sum(last.values()))} + starts" if known else "-")
+    table.add_row("run", "", *run, f"{_clock(sum(last[name] for name in plan.stages))} + starts" if known else "-")
     return table
 
 
@@ -55,6 +55,8 @@ def notes(plan: Plan, hourly_price: float | None = None) -> Iterator[str]:
         costs = (plan.stage("generate_images"), plan.run)
         drawn, whole = (f"{_price(cost, hourly_price) / drawing.kept:,.5f}" for cost in costs)
         yield f"Price per kept image: {drawn} to draw it, {whole} with the whole run."
+    if (processes := plan.params.num_processes) > 1:
+        yield f"Time of {', '.join(SHARED)} is that of one process, divided by num_processes {processes}."
     hours = plan.params.max_hours
     yield "Cap of the run: " + ("none; max_hours in params.yaml sets one." if hours is None else f"max_hours {hours}.")
     cheaper = list(plan.cheaper())

@@ -42,6 +42,7 @@ COUNTED = {  # further settings that change how much there is to do, and not wha
     "tune_text_encoder.held_out_prompts",
     "write_prompts.max_attempts",
 } | CHEAPER.keys()
+SHARED = ("tune_text_encoder", "generate_images", "train_classifier")  # by num_processes
 MIN_SAVED = 0.02  # of the run's time, below which a cheaper setting is not worth naming
 
 
@@ -75,8 +76,9 @@ class Plan:
         return workload(self.params, self.label_space, self.photos, replies, self.drawing)
 
     def stage(self, name: str) -> Cost:
-        """Cost of a stage once it has started."""
-        return total(self.unit_costs[work.unit].times(work.amount) for work in self.work if work.stage == name)
+        """Cost of a stage once it has started; processes that share one are taken to be as fast as one alone."""
+        cost = total(self.unit_costs[work.unit].times(work.amount) for work in self.work if work.stage == name)
+        return cost._replace(seconds=cost.seconds / self.params.num_processes) if name in SHARED else cost
 
     @property
     def starts(self) -> Cost:
