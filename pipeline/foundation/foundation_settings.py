@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-
 from tailorset.records.yaml_files import parse_yaml
 from tailorset.settings import Block
 
@@ -60,6 +58,21 @@ class TrainOracle(Block):
     learning_rate: float
 
 
+class TrainLlm(Block):
+    """Widths are multiples of 64: bitsandbytes requires that in 4 bit on a CPU."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    caption_share: float  # of the answers that are web captions
+    num_tokenizer_examples: int
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+
+
 class Foundation(Block):
     seed: int
     label_space: Path
@@ -72,7 +85,7 @@ class Foundation(Block):
     train_vae: TrainVae
     train_unet: TrainUnet
     train_oracle: TrainOracle
-    train_llm: dict[str, object] = Field(default_factory=dict)
+    train_llm: TrainLlm
 
 
 def load_settings(path: Path = Path("pipeline/foundation/params.yaml")) -> Foundation:

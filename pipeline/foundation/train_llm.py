@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from foundation_settings import load_settings
+from foundation_settings import TrainLlm, load_settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from training_loop import train
@@ -21,7 +21,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from tailorset.prompts.wording import dialogue
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng
-from tailorset.settings import Block
 from tailorset.toybox.captions import MIN_PAINTER_WORDS, caption, painter_phrase
 from tailorset.toybox.scenes import web_scene
 
@@ -34,21 +33,6 @@ CHAT_TEMPLATE = (
 IGNORED = -100  # target of tokens without loss
 
 Example = tuple[list[dict[str, str]], str]
-
-
-class TrainLlm(Block):
-    """Widths are multiples of 64: bitsandbytes requires that in 4 bit on a CPU."""
-
-    vocab_size: int = 1000
-    hidden_size: int = 128
-    intermediate_size: int = 384
-    num_layers: int = 6
-    num_heads: int = 4
-    caption_share: float = 0.15  # of the answers that are web captions
-    num_tokenizer_examples: int = 20000
-    num_steps: int = 1300
-    batch_size: int = 32
-    learning_rate: float = 2.0e-3
 
 
 def example(label_space: LabelSpace, caption_share: float, rng: np.random.Generator) -> Example:
@@ -143,8 +127,7 @@ def train_llm(label_space: LabelSpace, options: TrainLlm, seed: int, folder: Pat
 
 def main() -> None:
     settings = load_settings()
-    options = TrainLlm.model_validate(settings.train_llm)
-    train_llm(LabelSpace.load(settings.label_space), options, settings.seed, settings.output / "llm")
+    train_llm(LabelSpace.load(settings.label_space), settings.train_llm, settings.seed, settings.output / "llm")
 
 
 if __name__ == "__main__":

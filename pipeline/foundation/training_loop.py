@@ -14,7 +14,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
+from tailorset.storage.checksums import digest
 
+FOUNDATION = Path(__file__).parent
 WARMUP_STEPS = 200
 CHECKPOINT_EVERY = 200
 LOOK_EVERY = 20  # steps between looks at the loss: each look waits for the GPU
@@ -88,7 +90,7 @@ def train(
         parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay, fused=on_gpu
     )
     state = {**modules, **(frozen or {}), "optimizer": optimizer}
-    path = WORK / f"{name}.safetensors"
+    path = work_file(f"{name}.safetensors")
     start = load_checkpoint(path, **state)
     progress = tqdm(range(start, num_steps), initial=start, total=num_steps, desc=name)
     average: Tensor | None = None
@@ -130,5 +132,8 @@ def half(module: nn.Module) -> dict[str, Tensor]:
 
 
 def work_file(name: str) -> Path:
-    WORK.mkdir(parents=True, exist_ok=True)
-    return WORK / name
+    """Return the path of what an interrupted training continues from; it is another for other settings or code."""
+    code = [*FOUNDATION.glob("*.py"), *(FOUNDATION.parents[1] / "src/tailorset/toybox").glob("*.py")]
+    folder = WORK / digest(FOUNDATION / "params.yaml", *sorted(code))[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name

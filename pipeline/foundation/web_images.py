@@ -59,10 +59,11 @@ class Web:
 
     def tokens(self, tokenizer: Any) -> Tensor:
         """Return (N, C, T) ids of the captions; all captions are turned into tokens once, and kept on disk."""
-        path = work_file("tokens.npy")
+        path, partial = work_file("tokens.npy"), work_file("tokens_partial.npy")
         if not path.exists():
             ids = np.stack([token_ids(tokenizer, texts).numpy() for texts in zip(*all_captions(), strict=True)], axis=1)
-            np.save(path, ids.astype(np.int16))
+            np.save(partial, ids.astype(np.int16))
+            partial.rename(path)
         return torch.from_numpy(np.load(path)[self.rows]).to(device())
 
 

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
 import training_loop
-from train_llm import END, IGNORED, TrainLlm, encode, example, train_llm, train_tokenizer
+from foundation_settings import TrainLlm
+from train_llm import END, IGNORED, encode, example, train_llm, train_tokenizer
 
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng
@@ -23,9 +24,11 @@ TINY = TrainLlm(
     intermediate_size=64,
     num_layers=1,
     num_heads=2,
+    caption_share=0.15,
     num_tokenizer_examples=50,
     num_steps=2,
     batch_size=2,
+    learning_rate=2e-3,
 )
 
 

@@ -97,6 +97,21 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, 
     assert torch.equal(run_steps(20), whole)
 
 
+def test_other_settings_start_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_loop, "WORK", tmp_path)
+    monkeypatch.setattr(training_loop, "FOUNDATION", tmp_path / "pipeline/foundation")
+    training_loop.FOUNDATION.mkdir(parents=True)
+    (training_loop.FOUNDATION / "params.yaml").write_text("seed: 0")
+    first = run_steps(5)
+    with pytest.raises(KeyboardInterrupt):
+        run_steps(10, stop_at=7)  # continues at step 5
+    (training_loop.FOUNDATION / "params.yaml").write_text("seed: 1")
+    with pytest.raises(KeyboardInterrupt):
+        run_steps(10, stop_at=2)
+    (training_loop.FOUNDATION / "params.yaml").write_text("seed: 0")
+    assert torch.equal(run_steps(5), first)
+
+
 def test_a_diverged_training_stops(tmp_path, monkeypatch):
     monkeypatch.setattr(training_loop, "WORK", tmp_path)
     model = torch.nn.Linear(1, 1)
