@@ -84,17 +84,24 @@ class Project:
         """Run a script of pipeline/ unless it has run, and return the seconds that it took.
 
         Raises:
+            ValueError: it has run for other settings, labels or arguments.
             RuntimeError: it failed.
         """
         done = self.folder / f"{stage}.seconds"
-        if not done.exists():
+        asked = json.loads(json.dumps([dict(self.settings), dict(self.labels), arguments]))
+        if done.exists():
+            ran = json.loads(done.read_text())
+            if ran["for"] != asked:
+                raise ValueError(f"{self.folder} is of other settings, labels or arguments: name another --folder")
+        else:
             start = time.monotonic()
             command = [sys.executable, f"pipeline/{stage}.py", *arguments]
             environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
             if subprocess.run(command, cwd=self.folder, env=environment, check=False).returncode:
                 raise RuntimeError(f"{stage} failed in {self.folder}: see above")
-            done.write_text(json.dumps(time.monotonic() - start))
-        return float(json.loads(done.read_text()))
+            ran = {"seconds": time.monotonic() - start, "for": asked}
+            done.write_text(json.dumps(ran))
+        return float(ran["seconds"])
 
 
 def link(place: Path, target: Path) -> None:

@@ -123,7 +123,7 @@ class PipelineBenchmark:
         """An update as configured, against the gradient through all steps, with checkpointing as published."""
         block, steps = self.params.tune_text_encoder, self.num_steps
         full = plain_ways.checkpointed_plainly(build(self.config, self.device))
-        own = self._tuner(self.generator).updates()
+        own = self._tuner(build(self.config, self.device)).updates()  # other parts draw with the untuned one
         everything = self._tuner(full, num_inference_steps=steps, backprop_steps=steps, stop_after=None).updates()
         ours, plain = (Side(partial(next, updates), block.batch_size) for updates in (own, everything))
         peaks = " against ".join(f"{peak_bytes(side.work, self.device) / MIB:.0f} MiB" for side in (ours, plain))

@@ -87,8 +87,12 @@ def _draw(studio: Studio, draws: Sequence[Draw]) -> Iterator[Row]:
 def _folder() -> Path:
     """Folder of the pool: a separate one for every setting, weight and prompt that changes an image."""
     definition = stage_definition("generate_images")
-    shaping = {key: value for key, value in definition["params"].items() if not key.startswith("generate_images.")}
-    shaping["steps"] = definition["params"]["generate_images.num_inference_steps"]
+    drawing = ("generate_images.num_inference_steps", "generate_images.from_photos")
+    shaping = {
+        key: value
+        for key, value in definition["params"].items()
+        if not key.startswith("generate_images.") or key.startswith(drawing)
+    }
     deps = [DRAWING if dep == PACKAGE else dep for dep in definition["deps"] if dep != SCRIPT]
     folder = project_root() / ".work" / "allocation" / fingerprint({"params": shaping, "deps": deps})
     folder.mkdir(parents=True, exist_ok=True)

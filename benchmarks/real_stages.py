@@ -100,7 +100,9 @@ class RealSizeBenchmark:
         prompts = bench_prompts(self.label_space, count)
         texts = [prompt.text for prompt in prompts]
         seeds = [sample_seed(self.params.seed, "bench", i) for i in range(count)]
-        what = f"SD 2.1 shape, {self._drawing(steps)}, batch {count}"
+        loop = self.amounts.published_steps
+        shorter = "" if loop == PUBLISHED_STEPS else f"; the published loop with {loop} of its {PUBLISHED_STEPS} steps"
+        what = f"SD 2.1 shape, {self._drawing(steps)}, batch {count}{shorter}"
         sample = Side(lambda: generator.sample(texts, seeds, steps), count)
         cost = self._cost(what, "images", sample, self._parts(generator), self._unet_roof(generator))
         ways = {STOCK: self._stock(1)} | ({STOCK_BATCHED: self._stock(count)} if count > 1 else {})

@@ -20,11 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # for pipeline/
-
-from soak_decoder import decode_mutated  # noqa: E402
-from soak_load import (  # noqa: E402
+from soak_decoder import decode_mutated
+from soak_load import (
     Expected,
     Interruption,
     after,
@@ -35,12 +32,13 @@ from soak_load import (  # noqa: E402
     statuses,
     throughput,
 )
-from soak_mutated import SCHEMA_SHARE, Findings, send_generated, send_mutated  # noqa: E402
-from soak_server import Server, build_project, expected_scores, point_to  # noqa: E402
+from soak_mutated import SCHEMA_SHARE, Findings, send_generated, send_mutated
+from soak_server import Server, build_project, expected_scores, point_to
 
-import tailorset  # noqa: E402, F401 - sets the offline and telemetry switches before any library is imported
-from tailorset.messages import MIB  # noqa: E402
+import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.messages import MIB
 
+ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = 64
 WARM_REQUESTS = 1000  # until memory is constant
 IN_FLIGHT_S = 0.1  # a request sent this long ago has reached the server

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from add_label import compare, label_files
+from add_label import Project, compare, label_files
 
 from tailorset.project.params import read_yaml
 from tests.small_project import ROOT, SMALL
@@ -39,3 +40,12 @@ def test_a_label_is_added_and_measured_next_to_one_trained_anew(tmp_path: Path) 
     chance, _, added, anew = (float(row[1]) for row in rows[:4])
     assert chance < min(added, anew)
     assert float(rows[-1][0].split()[8].rstrip(";")) <= 1e-6
+
+
+def test_a_folder_of_other_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times and models would pass for those of these settings."""
+    monkeypatch.setattr("subprocess.run", lambda *command, **options: SimpleNamespace(returncode=0))
+    Project(tmp_path, {"seed": 0}, LABELS).run("evaluate")
+    assert Project(tmp_path, {"seed": 0}, LABELS).run("evaluate") < 60
+    with pytest.raises(ValueError, match="name another --folder"):
+        Project(tmp_path, {"seed": 1}, LABELS).run("evaluate")

@@ -118,6 +118,18 @@ def test_a_pool_on_disk_is_not_drawn_again(
     assert list(pool._draw(studio, draws)) == first
 
 
+def test_candidates_that_start_from_photos_have_a_pool_of_their_own(bench: ModuleType, project: Path) -> None:
+    pool, params = sys.modules["pool"], yaml.safe_load((project / "params.yaml").read_text())
+    folders = {pool._folder()}
+    for strength in (0.3, 0.9):
+        params["generate_images"]["from_photos"] = {"strength": strength}
+        (project / "params.yaml").write_text(yaml.safe_dump(params))
+        folders.add(pool._folder())
+    params["generate_images"]["max_images"] += 1  # another number of the same images
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    assert len(folders | {pool._folder()}) == 3
+
+
 class _Painter:
     def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> torch.Tensor:
         return torch.full((len(prompts), 3, 8, 8), 0.5)
