@@ -19,7 +19,9 @@ def export_data(
         Path | None, typer.Option("--output", "-o", help="New folder to write to (default: export-FORMAT)")
     ] = None,
     photos: Annotated[bool, typer.Option("--photos", help="Export the annotated photos too")] = False,
-    scores: Annotated[bool, typer.Option("--scores", help="With the classifier's scores of the test photos")] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="With the classifier's scores of the test photos; needs --photos")
+    ] = False,
     val_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the prompts whose images go to val")] = 0.0,
     test_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the prompts whose images go to test")] = 0.0,
     url: Annotated[str, typer.Option(help="Address at which it will be published, for croissant.json")] = "",

@@ -189,8 +189,12 @@ def export(
 
 def add_label(
     names: Annotated[list[str], typer.Argument(help="Labels that the model lacks")],
-    alias: Annotated[list[str], typer.Option(help="Wording for prompts, the first is used; repeat for more")] = [],  # noqa: B006 - typer makes a new one each time
-    apart_from: Annotated[list[str], typer.Option(help="Label never drawn together with it; repeat for more")] = [],  # noqa: B006
+    alias: Annotated[
+        list[str], typer.Option(help="Wording for prompts, of a single label; the first is used, repeat for more")
+    ] = [],  # noqa: B006 - typer makes a new one each time
+    apart_from: Annotated[
+        list[str], typer.Option(help="Label never drawn together with it, of a single label; repeat for more")
+    ] = [],  # noqa: B006
     model: Annotated[str, typer.Option(help=MODEL)] = "",
 ) -> None:
     """Teach a trained model further labels from generated images; the scores of its other labels stay the same.

@@ -62,11 +62,11 @@ def generate(
     """Draw images of the labels, alone and in pairs, one after the other; the models are loaded before it returns.
 
     labels: at least three, since CLIP compares each with the rest. generator, llm, clip: as the blocks `generator`,
-    `write_prompts.llm` and `clip.discriminator` of params.yaml. num_images: images to draw. Those in which CLIP does
-    not find every label with a probability above `threshold` are left out, or come with `accepted` false by
-    `keep_rejected`. prompts_per_pair: prompts that are written for each label and each pair, of at least `min_words`,
-    beginning with one of `kinds` in turn. seed: the same seed gives the same images, but for rounding
-    in batches of another size. device: auto, cpu or cuda.
+    `write_prompts.llm` and `clip.discriminator` of params.yaml. num_images: images to draw, `batch_size` at once, in
+    `num_inference_steps` sampling steps. Those in which CLIP does not find every label with a probability above
+    `threshold` are left out, or come with `accepted` false by `keep_rejected`. prompts_per_pair: prompts that are
+    written for each label and each pair, of at least `min_words`, beginning with one of `kinds` in turn. seed: the
+    same seed gives the same images, but for rounding in batches of another size. device: auto, cpu or cuda.
 
     Raises:
         ValueError: too few or unusable labels, settings that are not valid, or a model that cannot be loaded.

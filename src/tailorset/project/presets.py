@@ -16,7 +16,7 @@ from tailorset.messages import unknown
 from tailorset.project.params import Params, check_params, read_yaml
 
 FOLDER = Path("presets")
-BASE = "toybox"  # holds every key; what a preset names as its `base` may itself differ from another one
+BASE = "toybox"  # holds every block; what a preset names as its `base` may itself differ from another one
 KEY = re.compile(r"(?P<indent> *)(?P<key>[\w.-]+):(?: |$)")
 COMMENT = re.compile(r" +#.*$")
 
