@@ -83,8 +83,9 @@ def run_point(root: Path, oracle: Path | None, point: Point) -> str:
             workspace = Workspace(root, root / WORK / "workspaces" / point.run_name)
             stages = STAGES[: STAGES.index("train_classifier") + 1] if point.part == FACTORS else STAGES
             for stage in stages:
-                seed = {} if stage == "prepare_dataset" else {"seed": point.seed}
-                workspace.run(stage, point.settings | seed)
+                of_all = stage == "prepare_dataset"  # points share the photos: in MLflow, too, they are a run apart
+                os.environ["DVC_EXP_NAME"] = f"ladder-{point.part}-photos" if of_all else point.run_name
+                workspace.run(stage, point.settings | ({} if of_all else {"seed": point.seed}))
             truth = kept_truth(workspace, load_oracle(root / oracle)) if oracle else {}
             keep_results(workspace, root, point, truth)
             summarise(workspace, root)

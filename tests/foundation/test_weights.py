@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from safetensors import safe_open
 from sklearn.metrics import average_precision_score
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
+from publish import LIMIT_MIB
+
 from tailorset.clip.model import load_clip
+from tailorset.messages import MIB
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng
 from tailorset.toybox.scenes import render, web_scene
@@ -23,7 +28,7 @@ FOLDER = Path(__file__).parents[2] / "models" / "foundation" / "toybox"
 
 def test_weights_are_fp16_safetensors_within_the_limit():
     files = [file for file in FOLDER.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) <= 44 * 2**20
+    assert sum(file.stat().st_size for file in files) <= LIMIT_MIB * MIB
     assert {file.suffix or file.name for file in files} <= {".safetensors", ".json", ".txt", ".jinja", "SHA256SUMS"}
     for file in FOLDER.rglob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
