@@ -14,9 +14,11 @@ from points import ASIDE, BOUNDS, CURVES, FULL, SUPERVISED, Ladder
 
 from tailorset.evaluation.bootstrap import Interval
 from tailorset.evaluation.results import percent
+from tailorset.messages import count
 
 MEASURES = {"zsl_map": "ZSL mAP", "zsl_f1": "ZSL F1@3", "gzsl_map": "GZSL mAP", "gzsl_f1": "GZSL F1@3"}
 SUMMARY = re.compile(r"(<!-- ladder -->\n).*?(<!-- /ladder -->)", re.DOTALL)
+ONE_SEED = "Intervals are over the test photos only: another seed may move a figure by as much again."
 Tables = Mapping[str, pd.DataFrame]  # of one part of the ladder
 
 
@@ -204,7 +206,9 @@ def curves_section(ladder: Ladder, tables: Tables) -> list[str]:
 
 
 def measured_with(table: pd.DataFrame) -> str:
-    return f"{table['seeds'][0]} seeds, measured with commit `{table['commit'][0][:12]}`.\n"
+    seeds = int(table["seeds"][0])
+    note = f" {ONE_SEED}" if seeds == 1 else ""
+    return f"{count(seeds, 'seed')}, measured with commit `{table['commit'][0][:12]}`.{note}\n"
 
 
 def command(ladder: Ladder, rung: str) -> str:
@@ -253,9 +257,11 @@ def with_summary(page: str, worlds: Mapping[str, Tables], change: str = "") -> s
         {"test split, %": row["title"]} | {title: cell(row, key) for key, title in MEASURES.items()}
         for _, row in next(iter(worlds.values()))["ladder"].iterrows()
     ]
+    single = [world for world, tables in worlds.items() if int(tables["measured"]["seeds"][0]) == 1]
+    notes = [part for part in (change, f"{', '.join(single)}: one seed. {ONE_SEED}" if single else "") if part]
     gaps = " ".join(gap_sentence(world, tables) for world, tables in worlds.items())
     tables = [markdown(pd.DataFrame(rows)), gains_table(worlds), gaps]
-    text = "\n\n".join([change, *tables] if change else tables) + "\n"
+    text = "\n\n".join([*notes, *tables]) + "\n"
     return SUMMARY.sub(lambda match: match[1] + text + match[2], page)
 
 

@@ -265,6 +265,7 @@ def main(part: str) -> None:
             table.to_csv(partial / f"{name}.csv", index=False, float_format="%.6f")
         world = ladder.worlds.get(part, ladder.worlds[ladder.first_world])
         measured = {
+            "seeds": len(ladder.seeds(part)),
             "base": ladder.base,
             "settings": deciding(settings),
             "files": file_digests(world.label_space),

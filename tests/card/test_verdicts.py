@@ -83,6 +83,8 @@ def test_a_run_with_other_settings_than_the_ladders_gets_no_verdict(
     else:
         assert gains == {"key": Interval(0.02, 0.01, 0.03)}
         assert words == "ran with prepare_dataset.num_train 2000"
+        (tmp_path / "settings.json").write_text(json.dumps(content | {"seeds": 1}))
+        assert "one seed, so the intervals leave out" in ladder_result(tmp_path, MEASURED | changed)[1]
 
 
 def test_other_weights_or_labels_than_the_ladders_get_no_verdict(

@@ -236,6 +236,16 @@ def test_report_says_what_the_scores_say(results: Path) -> None:
     assert table.loc["full", "zsl_map_low"] < table.loc["full", "zsl_map"] < table.loc["full", "zsl_map_high"]
 
 
+def test_pages_say_what_a_single_seed_leaves_out(results: Path) -> None:
+    pages_of = ("docs/results.md", "docs/components.md")
+    assert not any(pages.ONE_SEED in Path(page).read_text() for page in pages_of)
+    measured = Path("reports/ladder/toybox/measured.csv")
+    pd.read_csv(measured).assign(seeds=1).to_csv(measured, index=False)
+    report.main()
+    assert all(Path(page).read_text().count(pages.ONE_SEED) == 1 for page in pages_of)
+    assert "1 seed, measured with commit" in Path("docs/results.md").read_text()
+
+
 def test_components_that_help_are_told_from_those_that_do_not(results: Path) -> None:
     table = pd.read_csv("reports/ladder/toybox/components.csv").set_index("component")
     assert table.loc["fusion", "zsl_map_low"] > 0  # full 2.0, without 0.5

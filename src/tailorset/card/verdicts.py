@@ -120,10 +120,11 @@ def ladder_result(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, 
     then, now = changed_since(folder, settings)
     if others := sorted(then.keys() | now.keys()):
         return {}, f"ran with other values of {', '.join(others)}: make ladder"
-    smaller = _measured(folder)["base"]
-    return ladder_gains(folder / "per_label.csv"), "ran with " + ", ".join(
-        f"{key} {value}" for key, value in smaller.items()
-    )
+    measured = _measured(folder)
+    how = [f"{key} {value}" for key, value in measured["base"].items()]
+    if measured.get("seeds") == 1:
+        how.append("one seed, so the intervals leave out what another one changes")
+    return ladder_gains(folder / "per_label.csv"), "ran with " + ", ".join(how)
 
 
 def changed_since(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -142,9 +143,9 @@ def changed_since(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[str, 
     return then, now
 
 
-def _measured(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the `settings` of the ladder, its `base`, which it makes smaller, and the digests of its `files`."""
-    measured: dict[str, dict[str, Any]] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+def _measured(folder: Path) -> dict[str, Any]:
+    """Read the `settings` of the ladder, its `base`, which it makes smaller, its seeds, and digests of its `files`."""
+    measured: dict[str, Any] = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     return measured
 
 
