@@ -267,15 +267,17 @@ def with_summary(page: str, worlds: Mapping[str, Tables], change: str = "") -> s
 
 def ladder_figure(worlds: Tables) -> Figure:
     """ZSL and GZSL mAP of every row with intervals, one panel per world; worlds: {name: its table of rows}."""
-    height = max(len(table) for table in worlds.values())
-    figure = Figure(figsize=(6.5 * len(worlds), 0.42 * height + 1.2), layout="constrained")
+    tables = sorted(worlds.values(), key=len, reverse=True)  # a world may lack rows
+    titles = dict(pair for table in tables for pair in zip(table["row"], table["title"], strict=True))
+    places = {row: place for place, row in enumerate(titles)}
+    figure = Figure(figsize=(6.5 * len(worlds), 0.42 * len(titles) + 1.2), layout="constrained")
     panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
     for axes, (world, rows) in zip(panels, worlds.items(), strict=True):
         for shift, key, colour in ((-0.12, "zsl_map", "#33608c"), (0.12, "gzsl_map", "#e0a458")):
             errors = 100 * abs(rows[[f"{key}_low", f"{key}_high"]].sub(rows[key], axis=0).to_numpy().T)
             style = {"fmt": "o", "color": colour, "capsize": 3, "label": MEASURES[key]}
-            axes.errorbar(100 * rows[key], rows.index + shift, xerr=errors, **style)
-        axes.set_yticks(rows.index, rows["title"])
+            axes.errorbar(100 * rows[key], rows["row"].map(places) + shift, xerr=errors, **style)
+        axes.set_yticks(list(places.values()), list(titles.values()))
         axes.set(title=world, xlabel="mAP on the test photos, %")
         axes.grid(axis="x", alpha=0.3)
     panels[0].invert_yaxis()

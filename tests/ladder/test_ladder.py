@@ -246,6 +246,18 @@ def test_pages_say_what_a_single_seed_leaves_out(results: Path) -> None:
     assert "1 seed, measured with commit" in Path("docs/results.md").read_text()
 
 
+def test_a_row_is_drawn_beside_its_title_in_every_world(results: Path) -> None:
+    rows = pd.read_csv("reports/ladder/toybox/ladder.csv")
+    fewer = rows[~rows["row"].isin(["clip_patches", "seen"])].reset_index(drop=True)
+    figure = pages.ladder_figure({"fewer": fewer, "all": rows})
+    shown = figure.axes[0].yaxis  # both panels share it
+    names = {place: label.get_text() for place, label in zip(shown.get_ticklocs(), shown.get_ticklabels(), strict=True)}
+    for axes, table in zip(figure.axes, (fewer, rows), strict=True):
+        points = axes.containers[0].lines[0].get_xydata()
+        drawn = {names[round(y + 0.12)]: x for x, y in points}
+        assert drawn == pytest.approx(dict(zip(table["title"], 100 * table["zsl_map"], strict=True)))
+
+
 def test_components_that_help_are_told_from_those_that_do_not(results: Path) -> None:
     table = pd.read_csv("reports/ladder/toybox/components.csv").set_index("component")
     assert table.loc["fusion", "zsl_map_low"] > 0  # full 2.0, without 0.5
