@@ -270,7 +270,7 @@ def ladder_figure(worlds: Tables) -> Figure:
     tables = sorted(worlds.values(), key=len, reverse=True)  # a world may lack rows
     titles = dict(pair for table in tables for pair in zip(table["row"], table["title"], strict=True))
     places = {row: place for place, row in enumerate(titles)}
-    figure = Figure(figsize=(6.5 * len(worlds), 0.42 * len(titles) + 1.2), layout="constrained")
+    figure = Figure(figsize=(3.5 + 4.5 * len(worlds), 0.42 * len(titles) + 1.2), layout="constrained")
     panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
     for axes, (world, rows) in zip(panels, worlds.items(), strict=True):
         for shift, key, colour in ((-0.12, "zsl_map", "#33608c"), (0.12, "gzsl_map", "#e0a458")):
