@@ -239,7 +239,8 @@ def gains_table(worlds: Mapping[str, Tables]) -> str:
     for world, tables in worlds.items():
         for _, row in tables["components"].iterrows():
             cells = rows.setdefault(row["component"], {"gain in ZSL mAP": row["component"]})
-            cells[world] = f"{cell(row, 'zsl_map', signed=True)}: {verdict(row, 'zsl_map')}"
+            answer = verdict(row, "zsl_map")
+            cells[world] = cell(row, "zsl_map", signed=True) + (f": {answer}" if answer else "")
     return markdown(pd.DataFrame(list(rows.values())))
 
 
