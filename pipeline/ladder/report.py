@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
-from pages import MEASURES, Tables, change_sentence, curves_figure, ladder_figure, results_page, with_summary
+from figures import curves_figure, ladder_figure
+from pages import MEASURES, Tables, change_sentence, results_page, with_summary
 from points import CURVES, REPORT, Ladder, load_ladder
 
 from tailorset.card.verdicts import changed_since

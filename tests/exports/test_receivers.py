@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,18 @@ def test_hugging_face_datasets(name: str, source: ExportSource, tmp_path: Path) 
             assert isinstance(feature, datasets.ClassLabel)
             found[row["image_id"]] = feature.int2str(row["labels"]), row["image"]
     check(found, source)
+
+
+@pytest.mark.parametrize("name", ["imagefolder", "parquet"])
+def test_hugging_face_datasets_see_what_was_exported_last(name: str, source: ExportSource, tmp_path: Path) -> None:
+    """Not what their cache holds of an earlier export to the same folder."""
+    datasets = pytest.importorskip("datasets")
+    for number in (40, 25):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        products = make_products(tmp_path / f"project-{number}", number)
+        folder = export(name, products, tmp_path / "out", part_size=9)
+        loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+        assert sum(map(len, loaded.values())) == len(exported(products))
 
 
 def test_webdataset(source: ExportSource, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ def test_a_table_has_a_row_per_photo_and_a_column_per_label(
     np.testing.assert_allclose(model.predict(files, "score"), scores, atol=1e-5)
     assert set(model.predict(files, "decision").to_numpy().ravel()) <= {"present", "absent", "open"}
     assert model.predict([]).shape == (0, len(model.labels))
+    with pytest.raises(ValueError, match="batch_size is 0: choose 1 or more"):
+        model.predict(files, batch_size=0)
 
 
 def test_a_photo_is_a_path_bytes_an_image_or_an_array(model: tailorset.Model, tmp_path: Path) -> None:

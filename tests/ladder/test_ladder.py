@@ -18,6 +18,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "ladder"))
+import figures
 import measure
 import pages
 import report
@@ -249,7 +250,7 @@ def test_pages_say_what_a_single_seed_leaves_out(results: Path) -> None:
 def test_a_row_is_drawn_beside_its_title_in_every_world(results: Path) -> None:
     rows = pd.read_csv("reports/ladder/toybox/ladder.csv")
     fewer = rows[~rows["row"].isin(["clip_patches", "seen"])].reset_index(drop=True)
-    figure = pages.ladder_figure({"fewer": fewer, "all": rows})
+    figure = figures.ladder_figure({"fewer": fewer, "all": rows})
     shown = figure.axes[0].yaxis  # both panels share it
     names = {place: label.get_text() for place, label in zip(shown.get_ticklocs(), shown.get_ticklabels(), strict=True)}
     for axes, table in zip(figure.axes, (fewer, rows), strict=True):

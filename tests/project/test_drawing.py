@@ -72,6 +72,7 @@ def test_rejected_images_are_left_out(settings: dict[str, Any]) -> None:
         (LABELS, {"clip": {"modl": "x"}}, "model"),
         (LABELS, {"threshold": 2}, "threshold"),
         (LABELS, {"num_images": 0}, "num_images is 0"),
+        (LABELS, {"batch_size": 0}, "batch_size is 0"),
         ("fish", {}, "labels must be a list"),
         (LABELS, {"prompts_per_pair": 0}, "prompts_per_pair"),
     ],

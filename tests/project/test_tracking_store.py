@@ -11,7 +11,14 @@ import pytest
 
 from tailorset.commands import doctor
 from tailorset.project.tracking import Tracker, connect
-from tailorset.project.tracking_store import MisplacedError, database_of, from_root, settle, tracking_uri
+from tailorset.project.tracking_store import (
+    MisplacedError,
+    UnreachableError,
+    database_of,
+    from_root,
+    settle,
+    tracking_uri,
+)
 
 COLUMNS = {
     "experiments": ["artifact_location"],
@@ -105,6 +112,14 @@ def test_a_database_that_was_copied_alone_stops_with_both_places_and_the_command
     shutil.copytree(original / "mlartifacts", copy / "mlartifacts")
     assert not list(doctor.tracking(copy))
     assert str(original) not in addresses(copy / "mlflow.db")
+
+
+def test_a_damaged_database_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(
+        UnreachableError, match=r"mlflow\.db cannot be read .*: restore it from a copy, or move it away"
+    ):
+        settle(tmp_path / "mlflow.db")
 
 
 def test_artifacts_that_somebody_put_elsewhere_stay_there(tmp_path: Path, tracking_database: Path) -> None:

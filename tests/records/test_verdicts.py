@@ -68,5 +68,5 @@ def test_a_file_that_is_not_valid_is_refused(tmp_path: Path, text: str, message:
 
 
 def test_a_missing_file_is_an_error_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="git checkout"):
+    with pytest.raises(ValueError, match="correct it; an empty file has none"):
         read_verdicts(tmp_path / "review.yaml")

@@ -117,6 +117,14 @@ def test_other_photos_have_figures_without_intervals_and_the_reason(root: Path, 
     assert "[" not in next(line for line in text.splitlines() if "ZSL mAP" in line)
 
 
+def test_damaged_scores_have_figures_without_intervals(root: Path, space: LabelSpace) -> None:
+    for name in ("plain", "long"):
+        log_run(root, space, name, 0.8)
+    damaged = next(root.glob(f"**/artifacts/{SCORES.name}"))
+    damaged.write_bytes(b"no table")
+    assert "has no readable scores" in output("plain", "long")
+
+
 def test_few_photos_of_unseen_labels_have_figures_without_intervals(root: Path, space: LabelSpace) -> None:
     log_run(root, space, "plain", 0.8, num_unseen=3)
     log_run(root, space, "long", 0.5, num_unseen=3)

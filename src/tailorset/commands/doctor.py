@@ -30,7 +30,7 @@ from tailorset.project.cluster import dial, no_cluster
 from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params, named_models
 from tailorset.project.tracking import tracking_gaps
-from tailorset.project.tracking_store import MisplacedError, database_of, settle, tracking_uri
+from tailorset.project.tracking_store import MisplacedError, TrackingError, database_of, settle, tracking_uri
 from tailorset.records import LabelSpace
 from tailorset.storage.location import open_storage
 
@@ -139,8 +139,9 @@ def tracking(root: Path) -> Iterator[Finding]:
     try:
         if database:
             settle(database)
-    except MisplacedError as error:
-        yield Finding("error", "tracking", error.text, error.remedy)
+    except TrackingError as error:  # a run goes on without a database, and would write to one of another folder
+        status: Status = "error" if isinstance(error, MisplacedError) else "warning"
+        yield Finding(status, "tracking", error.text, error.remedy)
 
 
 def records(root: Path) -> Iterator[Finding]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tailorset.commands.formats import readers
 from tailorset.datasets.reading.annotations import annotation_table, check_column_names, find_photos
@@ -39,12 +42,13 @@ def import_labels(source: Path, output: Path, images: Path | None, space: LabelS
     truths = _truths(corrections, path, folder, space)
     with atomic_output(output) as partial:
         partial.write_text(annotation_table(truths, space.names), encoding="utf-8", newline="")
-    settings = f"prepare_dataset: {{name: folder, images: {folder}, annotations: {output}}}"
+    block = {"name": "folder", "images": str(folder), "annotations": str(output)}
+    settings = f"prepare_dataset, beside shard_size: {yaml.safe_dump(block, default_flow_style=True, width=math.inf)}"
     return [
         f"Read:    {path}: {count(len(truths), 'image')}, {count(sum(map(_num_present, truths.values())), 'label')}",
         *(f"         {note}" for note in corrections.notes),
         f"Written: {output}",
-        f"Next:    in params.yaml {settings}, and `seen: true` for labels that people have now annotated in train",
+        f"Next:    in params.yaml {settings.strip()}, and `seen: true` for labels now annotated in train",
     ]
 
 

@@ -25,4 +25,4 @@ def write_labels(folder: Path, exported: ExportedSet) -> None:
     """Write one metadata.parquet per split, and the page that names the splits."""
     for split in exported.splits:
         write_table(folder / SPLITS[split] / "metadata.parquet", exported.labels, exported.images(split))
-    write_page(folder, {split: f"{SPLITS[split]}/**" for split in exported.splits})
+    write_page(folder)

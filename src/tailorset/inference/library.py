@@ -115,6 +115,8 @@ class Model:
     def _looked(self, photos: Iterable[Photo], batch_size: int) -> Iterator[tuple[list[str | int], Looked]]:
         if isinstance(photos, str | os.PathLike | bytes | Image.Image):
             raise ValueError(f"photos must be a list, not one {type(photos).__name__}: write [photo]")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: choose 1 or more")
         numbered = enumerate(photos)
         while batch := list(islice(numbered, batch_size)):
             names = [os.fspath(photo) if isinstance(photo, str | os.PathLike) else number for number, photo in batch]

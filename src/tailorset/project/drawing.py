@@ -77,8 +77,9 @@ def generate(
 
     writing = {"prompts_per_pair": prompts_per_pair, "min_words": min_words, "kinds": list(kinds), "llm": llm}
     space, draws_by, writes_by, discriminator = _settings(labels, generator, clip, writing)
-    if num_images < 1:
-        raise ValueError(f"num_images is {num_images}: choose 1 or more")
+    for name, number in {"num_images": num_images, "batch_size": batch_size}.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}: choose 1 or more")
     rule = FilterImages.model_validate({"name": "grouped_softmax", "threshold": threshold}).build(space)
     chosen = resolve_device(device)
     scored_by = discriminator.load(chosen)

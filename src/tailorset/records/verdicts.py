@@ -39,7 +39,9 @@ def read_verdicts(path: Path) -> dict[str, ImageVerdict]:
     Raises:
         ValueError: the file is missing, is not valid, or has an image twice.
     """
-    content = read_yaml(path, "verdicts", f"`git checkout {path}` restores it; an empty file has none")
+    content = read_yaml(
+        path, "verdicts", "correct it; an empty file has none, and the last commit of it lacks later verdicts"
+    )
     try:
         return _Verdicts.model_validate({} if content is None else content).root
     except ValidationError as error:

@@ -65,7 +65,7 @@ class Execution:
 
     @cached_property
     def scores(self) -> Scores | None:
-        """Scores of the test photos; None if the run stored none."""
+        """Scores of the test photos; None if the run stored none that can be read."""
         try:
             with tempfile.TemporaryDirectory() as folder:
                 files = [
@@ -73,7 +73,7 @@ class Execution:
                     for path in (SCORES, PER_LABEL)
                 ]
                 return Scores.read(*map(Path, files))
-        except (MlflowException, OSError):
+        except (MlflowException, OSError, ValueError):  # not there, or damaged
             return None
 
 
@@ -158,7 +158,7 @@ class Comparison:
         first = self.executions[0]
         for one in self.executions:
             if one.scores is None or first.scores is None:
-                return f"{one.name if one.scores is None else first.name} stored no scores of its photos"
+                return f"{one.name if one.scores is None else first.name} has no readable scores"
             if not one.scores.is_like(first.scores):
                 return f"{one.name} has other test photos, annotations or labels than {first.name}"
         return ""

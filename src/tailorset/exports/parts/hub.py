@@ -72,12 +72,11 @@ def write_table(path: Path, labels: tuple[str, ...], images: Iterable[ExportedIm
             table.add(image)
 
 
-def write_page(folder: Path, paths: dict[Split, str]) -> None:
-    """Write the README.md by which Hugging Face finds the files of each split; paths: their patterns."""
-    lines = ["---", "configs:", "- config_name: default", "  data_files:"]
-    lines += [line for split in paths for line in (f"  - split: {SPLITS[split]}", f'    path: "{paths[split]}"')]
-    text = "croissant.json describes this data set: origin, licences and limits."
-    write_lines(folder / "README.md", [*lines, "---", "", text])
+def write_page(folder: Path) -> None:
+    """Write the README.md. It lists no files: `datasets` finds the splits by their names, and where a list is given
+    it takes the files of an earlier export of that path from its cache.
+    """
+    write_lines(folder / "README.md", ["croissant.json describes this data set: origin, licences and limits."])
 
 
 def _schema(labels: tuple[str, ...], is_inside: bool) -> pa.Schema:
