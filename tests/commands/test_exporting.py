@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from tailorset.cli import app
 from tailorset.project.layout import FILTERED, LORA, THRESHOLDS
 from tailorset.records import LabelSpace
-from tailorset.records.verdicts import RELABELLED
+from tailorset.records.verdicts import RELABELLED, ImageVerdict, verdict_lines
 from tailorset.storage.checksums import digest
 from tailorset.thresholds.rules import one_threshold
 from tests.export_products import make_products
@@ -93,6 +93,21 @@ def test_a_file_in_the_place_of_a_folder_is_named_with_the_remedy(products: Path
     assert done.exit_code == 1
     said = " ".join(done.output.split())
     assert "cannot be used (Not a directory): a file is in the place of a folder: name another place" in said
+
+
+def test_verdicts_that_the_filter_has_not_applied_stop_the_export(products: Path) -> None:
+    """The description would say that no person has corrected the images."""
+    rows = pd.read_parquet("data/filtered/manifest.parquet")
+    kept = rows[rows["kept"]].iloc[0]
+    struck = {kept["image_id"]: ImageVerdict(sha256=kept["sha256"], labels=())}
+    Path("data/labels/review.yaml").write_text(verdict_lines(struck))
+    result = tailorset("export-data", "coco")
+    assert result.exit_code == 1
+    assert "1 verdict of data/labels/review.yaml waits to be applied: `make run`, then export" in result.output
+    assert not Path("export-coco").exists()
+    rows.loc[kept.name, "kept"] = False
+    rows.to_parquet("data/filtered/manifest.parquet", index=False)
+    assert tailorset("export-data", "coco").exit_code == 0
 
 
 def test_an_unknown_format_names_the_choices(products: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tailorset.commands.importing import import_labels
 from tailorset.datasets.folder import Config, build
@@ -149,3 +150,37 @@ def test_a_table_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "corrected.csv").write_text("mine")
     with pytest.raises(ValueError, match="nothing is overwritten"):
         import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+
+
+def test_two_tasks_of_a_photo_must_agree(source: ExportSource, tmp_path: Path) -> None:
+    """The one that comes last would win, and a correction be lost."""
+    folder = export("label_studio", source, tmp_path / "out")
+    tasks = json.loads((folder / "tasks.json").read_text())
+    task = next(one for one in tasks if one["data"]["source"] == "synthetic")
+    for choices in (["key"], ["ball"]):
+        result = {"type": "choices", "from_name": "labels", "to_name": "image", "value": {"choices": choices}}
+        tasks.append({**task, "annotations": [{"result": [result]}]})
+    twice = tmp_path / "project-1.json"
+    twice.write_text(json.dumps(tasks))
+    with pytest.raises(ValueError, match="is in two tasks, with other labels: delete one of them"):
+        import_labels(twice, tmp_path / "corrected.csv", folder, SPACE)
+    twice.write_text(json.dumps(tasks[:-1]))
+    import_labels(twice, tmp_path / "corrected.csv", folder, SPACE)
+
+
+def test_the_settings_can_be_pasted_whatever_the_path(source: ExportSource, tmp_path: Path) -> None:
+    made = export("fiftyone", source, tmp_path / "out")
+    folder = (made / "val").rename(tmp_path / "corrected, v2: mine")
+    *_, settings, _ = import_labels(folder, tmp_path / "a: b.csv", None, SPACE)
+    pasted = yaml.safe_load(settings.partition("shard_size: ")[2])
+    assert pasted == {"name": "folder", "images": str(folder), "annotations": str(tmp_path / "a: b.csv")}
+
+
+def test_labels_that_are_not_ticked_are_told_to_count_as_absent_if_nothing_else_is_known(
+    source: ExportSource, tmp_path: Path
+) -> None:
+    made = export("fiftyone", source, tmp_path / "out")
+    note = "labels that are not ticked count as absent"
+    assert note not in " ".join(import_labels(made / "val", tmp_path / "known.csv", None, SPACE))
+    elsewhere = (made / "val").rename(tmp_path / "elsewhere")
+    assert note in " ".join(import_labels(elsewhere, tmp_path / "unknown.csv", None, SPACE))

@@ -17,12 +17,13 @@ from tailorset.evaluation.results import OURS
 from tailorset.exports.parts.croissant import Activity, Agent, Description
 from tailorset.exports.parts.run import WrittenSummary, check_target, partial_folder, run_export
 from tailorset.exports.parts.source import ExportSource, PhotoScores
-from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, SCORES, SYNTHETIC, THRESHOLDS
+from tailorset.messages import count
+from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, REVIEW, SCORES, SYNTHETIC, THRESHOLDS
 from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowances, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
-from tailorset.records.verdicts import RELABELLED, STRUCK
+from tailorset.records.verdicts import RELABELLED, STRUCK, current_verdicts, read_verdicts
 from tailorset.storage.checksums import digest, file_digest
 from tailorset.thresholds.rules import Thresholds
 
@@ -59,6 +60,7 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
     _check_day(export.published)
     if export.scores and not export.photos:
         raise ValueError("--scores are those of the test photos: add --photos")
+    _check_review(space)
     source = ExportSource(
         labels=space.names,
         unseen=space.unseen,
@@ -74,6 +76,18 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
     title = f"export to {export.output}"
     with clear_when_full(f"{title}, so far in {partial_folder(export.output)}"), exclusive_run(title, lock):
         return run_export(export.format, form, source, export.output, describe(export, params, space, source))
+
+
+def _check_review(space: LabelSpace) -> None:
+    """Check that the filter has applied the verdicts of `tailorset review`."""
+    manifest = FILTERED / "manifest.parquet"
+    if not REVIEW.exists() or not manifest.exists():
+        return
+    rows = pd.read_parquet(manifest, columns=["image_id", "sha256", "kept", "labels"]).set_index("image_id")
+    verdicts, _ = current_verdicts(read_verdicts(REVIEW), rows["sha256"].to_dict(), space.unseen, REVIEW)
+    carried = {image_id: set(row["labels"]) if row["kept"] else set() for image_id, row in rows.iterrows()}
+    if waiting := sum(carried[image_id] != set(one.labels) for image_id, one in verdicts.items()):
+        raise ValueError(f"{count(waiting, 'verdict')} of {REVIEW} waits to be applied: `make run`, then export")
 
 
 def _check_day(text: str) -> None:

@@ -43,12 +43,13 @@ def import_labels(source: Path, output: Path, images: Path | None, space: LabelS
     with atomic_output(output) as partial:
         partial.write_text(annotation_table(truths, space.names), encoding="utf-8", newline="")
     block = {"name": "folder", "images": str(folder), "annotations": str(output)}
-    settings = f"prepare_dataset, beside shard_size: {yaml.safe_dump(block, default_flow_style=True, width=math.inf)}"
+    line = yaml.safe_dump(block, default_flow_style=True, sort_keys=False, width=math.inf).strip()
     return [
         f"Read:    {path}: {count(len(truths), 'image')}, {count(sum(map(_num_present, truths.values())), 'label')}",
-        *(f"         {note}" for note in corrections.notes),
+        *(f"         {note}" for note in (*corrections.notes, *_unknown_before(folder, path))),
         f"Written: {output}",
-        f"Next:    in params.yaml {settings.strip()}, and `seen: true` for labels now annotated in train",
+        f"Next:    prepare_dataset in params.yaml, beside shard_size: {line}",
+        "         and `seen: true` for labels that people have now annotated in train",
     ]
 
 
@@ -117,6 +118,11 @@ def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:
             rows: Iterator[dict[str, Any]] = map(json.loads, lines)
             return {row["image_id"]: {*row["labels"], *row["absent"]} for row in rows}
     return {}
+
+
+def _unknown_before(folder: Path, path: Path) -> Iterator[str]:
+    if not _annotated_before(folder, path):
+        yield f"no {ORIGIN} of an export here: labels that are not ticked count as absent (--images DIR finds one)"
 
 
 class _Places:

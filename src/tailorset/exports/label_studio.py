@@ -86,20 +86,24 @@ def read(path: Path, content: Any) -> Corrections:
     """Read an export in the form JSON: the last annotation of each task that was not cancelled.
 
     Raises:
-        ValueError: no task is annotated.
+        ValueError: no task is annotated, or two tasks of a photo differ.
     """
     shown: dict[str, list[str]] = {}
-    num_several = 0
+    num_several = num_left = 0
     for task in content:
         done = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
         num_several += len(done) > 1
-        if done:
-            shown[_name(task)] = [label for result in done[-1].get("result") or () for label in _chosen(result)]
+        if not done:
+            num_left += 1
+            continue
+        name, labels = _name(task), [label for result in done[-1].get("result") or () for label in _chosen(result)]
+        if sorted(shown.setdefault(name, labels)) != sorted(labels):
+            raise ValueError(f"{path}: {name} is in two tasks, with other labels: delete one of them")
     if not shown:
         raise ValueError(f"{path}: none of {len(content)} tasks is annotated: submit some, and export them as JSON")
     notes = []
-    if left := len(content) - len(shown):
-        notes.append(f"tasks left out, as not annotated yet: {left:,}")
+    if num_left:
+        notes.append(f"tasks left out, as not annotated yet: {num_left:,}")
     if num_several:
         notes.append(f"tasks with several annotations, of which the last one counts: {num_several:,}")
     return Corrections(shown, None, tuple(notes))
