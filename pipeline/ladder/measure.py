@@ -77,7 +77,7 @@ def run_point(root: Path, oracle: Path | None, point: Point) -> str:
     lock = FileLock(root / WORK / "locks" / f"{point.run_name}.lock")  # a worker that survived a killed ladder
     settings = [read_yaml(root / "params.yaml"), point.settings]  # MLflow takes different settings for a different run
     version = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-    os.environ |= {"DVC_ROOT": str(root), "DVC_EXP_NAME": point.run_name, "DVC_EXP_BASELINE_REV": version}
+    os.environ |= {"DVC_ROOT": str(root), "DVC_EXP_BASELINE_REV": version}
     with lock, log_to(root / WORK / "logs" / f"{point.run_name}.log"):
         try:
             workspace = Workspace(root, root / WORK / "workspaces" / point.run_name)

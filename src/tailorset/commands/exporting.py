@@ -81,13 +81,18 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
 def _check_review(space: LabelSpace) -> None:
     """Check that the filter has applied the verdicts of `tailorset review`."""
     manifest = FILTERED / "manifest.parquet"
-    if not REVIEW.exists() or not manifest.exists():
+    stored = read_verdicts(REVIEW) if REVIEW.exists() and manifest.exists() else {}
+    if not stored:
         return
     rows = pd.read_parquet(manifest, columns=["image_id", "sha256", "kept", "labels"]).set_index("image_id")
-    verdicts, _ = current_verdicts(read_verdicts(REVIEW), rows["sha256"].to_dict(), space.unseen, REVIEW)
-    carried = {image_id: set(row["labels"]) if row["kept"] else set() for image_id, row in rows.iterrows()}
-    if waiting := sum(carried[image_id] != set(one.labels) for image_id, one in verdicts.items()):
-        raise ValueError(f"{count(waiting, 'verdict')} of {REVIEW} waits to be applied: `make run`, then export")
+    verdicts, _ = current_verdicts(stored, rows["sha256"].to_dict(), space.unseen, REVIEW)
+    waiting = 0
+    for image_id, verdict in verdicts.items():
+        row = rows.loc[image_id]
+        waiting += set(row["labels"] if row["kept"] else ()) != set(verdict.labels)
+    if waiting:
+        verb = "waits" if waiting == 1 else "wait"
+        raise ValueError(f"{count(waiting, 'verdict')} of {REVIEW} {verb} to be applied: `make run`, then export")
 
 
 def _check_day(text: str) -> None:

@@ -20,6 +20,7 @@ from tailorset.storage.files import atomic_output
 
 NAMES = ("labels.json", "tasks.json")  # looked for in a folder
 ORIGIN = "images.jsonl"  # in our exports: labels that were annotated, image by image
+NOTHING_KNOWN = f"no {ORIGIN} of an export here: labels that are not ticked count as absent (--images DIR finds one)"
 KNOWN = "FiftyOne's labels.json, or Label Studio's export in the form JSON"
 
 Truths = dict[str, dict[str, int]]  # file, relative to the folder of the pictures -> label -> 1 present, 0 absent
@@ -39,14 +40,15 @@ def import_labels(source: Path, output: Path, images: Path | None, space: LabelS
     path = _file_in(source)
     corrections = _corrections(path)
     folder = images or path.parent
-    truths = _truths(corrections, path, folder, space)
+    known = _annotated_before(folder, path)
+    truths = _truths(corrections, known, path, folder, space)
     with atomic_output(output) as partial:
         partial.write_text(annotation_table(truths, space.names), encoding="utf-8", newline="")
     block = {"name": "folder", "images": str(folder), "annotations": str(output)}
     line = yaml.safe_dump(block, default_flow_style=True, sort_keys=False, width=math.inf).strip()
     return [
         f"Read:    {path}: {count(len(truths), 'image')}, {count(sum(map(_num_present, truths.values())), 'label')}",
-        *(f"         {note}" for note in (*corrections.notes, *_unknown_before(folder, path))),
+        *(f"         {note}" for note in (corrections.notes if known else (*corrections.notes, NOTHING_KNOWN))),
         f"Written: {output}",
         f"Next:    prepare_dataset in params.yaml, beside shard_size: {line}",
         "         and `seen: true` for labels that people have now annotated in train",
@@ -86,10 +88,12 @@ def _corrections(path: Path) -> Corrections:
     raise ValueError(f"{path} has labels of no known kind: name {KNOWN}")
 
 
-def _truths(corrections: Corrections, path: Path, folder: Path, space: LabelSpace) -> Truths:
+def _truths(
+    corrections: Corrections, known: Mapping[str, set[str]], path: Path, folder: Path, space: LabelSpace
+) -> Truths:
     """Return the annotations of each picture, by its name in the folder.
 
-    Labels that were not annotated before stay so, unless somebody added them.
+    known: image id -> labels that were annotated before. Others stay without annotation, unless somebody added them.
     """
     named = sorted({label for labels in corrections.shown.values() for label in labels})
     classes = space.names if corrections.classes is None else corrections.classes
@@ -101,7 +105,7 @@ def _truths(corrections: Corrections, path: Path, folder: Path, space: LabelSpac
             " there an alias, or correct it"
         )
     annotated = {label_of[label] for label in classes if label in label_of}
-    place, known = _Places(folder), _annotated_before(folder, path)
+    place = _Places(folder)
     truths: Truths = {}
     for name, labels in corrections.shown.items():
         file, shown = place.of(name, path), {label_of[label] for label in labels}
@@ -118,11 +122,6 @@ def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:
             rows: Iterator[dict[str, Any]] = map(json.loads, lines)
             return {row["image_id"]: {*row["labels"], *row["absent"]} for row in rows}
     return {}
-
-
-def _unknown_before(folder: Path, path: Path) -> Iterator[str]:
-    if not _annotated_before(folder, path):
-        yield f"no {ORIGIN} of an export here: labels that are not ticked count as absent (--images DIR finds one)"
 
 
 class _Places:

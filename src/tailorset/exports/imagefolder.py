@@ -22,7 +22,7 @@ def place(image_id: str, split: Split, part: int) -> str:
 
 
 def write_labels(folder: Path, exported: ExportedSet) -> None:
-    """Write one metadata.parquet per split, and the page that names the splits."""
+    """Write one metadata.parquet per split, and the page."""
     for split in exported.splits:
         write_table(folder / SPLITS[split] / "metadata.parquet", exported.labels, exported.images(split))
     write_page(folder)

@@ -29,5 +29,5 @@ def write_images(folder: Path, labels: tuple[str, ...], images: Iterable[tuple[E
 
 
 def write_labels(folder: Path, exported: ExportedSet) -> None:
-    """Write the page that names the splits; the labels are in the files already."""
+    """Write the page; the labels are in the files already."""
     write_page(folder)

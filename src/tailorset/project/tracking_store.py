@@ -106,25 +106,29 @@ def settle(database: Path) -> None:
         return
     try:
         with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
-            old = _old_home(connection)
-            here = database.parent
-            if old is None or old == here:
-                return
-            if (old / ARTIFACTS).is_dir() and not (here / ARTIFACTS).is_dir():
-                move = shlex.join(["cp", "-a", str(old / ARTIFACTS), str(here)])
-                raise MisplacedError(f"{database} was copied from {old} without its artifacts", f"`{move}`")
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                if _old_home(connection) == old:  # no other process was faster
-                    for table, column in _columns(connection):
-                        _replace_start(connection, table, column, old.as_uri(), here.as_uri())
-                        _replace_start(connection, table, column, str(old), str(here))
-            except sqlite3.OperationalError as error:
-                text = f"{database} came from {old} and its addresses cannot be corrected ({error})"
-                raise MisplacedError(text, "make it writable once") from error
+            _correct(connection, database)
     except sqlite3.DatabaseError as error:
         remedy = "restore it from a copy, or move it away, and the next run begins another"
         raise UnreachableError(f"{database} cannot be read ({error})", remedy) from error
+
+
+def _correct(connection: sqlite3.Connection, database: Path) -> None:
+    old = _old_home(connection)
+    here = database.parent
+    if old is None or old == here:
+        return
+    if (old / ARTIFACTS).is_dir() and not (here / ARTIFACTS).is_dir():
+        move = shlex.join(["cp", "-a", str(old / ARTIFACTS), str(here)])
+        raise MisplacedError(f"{database} was copied from {old} without its artifacts", f"`{move}`")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        if _old_home(connection) == old:  # no other process was faster
+            for table, column in _columns(connection):
+                _replace_start(connection, table, column, old.as_uri(), here.as_uri())
+                _replace_start(connection, table, column, str(old), str(here))
+    except sqlite3.OperationalError as error:
+        text = f"{database} came from {old} and its addresses cannot be corrected ({error})"
+        raise MisplacedError(text, "make it writable once") from error
 
 
 def _old_home(connection: sqlite3.Connection) -> Path | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tailorset.evaluation.alternative import Alternative
-from tailorset.evaluation.bootstrap import Interval, difference, draw_resamples, interval_or_value
+from tailorset.evaluation.bootstrap import Estimate, Interval, difference, draw_resamples, interval_or_value
 from tailorset.evaluation.results import MAPS
 from tailorset.project.tracking import connect, is_set_up, run_params
-from tailorset.registry.comparison import NUM_RESAMPLES, Execution, executions
+from tailorset.registry.comparison import NUM_RESAMPLES, executions
 
 
 def find_alternatives(settings: Mapping[str, Any], root: Path) -> list[Alternative]:
@@ -28,22 +28,24 @@ def find_alternatives(settings: Mapping[str, Any], root: Path) -> list[Alternati
     present = next((one for one in known if one.params == wanted), None)
     if present is None or present.scores is None:
         return []
-    others = [one for one in known if one.params.keys() == wanted.keys() and one.params != wanted]
-    return [found for one in others if (found := _alternative(one, present)) is not None]
-
-
-def _alternative(one: Execution, present: Execution) -> Alternative | None:
-    """Compare with the present settings' run; None if photos differ, or are too few for an interval."""
-    if one.scores is None or present.scores is None or not one.scores.is_like(present.scores):
-        return None
     resamples = draw_resamples(1, len(present.scores.image_ids), NUM_RESAMPLES, seed=0)
-    pairs = zip(*(scores.estimates(list(MAPS), resamples) for scores in (one.scores, present.scores)), strict=True)
-    changed = [difference(ours, before) for ours, before in pairs]
+    before = present.scores.estimates(list(MAPS), resamples)
+    found = []
+    for one in known:
+        is_other = one.params.keys() == wanted.keys() and one.params != wanted
+        if is_other and one.scores is not None and one.scores.is_like(present.scores):
+            pairs = zip(one.scores.estimates(list(MAPS), resamples), before, strict=True)
+            changes = {key: value for key, value in one.params.items() if value != wanted[key]}
+            found.append(_alternative(one.name, changes, [difference(*pair) for pair in pairs]))
+    return [one for one in found if one is not None]
+
+
+def _alternative(name: str, changes: Mapping[str, str], changed: Sequence[Estimate]) -> Alternative | None:
+    """Return a run with the intervals of its `changed` mAPs; None if the photos are too few for one."""
     intervals = [interval_or_value(estimate.value, estimate.replicates) for estimate in changed]
     differences = {
         title: interval
         for title, interval in zip(MAPS.values(), intervals, strict=True)
         if isinstance(interval, Interval)
     }
-    changes = {key: value for key, value in one.params.items() if value != present.params[key]}
-    return Alternative(one.name, changes, differences) if len(differences) == len(MAPS) else None
+    return Alternative(name, changes, differences) if len(differences) == len(MAPS) else None
