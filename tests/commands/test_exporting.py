@@ -41,6 +41,7 @@ def test_photos_with_scores_in_three_splits(products: Path) -> None:
     rows = [json.loads(line) for line in Path("export-coco/images.jsonl").read_text().split("\n")[:-1]]
     assert {row["scored_by"] for row in rows if row["split"] == "test"} == {"ours", "discriminator"}
     assert "val, photos: 10 images" in done.output
+    assert "no image shows" not in tailorset("export-data", "coco", "-o", "generated").output  # seen labels: of course
     assert f"export-coco: {len(rows)} images, described in croissant.json" in done.output
 
 

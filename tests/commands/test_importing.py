@@ -47,6 +47,14 @@ def test_fiftyone_gives_back_what_was_exported(source: ExportSource, tmp_path: P
         assert rows == {key: expected_row(image) for key, (image, _) in images.items() if image.split == split}
 
 
+def test_all_splits_of_fiftyone_are_read_at_once(source: ExportSource, tmp_path: Path) -> None:
+    folder = export("fiftyone", source, tmp_path / "out")
+    table = tmp_path / "corrected.csv"
+    import_labels(folder, table, None, SPACE)
+    assert rows_of(table) == {key: expected_row(image) for key, (image, _) in exported(source).items()}
+    assert read_truths(table, folder, find_photos(folder), SPACE).keys() == {*find_photos(folder).photos}
+
+
 def test_the_table_is_read_by_the_data_set_folder(source: ExportSource, tmp_path: Path) -> None:
     folder = export("label_studio", source, tmp_path / "out")
     table = tmp_path / "corrected.csv"
@@ -118,6 +126,7 @@ def test_unknown_labels_are_named(label: str, source: ExportSource, tmp_path: Pa
         import_labels(path, tmp_path / "corrected.csv", None, SPACE)
     assert repr(label) in str(error.value)
     assert "Choices: umbrella" in str(error.value)
+    assert ".." not in str(error.value)
     assert not (tmp_path / "corrected.csv").exists()
 
 
@@ -130,6 +139,15 @@ def test_unknown_labels_are_named(label: str, source: ExportSource, tmp_path: Pa
         ('[{"id": 1, "image": "x.png", "annotations": [{"result": []}]}]', "not JSON-MIN"),
         ('{"classes": null, "labels": {"val-000000": [3]}}', "export them from FiftyOne with their names"),
         ('{"classes": [], "labels": {"nowhere": ["key"]}}', "has no such picture"),
+        ('{"classes": [], "labels": {}}', "no picture has labels there"),
+        ('{"classes": 4, "labels": {}}', "its `classes` are 4, not a list of names"),
+        ('{"classes": ["key", "ball"], "labels": {"val-000000": ["key"], "val-000000.png": []}}', "twice, with other"),
+        ('[{"data": 4, "annotations": []}]', r"given\.json is not valid:\n  0\.data: .*, not 4"),
+        ('[{"data": {"file": "x"}, "annotations": [{"result": 4}]}]', r"0\.annotations\.0\.result: .*, not 4"),
+        (
+            '[{"data": {"file": "x"}, "annotations": [{"result": [{"type": "choices", "value": {"choices": 4}}]}]}]',
+            "choices are 4, not a list of labels",
+        ),
     ],
 )
 def test_files_that_cannot_be_used(content: str, message: str, source: ExportSource, tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_images_are_stored_small_in_their_proportions(coco: Path) -> None:
         (lambda content: content.pop("annotations"), "no `instances` file of COCO"),
         (lambda content: content["images"][0].update(file_name="../val2014/x.jpg"), "leads out of train2014/"),
         (lambda content: content["categories"].pop(1), "not both listed"),
+        (lambda content: content["images"][0].update(neg_category_ids=[]), "image 1 is not annotated for .*neg_cat"),
     ],
 )
 def test_a_contradictory_annotation_file_is_named(coco: Path, edit: Callable[[Content], object], message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -236,3 +237,12 @@ def test_an_opened_picture_is_the_same_as_its_file(kind: str) -> None:
     assert opened.size == ((16, 8) if kind == "turned" else decode_image(content).size)
     assert np.array_equal(np.asarray(opened), np.asarray(decode_image(content)))
     assert np.array_equal(np.asarray(upright_rgb(opened)), np.asarray(opened))
+
+
+def test_a_large_photo_is_read_without_a_warning() -> None:
+    """Pillow warns above its limit, and refuses above twice as much."""
+    png = encode_png(np.zeros((10, 15, 3), np.uint8))
+    command = "import sys; from PIL import Image; from tailorset.images.codec import decode_image;"
+    command += " Image.MAX_IMAGE_PIXELS = 100; print(decode_image(sys.stdin.buffer.read()).size)"
+    done = subprocess.run([sys.executable, "-c", command], input=png, capture_output=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == (b"(15, 10)", b"")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tarfile
 from pathlib import Path
 
 import mlflow
@@ -20,7 +21,7 @@ from tailorset.images.codec import encode_png
 from tailorset.inference.predictor import Predictor, load_predictor
 from tailorset.inference.sources import image_sources
 from tailorset.records import LabelSpace
-from tailorset.storage.shards import write_shard
+from tailorset.storage.shards import add_member, write_shard
 from tailorset.thresholds.rules import LabelRule, Thresholds
 
 
@@ -90,6 +91,20 @@ def test_every_file_is_a_row_with_the_endpoint_s_scores_or_its_error(
     expected = predictor.predict([path.read_bytes() for path in photos]).numpy()
     answered = table.loc[[str(path) for path in photos], ["score/tea cup", "score/ball"]].to_numpy()
     np.testing.assert_allclose(answered, expected, atol=1e-5)
+
+
+def test_metadata_in_shards_of_other_programs_are_no_photos(photos: Path, model: Path, tmp_path: Path) -> None:
+    shard, output = tmp_path / "00000.tar", tmp_path / "out.jsonl"
+    with tarfile.open(shard, "w") as tar:
+        for name in ("a.jpg", "a.json", "a.txt"):
+            add_member(tar, name, (photos / "turned.jpg").read_bytes() if name == "a.jpg" else b"{}")
+    code, said = run(shard, "--model", model, "--output", output, "--device", "cpu")
+    assert code == 0, said
+    assert [json.loads(line)["path"] for line in output.read_text().splitlines()] == [f"{shard}/a"]
+    shard.write_bytes(shard.read_bytes()[:-5000])
+    code, said = run(shard, "--model", model, "--output", tmp_path / "cut.jsonl", "--device", "cpu")
+    assert "the shard is cut off at" in said
+    assert "dvc" not in said
 
 
 def test_labels_are_decided_and_left_open_as_the_thresholds_say(

@@ -78,6 +78,8 @@ def test_a_heat_map_is_laid_over_the_photo(model: tailorset.Model) -> None:
     assert overlay.shape == (40, 60, 3)
     assert overlay[..., 0].max() > 190 > overlay[..., 2].max()  # redder, nowhere bluer
     assert (np.asarray(heat.overlay(strength=0)) == 128).all()
+    with pytest.raises(ValueError, match=r"strength is 1\.5: choose from 0 to 1"):
+        heat.overlay(strength=1.5)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +89,11 @@ def test_a_heat_map_is_laid_over_the_photo(model: tailorset.Model) -> None:
         (b"not an image", "photo 0: .*not a readable image"),
         (np.zeros((4, 4), np.uint8), r"photo 0: an array must be \(H, W, 3\) uint8, not \(4, 4\) uint8"),
         (np.zeros((4, 4, 3), np.float32), "photo 0: .*float32"),
+        (np.zeros((0, 4, 3), np.uint8), r"photo 0: .*not \(0, 4, 3\)"),
+        (Image.new("RGB", (0, 4)), "photo 0: it has no pixels: 0 x 4"),
+        (4, "photo 0: a int is no photo: give a path"),
+        (None, "photo 0: a NoneType is no photo"),
+        ("/dev/zero", "photo /dev/zero: this is not a regular file"),
     ],
 )
 def test_a_photo_that_cannot_be_read_is_named(model: tailorset.Model, photo: object, fault: str) -> None:

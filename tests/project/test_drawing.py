@@ -52,6 +52,14 @@ def test_images_come_with_labels_and_all_that_draws_them_again(settings: dict[st
     assert (np.asarray(other.image) != np.asarray(found[0].image)).any()
 
 
+def test_few_images_show_every_label_and_pair(settings: dict[str, Any]) -> None:
+    settings["prompts_per_pair"] = 3
+    settings["generator"] |= {"model": Path(settings["generator"]["model"])}
+    few = list(tailorset.generate(LABELS, **settings, num_images=6, keep_rejected=True))
+    assert len({one.labels for one in few}) == 6  # three labels, three pairs
+    assert json.dumps([dict(one.lineage) for one in few])
+
+
 def test_rejected_images_are_left_out(settings: dict[str, Any]) -> None:
     every = list(tailorset.generate(LABELS, **settings, num_images=6, keep_rejected=True))
     limit = sorted(one.confidence for one in every)[3]
@@ -70,7 +78,9 @@ def test_rejected_images_are_left_out(settings: dict[str, Any]) -> None:
         (LABELS, {"generator": {"name": "stable_diffusion", "model": "nowhere", "image_px": 32}}, "nowhere"),
         (LABELS, {"clip": {"model": "local-dir:nowhere"}}, "nowhere"),
         (LABELS, {"clip": {"modl": "x"}}, "model"),
-        (LABELS, {"threshold": 2}, "threshold"),
+        (LABELS, {"threshold": 2}, "threshold is 2: choose"),
+        (LABELS, {"device": "gpu"}, "device: 'gpu'.*auto, cpu, cuda"),
+        (LABELS, {"clip": {"model": "Foo"}}, "e.g. RN50, ViT-B-16"),
         (LABELS, {"num_images": 0}, "num_images is 0"),
         (LABELS, {"batch_size": 0}, "batch_size is 0"),
         ("fish", {}, "labels must be a list"),

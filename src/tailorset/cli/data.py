@@ -41,7 +41,8 @@ def export_data(
         summary = write(Export(form, target, photos, scores, val_share, test_share, url, published), params, space)
     for title, number in summary.images.items():
         console.print(f"{title}: {count(number, 'image')}", markup=False)
-    if never := [label for label, number in summary.labels.items() if not number]:
+    expected = space.names if photos else space.unseen
+    if never := [label for label in expected if not summary.labels[label]]:
         console.print(f"no image shows {', '.join(never)}", markup=False)
     total = count(sum(summary.images.values()), "image")
     console.print(f"{target}: {total}, described in croissant.json", markup=False)

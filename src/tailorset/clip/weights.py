@@ -17,6 +17,7 @@ from tailorset.storage.hub import HUB, LOCAL
 WEIGHTS, CONFIG = "open_clip_model.safetensors", "open_clip_config.json"
 TOKENIZER_FILES = ("*token*", "vocab*", "merges.txt", "*.model")
 POSITIONS = ("positional_embedding", "pos_embed")
+COMMON = ("RN50", "ViT-B-16", "ViT-L-14")  # of open_clip's names
 QUICK = "-quickgelu"  # ends the names under which open_clip builds the activation of OpenAI's CLIP
 SAFETENSORS_REMEDY = "name a model that has safetensors, e.g. ViT-B-16 with pretrained: datacomp_xl_s13b_b90k"
 CLIP_WEIGHTS_REMEDY = f"{checksums.RESTORE} or name another model in params.yaml"
@@ -135,7 +136,7 @@ def name_problem(model: str, pretrained: str | None) -> str:
 
     names = list_models()
     if model not in names:
-        nearest = ", ".join(difflib.get_close_matches(model, names, n=5, cutoff=0.3))
+        nearest = ", ".join(difflib.get_close_matches(model, names, n=5, cutoff=0.3) or COMMON)
         return f"CLIP {model!r} is unknown: give {LOCAL}FOLDER, {HUB}OWNER/NAME or one of open_clip's, e.g. {nearest}"
     if pretrained and Path(pretrained).suffix:
         return _file_problem(model, pretrained)

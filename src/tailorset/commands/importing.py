@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from tailorset.commands.formats import readers
 from tailorset.datasets.reading.annotations import annotation_table, check_column_names, find_photos
 from tailorset.datasets.reading.categories import labels_of
 from tailorset.exports import Corrections
-from tailorset.messages import count, some, unknown
+from tailorset.messages import count, invalid, some, unknown
 from tailorset.records import LabelSpace
 from tailorset.storage.files import atomic_output
 
@@ -37,39 +38,55 @@ def import_labels(source: Path, output: Path, images: Path | None, space: LabelS
     if output.suffix != ".csv":
         raise ValueError(f"{output} is not a .csv file, which the data set `folder` reads")
     check_column_names(space)
-    path = _file_in(source)
-    corrections = _corrections(path)
-    folder = images or path.parent
-    known = _annotated_before(folder, path)
-    truths = _truths(corrections, known, path, folder, space)
+    paths = _files_in(source)
+    pictures = images or (source if source.is_dir() else source.parent)
+    truths, notes = _read(paths, images, pictures, space)
+    num_labels = sum(sum(truth.values()) for truth in truths.values())
     with atomic_output(output) as partial:
         partial.write_text(annotation_table(truths, space.names), encoding="utf-8", newline="")
-    block = {"name": "folder", "images": str(folder), "annotations": str(output)}
+    block = {"name": "folder", "images": str(pictures), "annotations": str(output)}
     line = yaml.safe_dump(block, default_flow_style=True, sort_keys=False, width=math.inf).strip()
     return [
-        f"Read:    {path}: {count(len(truths), 'image')}, {count(sum(map(_num_present, truths.values())), 'label')}",
-        *(f"         {note}" for note in (corrections.notes if known else (*corrections.notes, NOTHING_KNOWN))),
+        f"Read:    {some(paths)}: {count(len(truths), 'image')}, {count(num_labels, 'label')}",
+        *(f"         {note}" for note in notes),
         f"Written: {output}",
         f"Next:    prepare_dataset in params.yaml, beside shard_size: {line}",
         "         and `seen: true` for labels that people have now annotated in train",
     ]
 
 
-def _num_present(truth: Mapping[str, int]) -> int:
-    return sum(truth.values())
+def _read(paths: list[Path], images: Path | None, pictures: Path, space: LabelSpace) -> tuple[Truths, list[str]]:
+    """Return the annotations by picture, relative to the folder `pictures`, and notes for the user.
+
+    images: the folder of all pictures; None = each file's own.
+    """
+    truths: Truths = {}
+    notes: dict[str, None] = {}  # each once
+    for path in paths:
+        corrections = _corrections(path)
+        folder = images or path.parent
+        known = _annotated_before(folder, path)
+        for name, truth in _truths(corrections, known, path, folder, space):
+            file = (folder / name).relative_to(pictures).as_posix()
+            if truths.setdefault(file, truth) != truth:
+                raise ValueError(f"{path} has {file} twice, with other labels: delete one of them")
+        notes |= dict.fromkeys(corrections.notes if known else (*corrections.notes, NOTHING_KNOWN))
+    if not truths:
+        raise ValueError(f"{some(paths)}: no picture has labels there; name {KNOWN}")
+    return truths, list(notes)
 
 
-def _file_in(source: Path) -> Path:
-    """Return the file itself, or the one in a folder that has labels."""
+def _files_in(source: Path) -> list[Path]:
+    """Return the file itself, the one in a folder that has labels, or those of its splits."""
     if source.is_file():
-        return source
+        return [source]
     if not source.exists():
         raise ValueError(f"there is no {source}: name {KNOWN}, or a folder with it")
     found = [path for name in NAMES if (path := source / name).is_file()]
-    if len(found) != 1:
+    if len(found) > 1 or not (found := found or sorted(source.glob("*/labels.json"))):
         number = "several" if found else "none"
         raise ValueError(f"the folder {source} has {number} of {', '.join(NAMES)}: name the file, {KNOWN}")
-    return found[0]
+    return found
 
 
 def _corrections(path: Path) -> Corrections:
@@ -84,14 +101,17 @@ def _corrections(path: Path) -> Corrections:
         raise ValueError(f"{path} is not a readable JSON file ({error}): name {KNOWN}") from error
     for reader in readers():
         if reader.recognises(path, content):
-            return reader.read(path, content)
+            try:
+                return reader.read(path, content)
+            except ValidationError as error:
+                raise ValueError(invalid(path, error)) from error
     raise ValueError(f"{path} has labels of no known kind: name {KNOWN}")
 
 
 def _truths(
     corrections: Corrections, known: Mapping[str, set[str]], path: Path, folder: Path, space: LabelSpace
-) -> Truths:
-    """Return the annotations of each picture, by its name in the folder.
+) -> Iterator[tuple[str, dict[str, int]]]:
+    """Yield the name of each picture in the folder, and its annotations.
 
     known: image id -> labels that were annotated before. Others stay without annotation, unless somebody added them.
     """
@@ -99,19 +119,17 @@ def _truths(
     classes = space.names if corrections.classes is None else corrections.classes
     label_of = labels_of(space, [*named, *classes])
     if strange := [label for label in named if label not in label_of]:
-        others = f" and {len(strange) - 1} more unknown ones" if len(strange) > 1 else ""
+        others = f" {count(len(strange) - 1, 'more label')} are unknown." if len(strange) > 1 else ""
         raise ValueError(
-            f"{path}: {unknown('label', strange[0], space.names)}{others}. Add it to the label file, give its label"
+            f"{path}: {unknown('label', strange[0], space.names)}{others} Add it to the label file, give its label"
             " there an alias, or correct it"
         )
     annotated = {label_of[label] for label in classes if label in label_of}
     place = _Places(folder)
-    truths: Truths = {}
     for name, labels in corrections.shown.items():
         file, shown = place.of(name, path), {label_of[label] for label in labels}
         before = known.get(Path(file).stem, annotated) & annotated
-        truths[file] = {label: int(label in shown) for label in space.names if label in before | shown}
-    return truths
+        yield file, {label: int(label in shown) for label in space.names if label in before | shown}
 
 
 def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:

@@ -45,8 +45,11 @@ def recognises(path: Path, content: Any) -> bool:
 
 def read(path: Path, content: Any) -> Corrections:
     """Read a labels.json, ours or FiftyOne's own; names are those of the photos, without their suffix."""
-    shown = {name: list(_names(name, labels, content["classes"])) for name, labels in content["labels"].items()}
-    return Corrections(shown, tuple(content["classes"] or ()) or None)
+    classes = content["classes"] or ()
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: its `classes` are {classes!r}, not a list of names: export it from FiftyOne again")
+    shown = {name: list(_names(name, labels, classes)) for name, labels in content["labels"].items()}
+    return Corrections(shown, tuple(classes) or None)
 
 
 def _names(name: str, labels: Any, classes: Any) -> Iterator[str]:

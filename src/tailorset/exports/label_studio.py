@@ -13,6 +13,8 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
+from pydantic import BaseModel, TypeAdapter
+
 from tailorset.exports import Corrections, ExportedImage, ExportedSet
 from tailorset.exports.parts.files import as_json, write_entries
 from tailorset.exports.parts.files import write_files as write_images
@@ -77,6 +79,41 @@ def _choices(labels: list[str], score: float | None = None) -> list[dict[str, ob
     return [result if score is None else result | {"score": score}]
 
 
+class _Result(BaseModel):
+    type: str = ""
+    value: dict[str, Any] = {}
+
+    def chosen(self) -> list[str]:
+        choices = self.value.get("choices") if self.type == "choices" else ()
+        if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
+            raise ValueError(f"choices are {choices!r}, not a list of labels: export in the form JSON")
+        return list(choices)
+
+
+class _Annotation(BaseModel):
+    result: list[_Result] | None = None
+    was_cancelled: bool | None = False
+
+    def labels(self) -> list[str]:
+        return [label for result in self.result or () for label in result.chosen()]
+
+
+class _Task(BaseModel):
+    id: Any = None
+    data: dict[str, Any] = {}
+    annotations: list[_Annotation] | None = None
+
+    def name(self) -> str:
+        """Return the name of the photo: our own, or the end of its address."""
+        if file := self.data.get("file"):
+            return str(file)
+        address = self.data.get(TO)
+        if not isinstance(address, str):
+            raise ValueError(f"task {self.id} has no `{TO}`: export in the form JSON, not JSON-MIN")
+        parts = urlsplit(address)
+        return unquote(parts.query.removeprefix("d=") if parts.path.endswith("local-files/") else parts.path)
+
+
 def recognises(path: Path, content: Any) -> bool:
     """Check for a list of tasks."""
     return isinstance(content, list) and bool(content) and all(isinstance(task, dict) for task in content)
@@ -90,13 +127,13 @@ def read(path: Path, content: Any) -> Corrections:
     """
     shown: dict[str, list[str]] = {}
     num_several = num_left = 0
-    for task in content:
-        done = [one for one in task.get("annotations") or () if not one.get("was_cancelled")]
+    for task in TypeAdapter(list[_Task]).validate_python(content):
+        done = [one for one in task.annotations or () if not one.was_cancelled]
         num_several += len(done) > 1
         if not done:
             num_left += 1
             continue
-        name, labels = _name(task), [label for result in done[-1].get("result") or () for label in _chosen(result)]
+        name, labels = task.name(), done[-1].labels()
         if sorted(shown.setdefault(name, labels)) != sorted(labels):
             raise ValueError(f"{path}: {name} is in two tasks, with other labels: delete one of them")
     if not shown:
@@ -107,19 +144,3 @@ def read(path: Path, content: Any) -> Corrections:
     if num_several:
         notes.append(f"tasks with several annotations, of which the last one counts: {num_several:,}")
     return Corrections(shown, None, tuple(notes))
-
-
-def _name(task: dict[str, Any]) -> str:
-    """Return the name of a task's photo: our own, or the end of its address."""
-    data = task.get("data") or {}
-    if file := data.get("file"):
-        return str(file)
-    address = data.get(TO)
-    if not isinstance(address, str):
-        raise ValueError(f"task {task.get('id')} has no `{TO}`: export in the form JSON, not JSON-MIN")
-    parts = urlsplit(address)
-    return unquote(parts.query.removeprefix("d=") if parts.path.endswith("local-files/") else parts.path)
-
-
-def _chosen(result: dict[str, Any]) -> list[str]:
-    return list(result.get("value", {}).get("choices", ())) if result.get("type") == "choices" else []

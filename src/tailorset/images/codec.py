@@ -6,7 +6,9 @@ Shapes: P x P pixels.
 from __future__ import annotations
 
 import io
+import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from torch import Tensor
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no format that runs a program to decode
 SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+MAX_FILE_BYTES = 256 << 20  # a video among the photos must not fill the memory
 HEIC = "HEIC"  # read if the extra `heic` is installed
 _BRANDS = {  # of the container that both formats share
     HEIC: (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
@@ -30,6 +33,22 @@ _TURNS = {  # Source: EXIF 2.32, tag 0x0112
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only such images fail as are larger still
+
+
+def file_content(path: Path) -> bytes:
+    """Return the bytes of a photo's file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or too large for a photo.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("this is not a regular file")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise ValueError(f"{size >> 20} MiB are too much for a photo: at most {MAX_FILE_BYTES >> 20} are read")
+    return path.read_bytes()
 
 
 def decode_image(content: bytes) -> Image.Image:

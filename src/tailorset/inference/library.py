@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tailorset.images.codec import decode_image, upright_rgb
+from tailorset.images.codec import decode_image, file_content, upright_rgb
 from tailorset.inference.predictor import BATCH_SIZE, Looked, Predictor, load_predictor
 from tailorset.messages import cause_of
 
@@ -40,7 +40,13 @@ class HeatMap:
     photo: Image.Image
 
     def overlay(self, strength: float = 0.7) -> Image.Image:
-        """Return the photo with the weights in red, RGB; strength: opacity of the highest weight, in [0, 1]."""
+        """Return the photo with the weights in red, RGB; strength: opacity of the highest weight, in [0, 1].
+
+        Raises:
+            ValueError: the strength is outside.
+        """
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength is {strength}: choose from 0 to 1")
         opacity = Image.fromarray((255 * strength * self.weights / self.weights.max()).astype(np.uint8))
         mask = opacity.resize(self.photo.size, Image.Resampling.BICUBIC)
         return Image.composite(Image.new("RGB", self.photo.size, HEAT), self.photo, mask)
@@ -140,15 +146,26 @@ def opened_photo(photo: Photo, name: str) -> Image.Image:
         ValueError: it cannot be read.
     """
     try:
-        if isinstance(photo, Image.Image):
-            return upright_rgb(photo)
-        if isinstance(photo, np.ndarray):
-            if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
-                raise ValueError(f"an array must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
-            return Image.fromarray(photo)
-        return decode_image(photo if isinstance(photo, bytes) else Path(photo).read_bytes())
+        opened = _opened(photo)
+        if not opened.width * opened.height:
+            raise ValueError(f"it has no pixels: {opened.width} x {opened.height}")
+        return opened
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {cause_of(error)}") from error
+
+
+def _opened(photo: Photo) -> Image.Image:
+    if isinstance(photo, Image.Image):
+        return upright_rgb(photo)
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+            raise ValueError(f"an array must be (H, W, 3) uint8, not {photo.shape} {photo.dtype}")
+        return Image.fromarray(photo)
+    if isinstance(photo, str | os.PathLike):
+        return decode_image(file_content(Path(photo)))
+    if isinstance(photo, bytes):
+        return decode_image(photo)
+    raise ValueError(f"a {type(photo).__name__} is no photo: give a path, bytes, a PIL image or an array")
 
 
 def load(model: str | os.PathLike[str], device: str | None = None, bf16: bool = False) -> Model:

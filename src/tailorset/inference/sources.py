@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from tailorset.storage.shards import CorruptShardError, read_shard
+from tailorset.images.codec import file_content
+from tailorset.storage.shards import CorruptShardError, read_members
 
-MAX_FILE_BYTES = 256 << 20  # a video among the photos must not fill the memory
+METADATA = (".json", ".txt", ".cls")  # beside an image in WebDataset's shards
 
 
 class Source(NamedTuple):
@@ -43,7 +44,7 @@ def _below(path: Path, without: str, seen: frozenset[str]) -> Iterator[Source]:
     if path.suffix == ".tar" and os.path.isfile(path):  # os.path: a folder that may not be entered raises nothing
         yield from _shard(path)
     elif not os.path.isdir(path):
-        yield Source(_name(path), partial(_content, path))
+        yield Source(_name(path), partial(file_content, path))
     elif (real := os.path.realpath(path)) not in seen:
         try:
             names = sorted(os.listdir(path))
@@ -57,10 +58,12 @@ def _below(path: Path, without: str, seen: frozenset[str]) -> Iterator[Source]:
 
 def _shard(path: Path) -> Iterator[Source]:
     try:
-        for image_id, content in read_shard(path):
-            yield Source(f"{_name(path)}/{image_id}", partial(bytes, content))
+        for name, content in read_members(path):
+            member = PurePosixPath(name)
+            if member.suffix not in METADATA:
+                yield Source(f"{_name(path)}/{member.stem}", partial(bytes, content))
     except CorruptShardError as error:
-        yield _failed(_name(path), error)
+        yield _failed(_name(path), ValueError(f"the shard {error.what}"))
 
 
 def _name(path: Path) -> str:
@@ -73,11 +76,3 @@ def _failed(name: str, error: Exception) -> Source:
         raise error
 
     return Source(name, read)
-
-
-def _content(path: Path) -> bytes:
-    if path.exists() and not path.is_file():
-        raise ValueError("this is not a regular file")
-    if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise ValueError(f"{size >> 20} MiB are too much for a photo: at most {MAX_FILE_BYTES >> 20} are read")
-    return path.read_bytes()

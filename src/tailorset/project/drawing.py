@@ -6,9 +6,10 @@ The steps and plug-ins are those of the pipeline, without its caches, tuning and
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count, islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,11 +76,14 @@ def generate(
     from tailorset.generation.studio import Studio
     from tailorset.project.params import FilterImages
 
+    generator, llm, clip = map(_plain, (generator, llm, clip))
     writing = {"prompts_per_pair": prompts_per_pair, "min_words": min_words, "kinds": list(kinds), "llm": llm}
     space, draws_by, writes_by, discriminator = _settings(labels, generator, clip, writing)
     for name, number in {"num_images": num_images, "batch_size": batch_size}.items():
         if number < 1:
             raise ValueError(f"{name} is {number}: choose 1 or more")
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is {threshold}: choose a probability from 0 to below 1")
     rule = FilterImages.model_validate({"name": "grouped_softmax", "threshold": threshold}).build(space)
     chosen = resolve_device(device)
     scored_by = discriminator.load(chosen)
@@ -94,8 +98,13 @@ def generate(
         batch_size=batch_size,
     )
     prompts = _write(writes_by, draws_by, space, seed, chosen)
-    settings = {"generator": dict(generator), "llm": dict(llm), "clip": dict(clip), "steps": num_inference_steps}
+    settings = {"generator": generator, "llm": llm, "clip": clip, "steps": num_inference_steps}
     return _drawn(studio, rule, prompts, num_images, settings, keep_rejected)
+
+
+def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as YAML has them, with paths as text."""
+    return {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in block.items()}
 
 
 def _settings(
@@ -137,6 +146,14 @@ def _write(
     return ledger.prompts
 
 
+def _in_turn(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """Return the prompts so that each label and pair has its first before any has its second."""
+    by_labels: dict[tuple[str, ...], list[Prompt]] = {}
+    for prompt in prompts:
+        by_labels.setdefault(prompt.labels, []).append(prompt)
+    return [prompt for row in zip_longest(*by_labels.values()) for prompt in row if prompt is not None]
+
+
 def _drawn(
     studio: Studio,
     rule: Any,
@@ -148,7 +165,8 @@ def _drawn(
     from tailorset.generation.quota import Draw
     from tailorset.generation.studio import PlannedShard
 
-    all_draws = (Draw(prompt, turn, prompt.labels[0]) for turn in count() for prompt in prompts)
+    in_turn = _in_turn(prompts)
+    all_draws = (Draw(prompt, turn, prompt.labels[0]) for turn in count() for prompt in in_turn)
     draws = islice(all_draws, num_images)
     while batch := list(islice(draws, studio.batch_size)):
         rows, samples = studio.draw_shard(PlannedShard("", batch))

@@ -31,6 +31,7 @@ class CorruptShardError(ValueError):
     """A shard that is not what its manifest says."""
 
     def __init__(self, path: Path, what: str) -> None:
+        self.what = what
         super().__init__(
             f"{path}: {what}. Delete this file and make it again with `dvc repro --force` of the stage that wrote it;"
             " in data/ it can also be restored with `dvc checkout` or `dvc pull`"
@@ -69,13 +70,23 @@ def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         CorruptShardError: the file is missing, truncated or no tar.
     """
+    for name, content in read_members(path):
+        yield PurePosixPath(name).stem, content
+
+
+def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, bytes) of the files in a tar, ours or another's.
+
+    Raises:
+        CorruptShardError: it is missing, truncated or no tar, or holds anything but files.
+    """
     try:
         with path.open("rb") as opened, tarfile.open(fileobj=_complete(opened, path), mode="r:") as tar:
             for member in tar:
                 file = tar.extractfile(member) if member.isreg() else None  # a link names another file
                 if file is None:
                     raise CorruptShardError(path, f"member {member.name!r} is not a file")
-                yield PurePosixPath(member.name).stem, file.read()
+                yield member.name, file.read()
     except (OSError, EOFError, tarfile.TarError) as error:
         raise CorruptShardError(path, f"cannot be read ({error})") from error
 

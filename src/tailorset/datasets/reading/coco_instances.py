@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ class Category(BaseModel):
 class ListedImage(BaseModel):
     id: int
     file_name: str
+    neg_category_ids: list[int] | None = None  # LVIS and our exports: absent categories; the rest is not known
 
 
 class Annotation(BaseModel):
@@ -80,5 +82,18 @@ def read_instances(path: Path) -> Instances:
                 f" {annotation.category_id}, which are not both listed: correct it or download it again"
             )
         shown[annotation.image_id].add(names[annotation.category_id])
+    for image in content.images:
+        _check_complete(path, image, shown[image.id], names)
     images = {image.id: Image(image.file_name, frozenset(shown[image.id])) for image in content.images}
     return Instances(images, tuple(names.values()))
+
+
+def _check_complete(path: Path, image: ListedImage, shown: set[str], names: Mapping[int, str]) -> None:
+    if image.neg_category_ids is None:  # as in COCO: what is not annotated is absent
+        return
+    absent = {names.get(number) for number in image.neg_category_ids}
+    if left := set(names.values()) - absent - shown:
+        raise ValueError(
+            f"{path}: image {image.id} is not annotated for {some(sorted(left))} (its neg_category_ids lack them)."
+            " They would count as absent: give a file with complete annotations, or use the data set `folder`"
+        )
