@@ -52,7 +52,7 @@ from tailorset.prompts.token_limit import TokenLimit
 from tailorset.records import LabelSpace, read_prompts
 from tailorset.registry.grown import Grown, Measured, measure_grown
 from tailorset.registry.measurement import Measurement
-from tailorset.registry.version import make_challenger, register
+from tailorset.registry.version import FILES, make_challenger, register
 from tailorset.storage.annotated import Annotated, Collection, Several
 from tailorset.storage.checksums import check_bound, digest
 from tailorset.storage.files import atomic_output, write_json
@@ -109,7 +109,11 @@ def definition(addition: Addition, base: Path) -> dict[str, Any]:
     """Return the settings and the files that the result depends on, as dvc.yaml would."""
     code = Path(tailorset.__file__).parent
     asked = {f"add_label.{key}": value for key, value in addition.model_dump(mode="json").items()}
-    settings = flatten(read_yaml(PARAMS)) | asked | {"add_label.base": digest(*sorted(base.parent.iterdir()))}
+    settings = (
+        flatten(read_yaml(PARAMS))
+        | asked
+        | {"add_label.base": digest(*(path for name in FILES if (path := base.parent / name).exists()))}
+    )
     return {"deps": [str(path) for path in (*NEEDED, code)], "params": settings}
 
 

@@ -12,11 +12,13 @@ from tempfile import TemporaryDirectory
 
 from tailorset.evaluation.results import CLIP, OURS
 from tailorset.evaluation.score_table import read_scores
+from tailorset.inference.predictor import FIT_REMEDY
 from tailorset.inference.versions import CHALLENGER
 from tailorset.project.layout import (
     CLASSIFIER,
     EXAMPLES,
     FILTERED,
+    FITTED_TO,
     MEASURED,
     MODEL_CARD,
     PER_LABEL,
@@ -42,6 +44,7 @@ from tailorset.registry.parent_run import (
 )
 from tailorset.registry.version import check_made_for, make_challenger, register
 from tailorset.storage.annotated import Collection
+from tailorset.storage.checksums import check_bound
 from tailorset.storage.files import atomic_output
 from tailorset.thresholds.rules import Thresholds
 
@@ -55,6 +58,7 @@ def main() -> None:
         stage.save_metrics({"register/num_labels": len(space.names), "register/weights_bytes": weights_bytes})
         thresholds = Thresholds.load(THRESHOLDS)
         check_made_for(space, thresholds)
+        check_bound(CLASSIFIER, FITTED_TO, FIT_REMEDY)
         metrics, photos = all_metrics(), Collection(space, REAL, SYNTHETIC, FILTERED)
         test, val = photos.photos("test"), photos.photos("val")
         stored = read_scores(SCORES, test.rows["image_id"], space.names)

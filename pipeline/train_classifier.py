@@ -6,12 +6,13 @@ import logging
 
 import pandas as pd
 
+from tailorset.classifiers import load_classifier
 from tailorset.evaluation.selection import selection_metrics, training_notes
 from tailorset.project.layout import CLASSIFIER, FILTERED, REAL, SYNTHETIC
 from tailorset.project.stage import run_stage
 from tailorset.storage.annotated import Collection
 from tailorset.storage.files import atomic_output
-from tailorset.training.fit import fit
+from tailorset.training.fit import Validation, fit
 from tailorset.training.images import SOURCES, augmented_sheet, epoch_images, selection_set, training_sets
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,9 @@ def main() -> None:
         with atomic_output(CLASSIFIER) as folder:
             kept.save(folder)
         metrics = selection_metrics(history)
+        if getattr(config, "crop_weight", 0):  # which looks at more than training does
+            saved = load_classifier(CLASSIFIER, stage.device)
+            metrics |= Validation(val, label_space, config.choose_on_seen).of(saved)
         for note in training_notes(metrics):
             log.warning(note)
         stage.save_metrics(metrics | {f"num_{name}_images": len(images.get(name, ())) for name in SOURCES})

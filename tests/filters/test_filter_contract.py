@@ -52,6 +52,16 @@ def test_no_image_gives_no_decision(rule: Filter) -> None:
     assert rule.decide(torch.zeros(0, 4), []) == []
 
 
+@pytest.mark.parametrize("name", plugin_names("filters"))
+def test_a_label_s_ancestors_do_not_compete_with_it_and_are_shown_with_it(name: str) -> None:
+    labels = [("hat", True, ()), ("animal", False, ("hat",)), ("bear", False, ("animal",)), ("cup", False, ())]
+    space = LabelSpace(name="zoo", labels=tuple(Label(name=n, seen=s, parents=p) for n, s, p in labels))
+    plugin = load_plugin("filters", name)
+    (decision,) = plugin.build(plugin.Config(), space).decide(torch.tensor([[27.0, 26.0, 0.0]]), [("bear",)])
+    assert decision.kept
+    assert set(decision.labels) == {"bear", "animal"}  # hat is seen: generated images say nothing of it
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_scores_that_are_not_finite_stop(rule: Filter, value: float) -> None:
     with pytest.raises(ValueError, match="1 logits are not finite"):

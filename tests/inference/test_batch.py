@@ -96,12 +96,19 @@ def test_every_file_is_a_row_with_the_endpoint_s_scores_or_its_error(
 def test_metadata_in_shards_of_other_programs_are_no_photos(photos: Path, model: Path, tmp_path: Path) -> None:
     shard, output = tmp_path / "00000.tar", tmp_path / "out.jsonl"
     with tarfile.open(shard, "w") as tar:
+        folder = tarfile.TarInfo("photos")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
         for name in ("a.jpg", "a.json", "a.txt"):
             add_member(tar, name, (photos / "turned.jpg").read_bytes() if name == "a.jpg" else b"{}")
     code, said = run(shard, "--model", model, "--output", output, "--device", "cpu")
     assert code == 0, said
     assert [json.loads(line)["path"] for line in output.read_text().splitlines()] == [f"{shard}/a"]
-    shard.write_bytes(shard.read_bytes()[:-5000])
+    content = shard.read_bytes()
+    shard.write_bytes(content.rstrip(b"\0").ljust(-(-len(content.rstrip(b"\0")) // 512) * 512, b"\0") + bytes(1024))
+    code, said = run(shard, "--model", model, "--output", tmp_path / "short.jsonl", "--device", "cpu")
+    assert "0 of them could not be read" in said or "could not be read" not in said
+    shard.write_bytes(content[:-5000])
     code, said = run(shard, "--model", model, "--output", tmp_path / "cut.jsonl", "--device", "cpu")
     assert "the shard is cut off at" in said
     assert "dvc" not in said

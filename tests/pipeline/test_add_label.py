@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -16,6 +17,7 @@ import torch
 from pipeline import add_label as script
 from tailorset.classifiers import load_classifier
 from tailorset.commands.adding import Addition
+from tailorset.generation.studio import Studio
 from tailorset.project.layout import ADDED_DATA, ADDED_MODELS, CLASSIFIER
 from tailorset.project.versions import ADDED, content_here
 from tailorset.records import read_prompts
@@ -133,6 +135,28 @@ def test_a_killed_addition_goes_on_and_ends_as_an_uninterrupted_one(added_to: Pa
     add("drum")  # from the start, as the first one has ended
     assert products() == resumed
     assert all(not seal.exists() for seal in written)  # the resume folder is gone
+
+
+def test_an_addition_that_could_not_be_registered_goes_on_at_the_registration(
+    added_to: Path, add: Add, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[object] = []
+    draw, register = Studio.draw_shard, script.register
+
+    def counted(studio: Studio, *arguments: Any) -> Any:
+        drawn.append(arguments)
+        return draw(studio, *arguments)
+
+    monkeypatch.setattr(Studio, "draw_shard", counted)
+    monkeypatch.setattr(script, "register", lambda *_: 1 / 0)
+    with pytest.raises(ValueError, match=r"nothing was registered.*run it again"):
+        add("drum")
+    assert drawn
+    drawn.clear()
+    monkeypatch.setattr(script, "register", register)
+    add("drum")
+    assert not drawn
+    assert not list(Path(".work/add_label").iterdir())
 
 
 def products() -> dict[str, bytes]:

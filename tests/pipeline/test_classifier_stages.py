@@ -245,6 +245,10 @@ def test_without_seen_labels_settings_must_not_ask_for_them(small_project: Path)
     set_param("train_classifier", "train_on", ["synthetic"])
     with pytest.raises(ValueError, match=r"fit_thresholds.source is seen_photos: set it to synthetic"):
         run("train_classifier")
+    set_param("fit_thresholds", "source", "synthetic")
+    set_param("train_classifier", "choose_on_seen", True)
+    with pytest.raises(ValueError, match=r"train_classifier.choose_on_seen is true: set it to false"):
+        run("train_classifier")
 
 
 def test_val_that_lacks_a_label_costs_the_bound_only(small_project: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,9 @@ def test_going_back_to_earlier_settings_registers_again(tmp_path: Path) -> None:
     """DVC's run cache would restore the stage's files and register nothing."""
     outs = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["register_model"]["outs"]
     paths = [next(iter(out)) if isinstance(out, dict) else out for out in outs]
-    command = "echo once more >> registered.txt && " + " && ".join(f"cp params.yaml {path}" for path in paths)
+    command = "echo once more for $DVC_STAGE >> registered.txt && " + " && ".join(
+        f"cp params.yaml {path}" for path in paths
+    )
     stage = {"cmd": command, "deps": ["code.txt"], "params": ["seed"], "outs": outs}
     (tmp_path / "models").mkdir()
     (tmp_path / "code.txt").write_text("code")
@@ -35,7 +37,9 @@ def test_going_back_to_earlier_settings_registers_again(tmp_path: Path) -> None:
     for seed in (1, 2, 1, 1):
         (tmp_path / "params.yaml").write_text(f"seed: {seed}\n")
         run(tmp_path, "dvc", "repro")
-    assert (tmp_path / "registered.txt").read_text().count("once more") == 3  # and not for the last, unchanged one
+    assert (tmp_path / "registered.txt").read_text().count(
+        "once more for register_model\n"
+    ) == 3  # and not for the last, unchanged one
 
 
 @pytest.mark.parametrize("is_point", [False, True])

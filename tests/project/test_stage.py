@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,30 @@ def test_a_stage_keeps_its_resume_folder_until_it_succeeds(project: Path) -> Non
         assert (stage.work_dir / "progress").read_text() == "half"
         work_dir = stage.work_dir
     assert not work_dir.exists()
+
+
+def test_under_dvc_the_resume_folder_stays_until_products_are_stored(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC hashes products after the stage's process has ended; a kill in between must not cost the stage's work."""
+
+    def seen_at_start() -> bool:
+        with run_stage("evaluate") as stage:
+            was_there = (stage.work_dir / "shard").exists()
+            (stage.work_dir / "shard").touch()
+        return was_there
+
+    lock = Path("dvc.lock")
+    lock.touch()
+    os.utime(lock, (1, 1))  # of an earlier run
+    monkeypatch.setenv("DVC_STAGE", "evaluate")
+    assert not seen_at_start()
+    assert seen_at_start()  # as after a kill before DVC wrote dvc.lock
+    os.utime(lock, (time.time() + 5,) * 2)
+    assert not seen_at_start()  # stored: whoever runs it again, with --force, wants it made again
+    with run_stage("filter_images"):
+        pass
+    assert not list(Path(".work").glob("evaluate/*"))  # the next stage tidied up
 
 
 def test_the_resume_folder_lies_in_the_project_dvc_copied_from(

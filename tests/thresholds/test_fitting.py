@@ -79,6 +79,18 @@ def test_the_mixture_finds_scores_that_moved_and_shrank() -> None:
     assert fitted(photos).mean(0).tolist() == pytest.approx([0.2, 0.4], abs=0.02)
 
 
+@pytest.mark.parametrize("moved", [0.0, 5.0])
+def test_the_mixture_stays_usable_where_no_photo_shows_a_label(moved: float) -> None:
+    """Its share is below the smallest one that is told apart; `moved` puts the photos among generated positives."""
+    photos = torch.randn(5_000, 1, generator=torch.Generator().manual_seed(6)).double() - 5 + moved
+    start = Affine(torch.tensor([2.0]).double(), torch.tensor([0.0]).double())
+    fitted = fitting.fit_mixture(start, photos)
+    assert 0 < float(fitted.scale) < 10
+    fitting.make_thresholds(("a",), fitted, photos, None, 0.3)
+    if not moved:
+        assert float(fitted(photos).mean()) < 0.01
+
+
 def test_the_bias_makes_the_mean_probability_the_share() -> None:
     scores, share = simulated(300)[0] * 5, torch.tensor([0.001, 0.5, 0.93]).double()
     bias = fitting.bias_for_share(scores, share)

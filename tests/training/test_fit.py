@@ -69,8 +69,9 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     for ours, theirs in ((whole, resumed), (kept, again)):
         for name, value in ours.state_dict().items():
             assert torch.equal(value, theirs.state_dict()[name]), name
-    (tmp_path / "cut" / "best.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"best\.safetensors cannot be used .*; delete .*/cut to start"):
+    for path in (tmp_path / "cut").glob("candidate-*.safetensors"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"candidate-\d\.safetensors cannot be used .*; delete .*/cut to start"):
         trained(fresh(backbones, label_space, **keys), "cut")
 
 
@@ -93,6 +94,37 @@ def graded(
     monkeypatch.setattr(Validation, "of", grade)
     kept, _ = fit(classifier, data, val, classifier.label_space, classifier.config, 0, folder)
     return kept, seen
+
+
+def test_weights_of_an_attempt_that_was_cut_off_are_not_taken_for_others(
+    backbones: dict[str, str],
+    label_space: LabelSpace,
+    real: ImageSet,
+    synthetic: ImageSet,
+    val: ImageSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU an epoch need not repeat bit for bit: the second attempt may be worse than the first one was."""
+    classifier, data = fresh(backbones, label_space), Mixture([(real, 1), (synthetic, 1)])
+    save = fit_module.save_checkpoint
+
+    def die(path: Path, step: int, **parts: Any) -> None:
+        if path.name == "last.safetensors" and step == 2:
+            raise KeyboardInterrupt
+        save(path, step, **parts)
+
+    monkeypatch.setattr(fit_module, "save_checkpoint", die)
+    with pytest.raises(KeyboardInterrupt):
+        graded(classifier, data, val, tmp_path, monkeypatch, [0.1, 0.2, 0.5, 0.9])
+    monkeypatch.setattr(fit_module, "save_checkpoint", save)
+    kept, seen = graded(fresh(backbones, label_space), data, val, tmp_path, monkeypatch, [0.3, 0.2])  # epochs 2, 3
+    scores = predict(kept, val.images)
+    assert not any(torch.equal(scores, predict(other, val.images)) for other in seen)
+    assert {path.name for path in tmp_path.glob("candidate-*")} == {
+        "candidate-1.safetensors",
+        "candidate-2.safetensors",
+    }
 
 
 @pytest.mark.parametrize(

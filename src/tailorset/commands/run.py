@@ -11,6 +11,7 @@ import typer
 
 from tailorset.commands.terminal import stop
 from tailorset.project.busy import choose_wait_policy
+from tailorset.project.resume import forget_finished
 from tailorset.project.running import running_stages
 
 INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the same command again to go on."
@@ -38,6 +39,7 @@ def run() -> None:
         if isinstance(cause, LockError):
             stop(f"Another run is going on here ({'; '.join(running_stages(Path.cwd())) or 'between two stages'}).")
         stop(str(cause))
+    forget_finished(Path.cwd())
     if not done:
         print("Every stage is up to date.")
 

@@ -1,4 +1,4 @@
-"""Keep an image if each requested label wins against all labels that were not requested."""
+"""Keep an image if each requested label wins against all labels that were not requested, its ancestors left out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tailorset.clip.losses import grouped_softmax
 from tailorset.filters import FilterDecision, checked_scores
+from tailorset.filters.parts.ancestors import Ancestors
 from tailorset.records import LabelSpace, requested_mask
 from tailorset.records.verdicts import KEPT
 
@@ -26,17 +27,21 @@ class GroupedSoftmax:
     def __init__(self, config: Config, label_space: LabelSpace) -> None:
         self.threshold = config.threshold
         self.unseen = label_space.unseen
+        self.ancestors = Ancestors(label_space)
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Keep images whose requested labels all have a grouped probability above the threshold."""
         mask = torch.from_numpy(requested_mask(requested, self.unseen))
-        probabilities = grouped_softmax(checked_scores(logits, mask), mask)
+        scores = checked_scores(logits, mask)
+        for row, labels in zip(scores, requested, strict=True):
+            row[[self.unseen.index(name) for name in self.ancestors.of(labels)]] = -torch.inf
+        probabilities = grouped_softmax(scores, mask)
         return [self._decision(row.tolist(), labels) for row, labels in zip(probabilities, requested, strict=True)]
 
     def _decision(self, probabilities: list[float], labels: Sequence[str]) -> FilterDecision:
         confidence, weakest = min((probabilities[self.unseen.index(label)], label) for label in labels)
         if confidence > self.threshold:
-            return FilterDecision(True, tuple(labels), KEPT, confidence)
+            return FilterDecision(True, (*labels, *self.ancestors.of(labels)), KEPT, confidence)
         return FilterDecision(False, (), f"{weakest} below threshold", confidence)
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tailorset.clip.losses import grouped_softmax
 from tailorset.filters import FilterDecision, checked_scores
+from tailorset.filters.parts.ancestors import Ancestors
 from tailorset.records import LabelSpace, requested_mask
 from tailorset.records.verdicts import KEPT
 
@@ -28,7 +29,7 @@ class TopK:
     def __init__(self, config: Config, label_space: LabelSpace) -> None:
         self.config = config
         self.unseen = label_space.unseen
-        self.parents = {name: label_space.parents_of(name) for name in self.unseen}
+        self.ancestors = Ancestors(label_space)
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Keep images whose requested labels are all among the k best of the unseen labels."""
@@ -48,15 +49,8 @@ class TopK:
         if missing:
             return FilterDecision(False, (), f"{missing[0]} not among the {self.config.k} best", confidence)
         extras = [n for n, i in zip(top, best, strict=True) if softmax[i] > self.config.extra_threshold]
-        return FilterDecision(True, self._with_parents((*labels, *extras)), KEPT, confidence)
-
-    def _with_parents(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """Return the labels in order with their unseen ancestors.
-
-        Seen ancestors are left out, as generated images are annotated for unseen labels only.
-        """
-        ancestors = [parent for label in labels for parent in self.parents[label] if parent in self.unseen]
-        return tuple(dict.fromkeys((*labels, *ancestors)))
+        shown = tuple(dict.fromkeys((*labels, *extras)))
+        return FilterDecision(True, (*shown, *self.ancestors.of(shown)), KEPT, confidence)
 
 
 def build(config: Config, label_space: LabelSpace) -> TopK:

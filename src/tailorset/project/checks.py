@@ -24,6 +24,8 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
         yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
     if not label_space.seen and params.fit_thresholds.source != "synthetic":
         yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
+    if not label_space.seen and params.train_classifier.config.choose_on_seen:
+        yield f"{where} has no seen label, but train_classifier.choose_on_seen is true: set it to false"
     yield from params.train_classifier.config.problems(label_space)
     yield from _wordings(params)
     yield from _top_k(params, label_space)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -20,6 +19,7 @@ from tailorset.compute import processes
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import enforce_budget, explained
 from tailorset.messages import GB
+from tailorset.project import resume
 from tailorset.project.busy import yield_to_others
 from tailorset.project.checks import contradictions
 from tailorset.project.definition import fingerprint, stage_definition
@@ -139,8 +139,9 @@ def run_stage(name: str, parallel: bool = False, definition: Mapping[str, Any] |
     work_dir, lock = root / ".work" / name / resume_key, root / ".work" / "locks" / f"{name}-{resume_key}.lock"
     tracker = Tracker(name, root, definition["params"])
     with exclusive_run(name, lock) if is_main else contextlib.nullcontext():
+        if is_main:
+            resume.begin(root, work_dir)
         processes.barrier()
-        work_dir.mkdir(parents=True, exist_ok=True)
         with (
             tracker if is_main else contextlib.nullcontext(),
             explained(name, STAGE_MEMORY_REMEDY),
@@ -154,7 +155,7 @@ def run_stage(name: str, parallel: bool = False, definition: Mapping[str, Any] |
                 tracker.log_metrics({"memory/peak_gb": peak / GB})
         processes.barrier()
         if is_main:
-            shutil.rmtree(work_dir)
+            resume.end(name, work_dir)
     processes.destroy_process_group()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,21 @@ from typing import Any
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write a file or folder to; it takes the place of `path` only on success."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)
     yield partial
     if partial.is_dir() or path.is_dir():
-        _remove(path)
+        remove_at_once(path, former)
     partial.replace(path)
+
+
+def remove_at_once(path: Path, former: Path) -> None:
+    """Remove a file or folder so that a kill never leaves half of it: it is renamed to `former` first."""
+    _remove(former)
+    with suppress(FileNotFoundError):
+        path.rename(former)
+    _remove(former)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -78,11 +78,13 @@ def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield (name, bytes) of the files in a tar, ours or another's.
 
     Raises:
-        CorruptShardError: it is missing, truncated or no tar, or holds anything but files.
+        CorruptShardError: it is missing, truncated or no tar, or holds links or devices.
     """
     try:
         with path.open("rb") as opened, tarfile.open(fileobj=_complete(opened, path), mode="r:") as tar:
             for member in tar:
+                if member.isdir():
+                    continue
                 file = tar.extractfile(member) if member.isreg() else None  # a link names another file
                 if file is None:
                     raise CorruptShardError(path, f"member {member.name!r} is not a file")
@@ -145,7 +147,7 @@ def _complete(file: BinaryIO, path: Path) -> BinaryIO:
     """tarfile takes a file that is cut between two members for a shorter tar, so look at its end."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - len(_TRAILER)))
-    if size % tarfile.RECORDSIZE or file.read() != _TRAILER:
+    if size % tarfile.BLOCKSIZE or file.read() != _TRAILER:
         raise CorruptShardError(path, f"is cut off at {size} bytes")
     file.seek(0)
     return file

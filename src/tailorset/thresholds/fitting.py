@@ -116,8 +116,8 @@ def fit_mixture(start: Affine, photo_logits: Tensor) -> Affine:
 
 def _mixture_step(shown: Tensor, logits: Tensor) -> Affine:
     share = shown.mean(0).clamp(MIN_SHARE, 1 - MIN_SHARE)
-    present = (shown * logits).mean(0) / share
-    absent = ((1 - shown) * logits).mean(0) / (1 - share)
+    present = (shown * logits).sum(0) / shown.sum(0)
+    absent = ((1 - shown) * logits).sum(0) / (1 - shown).sum(0)
     variance = (shown * (logits - present) ** 2 + (1 - shown) * (logits - absent) ** 2).mean(0)
     return Affine((present - absent) / variance, share.logit() - (present**2 - absent**2) / (2 * variance))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tailorset.compute import processes
 from tailorset.evaluation.metrics import harmonic_map, multilabel_metrics, zero_shot_metrics
@@ -80,9 +80,7 @@ def fit(
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     average = WeightAverage(learned, config.ema_decay)
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
-    last, best_file = work_dir / "last.safetensors", work_dir / "best.safetensors"
-    history_file = work_dir / "history.json"
-    ends = [work_dir / f"{name}.safetensors" for name in ("start", "trained")] if config.interpolation else []
+    last, history_file, stored = work_dir / "last.safetensors", work_dir / "history.json", Candidates(work_dir)
     first_epoch = load_checkpoint(last, **parts)
     processes.broadcast([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
     if first_epoch:
@@ -90,44 +88,77 @@ def fit(
     else:
         untrained = ((RAW_CLIP, raw), (START, classifier))
         history = [{"epoch": epoch} | validation.of(candidate) for epoch, candidate in untrained]
-        for path in [best_file, *ends[:1]] if is_main else []:
-            save_checkpoint(path, 0, **learned)
+        stored.save(history, learned)
     epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch, average.update)
     for epoch, training in enumerate(epochs, first_epoch + 1):
         with average.applied():
             history.append({"epoch": epoch} | validation.of(classifier) | training)
-            if is_main and best_candidate(history) is history[-1]:
-                save_checkpoint(best_file, epoch, **learned)
-            if is_main and ends and best_candidate(history[2:]) is history[-1]:
-                save_checkpoint(ends[1], epoch, **learned)
+            stored.save(history, learned)
         if is_main:
             _write_history(history_file, history)
-            save_checkpoint(last, epoch, **parts)  # last: everything before it is repeated after a kill
+            save_checkpoint(last, epoch, **parts)  # everything before it is repeated after a kill
+            stored.tidy(history)
         on_epoch(history[-1], epoch)
     processes.barrier()  # for the stored weights
     if config.interpolation:
-        _interpolate(classifier, Interpolation(learned, *ends), config.interpolation, validation, history, best_file)
-    restore_checkpoint(best_file, **learned)
+        _interpolate(classifier, stored, config.interpolation, validation, history)
+    restore_checkpoint(stored.best(history), **learned)
     classifier.train().eval()  # the label features follow the contexts
     kept = raw if best_candidate(history)["epoch"] == RAW_CLIP else classifier
     return kept, history + add_support(kept, data, val, history, validation.of_scores)
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Weights of the candidates that may still be wanted: the start, the best of all, and the best epoch.
+
+    Each is named by its place in the history, so that one of an attempt that was cut off is never taken for another.
+    """
+
+    folder: Path
+
+    def of(self, place: int) -> Path:
+        """Return the file of a candidate; raw CLIP, at place 0, is not stored and has that of the start."""
+        return self.folder / f"candidate-{max(place, 1)}.safetensors"
+
+    def best(self, history: History) -> Path:
+        """Return the file of the best candidate of all."""
+        return self.of(_place(history, best_candidate(history)))
+
+    def ends(self, history: History) -> tuple[Path, Path]:
+        """Return the files of the start and of the best epoch."""
+        return self.of(1), self.of(_place(history, best_candidate(history[2:])))
+
+    def save(self, history: History, learned: Mapping[str, nn.Module]) -> None:
+        """Store the weights of the latest candidate, if they may be wanted; process 0 does."""
+        latest = self.of(len(history) - 1)
+        if processes.rank() == 0 and latest in self._wanted(history):
+            save_checkpoint(latest, len(history) - 1, **learned)
+
+    def tidy(self, history: History) -> None:
+        """Delete what is no longer wanted."""
+        wanted = self._wanted(history)
+        for path in set(self.folder.glob("candidate-*.safetensors")) - set(wanted):
+            path.unlink()
+
+    def _wanted(self, history: History) -> tuple[Path, ...]:
+        return (self.best(history), *(self.ends(history) if len(history) > 2 else (self.of(1),)))
+
+
+def _place(history: History, candidate: dict[str, float]) -> int:
+    return next(place for place, row in enumerate(history) if row is candidate)
+
+
 def _interpolate(
-    classifier: Trainable,
-    line: Interpolation,
-    shares: tuple[float, ...],
-    validation: Validation,
-    history: History,
-    best_file: Path,
+    classifier: Trainable, stored: Candidates, shares: tuple[float, ...], validation: Validation, history: History
 ) -> None:
     """Add the weights between the start and the best epoch to the candidates; the best is stored."""
-    epoch = best_candidate(history[2:])["epoch"]
+    epoch, learned = best_candidate(history[2:])["epoch"], classifier.learned_modules()
+    line = Interpolation(learned, *stored.ends(history))
     for share in shares:
         line.apply(share)
         history.append({"epoch": epoch, "interpolation": share} | validation.of(classifier))
-        if processes.rank() == 0 and best_candidate(history) is history[-1]:
-            save_checkpoint(best_file, int(epoch), **classifier.learned_modules())
+        stored.save(history, learned)
     processes.barrier()
 
 

@@ -17,7 +17,7 @@ from tailorset.tuning.held_out import HeldOut
 from tailorset.tuning.tuner import Tuner, Update
 
 log = logging.getLogger(__name__)
-HISTORY, LAST, BEST = "history.json", "adapter.safetensors", "best.safetensors"
+HISTORY, LAST = "history.json", "adapter.safetensors"
 
 
 @dataclass
@@ -61,7 +61,7 @@ def tune(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Path) ->
             bar.update()
             bar.set_postfix(loss=f"{update.loss:.3f}", acceptance=f"{update.acceptance:.2f}")
     processes.barrier()  # for the last checkpoint
-    restore_checkpoint(work_dir / BEST, adapter=tuner.adapter)
+    restore_checkpoint(_best_file(work_dir, progress), adapter=tuner.adapter)
     if progress.num_skipped:
         log.warning(
             "%d of %d updates were skipped: their gradient was not finite", progress.num_skipped, len(progress.updates)
@@ -90,8 +90,13 @@ def _evaluated(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Pa
     latest = held_out.evaluation(tuner, len(progress.updates))
     progress.evaluations.append(latest)
     if best_evaluation(progress.evaluations) is latest and processes.rank() == 0:
-        save_checkpoint(work_dir / BEST, latest.update, adapter=tuner.adapter)
+        save_checkpoint(_best_file(work_dir, progress), latest.update, adapter=tuner.adapter)
     return latest
+
+
+def _best_file(work_dir: Path, progress: Progress) -> Path:
+    """Return the file of the best adapter, named by its update: one of an attempt that was cut off is never taken."""
+    return work_dir / f"best-{best_evaluation(progress.evaluations).update}.safetensors"
 
 
 def _keep(work_dir: Path, tuner: Tuner, progress: Progress) -> None:
@@ -101,3 +106,5 @@ def _keep(work_dir: Path, tuner: Tuner, progress: Progress) -> None:
     with atomic_output(work_dir / HISTORY) as partial:
         partial.write_text(json.dumps(asdict(progress)), encoding="utf-8")
     save_checkpoint(work_dir / LAST, len(progress.updates), adapter=tuner.adapter, optimizer=tuner.optimizer)
+    for path in set(work_dir.glob("best-*.safetensors")) - {_best_file(work_dir, progress)}:
+        path.unlink()

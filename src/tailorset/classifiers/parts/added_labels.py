@@ -60,7 +60,7 @@ def _check_same_tower(base: DualPrompt, clip: Clip) -> None:
 class AddedLabels(nn.Module):
     """A Trainable: the classifier with A further labels behind its own.
 
-    The scores of its own L labels are constants, computed as it computes them.
+    The scores of its own L labels are constants, computed as it computes them, but without crops.
     """
 
     def __init__(self, config: Config, base: DualPrompt, label_space: LabelSpace, start: Tensor) -> None:
