@@ -80,7 +80,7 @@ def fit(
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     average = WeightAverage(learned, config.ema_decay)
     parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
-    last, history_file, stored = work_dir / "last.safetensors", work_dir / "history.json", Candidates(work_dir)
+    last, history_file, stored = work_dir / "last.safetensors", work_dir / "history.json", StoredCandidates(work_dir)
     first_epoch = load_checkpoint(last, **parts)
     processes.broadcast([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
     if first_epoch:
@@ -109,7 +109,7 @@ def fit(
 
 
 @dataclass(frozen=True)
-class Candidates:
+class StoredCandidates:
     """Weights of the candidates that may still be wanted: the start, the best of all, and the best epoch.
 
     Each is named by its place in the history, so that one of an attempt that was cut off is never taken for another.
@@ -150,7 +150,7 @@ def _place(history: History, candidate: dict[str, float]) -> int:
 
 
 def _interpolate(
-    classifier: Trainable, stored: Candidates, shares: tuple[float, ...], validation: Validation, history: History
+    classifier: Trainable, stored: StoredCandidates, shares: tuple[float, ...], validation: Validation, history: History
 ) -> None:
     """Add the weights between the start and the best epoch to the candidates; the best is stored."""
     epoch, learned = best_candidate(history[2:])["epoch"], classifier.learned_modules()
