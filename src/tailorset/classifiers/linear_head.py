@@ -118,7 +118,7 @@ class LinearHead(nn.Module):
         config = self.config
         optimizers = {"head": AdamW(self.head.parameters(), config.learning_rate, weight_decay=config.weight_decay)}
         if rate := config.backbone_learning_rate:
-            optimizers["visual"] = AdamW(self.visual.parameters(), rate, weight_decay=config.weight_decay)
+            optimizers["visual"] = AdamW(self.visual.parameters(), rate, weight_decay=config.weight_decay, fused=True)
         return optimizers
 
     def save(self, folder: Path) -> None:

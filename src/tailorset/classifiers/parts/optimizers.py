@@ -24,5 +24,5 @@ def optimizers(classifier: DualPrompt) -> dict[str, Optimizer]:
         rate = config.fusion_learning_rate
         found["fusion"] = AdamW(classifier.fusion.parameters(), rate, weight_decay=config.weight_decay)
     if rate := config.backbone_learning_rate:
-        found["backbone"] = AdamW(classifier.visual.parameters(), rate, weight_decay=config.weight_decay)
+        found["backbone"] = AdamW(classifier.visual.parameters(), rate, weight_decay=config.weight_decay, fused=True)
     return found
