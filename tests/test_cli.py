@@ -197,7 +197,7 @@ def test_check_finds_faults_of_settings_and_labels_before_a_run(project: Path) -
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda p: p["clip"].update(judge={"model": "local-dir:nowhere"}), "clip.judge: nowhere holds no safetensors"),
+        (lambda p: p["clip"].update(judge={"model": "local-dir:nowhere"}), "clip.judge: there is no folder nowhere"),
         (lambda p: p["clip"].update(judge={"model": "ViT-B-61"}), "'ViT-B-61' is unknown"),
         (lambda p: p["clip"].update(judge={"model": "ViT-B-16", "pretrained": "nope"}), "pretrained='nope'"),
         (lambda p: p["generator"].update(model="nobody/nothing"), "nobody/nothing, the latest, is not downloaded"),

@@ -247,3 +247,8 @@ def test_normalising_scores_by_hand() -> None:
     # per label: (-1, 0, 1) and (1, 0, -1); then each image has mean 0 and spread sqrt(2/3)
     expected = torch.tensor([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]]) * 1.5**0.5
     torch.testing.assert_close(normalise_scores(scores), expected)
+
+
+def test_weights_of_a_folder_are_not_chosen_by_a_tag() -> None:
+    with pytest.raises(ValueError, match="pretrained is 'openai', but local-dir:somewhere has its own weights: remove"):
+        OpenClip(model="local-dir:somewhere", pretrained="openai")

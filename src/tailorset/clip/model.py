@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from operator import not_
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -106,6 +106,15 @@ class OpenClip(NamedModel):
 
     pretrained: str | None = None
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", exclude_if=not_)
+
+    @model_validator(mode="after")
+    def _only_names_have_tags(self) -> Self:
+        if self.pretrained and self.model.startswith((LOCAL, HUB)):
+            raise ValueError(
+                f"pretrained is {self.pretrained!r}, but {self.model} has its own weights: remove it, or give a name of"
+                " open_clip's"
+            )
+        return self
 
     def load(self, device: torch.device | str) -> Clip:
         """Load the model.

@@ -58,6 +58,9 @@ def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
 
 def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAFETENSORS) -> Finding:
     """A folder's files of weights opened, for one that was cut off does not open; `whole`: against its checksums."""
+    if not folder.exists():
+        remedy = f"correct it in params.yaml; a model of the hub is named OWNER/NAME, and ours: {checksums.RESTORE}"
+        return Finding("error", "weights", f"{key}: there is no folder {folder}", remedy)
     files = sorted(folder.rglob(pattern))
     remedy = f"{checksums.RESTORE} or name another model"
     if not files:
@@ -161,7 +164,7 @@ def ask_hub(model: NamedModel) -> int | Obstacle:
     except RepositoryNotFoundError:
         remedy = departure(repository) or "correct the name in params.yaml; if it is private, set HF_TOKEN"
         return Obstacle("the hub has no such model", remedy)
-    except (OSError, HTTPError) as error:
+    except (OSError, HTTPError, ValueError, TypeError) as error:  # the latter two: an answer that is not the hub's
         problem = f"the hub cannot be asked ({first_line(error)})"
         return Obstacle(problem, "look at the network and HF_ENDPOINT, or name a local folder")
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from tailorset.generators.parts.schedulers import steps_skipped
 from tailorset.messages import count, unknown
@@ -32,6 +33,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     yield from _prompts(params, label_space, where)
     yield from _tuning(params, label_space)
     yield from _lent_photos(params)
+    yield from _retrieved(params)
     if params.prepare_dataset.lend_photos == "train" and not label_space.seen:
         yield (
             f"{where} has no seen label, so no photo is in train, but prepare_dataset.lend_photos is train: name a"
@@ -103,6 +105,18 @@ def _lent_photos(params: Params) -> Iterator[str]:
         steps_skipped(drawing.num_inference_steps, drawing.from_photos.strength)
     except ValueError as error:
         yield f"generate_images.from_photos: {error}"
+
+
+def _retrieved(params: Params) -> Iterator[str]:
+    """Images that are retrieved must not be the photos that the classifier is measured on."""
+    config = params.prepare_dataset.config
+    pool = getattr(params.generator.config, "images", None)
+    photos = getattr(config, "images", getattr(config, "root", None))
+    if pool and photos and Path(photos).resolve().is_relative_to(pool.resolve()):
+        yield (
+            f"generator.images is {pool}, which holds the photos of prepare_dataset, those of val and test among them:"
+            " name a folder of other images"
+        )
 
 
 def _top_k(params: Params, label_space: LabelSpace) -> Iterator[str]:

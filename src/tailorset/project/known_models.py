@@ -64,7 +64,7 @@ def known_models() -> KnownModels:
 
 def departure(repository: str) -> str:
     """Return a note on a repository that left the hub, with its successor; "" if it is not known to have left."""
-    gone = known_models().left.get(repository)
+    gone = {name.casefold(): one for name, one in known_models().left.items()}.get(repository.casefold())
     if gone is None:
         return ""
     instead = f"name {gone.successor}, the same weights" if gone.successor else "no mirror is known, name another model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from tailorset.llms.parts.served import ServedModel
@@ -19,7 +20,8 @@ from tailorset.storage.hub import LOCAL, NamedModel, cached_commit
 
 BACKBONE = "train_classifier."  # models below it are within the classifier's weights
 PHOTOS, COMPARED = "prepare_dataset", "score_baselines.clip"
-LENT = "generate_images.from_photos"
+LENT, POOL = "generate_images.from_photos", "generator.images"
+OWN = "folder"  # the data set of the user's own photos
 NAMES = {  # for people, by the key in params.yaml
     "clip.discriminator": "discriminator",
     "clip.judge": "judge",
@@ -29,6 +31,7 @@ NAMES = {  # for people, by the key in params.yaml
     "write_prompts.captions.captioner": "captioner",
     "write_prompts.captions.captioner.clip": "CLIP of the captioner",
     LENT: "photos that images start from",
+    POOL: "images to choose from",
     COMPARED: "CLIP to compare with",
     PHOTOS: "photos",
 }
@@ -88,9 +91,18 @@ def parts_of(params: Params, ask_hub: bool = False) -> list[LicensedPart]:
     if isinstance(llm, ServedModel):
         known = licence_named(family_licence(llm.model.rpartition("/")[2]))
         parts.append(LicensedPart("write_prompts.llm", llm.model, NOT_STATED, known))
-    photos = params.prepare_dataset.name
-    keys = (PHOTOS, LENT) if params.generate_images.from_photos else (PHOTOS,)
-    return [*parts, *(LicensedPart(key, photos, "", data_set_licence(photos)) for key in keys)]
+    return [*parts, *_photos(params)]
+
+
+def _photos(params: Params) -> Iterator[LicensedPart]:
+    """Yield the real images of a run: those that are annotated, those that images start from, and those retrieved."""
+    photos, lent = params.prepare_dataset.name, params.prepare_dataset.lend_photos
+    yield LicensedPart(PHOTOS, photos, "", data_set_licence(photos))
+    if params.generate_images.from_photos:
+        is_folder = isinstance(lent, Path)
+        yield LicensedPart(LENT, str(lent) if is_folder else photos, "", data_set_licence(OWN if is_folder else photos))
+    if images := getattr(params.generator.config, "images", None):
+        yield LicensedPart(POOL, str(images), "", data_set_licence(OWN))
 
 
 def on_cards(parts: Iterable[LicensedPart]) -> list[LicensedPart]:

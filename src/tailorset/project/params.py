@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, ValidationError, field_validator
 
 from tailorset.card.settings import DataCard
 from tailorset.clip.settings import Clips
@@ -54,6 +54,13 @@ class PrepareDataset(PluginBlock):
     shard_size: int = Field(gt=0)
     # Photos that write_prompts.captions and generate_images.from_photos may start from: those of train, or a folder
     lend_photos: Literal["train"] | UserPath | None = None
+
+    @field_validator("lend_photos", mode="before")
+    @classmethod
+    def _train_or_a_folder(cls, value: object) -> object:
+        if value is not None and not isinstance(value, str | Path):
+            raise ValueError(f"is {value!r}: choose train, a folder of photos, or null")
+        return value
 
 
 class FilterImages(PluginBlock):
