@@ -49,9 +49,11 @@ def edit(**blocks: object) -> None:
 def weights(project: Path) -> Path:
     """The project with a small file of weights in every folder that params.yaml names."""
     folder = project / "models/foundation/toybox"
-    for name in ("discriminator", "judge", "diffusion", "llm", "backbone"):
-        (folder / name).mkdir(parents=True)
-        save_file({"x": torch.arange(100.0)}, folder / name / "model.safetensors")
+    clips = [f"{name}/open_clip_model" for name in ("discriminator", "judge", "backbone")]
+    for name in (*clips, "llm/model", *(f"diffusion/{part}/model" for part in ("text_encoder", "unet", "vae"))):
+        (folder / name).parent.mkdir(parents=True)
+        save_file({"x": torch.arange(100.0)}, folder / f"{name}.safetensors")
+    (folder / "diffusion" / "model_index.json").write_text("{}")
     (project / "constraints.txt").write_text("# pins\npyyaml==0.1\n")
     return folder
 
@@ -147,7 +149,7 @@ def test_a_sound_project_passes_and_other_versions_are_only_a_warning() -> None:
 
 def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) -> None:
     checksums.seal(weights / "judge")
-    file = weights / "judge" / "model.safetensors"
+    file = weights / "judge" / "open_clip_model.safetensors"
     save_file({"x": torch.zeros(100)}, file)
     code, output = examine()
     assert code == 1
@@ -157,6 +159,9 @@ def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) ->
     assert code == 1
     assert "clip.judge: " in output
     assert "is damaged" in output
+    shutil.rmtree(weights / "judge")
+    shutil.copytree(weights / "llm", weights / "judge")
+    assert "judge is another kind of model, or not all of one: it lacks open_clip_model.safetensors" in examine()[1]
     shutil.rmtree(weights / "judge")
     code, output = examine()
     assert code == 1

@@ -38,7 +38,18 @@ def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
         return Finding("error", "weights", f"{key}: {gguf_files.NO_READER}", gguf_files.REMEDY)
     if model.folder is None:
         return hub_weights(key, model, whole)
+    if missing := not_in_folder(model):
+        text = f"{key}: {model.folder} is another kind of model, or not all of one: it lacks {some(missing)}"
+        return Finding("error", "weights", text, f"name a model for this use in params.yaml, or {checksums.RESTORE}")
     return local_weights(key, model.folder, whole, gguf or SAFETENSORS)
+
+
+def not_in_folder(model: NamedModel) -> list[str]:
+    """Return patterns of files that a model needs and its folder lacks, of a folder that has weights at all."""
+    folder = model.folder
+    if folder is None or not any(folder.rglob(SAFETENSORS)) or getattr(model, "pretrained", None):
+        return []
+    return lacking(model.needed_files, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
 
 
 def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
