@@ -27,7 +27,7 @@ from tailorset.commands.planning.workload import (
 )
 from tailorset.evaluation.alternative import Alternative
 from tailorset.evaluation.bootstrap import Interval
-from tailorset.project.params import Params, load_params, read_yaml
+from tailorset.project.params import Params, read_yaml
 from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,14 +52,23 @@ def space() -> LabelSpace:
     return LabelSpace.load(ROOT / "data/labels/toybox.yaml")
 
 
+SIZES = {  # whatever the preset has
+    "prepare_dataset": {"num_train": 4000, "num_val": 1000, "num_test": 2000},
+    "tune_text_encoder": {"num_updates": 120, "evaluate_every": 40, "held_out_prompts": 42},
+    "generate_images": {"images_per_label": 200, "max_images": 1800, "num_inference_steps": 10},
+}
+
+
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return load_params(ROOT / "presets/toybox.yaml")
+    return Params.model_validate(changed())
 
 
 def changed(params_file: Path = ROOT / "presets/toybox.yaml", **blocks: Any) -> dict[str, Any]:
-    """The toybox preset with some blocks' keys replaced."""
+    """The toybox preset with these sizes, and some blocks' keys replaced."""
     values = read_yaml(params_file)
+    for name, sizes in SIZES.items():
+        values[name] |= sizes
     for name, block in blocks.items():
         values[name] = values[name] | block if isinstance(block, dict) else block
     return values

@@ -27,9 +27,7 @@ class TopK:
     """Source: Zhang et al. 2024, sec. 3.2; the rule published for NUS-WIDE with its label hierarchy."""
 
     def __init__(self, config: Config, label_space: LabelSpace) -> None:
-        self.config = config
-        self.unseen = label_space.unseen
-        self.ancestors = Ancestors(label_space)
+        self.config, self.unseen, self.ancestors = config, label_space.unseen, Ancestors(label_space)
 
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Keep images whose requested labels are all among the k best of the unseen labels."""

@@ -20,7 +20,6 @@ from tailorset.classifiers import Classifier, load_classifier, saved_labels
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.images.codec import decode_image, square_pixels, upright_rgb
 from tailorset.inference.uploads import item_named
-from tailorset.project import layout
 from tailorset.storage.checksums import check_bound
 from tailorset.thresholds.novelty import Novelty
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
@@ -28,8 +27,8 @@ from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
 if TYPE_CHECKING:
     from tailorset.records import LabelSpace
 
-CLASSIFIER, THRESHOLDS, NOVELTY = layout.CLASSIFIER.name, layout.THRESHOLDS.name, layout.NOVELTY.name  # side by side
-EXAMPLES, FITTED_TO = layout.EXAMPLES.name, layout.FITTED_TO.name  # the same
+CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safetensors"  # side by side, everywhere
+EXAMPLES, FITTED_TO = "examples", "fitted_to.sha256"  # the same
 FIT_REMEDY = "run `dvc repro fit_thresholds` for thresholds of this classifier, or restore the one that had them"
 REGISTRY = "models:/"
 BATCH_SIZE = 64
