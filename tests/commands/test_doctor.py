@@ -94,8 +94,8 @@ FROM_PHOTOS = {"strength": 0.5}
             "generate_images.from_photos starts from photos, and prepare_dataset.lend_photos is null",
         ),
         (
-            {"prepare_dataset": {"lend_photos": "train"}, "generate_images": {"from_photos": {"strength": 0.05}}},
-            "generate_images.from_photos: strength 0.05 of 10 sampling steps is none",
+            {"prepare_dataset": {"lend_photos": "train"}, "generate_images": {"from_photos": {"strength": 0.04}}},
+            "generate_images.from_photos: strength 0.04 of 20 sampling steps is none",
         ),
         ({"generate_images": {"from_photos": {"strength": 0}}}, "strength: Input should be greater than 0, not 0"),
         ({"generate_images": {"from_photos": {"strength": 1.2}}}, "strength: Input should be less than or equal to 1"),
@@ -107,6 +107,10 @@ FROM_PHOTOS = {"strength": 0.5}
                 "generator": {"name": "retrieval", "images": "photos", "image_px": 32, "model": "x"},
             },
             "generator retrieval cannot start from a photo: choose stable_diffusion, or remove from_photos",
+        ),
+        (
+            {"generator": {"guidance_scale": 1, "negative_prompt": "blurry"}},
+            "generator.negative_prompt is 'blurry', which has no effect at guidance_scale 1: remove it, or raise",
         ),
         ({"prepare_dataset": {"lend_photos": True}}, "lend_photos: is True: choose train, a folder of photos, or null"),
         (

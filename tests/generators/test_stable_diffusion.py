@@ -473,13 +473,6 @@ def test_an_image_foreseen_after_some_steps(make: Make, scheduler: str) -> None:
     assert len(calls) == 3 + (generator.config.freeze_negative)  # two passes in the step with gradient then
 
 
-def test_a_negative_prompt_without_guidance_is_refused() -> None:
-    block = {"model": "x", "image_px": 64, "negative_prompt": "blurry"}
-    assert Config.model_validate(block).negative_prompt == "blurry"
-    with pytest.raises(ValueError, match="negative_prompt is 'blurry', which has no effect at guidance_scale 1"):
-        Config.model_validate(block | {"guidance_scale": 1})
-
-
 def test_an_image_size_the_model_cannot_draw_is_refused(make: Make) -> None:
     with pytest.raises(ValueError, match="choose a multiple of 4,"):
         make(image_px=10)

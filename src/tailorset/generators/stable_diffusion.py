@@ -54,15 +54,6 @@ class Config(GeneratorConfig, NamedModel):
     cache_interval: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
-    def _negative_prompt_counts(self) -> Self:
-        if self.negative_prompt and self.guidance_scale <= 1:
-            raise ValueError(
-                f"negative_prompt is {self.negative_prompt!r}, which has no effect at guidance_scale"
-                f" {self.guidance_scale:g}: remove it, or raise guidance_scale above 1"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _one_speed_up(self) -> Self:
         if self.compile and self.cache_interval > 1:
             raise ValueError(f"cache_interval is {self.cache_interval} and compile is true: choose one of them")

@@ -33,7 +33,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     yield from _prompts(params, label_space, where)
     yield from _tuning(params, label_space)
     yield from _lent_photos(params)
-    yield from _retrieved(params)
+    yield from _generator(params)
     if params.prepare_dataset.lend_photos == "train" and not label_space.seen:
         yield (
             f"{where} has no seen label, so no photo is in train, but prepare_dataset.lend_photos is train: name a"
@@ -107,8 +107,14 @@ def _lent_photos(params: Params) -> Iterator[str]:
         yield f"generate_images.from_photos: {error}"
 
 
-def _retrieved(params: Params) -> Iterator[str]:
-    """Images that are retrieved must not be the photos that the classifier is measured on."""
+def _generator(params: Params) -> Iterator[str]:
+    """A negative prompt needs guidance, and images that are retrieved must not be photos of val and test."""
+    negative, scale = (getattr(params.generator.config, key, None) for key in ("negative_prompt", "guidance_scale"))
+    if negative and scale is not None and scale <= 1:
+        yield (
+            f"generator.negative_prompt is {negative!r}, which has no effect at guidance_scale {scale:g}: remove it, or"
+            " raise guidance_scale above 1"
+        )
     config = params.prepare_dataset.config
     pool = getattr(params.generator.config, "images", None)
     photos = getattr(config, "images", getattr(config, "root", None))
