@@ -109,11 +109,8 @@ def definition(addition: Addition, base: Path) -> dict[str, Any]:
     """Return the settings and the files that the result depends on, as dvc.yaml would."""
     code = Path(tailorset.__file__).parent
     asked = {f"add_label.{key}": value for key, value in addition.model_dump(mode="json").items()}
-    settings = (
-        flatten(read_yaml(PARAMS))
-        | asked
-        | {"add_label.base": digest(*(path for name in FILES if (path := base.parent / name).exists()))}
-    )
+    files = [path for name in FILES if (path := base.parent / name).exists()]
+    settings = flatten(read_yaml(PARAMS)) | asked | {"add_label.base": digest(*files)}
     return {"deps": [str(path) for path in (*NEEDED, code)], "params": settings}
 
 

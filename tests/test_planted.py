@@ -175,7 +175,7 @@ def test_a_shard_that_is_no_tar(tmp_path: Path, planted: bytes, canary: Path) ->
     assert not canary.exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
 @pytest.mark.parametrize("target", ["a.png", "/etc/passwd", "../../etc/passwd"])
 def test_a_shard_with_links_or_devices(tmp_path: Path, kind: bytes, target: str) -> None:
     """Also a link to a member of the same tar: an image is a file."""

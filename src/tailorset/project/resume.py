@@ -22,7 +22,7 @@ def end(name: str, work_dir: Path) -> None:
     if os.environ.get("DVC_STAGE") == name:
         (work_dir / FINISHED).touch()
     else:
-        _delete(work_dir)
+        remove_at_once(work_dir)
 
 
 def forget_finished(root: Path) -> None:
@@ -31,8 +31,4 @@ def forget_finished(root: Path) -> None:
     stored = lock.stat().st_mtime if lock.exists() else 0.0
     for mark in (root / ".work").glob(f"*/*/{FINISHED}"):
         if mark.stat().st_mtime < stored:
-            _delete(mark.parent)
-
-
-def _delete(work_dir: Path) -> None:
-    remove_at_once(work_dir, work_dir.with_name(f".{work_dir.name}.former"))
+            remove_at_once(mark.parent)

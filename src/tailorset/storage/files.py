@@ -13,17 +13,18 @@ from typing import Any
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling to write a file or folder to; it takes the place of `path` only on success."""
-    partial, former = (path.with_name(f".{path.name}.{state}") for state in ("partial", "former"))
+    partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove(partial)
     yield partial
     if partial.is_dir() or path.is_dir():
-        remove_at_once(path, former)
+        remove_at_once(path)
     partial.replace(path)
 
 
-def remove_at_once(path: Path, former: Path) -> None:
-    """Remove a file or folder so that a kill never leaves half of it: it is renamed to `former` first."""
+def remove_at_once(path: Path) -> None:
+    """Remove a file or folder so that a kill never leaves half of it in its place: it is renamed first."""
+    former = path.with_name(f".{path.name}.former")
     _remove(former)
     with suppress(FileNotFoundError):
         path.rename(former)

@@ -70,20 +70,21 @@ def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         CorruptShardError: the file is missing, truncated or no tar.
     """
-    for name, content in read_members(path):
+    for name, content in read_members(path, is_ours=True):
         yield PurePosixPath(name).stem, content
 
 
-def read_members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, bytes) of the files in a tar, ours or another's.
+def read_members(path: Path, is_ours: bool = False) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, bytes) of the files in a tar; one of ours has no folders, and is padded to whole records.
 
     Raises:
         CorruptShardError: it is missing, truncated or no tar, or holds links or devices.
     """
+    unit = tarfile.RECORDSIZE if is_ours else tarfile.BLOCKSIZE
     try:
-        with path.open("rb") as opened, tarfile.open(fileobj=_complete(opened, path), mode="r:") as tar:
+        with path.open("rb") as opened, tarfile.open(fileobj=_complete(opened, path, unit), mode="r:") as tar:
             for member in tar:
-                if member.isdir():
+                if member.isdir() and not is_ours:
                     continue
                 file = tar.extractfile(member) if member.isreg() else None  # a link names another file
                 if file is None:
@@ -143,11 +144,11 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _complete(file: BinaryIO, path: Path) -> BinaryIO:
+def _complete(file: BinaryIO, path: Path, unit: int) -> BinaryIO:
     """tarfile takes a file that is cut between two members for a shorter tar, so look at its end."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - len(_TRAILER)))
-    if size % tarfile.BLOCKSIZE or file.read() != _TRAILER:
+    if size % unit or file.read() != _TRAILER:
         raise CorruptShardError(path, f"is cut off at {size} bytes")
     file.seek(0)
     return file

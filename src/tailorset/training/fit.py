@@ -133,7 +133,7 @@ class StoredCandidates:
         """Store the weights of the latest candidate, if they may be wanted; process 0 does."""
         latest = self.of(len(history) - 1)
         if processes.rank() == 0 and latest in self._wanted(history):
-            save_checkpoint(latest, len(history) - 1, **learned)
+            save_checkpoint(latest, int(history[-1]["epoch"]), **learned)
 
     def tidy(self, history: History) -> None:
         """Delete what is no longer wanted."""
