@@ -57,7 +57,9 @@ def test_a_label_s_ancestors_do_not_compete_with_it_and_are_shown_with_it(name: 
     labels = [("hat", True, ()), ("animal", False, ("hat",)), ("bear", False, ("animal",)), ("cup", False, ())]
     space = LabelSpace(name="zoo", labels=tuple(Label(name=n, seen=s, parents=p) for n, s, p in labels))
     plugin = load_plugin("filters", name)
-    (decision,) = plugin.build(plugin.Config(), space).decide(torch.tensor([[27.0, 26.0, 0.0]]), [("bear",)])
+    logits = torch.tensor([[27.0, 26.0, 0.0]]).double()
+    (decision,) = plugin.build(plugin.Config(), space).decide(logits, [("bear",)])
+    assert logits.tolist() == [[27.0, 26.0, 0.0]]  # the caller's stay as they are
     assert decision.kept
     assert set(decision.labels) == {"bear", "animal"}  # hat is seen: generated images say nothing of it
 

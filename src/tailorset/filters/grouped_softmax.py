@@ -32,10 +32,10 @@ class GroupedSoftmax:
     def decide(self, logits: torch.Tensor, requested: Sequence[Sequence[str]]) -> list[FilterDecision]:
         """Keep images whose requested labels all have a grouped probability above the threshold."""
         mask = torch.from_numpy(requested_mask(requested, self.unseen))
-        scores = checked_scores(logits, mask)
-        for row, labels in zip(scores, requested, strict=True):
-            row[[self.unseen.index(name) for name in self.ancestors.of(labels)]] = -torch.inf
-        probabilities = grouped_softmax(scores, mask)
+        apart = torch.zeros_like(mask)  # ancestors, which do not compete
+        for row, labels in zip(apart, requested, strict=True):
+            row[[self.unseen.index(name) for name in self.ancestors.of(labels)]] = True
+        probabilities = grouped_softmax(checked_scores(logits, mask).masked_fill(apart, -torch.inf), mask)
         return [self._decision(row.tolist(), labels) for row, labels in zip(probabilities, requested, strict=True)]
 
     def _decision(self, probabilities: list[float], labels: Sequence[str]) -> FilterDecision:

@@ -99,8 +99,8 @@ def _photos(params: Params) -> Iterator[LicensedPart]:
     photos, lent = params.prepare_dataset.name, params.prepare_dataset.lend_photos
     yield LicensedPart(PHOTOS, photos, "", data_set_licence(photos))
     if params.generate_images.from_photos:
-        is_folder = isinstance(lent, Path)
-        yield LicensedPart(LENT, str(lent) if is_folder else photos, "", data_set_licence(OWN if is_folder else photos))
+        title, source = (str(lent), OWN) if isinstance(lent, Path) else (photos, photos)
+        yield LicensedPart(LENT, title, "", data_set_licence(source))
     if images := getattr(params.generator.config, "images", None):
         yield LicensedPart(POOL, str(images), "", data_set_licence(OWN))
 
