@@ -47,6 +47,7 @@ class TrainUnet(Block):
     learning_rate: float
     ema_decay: float
     unconditional_share: float
+    several_share: float
     snr_gamma: float
     widths: tuple[int, ...]
 

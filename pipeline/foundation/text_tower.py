@@ -1,4 +1,4 @@
-"""Stable Diffusion's text encoder is a CLIP text tower trained first and frozen: so is ours."""
+"""The diffusion model's text encoder begins as a CLIP text tower, as Stable Diffusion's does."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 v-prediction on a cosine schedule (its terminal SNR is practically zero), truncated SNR + 1 weighting (Salimans and Ho
 2022; at low noise clamped as in Hang et al. 2023), EMA.
-Latents are encoded once.
+Latents are encoded once. The text encoder learns too: with a frozen one the UNet draws the first object of a caption
+and hardly ever the second (docs/foundation.md).
 """
 
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from tqdm import tqdm
 from train_vae import IMAGE_PX, LATENT_CHANNELS
 from training_loop import compiled, device, half_precision, train, work_file
 from transformers import CLIPTextModel, CLIPTokenizer
-from web_images import Web, batch_indices, caption_choice, token_ids
+from web_images import Web, batch_indices, caption_choice, num_named, token_ids
 
 ENCODE_BATCH = 64
 
@@ -49,7 +51,7 @@ def first_unet(settings: Foundation, cross_attention_dim: int) -> UNet2DConditio
 
 
 def text_encoder(settings: Foundation, tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """The frozen text encoder: the text tower's, or the one of `continue_from`'s UNet."""
+    """The text encoder at the start of training: the text tower's, or the one of `continue_from`'s UNet."""
     if settings.continue_from is None:
         return text_encoder_from_open_clip(settings.output / "text_tower", tokenizer)
     folder = settings.continue_from / "diffusion" / "text_encoder"
@@ -136,34 +138,36 @@ def main(num_steps: int | None = None) -> None:
     tokens, empty = web.tokens(tokenizer), token_ids(tokenizer, [""]).to(device())
     torch.manual_seed(settings.seed)
     unet = first_unet(settings, encoder.config.hidden_size).to(device(), memory_format=torch.channels_last)
-    ema = build_unet(encoder.config.hidden_size, options.widths).requires_grad_(False).to(device())
-    ema.load_state_dict(unet.state_dict())
+    learned = torch.nn.ModuleDict({"unet": unet, "text_encoder": encoder})
+    ema = deepcopy(learned).requires_grad_(False)
     scheduler, forward = build_scheduler(), compiled(unet)
+    several = torch.from_numpy(np.argwhere(num_named() > 1)).to(device())
 
     def loss_at(step: int) -> Tensor:
         chosen = torch.from_numpy(batch_indices(len(web), options.batch_size, step, settings.seed)).to(device())
-        texts = tokens[chosen, caption_choice(tokens.shape[1], len(chosen))].long()
+        captions = caption_choice(tokens.shape[1], len(chosen))
+        count = round(options.several_share * len(chosen))
+        chosen[:count], captions[:count] = several[torch.randint(len(several), (count,), device=device())].T
         dropped = torch.rand(len(chosen), 1, device=device()) < options.unconditional_share
-        with torch.no_grad():
-            states = encoder(torch.where(dropped, empty, texts)).last_hidden_state
+        states = encoder(torch.where(dropped, empty, tokens[chosen, captions].long())).last_hidden_state
         batch = latents[chosen].float().contiguous(memory_format=torch.channels_last)
         return diffusion_loss(forward, scheduler, batch, states, options.snr_gamma)
 
     @torch.no_grad()
     def update_ema(step: int) -> None:
         decay = min(options.ema_decay, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), 1 - decay)
+        torch._foreach_lerp_(list(ema.parameters()), list(learned.parameters()), 1 - decay)
 
     train(
         "unet",
-        {"unet": unet},
+        {"learned": learned},
         loss_at,
         num_steps or options.num_steps,
         options.learning_rate,
         after_step=update_ema,
         frozen={"ema": ema},
     )
-    save_pipeline(settings, ema, encoder)
+    save_pipeline(settings, ema["unet"], ema["text_encoder"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Shapes: N images, P pixels, L labels, C captions per image, T tokens, B images o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,8 @@ from foundation_settings import WEB
 from torch import Tensor
 from torch.nn import functional as F
 from training_loop import device, work_file
+
+from tailorset.toybox.objects import DRAWINGS
 
 TOKENISED_AT_ONCE = 20_000
 
@@ -70,6 +73,12 @@ class Web:
 def all_captions() -> list[list[str]]:
     """Return the C captions of each of the N images."""
     return json.loads((WEB / "captions.json").read_text(encoding="utf-8"))
+
+
+def num_named() -> np.ndarray:
+    """Return (N, C) the number of different objects that each caption names."""
+    names = re.compile(rf"\b(?:{'|'.join(map(re.escape, DRAWINGS))})\b")
+    return np.array([[len(set(names.findall(text))) for text in captions] for captions in all_captions()])
 
 
 def token_ids(tokenizer: Any, texts: Sequence[str]) -> Tensor:
