@@ -87,7 +87,7 @@ def encode_latents(vae: AutoencoderKL, web: Web) -> np.ndarray:
             latents[indices] = mean.half().cpu().numpy()
         latents.flush()
         partial.rename(path)
-    return np.load(path, mmap_mode="r")
+    return np.load(path, mmap_mode="c")  # torch wants arrays that can be written to
 
 
 def diffusion_loss(unet: Any, scheduler: DDIMScheduler, latents: Tensor, states: Tensor, snr_gamma: float) -> Tensor:
