@@ -26,6 +26,7 @@ from tailorset.tuning.settings import TuneTextEncoder
 
 MAX_SKIPPED_IN_A_ROW = 10
 MAX_ZERO_IN_A_ROW = 20
+SCORED_AT_ONCE = 64  # finished images; fewer if the memory is too small
 NORM_WINDOW = 20  # updates, up to the present one, whose median gradient norm is the unit of its norm
 TUNING_MEMORY_REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 
@@ -99,9 +100,9 @@ class Tuner:
             _check_gradients(done)
 
     @torch.no_grad()
-    def held_out_loss(self, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
+    def held_out_loss(self, images: Tensor, prompts: Sequence[Prompt]) -> float:
         """Return the mean loss of finished images (N, 3, H, W) of prompts that it does not tune on."""
-        batches = ShrinkingBatches(batch_size, "scoring", TUNING_MEMORY_REMEDY)
+        batches = ShrinkingBatches(SCORED_AT_ONCE, "scoring", TUNING_MEMORY_REMEDY)
         parts = batches.over(
             len(prompts), lambda part: self._assess(images[part], prompts[part])[0] * len(prompts[part]) / len(prompts)
         )

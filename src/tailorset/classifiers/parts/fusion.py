@@ -56,7 +56,7 @@ class GlobalBranch(nn.Module):
         return self.norm(fused.flatten(0, 1)).view_as(fused)
 
 
-def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.ModuleList:
+def fuse(visual: nn.Module) -> nn.ModuleList:
     """Attach a branch to each 3x3 convolution (ModifiedResNet) or to the patches of each block (vision transformers).
 
     The branches are returned, not stored in `visual`: its parameters, keys and training mode stay as they are.
@@ -68,37 +68,35 @@ def fuse(visual: nn.Module, reduction: int = 4, num_heads: int = 8) -> nn.Module
     from open_clip.transformer import VisionTransformer
 
     if isinstance(visual, ModifiedResNet):
-        return _fuse_resnet(visual, reduction, num_heads)
+        return _fuse_resnet(visual)
     if isinstance(visual, VisionTransformer):
         channels = visual.conv1.out_channels
-        return _fuse_blocks(visual.transformer.resblocks, channels, 1, reduction, num_heads)
+        return _fuse_blocks(visual.transformer.resblocks, channels, num_prefix=1)
     if trunk := timm_transformer(visual):
-        return _fuse_blocks(trunk.blocks, trunk.embed_dim, trunk.num_prefix_tokens, reduction, num_heads)
+        return _fuse_blocks(trunk.blocks, trunk.embed_dim, trunk.num_prefix_tokens)
     raise ValueError(
         f"no fusion for a {type(visual).__name__}: choose an open_clip ModifiedResNet or VisionTransformer backbone, "
         "a vision transformer of timm's, or set fusion: false"
     )
 
 
-def _fuse_resnet(visual: ModifiedResNet, reduction: int, num_heads: int) -> nn.ModuleList:
+def _fuse_resnet(visual: ModifiedResNet) -> nn.ModuleList:
     from open_clip.modified_resnet import Bottleneck
 
     branches = nn.ModuleList()
     for block in visual.modules():
         if isinstance(block, Bottleneck):
-            branch = GlobalBranch(block.conv2.in_channels, reduction, num_heads)
+            branch = GlobalBranch(block.conv2.in_channels)
             block.conv2.register_forward_hook(partial(_add_to_map, branch))
             branches.append(branch)
     return branches
 
 
-def _fuse_blocks(
-    blocks: Iterable[nn.Module], channels: int, num_prefix: int, reduction: int, num_heads: int
-) -> nn.ModuleList:
+def _fuse_blocks(blocks: Iterable[nn.Module], channels: int, num_prefix: int) -> nn.ModuleList:
     """num_prefix: tokens before the patches, like the class token."""
     branches = nn.ModuleList()
     for block in blocks:
-        branch = GlobalBranch(channels, reduction, num_heads)
+        branch = GlobalBranch(channels)
         block.register_forward_hook(partial(_add_to_tokens, branch, num_prefix))
         branches.append(branch)
     return branches
