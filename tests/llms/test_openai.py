@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -456,6 +457,40 @@ def test_a_model_that_thinks_for_ever_is_counted_and_named(chat: ChatServer, mes
     assert figures["prompts/rejected/thinking"] == sum(figures[name] for name in figures if "/rejected/" in name) > 0
     assert figures["prompts/origin/template"] == figures["prompts/count"]
     assert "thinking mode, or a larger one, or raise write_prompts.llm.max_new_tokens" in warning(figures)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": ""},
+        {"content": "Sure, here is a phrase:"},
+        {"content": "<think>\nThe user wants a phrase with a cup"},
+        {"content": None, "reasoning_content": "The user wants a phrase"},
+    ],
+)
+def test_a_server_that_was_repaired_is_asked_again_for_replies_without_a_phrase(
+    chat: ChatServer, message: dict[str, Any]
+) -> None:
+    chat.message = lambda request: message
+    assert not metrics(written(llm_of(chat)))["prompts/origin/llm"]
+    assert not list(Path(".work/replies").rglob("*.json"))
+    chat.message = None
+    figures = metrics(written(llm_of(chat)))
+    assert figures["prompts/origin/llm"] == figures["prompts/count"]
+
+
+def test_refused_replies_are_repeated_and_the_warning_says_how_to_ask_again(chat: ChatServer) -> None:
+    chat.message = lambda request: {"content": "no"}
+    first = metrics(written(llm_of(chat)))
+    assert first["prompts/rejected_from_store"] == 0
+    assert ".work/replies" not in warning(first)
+    chat.message = None
+    again = metrics(written(llm_of(chat)))
+    assert again | {"prompts/rejected_from_store": 0} == first
+    assert again["prompts/rejected_from_store"] == first["prompts/rejected/too_short"]
+    assert f"{first['prompts/rejected/too_short']:.0f} were repeated from .work/replies: delete" in warning(again)
+    shutil.rmtree(".work/replies")
+    assert metrics(written(llm_of(chat)))["prompts/origin/template"] == 0
 
 
 @pytest.mark.parametrize(
