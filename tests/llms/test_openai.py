@@ -499,8 +499,9 @@ def test_refused_replies_are_repeated_and_the_warning_says_how_to_ask_again(chat
         ("", "empty"),
         (None, "empty"),
         ("  \n", "empty"),
-        ("ein Gemälde von einer blauen Tasse auf dem Tisch neben einem großen Fenster", "missing_label"),
-        ("一只蓝色的杯子放在木桌上旁边有一扇大窗户", "too_short"),
+        ("ein Gemälde von einer blauen Tasse auf dem Tisch neben einem großen Fenster", "not_english"),
+        ("一只蓝色的杯子放在木桌上旁边有一扇大窗户", "not_english"),
+        ('{"prompt": "a small red cup next to a hat, a key and a fish on a table"}', "markup"),
     ],
 )
 def test_replies_that_are_no_prompt_are_counted_by_reason(chat: ChatServer, content: str | None, reason: str) -> None:
