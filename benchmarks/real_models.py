@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tailorset.clip.model import Clip
 from tailorset.generators.stable_diffusion import Components
+from tailorset.llms.parts.dialogue_tokens import DialogueTokens
 from tailorset.llms.transformers import Config as LlmConfig
 from tailorset.llms.transformers import TransformersLLM, _precision
 
@@ -247,9 +248,8 @@ def random_llm(config: Mapping[str, Any], settings: LlmConfig, device: torch.dev
         layer.self_attn.layer_idx = index
         model.model.layers.append(layer)
     model.config.num_hidden_layers, model.config.layer_types = num_layers, model.config.layer_types * num_layers
-    tokenizer = AutoTokenizer.from_pretrained(CHAT_TOKENIZER, padding_side="left")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return TransformersLLM(settings, model.eval(), tokenizer)
+    tokens = DialogueTokens(AutoTokenizer.from_pretrained(CHAT_TOKENIZER), str(CHAT_TOKENIZER))
+    return TransformersLLM(settings, model.eval(), tokens)
 
 
 def _filled(key: str, like: Tensor, block: Tensor) -> Tensor:

@@ -78,6 +78,8 @@ class ChatServer:
             return self.faults.pop(0)
         if self.always and (response := self.always(request)):
             return response
+        if "messages" not in request:
+            return Response(400, {"error": {"message": "messages: field required"}})
         if request["model"] not in self.models:
             return Response(404, {"error": {"message": f"model {request['model']!r} not found"}})
         time.sleep(self.pause)

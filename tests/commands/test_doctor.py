@@ -19,11 +19,12 @@ from tailorset.commands import availability, doctor
 from tailorset.commands.findings import Finding
 from tailorset.datasets import coco
 from tailorset.generators.stable_diffusion import Config
+from tailorset.llms import openai
 from tailorset.project.layout import PROMPTS
 from tailorset.project.params import load_params
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
-from tests.chat_server import ChatServer
+from tests.chat_server import ChatServer, Response
 from tests.fake_hub import USUAL_FILES, FakeHub
 from tests.storage.test_hub import cached_repository
 
@@ -453,3 +454,26 @@ def test_a_server_of_the_llm_is_asked_for_its_models(command: str, monkeypatch: 
     code, output = answer()
     assert code == 0, output
     assert "it is only needed to write others" in output
+
+
+@pytest.mark.parametrize(
+    "listing", [Response(404, "not found"), Response(405, ""), Response(307, "", {"Location": "/elsewhere"})]
+)
+def test_a_server_that_lists_no_models_is_a_warning_if_it_answers_dialogues(
+    listing: Response,
+) -> None:
+    with ChatServer(listing=listing).serving() as chat:
+        model = openai.Config(**chat.settings())
+        found = availability.server_finding("write_prompts.llm", model, is_needed=True)
+        assert (found.status, "list of models cannot be had" in found.text) == ("warning", True)
+        assert "model 'qwen3:4b' cannot be checked" in found.text
+        assert ("redirects to /elsewhere" in found.text) == (listing.status == 307)
+        chat.key = "another"
+        found = availability.server_finding("write_prompts.llm", model, is_needed=True)
+        assert (found.status, "without a key" in found.text) == ("error", True)
+        chat.key = None
+        wrong = openai.Config(**chat.settings(base_url=chat.url.removesuffix("/v1")))
+        found = availability.server_finding("write_prompts.llm", wrong, is_needed=True)
+        assert (found.status, "has no /chat/completions" in found.text) == ("error", True)
+    found = availability.server_finding("write_prompts.llm", model, is_needed=True)
+    assert (found.status, "no server answers" in found.text) == ("error", True)

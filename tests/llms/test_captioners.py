@@ -40,6 +40,14 @@ def test_blip_without_its_weights_says_what_to_name(tiny_blip: Path, tmp_path: P
         blip.build(blip.Config(model=str(tmp_path / "pickled")), CPU)
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "config.json"])
+def test_blip_with_files_that_no_library_reads_is_refused(tiny_blip: Path, tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(tiny_blip, tmp_path / "odd")
+    (folder / file).write_text('{"added_tokens": [], "model": {}}' if file == "tokenizer.json" else "[]")
+    with pytest.raises(ValueError, match=r"captioner '.*odd' cannot be loaded"):
+        blip.build(blip.Config(model=str(folder)), CPU)
+
+
 def test_scenes_are_ranked_by_the_clip(tiny_clip_folder: Path) -> None:
     model = f"local-dir:{tiny_clip_folder}"
     wordings = ("in the red tree", "next to the boat", "in a cup")

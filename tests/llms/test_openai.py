@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import torch
 from pydantic import ValidationError
 
 from tailorset.llms.openai import Config, ServerLLM, build
+from tailorset.llms.parts.server import NoModelList
 from tailorset.llms.parts.thinking import NO_THINKING
 from tailorset.plugins import plugin_config
 from tailorset.prompts.report import metrics, warning
@@ -251,7 +253,6 @@ def test_an_address_without_the_api_says_so(chat: ChatServer) -> None:
     "response",
     [
         HTML,
-        Response(200, {"error": {"message": "overloaded"}}),
         Response(200, {"choices": []}),
         Response(200, {"choices": [{"message": {"content": ["part"]}}]}),
         Response(200, "[" * 100_000),
@@ -275,6 +276,68 @@ def test_a_field_that_the_server_refuses_names_the_setting(chat: ChatServer) -> 
     with pytest.raises(ValueError, match=r"HTTP 400.*chat_template_kwargs.*set extra_body to null"):
         llm_of(chat).reply(DIALOGUES, SEEDS)
     assert len(llm_of(chat, extra_body=None).reply(DIALOGUES, SEEDS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "remedy"),
+    [
+        (
+            {"message": "The model 'qwen3:4b' does not exist"},
+            "The model 'qwen3:4b' does not exist",
+            r"correct write_prompts.*base_url.*or write_prompts.llm.model",
+        ),
+        ({"message": "no", "code": 404}, "no", r"correct write_prompts.llm.base_url.*or write_prompts.llm.model"),
+        ({"message": "no", "code": "model_not_found"}, "no", "or write_prompts.llm.model"),
+        (
+            {"message": "Context too long", "type": "BadRequest", "code": 400},
+            "Context too long",
+            "lower write_prompts.llm.max_new_tokens",
+        ),
+        ({"message": "Invalid API key"}, "Invalid API key", "set write_prompts.llm.api_key_env"),
+        ("unknown field x", "unknown field x", "set extra_body to null"),
+        ([["odd"]], "odd", "set extra_body to null"),
+    ],
+)
+@pytest.mark.parametrize("place", ["answer", "choice", "vllm"])
+def test_an_error_inside_an_answer_of_200_is_quoted_with_the_remedy_of_its_kind(
+    chat: ChatServer, error: object, said: str, remedy: str, place: str
+) -> None:
+    body: dict[str, object] = {"choices": [{"error": error, "message": {"content": ""}}]}
+    if place == "answer":
+        body = {"error": error}
+    elif place == "vllm" and isinstance(error, dict):
+        body = {"object": "error", **error}
+    chat.always = lambda request: Response(200, body)
+    llm = llm_of(chat)
+    with pytest.raises(ValueError, match=remedy) as refused:
+        llm.reply(DIALOGUES, SEEDS)
+    assert "HTTP 200: {" in str(refused.value)
+    assert said in str(refused.value)
+    assert "not a web page" not in str(refused.value)
+    assert pauses_of(llm) == []
+
+
+@pytest.mark.parametrize("error", [{"message": "Rate limit exceeded"}, {"code": 503}, {"code": "429"}, "overloaded"])
+def test_a_passing_error_inside_an_answer_of_200_is_retried(chat: ChatServer, error: object) -> None:
+    chat.faults = [Response(200, {"error": error})] * 2
+    llm = llm_of(chat)
+    assert llm.reply(DIALOGUES[:1], [1]) == [phrase({"messages": DIALOGUES[0], "seed": 1})]
+    assert len(pauses_of(llm)) == 2
+
+
+def test_a_reply_beside_an_empty_error_is_read(chat: ChatServer) -> None:
+    body = {"error": None, "choices": [{"error": None, "message": {"content": "a red cup"}}]}
+    chat.always = lambda request: Response(200, body)
+    assert llm_of(chat).reply(DIALOGUES[:1], [1]) == ["a red cup"]
+
+
+def test_a_function_that_is_not_there_is_not_waited_for(chat: ChatServer) -> None:
+    for status in (405, 501):
+        chat.always = lambda request, status=status: Response(status, "no such method")  # type: ignore[misc]
+        llm = llm_of(chat)
+        with pytest.raises(ValueError, match=rf"has no /chat/completions.*HTTP {status}: no such method"):
+            llm.reply(DIALOGUES[:1], [1])
+        assert pauses_of(llm) == []
 
 
 def test_a_redirection_is_not_followed(chat: ChatServer) -> None:
@@ -397,13 +460,48 @@ def test_a_model_that_thinks_for_ever_is_counted_and_named(chat: ChatServer, mes
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        {"content": ""},
+        {"content": "Sure, here is a phrase:"},
+        {"content": "<think>\nThe user wants a phrase with a cup"},
+        {"content": None, "reasoning_content": "The user wants a phrase"},
+    ],
+)
+def test_a_server_that_was_repaired_is_asked_again_for_replies_without_a_phrase(
+    chat: ChatServer, message: dict[str, Any]
+) -> None:
+    chat.message = lambda request: message
+    assert not metrics(written(llm_of(chat)))["prompts/origin/llm"]
+    assert not list(Path(".work/replies").rglob("*.json"))
+    chat.message = None
+    figures = metrics(written(llm_of(chat)))
+    assert figures["prompts/origin/llm"] == figures["prompts/count"]
+
+
+def test_refused_replies_are_repeated_and_the_warning_says_how_to_ask_again(chat: ChatServer) -> None:
+    chat.message = lambda request: {"content": "no"}
+    first = metrics(written(llm_of(chat)))
+    assert first["prompts/rejected_from_store"] == 0
+    assert ".work/replies" not in warning(first)
+    chat.message = None
+    again = metrics(written(llm_of(chat)))
+    assert again | {"prompts/rejected_from_store": 0} == first
+    assert again["prompts/rejected_from_store"] == first["prompts/rejected/too_short"]
+    assert f"{first['prompts/rejected/too_short']:.0f} were repeated from .work/replies: delete" in warning(again)
+    shutil.rmtree(".work/replies")
+    assert metrics(written(llm_of(chat)))["prompts/origin/template"] == 0
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("", "empty"),
         (None, "empty"),
         ("  \n", "empty"),
-        ("ein Gemälde von einer blauen Tasse auf dem Tisch neben einem großen Fenster", "missing_label"),
-        ("一只蓝色的杯子放在木桌上旁边有一扇大窗户", "too_short"),
+        ("ein Gemälde von einer blauen Tasse auf dem Tisch neben einem großen Fenster", "not_english"),
+        ("一只蓝色的杯子放在木桌上旁边有一扇大窗户", "not_english"),
+        ('{"prompt": "a small red cup next to a hat, a key and a fish on a table"}', "markup"),
     ],
 )
 def test_replies_that_are_no_prompt_are_counted_by_reason(chat: ChatServer, content: str | None, reason: str) -> None:
@@ -438,8 +536,55 @@ def test_stored_replies_tell_request_and_server(chat: ChatServer) -> None:
 def test_the_models_of_a_server_are_listed(chat: ChatServer) -> None:
     chat.models = (MODEL, "b")
     assert llm_of(chat).server.models() == [MODEL, "b"]
-    with pytest.raises(ValueError, match="without a chat model's JSON"):
+    with pytest.raises(ValueError, match="has no /chat/completions"):
         llm_of(chat, base_url=chat.url + "/x").server.models()
+    chat.listing = Response(200, {"error": {"message": "Invalid API key"}})
+    with pytest.raises(ValueError, match="refuses requests without a key"):
+        llm_of(chat).server.models()
     chat.listing = Response(503, {"error": {"message": "Loading model"}})
     with pytest.raises(ConnectionError, match=r"is not ready \(HTTP 503: .*Loading model.*try again"):
+        llm_of(chat).server.models()
+
+
+@pytest.mark.parametrize(
+    ("listing", "why"),
+    [
+        (Response(404, "404 page not found"), "HTTP 404: 404 page not found"),
+        (Response(404, HTML.body, HTML.headers), "HTTP 404: <!DOCTYPE"),
+        (Response(405, ""), "HTTP 405"),
+        (Response(501, ""), "HTTP 501"),
+        (Response(308, "", {"Location": "/v2/models"}), "/models redirects to /v2/models"),
+        (Response(200, {"error": {"message": "no such route"}}), "no such route"),
+        (Response(200, b"[]"), r"HTTP 200: \[\]"),
+    ],
+)
+def test_a_server_without_a_list_of_models_still_serves(chat: ChatServer, listing: Response, why: str) -> None:
+    chat.listing = listing
+    with pytest.raises(NoModelList, match=rf"answers, but its list of models cannot be had \(.*{why}"):
+        llm_of(chat).server.models()
+    assert chat.requests == [{"model": MODEL}]  # nothing to compute
+    assert len(llm_of(chat).reply(DIALOGUES, SEEDS)) == 4
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (Response(307, "", {"Location": "https://elsewhere/v1"}), "redirects to https://elsewhere/v1: write the final"),
+        (Response(401, ""), "refuses requests without a key"),
+        (HTML, "without a chat model's JSON.*not a web page"),
+        (Response(404, ""), "has no /chat/completions"),
+    ],
+)
+def test_an_address_with_neither_list_nor_chat_is_told_by_what_chat_answers(
+    chat: ChatServer, answer: Response, problem: str
+) -> None:
+    chat.listing, chat.always = Response(404, ""), lambda request: answer
+    with pytest.raises(ValueError, match=problem) as refused:
+        llm_of(chat).server.models()
+    assert not isinstance(refused.value, NoModelList)
+
+
+def test_a_server_that_fails_without_messages_is_there(chat: ChatServer) -> None:
+    chat.listing, chat.always = Response(404, ""), lambda request: BROKEN
+    with pytest.raises(NoModelList):
         llm_of(chat).server.models()

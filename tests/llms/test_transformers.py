@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -131,7 +132,7 @@ def base_model(tiny_llm: Path, tmp_path: Path) -> Path:
 def test_a_model_without_chat_template_continues_examples(base_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     llm = llm_of(base_model, batch_size=3)
     assert "no chat template" in caplog.text
-    text = llm.tokenizer.decode(llm._tokens(DIALOGUES[1:2])["input_ids"][0])
+    text = llm.tokenizer.decode(llm.tokens.encode(DIALOGUES[1]))
     assert text.endswith("\n\nKeywords: computer keyboard; wall clock\nPhrase:")
     assert text.count("Phrase: a ") == 3
     replies = llm.reply(DIALOGUES, [1, 2, 3])
@@ -149,12 +150,150 @@ def test_a_base_model_stops_at_the_end_of_its_phrase(base_model: Path, monkeypat
     assert len(list(steps)) == len(ids) - len(" a red cup\n")
 
 
+Change = Callable[[Path], object]
+
+
+def configured(file: str, **values: object) -> Change:
+    """A change of values in a JSON file of the folder."""
+    return lambda folder: (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | values))
+
+
+def with_template(template: str) -> Change:
+    return lambda folder: (folder / "chat_template.jinja").write_text(template)
+
+
+@pytest.fixture
+def changed(tiny_llm: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the model with changes."""
+
+    def copy(*changes: Change) -> Path:
+        folder = shutil.copytree(tiny_llm, tmp_path / "changed")
+        for change in changes:
+            change(folder)
+        return folder
+
+    return copy
+
+
+NO_STOPS = configured("tokenizer_config.json", eos_token=None)
+NO_STOPS_OF_MODEL = (
+    configured("generation_config.json", eos_token_id=None),
+    configured("config.json", eos_token_id=None),
+)
+
+
+def test_a_tokenizer_without_tokens_for_padding_and_end_serves(
+    tiny_llm: Path, changed: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = llm_of(tiny_llm).reply(DIALOGUES, [1, 2, 3])
+    folder = changed(NO_STOPS)
+    assert llm_of(folder).reply(DIALOGUES, [1, 2, 3]) == expected
+    assert "no token that ends" not in caplog.text
+    for change in NO_STOPS_OF_MODEL:
+        change(folder)
+    replies = llm_of(folder).reply(DIALOGUES, [1, 2, 3])
+    assert replies[0] == expected[0]
+    assert replies[2] != expected[2]  # that one had ended early
+    assert "has no token that ends a reply: each takes all of max_new_tokens" in caplog.text
+
+
+def test_the_token_that_ends_a_reply_is_no_part_of_it(
+    changed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm = llm_of(changed(NO_STOPS, with_template("{{ messages[0]['content'] }}")))  # <|end|> is a token like any other
+    said = [llm.tokenizer("a red cup<|end|>and")["input_ids"], llm.tokenizer("a blue hat on a table")["input_ids"]]
+    steps = zip(*said, strict=False)
+    drawn = lambda logits, *others: torch.tensor(next(steps))  # noqa: E731
+    monkeypatch.setattr("tailorset.llms.transformers.sample_nucleus", drawn)
+    assert llm.reply(DIALOGUES[:2], [1, 2]) == ["a red cup", "a blue hat o"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% for p in m['content'] %}{{ p['text'] }}{% endfor %}{% endfor %}<|end|>",
+        "{% for m in messages %}{{ m['content'][0]['text'] + '' }}{% endfor %}<|end|>",  # fails on plain text
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}"
+        "{% endif %}{{ m['content'] }}{% endfor %}<|end|>",
+    ],
+)
+def test_chat_templates_are_given_messages_in_the_form_they_want(
+    tiny_llm: Path, changed: Callable[..., Path], template: str
+) -> None:
+    folder = changed(with_template(template))
+    assert llm_of(folder).reply(DIALOGUES, [1, 2, 3]) == llm_of(tiny_llm).reply(DIALOGUES, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{{ raise_exception('Conversation roles must alternate') }}", "Conversation roles must alternate"),
+        ("{% for m in %}", "TemplateSyntaxError"),
+        ("{{ bos_token + messages[0]['content'] }}", "'bos_token' is undefined"),
+        ("{{ 1 + messages[0]['content'] }}", "unsupported operand"),
+        ("{{ messages[1]['content'] + '' }}", "UndefinedError"),
+        ("hello", "the request is not among the tokens"),
+    ],
+)
+def test_a_chat_template_that_cannot_be_used_is_refused_before_the_weights_are_read(
+    changed: Callable[..., Path], template: str, fault: str
+) -> None:
+    folder = changed(with_template(template), lambda folder: (folder / "model.safetensors").unlink())
+    with pytest.raises(ValueError, match=rf"changed': its chat template cannot be used .*{fault}.*or name another"):
+        llm_of(folder)
+
+
+def test_an_empty_chat_template_is_none(changed: Callable[..., Path], base_model: Path) -> None:
+    replies = llm_of(changed(with_template(""))).reply(DIALOGUES, [1, 2, 3])
+    assert replies == llm_of(base_model).reply(DIALOGUES, [1, 2, 3])
+
+
+def of_llama(folder: Path) -> None:
+    configured("tokenizer_config.json", tokenizer_class="LlamaTokenizer")(folder)
+    (folder / "tokenizer.json").unlink()
+
+
+def of_another_vocabulary(folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["painter"])
+    tokenizer.save_pretrained(folder)
+
+
+def with_code(folder: Path) -> None:
+    configured("tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Own", None]})(folder)
+    (folder / "own.py").write_text("raise SystemExit('run')")
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "cannot be loaded: JSONDecodeError"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text('{"added_tokens": [], "model": {}}'),
+            "cannot be loaded",
+        ),
+        (lambda folder: (folder / "config.json").write_text("[]"), "cannot be loaded: "),
+        (of_llama, "the request is not among the tokens; files of the tokenizer may be missing"),
+        (of_another_vocabulary, "its tokenizer makes token 257, and the model has 257: restore the tokenizer"),
+        (with_code, "cannot be loaded: .*code in it is never run"),
+    ],
+)
+def test_tokenizers_that_cannot_be_used_are_refused(
+    changed: Callable[..., Path], change: Change, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *text: pytest.fail("asked whether to run code"))
+    with pytest.raises(ValueError, match=problem):
+        llm_of(changed(change))
+
+
 def test_finished_thoughts_are_removed_and_unfinished_ones_stay(
     tiny_llm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llm = llm_of(tiny_llm)
     said = ["<think>The user wants</think>\n\na red cup", "<think>The user"]
-    monkeypatch.setattr(llm, "_sample", lambda dialogues, seeds: llm.tokenizer(said, padding=True)["input_ids"])
+    monkeypatch.setattr(llm, "_sample", lambda dialogues, seeds: llm.tokenizer(said)["input_ids"])
     assert [reply.strip() for reply in llm.reply(DIALOGUES[:2], [1, 2])] == ["a red cup", "<think>The user"]
 
 

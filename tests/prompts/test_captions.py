@@ -44,10 +44,13 @@ def test_labels_seen_and_unseen_are_replaced_and_counted() -> None:
 
 
 def test_what_is_left_must_be_a_scene() -> None:
-    scenes = scenes_of(["a dog", "", "the cup on a", "in the snow"], SPACE)
+    foreign = ["ein Haus auf dem Berg mit einem Baum", "большой дом на горе"]
+    scenes = scenes_of(["a dog", "", "the cup on a", *foreign, "in the snow"], SPACE)
     assert scenes.texts == ("in the snow",)
-    assert scenes.counts["captions/without_scene"] == 3
-    with pytest.raises(ValueError, match=r"none of 2 captions describes a scene: choose another .*captioner"):
+    assert scenes.counts["captions/without_scene"] == 5
+    with pytest.raises(
+        ValueError, match=r"none of 2 captions describes a scene in English: choose another .*captioner"
+    ):
         scenes_of(["a dog", "cups"], SPACE)
 
 

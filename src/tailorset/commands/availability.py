@@ -15,7 +15,7 @@ from tailorset.clip.model import OpenClip
 from tailorset.commands.findings import Finding
 from tailorset.llms.parts import gguf_files
 from tailorset.llms.parts.served import ServedModel
-from tailorset.llms.parts.server import ModelServer
+from tailorset.llms.parts.server import ModelServer, NoModelList
 from tailorset.messages import GIB, MIB, first_line, some
 from tailorset.project.known_models import Obstacle, departure, gate, no_safetensors, obstacle
 from tailorset.storage import checksums
@@ -57,6 +57,9 @@ def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
     try:
         server = ModelServer(model.model_copy(update={"timeout_s": min(ANSWER_SECONDS, model.timeout_s)}))
         names = server.models()
+    except NoModelList as error:
+        remedy = f"none needed if {model.model!r} is right; the server is asked for it when prompts are written"
+        return Finding("warning", "server", f"{key}: {error}, so model {model.model!r} cannot be checked", remedy)
     except (ValueError, ConnectionError) as error:
         remedy = "docs/guides/language-models.md has settings for Ollama, vLLM and llama.cpp"
         later = "" if is_needed else "; the prompts are there, so it is only needed to write others"

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from pydantic import AfterValidator, Field
 
-from tailorset.llms.parts.replies import ChatReply, StoredReplies
+from tailorset.llms.parts.replies import StoredReplies
 from tailorset.llms.parts.served import ServedModel
 from tailorset.llms.parts.server import ModelServer
-from tailorset.llms.parts.thinking import NO_THINKING, spoken
+from tailorset.llms.parts.thinking import NO_THINKING, has_phrase, spoken
+from tailorset.prompts.contract import REPLIES, StoredReply
 from tailorset.prompts.wording import Dialogue
 from tailorset.storage.paths import project_root
 
-REPLIES = Path(".work/replies")  # kept when a stage is finished
 SEEDS = 2**31  # llama.cpp reads 32 bits, and some servers read numbers as doubles
 OWN_FIELDS = ("model", "messages", "seed", "temperature", "top_p", "max_tokens", "stream", "n")
 
@@ -49,7 +48,7 @@ class ServerLLM:
     """Asks the server once per dialogue, seed and settings; later the stored reply is returned.
 
     Replies to the same request may differ from server to server, and on one that batches requests; the stored ones
-    make a rerun repeat its prompts.
+    make a rerun repeat its prompts. A reply without a phrase is not stored, as there is nothing to repeat.
     """
 
     def __init__(self, config: Config, server: ModelServer, stored: StoredReplies) -> None:
@@ -67,13 +66,15 @@ class ServerLLM:
                 self.server.stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-        return [spoken(*replies[repr(request)]) for request in requests]
+        return [replies[repr(request)] for request in requests]
 
-    def _answer(self, request: dict[str, Any]) -> ChatReply:
+    def _answer(self, request: dict[str, Any]) -> str:
         if (found := self.stored.find(request)) is not None:
-            return found
-        reply = self.server.chat(request)
-        self.stored.keep(request, reply)
+            return StoredReply(spoken(*found))
+        answer = self.server.chat(request)
+        reply = spoken(*answer)
+        if has_phrase(reply):
+            self.stored.keep(request, answer)
         return reply
 
     def _request(self, messages: Dialogue, seed: int) -> dict[str, Any]:

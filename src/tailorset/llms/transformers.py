@@ -6,6 +6,7 @@ Shapes: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabular
 from __future__ import annotations
 
 import logging
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,9 +15,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.llms.parts import gguf_files
-from tailorset.llms.parts.few_shot import first_line, plain_text
-from tailorset.llms.parts.thinking import NO_THINKING, spoken
+from tailorset.llms.parts import few_shot, gguf_files
+from tailorset.llms.parts.dialogue_tokens import DialogueTokens
+from tailorset.llms.parts.thinking import spoken
+from tailorset.messages import first_line
 from tailorset.prompts.wording import Dialogue
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
@@ -74,38 +76,34 @@ class TransformersLLM:
     at the border between two tokens; with the same batches replies are the same on the same machine.
     """
 
-    def __init__(self, config: Config, model: Any, tokenizer: Any) -> None:
+    def __init__(self, config: Config, model: Any, tokens: DialogueTokens) -> None:
         self.config = config
         self.model = model
-        self.tokenizer = tokenizer
+        self.tokens = tokens
+        self.tokenizer = tokens.tokenizer
         self.batch_size = config.batch_size  # dialogues per call; `batches` may run them in smaller parts
         self.batches = ShrinkingBatches(config.batch_size, "writing prompts", WRITING_MEMORY_REMEDY)
         stops = model.generation_config.eos_token_id
         stops = stops if isinstance(stops, list) else [stops]
-        self.is_base = tokenizer.chat_template is None
-        line_end = tokenizer("\n", add_special_tokens=False)["input_ids"][-1:] if self.is_base else []
-        self.stop_ids = torch.tensor([i for i in {*stops, tokenizer.eos_token_id, *line_end} if i is not None])
+        self.is_base = tokens.is_base
+        line_end = self.tokenizer("\n", add_special_tokens=False)["input_ids"][-1:] if self.is_base else []
+        self.stop_ids = {i for i in (*stops, self.tokenizer.eos_token_id, *line_end) if i is not None}
+        if not self.stop_ids:
+            log.warning("LLM %r has no token that ends a reply: each takes all of max_new_tokens", config.title)
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
         """Return one reply per dialogue, special tokens and thoughts removed."""
         replies: list[str] = []
-        for _, tokens in self.batches.over(len(dialogues), lambda part: self._sample(dialogues[part], seeds[part])):
-            replies += self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        return [spoken(first_line(reply) if self.is_base else reply) for reply in replies]
-
-    def _tokens(self, dialogues: list[Dialogue]) -> Any:
-        """Return token ids and mask (B, P), left-padded."""
-        if self.is_base:
-            return self.tokenizer(list(map(plain_text, dialogues)), padding=True, return_tensors="pt")
-        return self.tokenizer.apply_chat_template(
-            dialogues, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt", **NO_THINKING
-        )
+        for _, rows in self.batches.over(len(dialogues), lambda part: self._sample(dialogues[part], seeds[part])):
+            replies += self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        return [spoken(few_shot.first_line(reply) if self.is_base else reply) for reply in replies]
 
     @torch.inference_mode()
-    def _sample(self, dialogues: list[Dialogue], seeds: list[int]) -> Tensor:
-        """Return token ids (B, <= N), padded after the end of each reply."""
-        inputs, device = self._tokens(dialogues), self.model.device
-        ids, mask = inputs["input_ids"].to(device), inputs["attention_mask"].to(device)  # (B, P), left-padded
+    def _sample(self, dialogues: list[Dialogue], seeds: list[int]) -> list[list[int]]:
+        """Return the token ids of each reply, up to N and without the one that ends it."""
+        device = self.model.device
+        ids, mask = (part.to(device) for part in self.tokens.batch(dialogues))  # (B, P), left-padded
+        stops = torch.tensor(sorted(self.stop_ids), dtype=torch.long, device=device)
         uniform = uniform_streams(seeds, self.config.max_new_tokens).to(device)  # (B, N)
         ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
         cache, tokens = None, []
@@ -120,14 +118,14 @@ class TransformersLLM:
                 logits_to_keep=1,
             )
             chosen = sample_nucleus(output.logits[:, -1], uniform[:, step], self.config.temperature, self.config.top_p)
-            chosen = chosen.masked_fill(ended, self.tokenizer.pad_token_id)
             tokens.append(chosen)
-            ended |= torch.isin(chosen, self.stop_ids.to(device))
+            ended |= torch.isin(chosen, stops)
             if ended.all():
                 break
             cache, ids = output.past_key_values, chosen[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        return torch.stack(tokens, dim=1).cpu()
+        rows = torch.stack(tokens, dim=1).tolist()
+        return [list(takewhile(lambda token: token not in self.stop_ids, row)) for row in rows]
 
 
 def uniform_streams(seeds: list[int], length: int) -> Tensor:
@@ -177,19 +175,26 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
     """Load tokenizer and weights.
 
     Raises:
-        ValueError: the model does not exist, its weights are missing, truncated or in another format, or a GGUF file
-            is named without the package that reads it.
+        ValueError: the model does not exist, its weights are missing, truncated or in another format, its chat
+            template cannot be used, or a GGUF file is named without the package that reads it.
     """
     import transformers
-    from safetensors import SafetensorError
 
-    source: dict[str, Any] = {"revision": config.revision}
+    source: dict[str, Any] = {"revision": config.revision, "trust_remote_code": False}
     if config.gguf_file:
         gguf_files.check_reader()
         source["gguf_file"] = config.gguf_file
     try:
         checksums.check(Path(config.model))
-        tokenizer = transformers.AutoTokenizer.from_pretrained(config.model, padding_side="left", **source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(config.model, **source)
+    except Exception as error:  # each tokenizer's library has errors of its own
+        raise ValueError(_refusal(config, first_line(error))) from error
+    tokens = DialogueTokens(tokenizer, config.title)
+    if tokens.is_base:
+        log.warning(
+            "LLM %r has no chat template: it is given examples to continue; a chat model obeys better", config.title
+        )
+    try:
         model, info = transformers.AutoModelForCausalLM.from_pretrained(
             config.model,
             **source,
@@ -197,17 +202,13 @@ def build(config: Config, device: torch.device) -> TransformersLLM:
             output_loading_info=True,
             **_precision(config, device),
         )
-    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise ValueError(_refusal(config, str(error))) from error
+    except Exception as error:  # as above
+        raise ValueError(_refusal(config, first_line(error))) from error
     if info["missing_keys"]:
         raise ValueError(_refusal(config, f"no weights for {sorted(info['missing_keys'])[:3]}"))
-    if tokenizer.chat_template is None:
-        log.warning(
-            "LLM %r has no chat template: it is given examples to continue; a chat model obeys better", config.title
-        )
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    _check_vocabulary(config, model, tokens.highest)
     _check_blocks(config, model, device)
-    return TransformersLLM(config, model.eval(), tokenizer)
+    return TransformersLLM(config, model.eval(), tokens)
 
 
 def _precision(config: Config, device: torch.device) -> dict[str, Any]:
@@ -228,6 +229,14 @@ def _precision(config: Config, device: torch.device) -> dict[str, Any]:
     return {"dtype": torch.bfloat16, "quantization_config": options, "device_map": {"": device}}
 
 
+def _check_vocabulary(config: Config, model: Any, highest: int) -> None:
+    if highest >= (known := model.get_input_embeddings().weight.shape[0]):
+        raise ValueError(
+            f"LLM {config.title!r}: its tokenizer makes token {highest}, and the model has {known}: restore the"
+            " tokenizer that belongs to these weights, or resize and save the model"
+        )
+
+
 def _check_blocks(config: Config, model: Any, device: torch.device) -> None:
     if config.quantization != "4bit" or device.type != "cpu":
         return
@@ -243,7 +252,7 @@ def _check_blocks(config: Config, model: Any, device: torch.device) -> None:
 def _refusal(config: Config, error: str) -> str:
     return (
         f"LLM {config.title!r} cannot be loaded: {error}. Give write_prompts.llm.model a folder with config.json,"
-        " tokenizer and complete *.safetensors (restore a damaged one with `git checkout` or `dvc pull`), the path of"
-        " a GGUF file, or the name of a chat model on the Hugging Face hub (HF_HUB_OFFLINE=0 lets it download);"
-        " `llm: {name: template}` needs no model."
+        " tokenizer and complete *.safetensors (restore a damaged one with `git checkout` or `dvc pull`; code in it is"
+        " never run), the path of a GGUF file, or the name of a chat model on the Hugging Face hub (HF_HUB_OFFLINE=0"
+        " lets it download); `llm: {name: template}` needs no model."
     )

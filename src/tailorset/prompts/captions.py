@@ -12,6 +12,7 @@ from typing import Protocol
 import pandas as pd
 from PIL import Image
 
+from tailorset.prompts.language import is_foreign
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import load_images
 
@@ -59,8 +60,8 @@ def write_captions(captioner: CaptionWriter, photos: pd.DataFrame, folder: Path)
 def scenes_of(captions: Iterable[str], label_space: LabelSpace) -> Scenes:
     """Return the scenes that captions describe, without the names of labels, seen or unseen.
 
-    counts: "captions/photos", "captions/without_scene" (too little is left of the caption), "captions/names_replaced"
-    and, for each label that a caption names, "captions/names_replaced/<label>".
+    counts: "captions/photos", "captions/without_scene" (too little is left of the caption, or it is not in English),
+    "captions/names_replaced" and, for each label that a caption names, "captions/names_replaced/<label>".
 
     Raises:
         ValueError: no caption describes a scene.
@@ -73,12 +74,13 @@ def scenes_of(captions: Iterable[str], label_space: LabelSpace) -> Scenes:
         text, labels = label_space.without_names(caption, STAND_IN)
         named.update(labels)
         words = list(_plain(text.split()[:MAX_WORDS]))
-        if len([word for word in words if word not in (*_ARTICLES, STAND_IN)]) >= MIN_WORDS:
+        own = [word for word in words if word not in (*_ARTICLES, STAND_IN)]
+        if len(own) >= MIN_WORDS and not is_foreign(text):
             texts.append(" ".join(words))
     if not texts:
         raise ValueError(
-            f"none of {num_photos} captions describes a scene: choose another write_prompts.captions.captioner, or"
-            " remove write_prompts.captions"
+            f"none of {num_photos} captions describes a scene in English: choose another"
+            " write_prompts.captions.captioner, or remove write_prompts.captions"
         )
     counts = {"photos": num_photos, "without_scene": num_photos - len(texts), "names_replaced": named.total()}
     counts |= {f"names_replaced/{label}": number for label, number in sorted(named.items())}

@@ -11,8 +11,10 @@ import string
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
+from tailorset.prompts.language import is_foreign
 from tailorset.prompts.token_limit import TokenLimit
 from tailorset.records import LabelSpace
 
@@ -20,7 +22,9 @@ Reason = Literal[
     "thinking",
     "empty",
     "control_characters",
+    "markup",
     "preamble",
+    "not_english",
     "too_short",
     "about_the_task",
     "too_long",
@@ -29,6 +33,9 @@ Reason = Literal[
     "duplicate",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
+
+REPLIES = Path(".work/replies")  # of a server, kept when a stage is finished
+FROM_STORE = "from_store"  # refused replies that were stored when the same was asked before
 
 ANOTHER_LLM = "choose an instruction-tuned LLM without a thinking mode, or a larger one"
 SHORTER = "lower write_prompts.min_words, shorten the label's first alias"
@@ -40,7 +47,16 @@ ADVICE: dict[Reason, tuple[str, str]] = {  # the fault of such a phrase, and the
     ),
     "empty": ("is empty", ANOTHER_LLM),
     "control_characters": ("has invisible characters", ANOTHER_LLM),
+    "markup": (
+        "is JSON, tags or code instead of plain words",
+        "switch structured output off (response_format, a JSON schema or a grammar: in write_prompts.llm.extra_body, or"
+        " in the server's own settings), or choose another LLM",
+    ),
     "preamble": ("talks to the user before it describes a picture", ANOTHER_LLM),
+    "not_english": (
+        "is not in English, in which it was asked for",
+        "remove a system prompt in another language from the server, or choose an LLM that answers in English",
+    ),
     "too_short": ("has fewer than write_prompts.min_words words", "lower it, or choose a larger LLM"),
     "about_the_task": ("is about the task instead of a picture", ANOTHER_LLM),
     "too_long": ("is too long", f"{SHORTER}, or choose another LLM"),
@@ -71,6 +87,8 @@ _TASK = re.compile(
 )
 _QUOTES = "\"'`*_“”‘’«»„"
 _AROUND_WORDS = string.punctuation + _QUOTES + "–—…"
+_PLAIN_FENCE = re.compile(r"`{3,}(?:text|txt|plaintext|plain|markdown|md)?$", re.IGNORECASE)
+_MARKUP = re.compile(r"[{}<>]|^\[|^```|^\w+[\"']\s*:")  # JSON, or the rest of it; tags; a fence of code
 _NUMBERING = re.compile(r"(?:[-*•–]|#{1,6}|\(?\d{1,3}[.):])(?=\s|$)\s*")
 _SPEECH = re.compile(
     r"(?:(?:sure|certainly|of course|okay|absolutely|great)\b[^:]{0,200}:"  # Sure, here is one:
@@ -97,17 +115,26 @@ def ends_in_thoughts(reply: str) -> bool:
     return bool(_THOUGHTS_BEGIN.search(after_thoughts(reply)))
 
 
+class StoredReply(str):
+    """A reply that a server gave to the same request before."""
+
+    __slots__ = ()
+
+
 def refused_replies(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return reason -> number of refused replies, from the metrics of write_prompts."""
-    return {reason: metrics[f"prompts/rejected/{reason}"] for reason in REASONS}
+    """Return reason -> number of refused replies, and FROM_STORE -> those of all reasons, from the stage's metrics."""
+    refused = {reason: metrics[f"prompts/rejected/{reason}"] for reason in REASONS}
+    return refused | {FROM_STORE: metrics[f"prompts/rejected_{FROM_STORE}"]}
 
 
 def main_cause(refused: Mapping[str, float]) -> str:
-    """Return the most frequent reason of refusal with its remedy; refused: number per reason, not all 0."""
+    """Return the most frequent reason of refusal with its remedy; refused: of `refused_replies`, not all 0."""
     reason = max(REASONS, key=lambda reason: refused[reason])
     problem, remedy = ADVICE[reason]
     total = sum(refused[reason] for reason in REASONS)
-    return f"{refused[reason]:.0f} of {total:.0f} refused replies have a phrase that {problem}: {remedy}"
+    stored = refused.get(FROM_STORE, 0)
+    again = f"; {stored:.0f} were repeated from {REPLIES}: delete that folder to ask the server again" if stored else ""
+    return f"{refused[reason]:.0f} of {total:.0f} refused replies have a phrase that {problem}: {remedy}{again}"
 
 
 def words_of(text: str) -> list[str]:
@@ -135,7 +162,9 @@ class Contract:
         broken: dict[Reason, bool] = {
             "empty": not phrase.strip(),
             "control_characters": any(unicodedata.category(char)[0] == "C" for char in phrase),
+            "markup": bool(_MARKUP.search(phrase)),
             "preamble": bool(_NUMBERING.match(phrase) or _SPEECH.match(phrase)),
+            "not_english": is_foreign(self.label_space.without_names(phrase, "")[0]),
             "too_short": num_words < self.min_words,
             "about_the_task": bool(_TASK.search(phrase.replace("’", "'"))),
             "too_long": num_words > self.max_words or len(phrase) > self.max_chars,
@@ -155,8 +184,13 @@ def _without_thoughts(reply: str) -> str:
 
 
 def _bare(line: str) -> str:
-    """Return the phrase of a line: numbering, preamble and quotes are removed layer by layer."""
+    """Return the phrase of a line: numbering, preamble and quotes are removed layer by layer.
+
+    The fence of a block of code stays: what follows it is no phrase.
+    """
     text = " ".join(line.split())
+    if text.startswith("```") and " " not in text:
+        return "" if _PLAIN_FENCE.match(text) else text
     while True:
         peeled = _NUMBERING.sub("", text, count=1) if _NUMBERING.match(text) else text
         peeled = _SPEECH.sub("", peeled, count=1) if _SPEECH.match(peeled) else peeled

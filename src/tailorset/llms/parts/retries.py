@@ -12,11 +12,12 @@ from typing import Any
 
 MAX_PAUSE = 60.0  # seconds; a server that asks for more is not waited for
 _BUSY = (408, 425, 429)
+_NEVER = 501  # not implemented
 
 
 def is_passing(status: int, text: str) -> bool:
     """Check that the same request may succeed later: the server is busy, out of order, or its JSON was cut off."""
-    return status in _BUSY or status >= 500 or (status == 200 and _is_cut_off(text))
+    return status in _BUSY or (status >= 500 and status != _NEVER) or (status == 200 and _is_cut_off(text))
 
 
 def pause(attempt: int) -> float:

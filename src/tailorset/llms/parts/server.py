@@ -9,10 +9,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tailorset.llms.parts import retries
+from tailorset.llms.parts.answers import ServerAnswer
 from tailorset.llms.parts.replies import ChatReply
 from tailorset.llms.parts.served import ServedModel
 from tailorset.messages import first_line, some, unknown
@@ -24,16 +25,13 @@ BLOCK = "write_prompts.llm"
 CONNECT_SECONDS = 10
 MAX_BYTES = 4 * 2**20  # of an answer
 MAX_QUOTED = 300  # characters of an answer in a message
+NOT_THERE = (404, 405, 501)  # no such address, or not for this method
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 log = logging.getLogger(__name__)
 
 
-class ServerAnswer(NamedTuple):
-    """An HTTP response that has arrived completely."""
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
+class NoModelList(ValueError):
+    """A server of chat models does not say which models it has."""
 
 
 class ModelServer:
@@ -64,10 +62,10 @@ class ModelServer:
             ConnectionError: the server cannot be reached, or stays busy or out of order.
         """
         answer = self._patiently(request)
-        if answer.status != 200:
+        if answer.meaning != 200:
             raise ValueError(self._refusal(answer))
         try:
-            return _reply(answer)
+            return answer.reply()
         except (ValueError, LookupError, TypeError, AttributeError):
             raise ValueError(self._no_reply(answer)) from None
 
@@ -75,23 +73,58 @@ class ModelServer:
         """Return the names of the models that the server offers; asked once, without retries.
 
         Raises:
-            ValueError: the server refuses, or answers with something else than a list of models.
+            NoModelList: the server has no list, but it has /chat/completions.
+            ValueError: the server refuses, or answers with something else than the API.
             ConnectionError: the server cannot be reached, is busy, or still loads a model.
         """
+        try:
+            return self._listed()
+        except NoModelList:
+            self._check_chat()
+            raise
+
+    def _listed(self) -> list[str]:
+        """Return what `models` does, or raise NoModelList without a look at /chat/completions."""
+        answer = self._once("GET", "/models")
+        if answer.meaning in (401, 403):
+            raise ValueError(self._refusal(answer))
+        if answer.is_redirect:
+            raise NoModelList(self._unlisted(f"/models redirects to {self._target(answer)}"))
+        if answer.meaning != 200:
+            raise NoModelList(self._unlisted(self._fault(answer)))
+        try:
+            return [str(model["id"]) for model in retries.parsed(answer.text)["data"] or ()]
+        except ValueError:
+            raise ValueError(self._no_reply(answer)) from None
+        except (LookupError, TypeError):
+            raise NoModelList(self._unlisted(self._fault(answer))) from None
+
+    def _check_chat(self) -> None:
+        """Check that there is /chat/completions, with a request that lacks the messages: nothing is computed.
+
+        Raises:
+            ValueError: there is none, it redirects or is a web page, or the key is refused.
+        """
+        try:
+            answer = self._once("POST", "/chat/completions", {"model": self.config.model})
+        except ConnectionError:
+            return  # a request that lacks so much may well end in an error of the server
+        if answer.is_redirect or answer.meaning in (401, 403, *NOT_THERE):
+            raise ValueError(self._refusal(answer))
+        if answer.is_page:
+            raise ValueError(self._no_reply(answer))
+
+    def _once(self, method: str, path: str, request: Mapping[str, Any] | None = None) -> ServerAnswer:
+        """Send one request without retries; a server that cannot answer now is a ConnectionError."""
         import httpx2
 
         try:
-            answer = self._send("GET", "/models")
+            answer = self._send(method, path, request)
         except httpx2.RequestError as error:
             raise ConnectionError(self._unreachable(error)) from error
-        if retries.is_passing(answer.status, answer.text):
+        if retries.is_passing(answer.meaning, answer.text):
             raise ConnectionError(f"{self.config.base_url} is not ready ({self._fault(answer)}): try again")
-        if answer.status in (401, 403):
-            raise ValueError(self._refusal(answer))
-        try:
-            return [str(model["id"]) for model in retries.parsed(answer.text)["data"] or ()]
-        except (ValueError, LookupError, TypeError):
-            raise ValueError(self._no_reply(answer)) from None
+        return answer
 
     def stop(self) -> None:
         """End the pauses of all threads, and let them send no more."""
@@ -106,7 +139,7 @@ class ModelServer:
             try:
                 answer = self._send("POST", "/chat/completions", request)
                 self.has_answered = True
-                if not retries.is_passing(answer.status, answer.text):
+                if not retries.is_passing(answer.meaning, answer.text):
                     return answer
                 fault = self._fault(answer)
                 asked = retries.asked_pause(answer.headers)
@@ -139,17 +172,18 @@ class ModelServer:
 
     def _refusal(self, answer: ServerAnswer) -> str:
         config = self.config
-        if answer.status in (401, 403):
+        if answer.meaning in (401, 403):
             return f"{config.base_url} refuses {self._credentials()} ({self._fault(answer)})"
-        if answer.status == 404:
+        if answer.meaning in NOT_THERE:
             return self._not_found(answer)
-        if 300 <= answer.status < 400:
-            target = self._quoted(answer.headers.get("location", "another address"))
-            return f"{config.base_url} redirects to {target}: write the final address into {BLOCK}.base_url"
+        if answer.is_redirect:
+            return (
+                f"{config.base_url} redirects to {self._target(answer)}: write the final address into {BLOCK}.base_url"
+            )
         return (
             f"{config.base_url} refuses the request ({self._fault(answer)}). If it does not accept a field of"
             f" {BLOCK}.extra_body, remove the field, or set extra_body to null; if the text is too long for the model,"
-            f" lower {BLOCK}.max_new_tokens"
+            f" lower {BLOCK}.max_new_tokens or give the server a longer context"
         )
 
     def _credentials(self) -> str:
@@ -162,7 +196,7 @@ class ModelServer:
 
     def _not_found(self, answer: ServerAnswer) -> str:
         try:
-            names = self.models()
+            names = self._listed()
         except (ValueError, ConnectionError):
             names = []
         if names and self.config.model not in names:
@@ -192,6 +226,12 @@ class ModelServer:
             f" later (replies so far are kept), lower {BLOCK}.concurrency, or raise {BLOCK}.max_retries or timeout_s"
         )
 
+    def _unlisted(self, why: str) -> str:
+        return f"{self.config.base_url} answers, but its list of models cannot be had ({why})"
+
+    def _target(self, answer: ServerAnswer) -> str:
+        return self._quoted(answer.headers.get("location", "another address"))
+
     def _fault(self, answer: ServerAnswer) -> str:
         return f"HTTP {answer.status}: {self._quoted(answer.text)}"
 
@@ -202,17 +242,3 @@ class ModelServer:
 
 
 _NOT_THE_API = f"Correct {BLOCK}.base_url: it is the root of the API, which usually ends in /v1, not a web page"
-
-
-def _reply(answer: ServerAnswer) -> ChatReply:
-    """Return content and thoughts of the first choice; characters that no file can hold are replaced.
-
-    Raises:
-        ValueError, LookupError, TypeError or AttributeError: the text is not a chat completion.
-    """
-    message = retries.parsed(answer.text)["choices"][0]["message"]
-    content, thoughts = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
-    if not isinstance(content, str | None):
-        raise TypeError("content is not text")
-    texts = (content or "", thoughts if isinstance(thoughts, str) else "")
-    return ChatReply(*(text.encode(errors="replace").decode() for text in texts))

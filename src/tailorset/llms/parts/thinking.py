@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tailorset.prompts.contract import after_thoughts
+from tailorset.prompts.contract import after_thoughts, ends_in_thoughts, parse_reply
 
 NO_THINKING = {"enable_thinking": False, "thinking": False}  # the names in chat templates; the rest ignore them
 ONLY_THOUGHTS = "<think>"  # the contract counts it as a reply that ends within thoughts
@@ -14,3 +14,8 @@ def spoken(content: str, thoughts: str = "") -> str:
     thoughts: of a server that returns them apart from the content.
     """
     return ONLY_THOUGHTS if thoughts and not content.strip() else after_thoughts(content)
+
+
+def has_phrase(reply: str) -> bool:
+    """Check that a reply of `spoken` is neither empty nor unfinished thoughts."""
+    return bool(parse_reply(reply)) and not ends_in_thoughts(reply)

@@ -1,0 +1,76 @@
+"""Answers of a server: the reply in them, or the error, which some gateways send with HTTP 200."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tailorset.llms.parts import retries
+from tailorset.llms.parts.replies import ChatReply
+
+_KINDS = {  # HTTP status -> words that name this kind of error in its type, code or message
+    429: ("rate limit", "rate_limit", "too many requests", "overloaded", "temporarily", "at capacity"),
+    401: ("api key", "api_key", "unauthorized", "authentication", "permission denied"),
+    404: ("not found", "not_found", "notfound", "does not exist", "no such model", "unknown model"),
+}
+
+
+class ServerAnswer(NamedTuple):
+    """An HTTP response that has arrived completely."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def meaning(self) -> int:
+        """The status, or that of the error which an answer of HTTP 200 holds."""
+        error = _error(self.text) if self.status == 200 else None
+        return self.status if error is None else _status(error)
+
+    @property
+    def is_redirect(self) -> bool:
+        return 300 <= self.status < 400
+
+    @property
+    def is_page(self) -> bool:
+        return self.text.lstrip()[:1] == "<"
+
+    def reply(self) -> ChatReply:
+        """Return content and thoughts of the first choice; characters that no file can hold are replaced.
+
+        Raises:
+            ValueError, LookupError, TypeError or AttributeError: the text is not a chat completion.
+        """
+        message = retries.parsed(self.text)["choices"][0]["message"]
+        content, thoughts = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
+        if not isinstance(content, str | None):
+            raise TypeError("content is not text")
+        texts = (content or "", thoughts if isinstance(thoughts, str) else "")
+        return ChatReply(*(text.encode(errors="replace").decode() for text in texts))
+
+
+def _error(text: str) -> Any:
+    """Return what a JSON text says about an error: of the request, or of its only choice; None if there is none."""
+    try:
+        content = retries.parsed(text)
+    except ValueError:
+        return None
+    if not isinstance(content, dict):
+        return None
+    if content.get("object") == "error":  # vLLM's former way
+        return content
+    choices = content.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    places = [place for place in (content, first) if isinstance(place, dict)]
+    return next((place["error"] for place in places if place.get("error")), None)
+
+
+def _status(error: Any) -> int:
+    """Return the HTTP status that an error names as its code or, by its words, belongs to; else 400."""
+    fields = error if isinstance(error, dict) else {"message": error}
+    if re.fullmatch("[45][0-9]{2}", code := str(fields.get("code"))):
+        return int(code)
+    said = " ".join(value for value in fields.values() if isinstance(value, str)).casefold()
+    return next((status for status, words in _KINDS.items() if any(word in said for word in words)), 400)
