@@ -195,6 +195,19 @@ def test_a_champion_that_was_never_measured_is_an_objection_that_force_overrides
 
 
 @pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("unmeasured", ["1", "2"])
+def test_the_way_back_is_open_if_one_of_the_two_was_never_measured_or_is_damaged(
+    unmeasured: str, project: Path, register: Register, client: mlflow.MlflowClient
+) -> None:
+    register(alias="champion")
+    register(BETTER)
+    assert run("promote")[0] == 0
+    (project / "versions" / unmeasured / "artifacts" / "measured.json").unlink()
+    code, output = run("rollback", "it fails")
+    assert (code, champion(client)) == (0, "1"), output
+
+
+@pytest.mark.usefixtures("answering")
 def test_a_worse_one_is_refused_or_forced_with_a_reason_that_is_kept(
     register: Register, client: mlflow.MlflowClient
 ) -> None:
