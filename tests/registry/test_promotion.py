@@ -253,13 +253,14 @@ def test_the_best_of_a_sweep_on_val_is_promoted_whichever_was_last(
 ) -> None:
     on_other_photos = replace(BETTER, val_set="d" * 64, val_maps={"zsl/map": 0.9, "gzsl/map": 0.9})
     without_figures = replace(MEASUREMENT, val_set="", val_maps={})
-    for measured in (on_other_photos, without_figures, MEASUREMENT, BETTER, WORSE):
+    of_other_unseen = replace(on_other_photos, val_set=MEASUREMENT.val_set, unseen=["tea cup", "ball"])
+    for measured in (on_other_photos, without_figures, MEASUREMENT, BETTER, of_other_unseen, WORSE):
         number = register(measured)
         for key, value in val_tags(measured).items():
             client.set_model_version_tag(NAME, number, key, value)
     code, output = run("promote", "--best")
     assert (code, champion(client)) == (0, "4"), output
-    assert "2 versions left out: other photos, added labels, or rolled back" in output
+    assert "3 versions left out: other photos or unseen labels, added labels, or rolled back" in output
     assert run("promote", "--best", "--version", "3")[0] == 1
     assert run("promote", "--best")[0] == 1  # it is the champion already
     assert champion(client) == "4"
