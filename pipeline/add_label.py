@@ -10,7 +10,7 @@ import logging
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -225,7 +225,7 @@ def fit_rules(run: AdditionRun, collection: Collection) -> Thresholds:
     fitted = fit_thresholds(collection, logits, params.train_classifier.held_out_share, params.fit_thresholds)
     own = Thresholds.load(run.base.parent / THRESHOLDS.name)
     own.check_labels(run.before.names)
-    return Thresholds(own.rules | {name: fitted.rules[name] for name in run.names})
+    return replace(own, rules=own.rules | {name: fitted.rules[name] for name in run.names})
 
 
 def measure(run: AdditionRun, collection: Collection) -> tuple[Measurement, float]:

@@ -67,7 +67,7 @@ def write_model() -> None:
     plugin = load_plugin("classifiers", "dual_prompt")
     classifier = plugin.build(params.train_classifier.config, space, torch.device("cpu"))
     classifier.save(CLASSIFIER)
-    Thresholds(dict.fromkeys(space.names, LabelRule(1.0, 0.0, 0.5, 0.4, 0.6))).save(THRESHOLDS)
+    Thresholds(dict.fromkeys(space.names, LabelRule(1.0, 0.0, 0.5, 0.4, 0.6)), photo_px=64).save(THRESHOLDS)
     features = torch.randn(60, 16, generator=torch.Generator().manual_seed(0))
     fit_novelty(features[:40], features[40:]).save(NOVELTY)
     checksums.bind(CLASSIFIER, FITTED_TO)

@@ -48,9 +48,12 @@ def run(stage: str) -> None:
 def write_images(folder: Path, shard: str, ids: list[str]) -> pd.DataFrame:
     """Random images of two sizes in one shard; their manifest rows."""
     rng = np.random.default_rng(len(ids))
-    contents = [(i, encode_png(rng.integers(0, 256, (20 + n % 2, 24, 3), dtype=np.uint8))) for n, i in enumerate(ids)]
-    write_shard(folder / "shards" / shard, contents)
-    return pd.DataFrame({"image_id": ids, "shard": shard, "sha256": [sha256(content) for _, content in contents]})
+    heights = [20 + n % 2 for n in range(len(ids))]
+    images = [rng.integers(0, 256, (height, 24, 3), dtype=np.uint8) for height in heights]
+    contents = [encode_png(image) for image in images]
+    write_shard(folder / "shards" / shard, zip(ids, contents, strict=True))
+    digests = [sha256(content) for content in contents]
+    return pd.DataFrame({"image_id": ids, "shard": shard, "sha256": digests, "width": 24, "height": heights})
 
 
 def write_real() -> None:

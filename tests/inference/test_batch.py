@@ -114,6 +114,21 @@ def test_metadata_in_shards_of_other_programs_are_no_photos(photos: Path, model:
     assert "dvc" not in said
 
 
+def test_photos_in_folders_of_a_shard_keep_their_names_and_hidden_files_are_left_out(
+    photos: Path, model: Path, tmp_path: Path
+) -> None:
+    shard, output = tmp_path / "00000.tar", tmp_path / "out.jsonl"
+    odd = os.fsdecode(b"caf\xe9.jpg")  # not UTF-8
+    with tarfile.open(shard, "w") as tar:
+        for name in ("cats/1.jpg", "dogs/1.jpg", "dogs/._1.jpg", ".DS_Store", f"dogs/{odd}"):
+            add_member(tar, name, (photos / "turned.jpg").read_bytes())
+    code, said = run(shard, "--model", model, "--output", output, "--device", "cpu")
+    assert code == 0, said
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["path"] for row in rows] == [f"{shard}/{name}" for name in ("cats/1", "dogs/1", "dogs/caf\\xe9")]
+    assert not any(row["error"] for row in rows)
+
+
 def test_labels_are_decided_and_left_open_as_the_thresholds_say(
     photos: Path, model: Path, predictor: Predictor, tmp_path: Path
 ) -> None:

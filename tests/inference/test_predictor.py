@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -14,8 +16,11 @@ from PIL import Image
 
 from tailorset.classifiers import load_classifier
 from tailorset.commands.status import registry_line
+from tailorset.datasets.reading.photo_set import Photo, PhotoSet
+from tailorset.images.codec import square_pixels
+from tailorset.inference.onnx import metadata
 from tailorset.inference.predictor import Predictor, load_predictor
-from tailorset.records import LabelSpace
+from tailorset.records import LabelSpace, RealSample
 from tailorset.storage.image_set import load_image_set
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.thresholds.rules import Thresholds, one_threshold
@@ -48,6 +53,24 @@ def test_it_answers_as_the_evaluation_does(registry: Path, photos: Path, tmp_pat
     images = load_image_set(rows, torch.zeros(1, 2), tmp_path, predictor.classifier.image_px).images
     evaluated = predict(load_classifier(registry / "models" / "classifier"), images)
     torch.testing.assert_close(predictor.predict([content]), evaluated, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("image_px", [20, 50])  # below and above the size that the classifier reads
+def test_a_large_photo_is_scored_as_the_data_set_stores_it(
+    image_px: int, registry: Path, photos: Path, thresholds: Thresholds, tmp_path: Path
+) -> None:
+    shutil.copytree(registry / "models", tmp_path / "models")
+    replace(thresholds, photo_px=image_px).save(tmp_path / "models" / "thresholds.json")
+    predictor = load_predictor(tmp_path / "models" / "classifier", "cpu")
+    assert f"shorter side at most {image_px};" in metadata(predictor)["preprocessing"]
+    files = [Photo(path.stem, path, frozenset(), ()) for path in sorted(photos.iterdir())]
+    stored = list(PhotoSet({"test": files}, image_px, []).samples("test"))
+    assert all(isinstance(sample, RealSample) for sample in stored)
+    for photo, sample in zip(files, stored, strict=True):
+        assert torch.equal(predictor.pixels(photo.path.read_bytes()), predictor.pixels(sample.png)), photo.image_id
+        with Image.open(io.BytesIO(sample.png)) as image:
+            as_evaluated = square_pixels(image, predictor.classifier.image_px)
+        assert torch.equal(predictor.pixels(photo.path.read_bytes()), as_evaluated), photo.image_id
 
 
 def test_a_batch_does_not_change_an_answer(contents: list[bytes], predictor: Predictor) -> None:

@@ -65,7 +65,7 @@ def test_the_added_label_has_images_a_score_a_threshold_and_a_version(
     with torch.no_grad():
         assert (grown(photos)[:, :-1] - base(photos)).abs().max() <= 1e-6
     rules, before = Thresholds.load(models / "thresholds.json"), Thresholds.load("models/thresholds.json")
-    assert rules.labels == (*before.labels, "drum")
+    assert (rules.labels, rules.photo_px) == ((*before.labels, "drum"), 64)
     assert all(rules.rules[name] == before.rules[name] for name in before.labels)
 
     client = mlflow.MlflowClient(f"sqlite:///{added_to / 'mlflow.db'}")

@@ -55,6 +55,8 @@ def test_training_and_thresholds_never_need_test_and_evaluation_never_needs_trai
     assert Path("reports/train_classifier/plots/augmented.png").stat().st_size > 1000
 
     run("fit_thresholds")
+    sides = pd.read_parquet("data/real/manifest.parquet")[["width", "height"]]
+    assert json.loads(Path("models/thresholds.json").read_text())["photo_px"] == sides.min(axis=1).max()
     write_real()
     drop_split("train")
     run("score_baselines")

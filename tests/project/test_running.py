@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from tailorset.commands.status import stages_line
 from tailorset.project.running import PROGRESS, last_durations, place, progress_shown, running_stages
@@ -37,6 +38,21 @@ def test_status_during_a_run_says_what_runs_and_what_is_left(project: Path) -> N
         line = "draw, stage 2 of 3, about 5 minutes left, about 15 minutes with the stages after it"
         assert stages_line() == f"running: {line}"
         assert running_stages(project) == [line]
+
+
+@pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml"])
+def test_a_file_of_dvc_that_a_merge_left_in_conflict_is_named(name: str, project: Path) -> None:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    (project / name).write_text("<<<<<<< HEAD\nschema: '2.0'\n")
+    assert stages_line().startswith(f"unknown: './{name}' is invalid")
+
+
+def test_dvc_at_work_between_two_stages_is_no_fault(project: Path) -> None:
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, check=True)
+    with Repo(str(project)).lock:
+        assert stages_line() == "running: the next stage is about to start; ask again in some seconds"
 
 
 def test_a_killed_stage_does_not_run(project: Path) -> None:

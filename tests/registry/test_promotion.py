@@ -195,6 +195,19 @@ def test_a_champion_that_was_never_measured_is_an_objection_that_force_overrides
 
 
 @pytest.mark.usefixtures("answering")
+@pytest.mark.parametrize("unmeasured", ["1", "2"])
+def test_the_way_back_is_open_if_one_of_the_two_was_never_measured_or_is_damaged(
+    unmeasured: str, project: Path, register: Register, client: mlflow.MlflowClient
+) -> None:
+    register(alias="champion")
+    register(BETTER)
+    assert run("promote")[0] == 0
+    (project / "versions" / unmeasured / "artifacts" / "measured.json").unlink()
+    code, output = run("rollback", "it fails")
+    assert (code, champion(client)) == (0, "1"), output
+
+
+@pytest.mark.usefixtures("answering")
 def test_a_worse_one_is_refused_or_forced_with_a_reason_that_is_kept(
     register: Register, client: mlflow.MlflowClient
 ) -> None:
@@ -240,13 +253,14 @@ def test_the_best_of_a_sweep_on_val_is_promoted_whichever_was_last(
 ) -> None:
     on_other_photos = replace(BETTER, val_set="d" * 64, val_maps={"zsl/map": 0.9, "gzsl/map": 0.9})
     without_figures = replace(MEASUREMENT, val_set="", val_maps={})
-    for measured in (on_other_photos, without_figures, MEASUREMENT, BETTER, WORSE):
+    of_other_unseen = replace(on_other_photos, val_set=MEASUREMENT.val_set, unseen=["tea cup", "ball"])
+    for measured in (on_other_photos, without_figures, MEASUREMENT, BETTER, of_other_unseen, WORSE):
         number = register(measured)
         for key, value in val_tags(measured).items():
             client.set_model_version_tag(NAME, number, key, value)
     code, output = run("promote", "--best")
     assert (code, champion(client)) == (0, "4"), output
-    assert "2 versions left out: other photos, added labels, or rolled back" in output
+    assert "3 versions left out: other photos or unseen labels, added labels, or rolled back" in output
     assert run("promote", "--best", "--version", "3")[0] == 1
     assert run("promote", "--best")[0] == 1  # it is the champion already
     assert champion(client) == "4"

@@ -164,7 +164,16 @@ ROWS: dict[str, tuple[int, str, Any]] = {
         {"dataframe_split": {"columns": [], "data": []}, "dataframe_records": []},
     ),
     "column": (422, "row 0 has the columns ['img']", {"dataframe_records": [{"img": "aGk="}]}),
-    "width": (422, "2 values for 1 columns", {"dataframe_split": {"columns": ["image"], "data": [["a", "b"]]}}),
+    "width": (
+        422,
+        "row 0 has 2 values for 1 columns",
+        {"dataframe_split": {"columns": ["image"], "data": [["a", "b"]]}},
+    ),
+    "empty row": (
+        422,
+        "row 1 has 0 values for 1 columns",
+        {"dataframe_split": {"columns": ["image"], "data": [["a"], []]}},
+    ),
     "number": (422, "row 1: this is int", {"dataframe_records": [{"image": "aGk="}, {"image": 5}]}),
     "url": (422, "row 0: this text is not valid base64", {"dataframe_records": [{"image": "http://127.0.0.1/"}]}),
     "no image": (415, "row 1: This is not a photo", {"dataframe_records": [{"image": None}, {"image": "aGk="}]}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,18 @@ def test_the_file_gives_back_the_same_rules_and_the_same_bytes(tmp_path: Path) -
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
+def test_the_file_keeps_the_size_of_the_photos_if_it_is_known(tmp_path: Path) -> None:
+    RULES.save(tmp_path / "older.json")
+    assert "photo_px" not in json.loads((tmp_path / "older.json").read_text())
+    replace(RULES, photo_px=256).save(tmp_path / "sized.json")
+    assert Thresholds.load(tmp_path / "sized.json").photo_px == 256
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        ({"photo_px": "large"}, "photo_px of thresholds is 'large', not a number of pixels"),
+        ({"photo_px": 0}, "photo_px of thresholds is 0, not a number of pixels"),
         ({"version": 2}, "has version 2, not 1"),
         ({"labels": [{"label": "cup", "slope": 1.0}]}, "does not hold thresholds"),
         ({"labels": [{"scale": 1.0}]}, "does not hold thresholds"),

@@ -14,8 +14,7 @@ from tailorset.commands.new import empty_table
 from tailorset.commands.shared_files import lock_of
 from tailorset.datasets.folder import Config
 from tailorset.datasets.reading.annotations import Found, Truth, annotation_table, find_photos, read_truths
-from tailorset.datasets.reading.photo_set import shrunk
-from tailorset.images.codec import decode_image, encode_png, square_pixels
+from tailorset.images.codec import decode_image, encode_png, shrunk, square_pixels
 from tailorset.messages import count, some
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace

@@ -19,6 +19,8 @@ from tailorset.project.params import Params, named_models, read_yaml
 from tailorset.project.running import running_stages
 from tailorset.storage.files import read_metrics
 
+LOCKED = ("Unable to acquire lock", "it is being blocked by")  # by DVC, between stages and while one starts
+
 
 def stored_metrics(stage: str = "") -> dict[str, float]:
     """Return the figures that a stage left in reports/, or those of the whole run; {} if there are none.
@@ -112,10 +114,10 @@ def stages_line() -> str:
         return "running: " + "; ".join(running)
     command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "lock" in answer.stderr and answer.returncode:  # of DVC, which holds it between stages and while one starts
+    if answer.returncode and any(words in answer.stderr for words in LOCKED):
         return "running: the next stage is about to start; ask again in some seconds"
     if answer.returncode:
-        return f"unknown: {(answer.stderr.strip().splitlines() or ['dvc status failed'])[-1]}"
+        return f"unknown: {(answer.stderr.strip().splitlines() or ['dvc status failed'])[0]}"
     stale: dict[str, list[Any]] = json.loads(answer.stdout)
     measured = {"score_baselines", "evaluate"} & set(stale) and (REPORTS / "metrics.json").exists()
     results = "; results are of earlier settings" if measured and _is_edited(stale) else ""

@@ -119,6 +119,15 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
+def shrunk(image: Image.Image, image_px: int) -> Image.Image:
+    """The image with a shorter side of at most `image_px`; its proportions stay."""
+    factor = image_px / min(image.size)
+    if factor >= 1:
+        return image
+    width, height = (max(1, round(side * factor)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC)
+
+
 def square_pixels(image: Image.Image, image_px: int) -> Tensor:
     """(3, P, P) uint8: an RGB image resized to a square, as every model here uses it."""
     from torchvision.transforms import InterpolationMode  # two seconds, which stages without images need not spend

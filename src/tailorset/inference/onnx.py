@@ -104,14 +104,15 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
 def metadata(predictor: Predictor) -> dict[str, str]:
     """Return the file's metadata: names of the scores, and how a photo becomes its input."""
     px = predictor.classifier.image_px
-    rules = predictor.thresholds.rules if predictor.thresholds else {}
+    rules, photo_px = predictor.thresholds.rules if predictor.thresholds else {}, predictor.rules.photo_px
+    sizes = f"shorter side at most {photo_px}; squash to {px} x {px}" if photo_px else f"squash to {px} x {px}"
     return {
         "labels": json.dumps(predictor.labels),
         "seen": json.dumps(predictor.seen),
         "unseen": json.dumps(predictor.unseen),
         "thresholds": json.dumps({label: asdict(rule) for label, rule in rules.items()}),
         "image_px": str(px),
-        "preprocessing": f"EXIF rotation; RGB; squash to {px} x {px}, bicubic with antialiasing; / 255; (B, 3, H, W)",
+        "preprocessing": f"EXIF rotation; RGB; {sizes}; bicubic with antialiasing; / 255; (B, 3, H, W)",
         "origin": json.dumps(asdict(predictor.origin)),
     }
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tailorset.classifiers import Classifier, load_classifier, saved_labels
 from tailorset.compute.device import resolve_device, use_tf32
-from tailorset.images.codec import decode_image, square_pixels, upright_rgb
+from tailorset.images.codec import decode_image, shrunk, square_pixels, upright_rgb
 from tailorset.inference.uploads import item_named
 from tailorset.storage.checksums import check_bound
 from tailorset.thresholds.novelty import Novelty
@@ -116,6 +116,8 @@ class Predictor:
             ValueError: bytes that are not an image.
         """
         decoded = decode_image(image) if isinstance(image, bytes) else upright_rgb(image)
+        if self.rules.photo_px:
+            decoded = shrunk(decoded, self.rules.photo_px)
         return square_pixels(decoded, self.classifier.image_px)
 
     def scores(self, pixels: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:

@@ -27,8 +27,8 @@ class Source(NamedTuple):
 def image_sources(paths: Iterable[Path], without: Path | None = None) -> Iterator[Source]:
     """Yield every file below the paths, in order and lazily; a `.tar` is a shard, its images one by one.
 
-    Hidden files and folders are left out, and so is the file `without` (where answers are written). Everything else is
-    a source; it raises if it is not an image, cannot be opened or ends too early.
+    Hidden files and folders are left out, also in shards, and so is the file `without` (where answers are written).
+    Everything else is a source; it raises if it is not an image, cannot be opened or ends too early.
 
     Raises:
         ValueError: a path that does not exist.
@@ -60,8 +60,8 @@ def _shard(path: Path) -> Iterator[Source]:
     try:
         for name, content in read_members(path):
             member = PurePosixPath(name)
-            if member.suffix not in METADATA:
-                yield Source(f"{_name(path)}/{member.stem}", partial(bytes, content))
+            if member.suffix not in METADATA and not any(part[0] == "." for part in member.parts):
+                yield Source(_name(path / member.with_suffix("")), partial(bytes, content))
     except CorruptShardError as error:
         yield _failed(_name(path), ValueError(f"the shard {error.what}"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import harmonic_mean
@@ -13,7 +14,7 @@ from tailorset.evaluation.results import MAPS, percent
 from tailorset.messages import count
 from tailorset.project.tracking import registry
 from tailorset.project.versions import ADDED
-from tailorset.registry.measurement import VAL_SET, val_tag
+from tailorset.registry.measurement import VAL_SET, VAL_UNSEEN, val_tag
 from tailorset.registry.promotion import ROLLED_BACK
 
 NUM_SHOWN = 10
@@ -21,7 +22,7 @@ NUM_SHOWN = 10
 
 @dataclass(frozen=True)
 class Ranking:
-    """Versions that were measured on the same val photos, best first; the rest is left out."""
+    """Versions that were measured on the same val photos, with the same labels unseen, best first; others left out."""
 
     versions: tuple[ModelVersion, ...]
     num_left_out: int
@@ -36,7 +37,7 @@ class Ranking:
             table.add_row(str(version.version), version.tags.get("dvc.experiment", ""), *maps)
         if self.num_left_out:
             left_out = count(self.num_left_out, "version")
-            table.caption = f"{left_out} left out: other photos, added labels, or rolled back"
+            table.caption = f"{left_out} left out: other photos or unseen labels, added labels, or rolled back"
         return table
 
 
@@ -52,9 +53,15 @@ def rank_versions(name: str) -> Ranking:
     measured = [one for one in fair if VAL_SET in one.tags]
     if not measured:
         raise ValueError(f"no version of models:/{name} was measured on val: `make run` registers one that does")
-    alike = [one for one in measured if one.tags[VAL_SET] == measured[0].tags[VAL_SET]]
+    alike = [one for one in measured if _is_comparable(one.tags, measured[0].tags)]
     ranked = sorted(alike, key=lambda version: -harmonic_mean(_maps(version)))
     return Ranking(tuple(ranked), len(versions) - len(ranked))
+
+
+def _is_comparable(tags: Mapping[str, str], newest: Mapping[str, str]) -> bool:
+    """Tell whether mAPs are of the same photos and unseen labels; older versions do not say which labels."""
+    unseen = newest.get(VAL_UNSEEN)
+    return tags[VAL_SET] == newest[VAL_SET] and tags.get(VAL_UNSEEN, unseen) == unseen
 
 
 def _maps(version: ModelVersion) -> list[float]:

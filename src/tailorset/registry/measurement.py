@@ -20,7 +20,7 @@ from tailorset.records import LabelSpace
 from tailorset.storage.annotated import Annotated
 from tailorset.storage.products import unusable
 
-VAL_SET = "val.set"  # tag of a version: its val photos
+VAL_SET, VAL_UNSEEN = "val.set", "val.unseen"  # tags of a version: hashes of its val photos, and of its unseen labels
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ def photos_hash(photos: Annotated, names: tuple[str, ...]) -> str:
 def val_tags(measurement: Measurement) -> dict[str, str]:
     """Return tags of a version, by which versions are ranked; none if nothing was measured on val."""
     tags = {val_tag(key): f"{value:.6f}" for key, value in measurement.val_maps.items()}
-    return tags | ({VAL_SET: measurement.val_set} if tags else {})
+    unseen = hashlib.sha256(json.dumps(sorted(measurement.unseen)).encode()).hexdigest()
+    return tags | ({VAL_SET: measurement.val_set, VAL_UNSEEN: unseen} if tags else {})
 
 
 def val_tag(key: str) -> str:

@@ -128,15 +128,14 @@ def rollback(name: str, reason: str) -> tuple[ModelVersion, ModelVersion]:
     A version that was itself rolled back is skipped for the one that it had replaced.
 
     Raises:
-        ValueError: there is no champion, it replaced none, that one was deleted or has other labels, or the reason is
-            blank.
+        ValueError: there is no champion, it replaced none, that one was deleted or is known to have other labels, or
+            the reason is blank.
     """
     champion = find_version(f"models:/{name}@{CHAMPION}")
     if not reason.strip():
         raise ValueError("say why: the reason is kept with the version that is given up")
     previous, client = _before(champion), registry(Path.cwd())
-    labels, theirs = set(_measured(previous).average_precision), _measured(champion)
-    if labels != theirs.labels_before and (other := label_difference(labels, theirs.average_precision)):
+    if other := _other_labels(previous, champion):
         raise ValueError(f"{uri_of(previous)}, the champion before, has other labels than {uri_of(champion)}: {other}")
     client.set_model_version_tag(name, champion.version, ROLLED_BACK, reason)
     client.set_registered_model_alias(name, CHAMPION, previous.version)
@@ -166,6 +165,18 @@ def label_difference(labels: Iterable[str], others: Iterable[str]) -> str:
     mine, theirs = sorted(set(labels) - set(others)), sorted(set(others) - set(labels))
     sides = [f"it alone has {some(mine)}" if mine else "", f"it lacks {some(theirs)}" if theirs else ""]
     return " and ".join(filter(None, sides))
+
+
+def _other_labels(previous: ModelVersion, champion: ModelVersion) -> str:
+    """Return how the labels of two versions differ, but for added ones; "" too if one was never measured or is damaged.
+
+    A champion whose files are damaged is what a rollback is for; servers compare the labels themselves.
+    """
+    try:
+        labels, theirs = set(_measured(previous).average_precision), _measured(champion)
+    except ValueError:
+        return ""
+    return "" if labels == theirs.labels_before else label_difference(labels, theirs.average_precision)
 
 
 def _before(champion: ModelVersion) -> ModelVersion:

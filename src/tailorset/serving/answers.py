@@ -107,8 +107,9 @@ class Invocation(BaseModel):
         """
         split, records = self.dataframe_split, self.dataframe_records or []
         if split:
-            if wrong := next((row for row in split.data if len(row) != len(split.columns)), None):
-                raise ValueError(f"a row has {len(wrong)} values for {len(split.columns)} columns")
+            for number, row in enumerate(split.data):
+                if len(row) != len(split.columns):
+                    raise ValueError(f"row {number} has {len(row)} values for {len(split.columns)} columns")
             records = [dict(zip(split.columns, row, strict=True)) for row in split.data]
         for number, record in enumerate(records):
             if "image" not in record:

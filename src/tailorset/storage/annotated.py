@@ -77,6 +77,12 @@ class Collection:
     filtered: Path
     earlier: tuple[tuple[Path, Path], ...] = ()
 
+    @property
+    def photo_px(self) -> int:
+        """Longest shorter side of a photo as it is stored."""
+        sides = pd.read_parquet(self.real / "manifest.parquet", columns=["width", "height"])
+        return int(sides.min(axis=1).max())
+
     def photos(self, split: str) -> Annotated:
         """Photos of one split.
 

@@ -60,11 +60,19 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """One rule per label, in the order of the classifier's scores."""
+    """One rule per label, in the order of the classifier's scores.
+
+    photo_px: longest shorter side of the photos that were scored, which larger ones are shrunk to; None = not known.
+    """
 
     rules: dict[str, LabelRule]
+    photo_px: int | None = None
 
     def __post_init__(self) -> None:
+        if self.photo_px is not None and (type(self.photo_px) is not int or self.photo_px < 1):
+            raise ValueError(
+                f"photo_px of thresholds is {self.photo_px!r}, not a number of pixels: run `dvc repro fit_thresholds`"
+            )
         for label, rule in self.rules.items():
             if problem := _problem(rule):
                 raise ValueError(f"thresholds of {label!r}: {problem}: run `dvc repro fit_thresholds` again")
@@ -96,9 +104,10 @@ class Thresholds:
         return Decisions(probabilities, probabilities >= self._column("threshold"), abstained)
 
     def save(self, path: Path) -> None:
-        """Write stable JSON: a version and one object per label, in the order of the scores."""
+        """Write stable JSON: a version, the photos' size and one object per label, in the order of the scores."""
         labels = [{"label": label} | asdict(rule) for label, rule in self.rules.items()]
-        content = json.dumps({"version": FILE_VERSION, "labels": labels}, indent=2, allow_nan=False)
+        head = {"version": FILE_VERSION} | ({"photo_px": self.photo_px} if self.photo_px else {})
+        content = json.dumps({**head, "labels": labels}, indent=2, allow_nan=False)
         path.write_text(content + "\n", encoding="utf-8")
 
     @classmethod
@@ -110,7 +119,7 @@ class Thresholds:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
-            version = content["version"]
+            version, photo_px = content["version"], content.get("photo_px")  # older files have no size
             rules = {entry.pop("label"): LabelRule(**entry) for entry in content["labels"]}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             from tailorset.storage.products import unusable
@@ -118,7 +127,7 @@ class Thresholds:
             raise ValueError(unusable(path, "thresholds", error, "fit_thresholds")) from error
         if version != FILE_VERSION:
             raise ValueError(f"{path} has version {version}, not {FILE_VERSION}: run `dvc repro fit_thresholds`")
-        return cls(rules)
+        return cls(rules, photo_px)
 
     def _column(self, name: str) -> Tensor:
         return torch.tensor([getattr(rule, name) for rule in self.rules.values()], dtype=torch.float64)

@@ -50,7 +50,7 @@ def fit_thresholds(
     rules = make_thresholds(label_space.unseen, unseen, of_unseen, None, max_risk).rules
     if seen:
         rules |= make_thresholds(label_space.seen, seen, of_seen, None, max_risk).rules
-    return Thresholds({name: rules[name] for name in label_space.names})
+    return Thresholds({name: rules[name] for name in label_space.names}, collection.photo_px)
 
 
 def fit_familiar(collection: Collection, features: Features) -> Novelty:

@@ -136,7 +136,8 @@ def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
     block = params.tune_text_encoder
     looks = 1 + math.ceil(block.num_updates / block.evaluate_every) if block.num_updates else 0
     held_out = min(block.held_out_prompts, params.write_prompts.num_prompts(label_space))
-    images = (looks + 2) * IMAGES_PER_PROMPT * held_out
+    before_and_after = 2 if block.num_updates else 1  # an untuned encoder is looked at once
+    images = (looks + before_and_after) * IMAGES_PER_PROMPT * held_out
     if block.num_updates:
         yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * tuning_passes(block))
     yield Work("tune_text_encoder", "sampling step", images * params.generate_images.num_inference_steps)
@@ -152,7 +153,10 @@ def _training(params: Params, photos: Mapping[Split, int], kept: int) -> Iterato
     yield Work(
         "train_classifier", "training image", epochs * (real + (block.synthetic_repeats + block.mosaics) * synthetic)
     )
-    yield Work("train_classifier", "image scored", (epochs + 2 + len(config.interpolation)) * photos["val"])
+    with_crops = passes_of_saved(params) if passes_of_saved(params) > 1 else 0  # of what was saved; training has none
+    yield Work(
+        "train_classifier", "image scored", (epochs + 2 + len(config.interpolation) + with_crops) * photos["val"]
+    )
 
 
 def _thresholds(params: Params, label_space: LabelSpace, photos: Mapping[Split, int], kept: int) -> Iterator[Work]:

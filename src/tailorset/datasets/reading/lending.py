@@ -17,8 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from tailorset.datasets.reading.annotations import find_photos
-from tailorset.datasets.reading.photo_set import shrunk
-from tailorset.images.codec import decode_image, encode_png
+from tailorset.images.codec import decode_image, encode_png, shrunk
 from tailorset.images.signatures import signature
 from tailorset.messages import some
 from tailorset.progress import Bar

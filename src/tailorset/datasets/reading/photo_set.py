@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image
 
-from tailorset.images.codec import decode_image, encode_png
+from tailorset.images.codec import decode_image, encode_png, shrunk
 from tailorset.messages import cause_of
 from tailorset.records import Example, RealSample, Rejected, Split
 from tailorset.seeding import sample_seed
@@ -63,15 +62,6 @@ class PhotoSet:
         shown = [name for name, present in sample.targets.items() if present]
         nothing = "none of the labels" if sample.targets else "not annotated"
         return Example(np.asarray(image), ", ".join(shown) or nothing)
-
-
-def shrunk(image: Image.Image, image_px: int) -> Image.Image:
-    """The image with a shorter side of at most `image_px`; its proportions stay."""
-    factor = image_px / min(image.size)
-    if factor >= 1:
-        return image
-    width, height = (max(1, round(side * factor)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def drawn(items: Mapping[str, Item], count: int, *names: str) -> dict[str, Item]:
