@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 
 from tailorset.clip.model import OpenClip, load_clip
 from tailorset.generators.stable_diffusion import Config, build
+from tailorset.llms.transformers import Config as TransformersConfig
 from tailorset.project.params import load_params, named_models
 from tailorset.project.presets import load_preset
 
@@ -93,6 +95,15 @@ def test_a_local_folder_has_no_revisions(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only models of the hub have revisions") as refused:
         load_params(path)
     assert str(refused.value).count("only models of the hub have revisions") == 4
+
+
+@pytest.mark.parametrize("model", ["hf-hub:some/model", "local-dir:some/model"])
+def test_a_prefix_of_open_clip_is_refused_for_models_that_it_does_not_load(model: str) -> None:
+    with pytest.raises(ValidationError, match=r"only CLIPs have the prefix .*, so write some/model"):
+        Config(model=model, image_px=8)
+    with pytest.raises(ValidationError, match="so write some/model"):
+        TransformersConfig(model=model)
+    assert OpenClip(model=model).title == model
 
 
 PRESETS = ROOT / "presets"

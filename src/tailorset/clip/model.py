@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from operator import not_
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -104,6 +104,7 @@ class OpenClip(NamedModel):
     sha256: of the weights for which thresholds in params.yaml were chosen; others are refused. None = any.
     """
 
+    takes_prefixes: ClassVar[bool] = True
     pretrained: str | None = None
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", exclude_if=not_)
 

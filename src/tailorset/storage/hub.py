@@ -6,21 +6,30 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tailorset.messages import Strict
 
-LOCAL, HUB = "local-dir:", "hf-hub:"  # open_clip's prefixes
+LOCAL, HUB = PREFIXES = ("local-dir:", "hf-hub:")  # open_clip's
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 class NamedModel(Strict):
     """model: a folder or a hub id. revision: a commit or tag of the hub; None = the latest one."""
 
+    takes_prefixes: ClassVar[bool] = False  # those of open_clip, which no other loader knows
     model: str = Field(min_length=1)
     revision: str | None = Field(default=None, min_length=1)
+
+    @field_validator("model")
+    @classmethod
+    def _can_be_loaded_by_name(cls, model: str) -> str:
+        if model.startswith(PREFIXES) and not cls.takes_prefixes:
+            prefix, _, name = model.partition(":")
+            raise ValueError(f"{model!r}: only CLIPs have the prefix {prefix}:, so write {name}")
+        return model
 
     @model_validator(mode="after")
     def _only_the_hub_has_revisions(self) -> Self:
@@ -34,14 +43,13 @@ class NamedModel(Strict):
     @property
     def folder(self) -> Path | None:
         """Folder of a local model, whether it exists or not; None for one of the hub."""
-        local = self.model.startswith(LOCAL) or not HUB_ID.fullmatch(self.model.removeprefix(HUB))
-        folder = Path(self.model.removeprefix(LOCAL))
-        return folder if local or folder.is_dir() else None
+        folder = Path(self.model)
+        return folder if folder.is_dir() or not HUB_ID.fullmatch(self.model) else None
 
     @property
     def repository(self) -> str | None:
         """OWNER/NAME on the hub, if it comes from there."""
-        return None if self.folder else self.model.removeprefix(HUB)
+        return None if self.folder else self.model
 
     @property
     def title(self) -> str:

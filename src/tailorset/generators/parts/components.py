@@ -115,9 +115,8 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     from diffusers import StableDiffusionPipeline
 
     def load() -> None:
-        source = str(few_step.folder or few_step.repository)
         options = {"weight_name": few_step.file, "revision": few_step.revision, "use_safetensors": True}
-        weights, alphas = StableDiffusionPipeline.lora_state_dict(source, unet_config=unet.config, **options)
+        weights, alphas = StableDiffusionPipeline.lora_state_dict(few_step.model, unet_config=unet.config, **options)
         if others := sorted(key for key in weights if not key.startswith("unet.")):
             raise ValueError(f"not all of it is for a UNet, for example {others[0]}")
         StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet)
