@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.clip.model import OpenClip
 from tailorset.commands import availability, doctor
 from tailorset.commands.findings import Finding
 from tailorset.datasets import coco
@@ -171,6 +172,40 @@ def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) ->
     assert code == 1
     assert "clip.judge: there is no folder" in output
     assert "git checkout -- models/foundation" in output
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_clip_s_sha256_is_compared_before_a_run_and_printed_as_the_setting_takes_it(
+    tmp_path: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    digest = checksums.file_digest(tiny_clip_folder / "open_clip_model.safetensors")
+    local = {"model": f"local-dir:{tiny_clip_folder}"}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = cached_repository(tmp_path, {"main": "a" * 40}, source=tiny_clip_folder)
+    file = repository / "snapshots" / ("a" * 40) / "open_clip_model.safetensors"
+    shutil.move(file, repository / "blobs" / digest)
+    file.symlink_to(repository / "blobs" / digest)
+    for named in (local, {"model": "hf-hub:some/model"}):
+        other = availability.model_finding("clip.judge", OpenClip(**named, sha256="0" * 64), whole)
+        assert (other.status, f"write sha256: {digest}" in other.text) == ("error", True)
+        found = availability.model_finding("clip.judge", OpenClip(**named), whole)
+        assert found.text.endswith(f"sha256 {digest}") == whole
+        assert availability.model_finding("clip.judge", OpenClip(**named, sha256=digest), whole) == found
+
+
+def test_the_hub_is_asked_for_the_sha256_of_a_clip(hub: FakeHub) -> None:
+    hub.models = {"some/model": ("open_clip_model.safetensors",)}
+    hub.digests = {"open_clip_model.safetensors": "b" * 64}
+    for sha256, status in (("b" * 64, "ok"), ("c" * 64, "error")):
+        found = availability.model_finding("clip.judge", OpenClip(model="hf-hub:some/model", sha256=sha256))
+        assert found.status == status
+    assert f"has sha256 {'b' * 64} there, not {'c' * 64}" in found.text
+
+
+def test_of_a_file_of_weights_its_own_name_is_looked_for(tmp_path: Path) -> None:
+    save_file({"x": torch.arange(10.0)}, tmp_path / "other.safetensors")
+    named = OpenClip(model="RN50-quickgelu", pretrained=str(tmp_path / "mine.safetensors"))
+    assert "it lacks mine.safetensors" in availability.model_finding("clip.judge", named).text
 
 
 @pytest.mark.usefixtures("weights")

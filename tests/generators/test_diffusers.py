@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
+from tailorset.commands.availability import model_finding
 from tailorset.compute.memory import is_out_of_memory
 from tailorset.generators.diffusers import Config, Diffusers, build, build_tokenizers
 from tailorset.generators.parts.families import TESTED, denoiser
@@ -243,6 +245,41 @@ def test_weights_in_bin_files_only_are_refused(copy: Path) -> None:
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
     assert "unet has no .safetensors weights" in refusal(copy)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_each_part_with_weights_must_have_them(folder_of: FolderOf, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(folder_of(name), tmp_path / "model"))
+    config = Config(model=str(folder), image_px=16, guidance=OFF)
+    assert config.lacking_in(folder) == []
+    files = sorted(folder.rglob("*.safetensors"))
+    assert len(files) >= 3
+    for file in files:
+        hidden = file.rename(file.with_suffix(".fp16.safetensors"))  # a variant, which is not read
+        part = file.parent.name
+        assert config.lacking_in(folder) == [f"{part}/*.safetensors"]
+        assert f"not all of one: it lacks {part}/*.safetensors" in model_finding("generator", config, whole=False).text
+        hidden.rename(file)
+
+
+def test_a_download_that_lacks_a_shard_is_not_whole(
+    folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = cached_repository(tmp_path / "hub", {"main": NEW}, source=folder_of("FluxPipeline"))
+    config = Config(model="some/model", image_px=16, guidance={"kind": "embedded", "scale": 3.5})
+    part = repository / "snapshots" / NEW / "transformer"
+    network = FluxTransformer2DModel.from_pretrained(part)
+    shutil.rmtree(part)
+    network.save_pretrained(part, max_shard_size="10KB")
+    assert model_finding("generator", config, whole=False).status == "ok"
+    *_, last = shards = sorted(part.glob("*.safetensors"))
+    last.unlink()
+    assert len(shards) > 1
+    found = model_finding("generator", config, whole=False)
+    assert (found.status, f"the cache lacks transformer/{last.name}" in found.text) == ("error", True)
+    (part / "diffusion_pytorch_model.safetensors.index.json").write_text("{")
+    assert "lacks transformer/a readable diffusion" in model_finding("generator", config, whole=False).text
 
 
 def test_a_missing_tensor_is_refused(copy: Path) -> None:

@@ -27,12 +27,11 @@ from real_models import (
 
 from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import LabelScorer
-from tailorset.commands.availability import is_read
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.storage.hub import lacking
+from tailorset.storage.hub import is_read, lacking
 from tailorset.tuning.tuner import Tuner
 from tests.generators import tiny_pipelines
 from tests.generators.test_stable_diffusion import (

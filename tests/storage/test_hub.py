@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tailorset.generators.stable_diffusion import Config, build
 from tailorset.llms.transformers import Config as TransformersConfig
 from tailorset.project.params import load_params, named_models
 from tailorset.project.presets import load_preset
+from tailorset.storage.hub import NamedModel
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = "a" * 40, "b" * 40
@@ -104,6 +106,22 @@ def test_a_prefix_of_open_clip_is_refused_for_models_that_it_does_not_load(model
     with pytest.raises(ValidationError, match="so write some/model"):
         TransformersConfig(model=model)
     assert OpenClip(model=model).title == model
+
+
+def test_all_shards_that_an_index_lists_are_needed(tmp_path: Path) -> None:
+    llm = NamedModel(model=str(tmp_path))
+    (tmp_path / "original").mkdir()
+    (tmp_path / "original" / "model.safetensors").touch()
+    assert llm.lacking_in(tmp_path) == ["*.safetensors"]
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}))
+    (tmp_path / shards[0]).touch()
+    assert llm.lacking_in(tmp_path) == [shards[1]]
+    index.write_text("[]")
+    assert llm.lacking_in(tmp_path) == ["a readable model.safetensors.index.json"]
+    (tmp_path / "model.safetensors").touch()
+    assert llm.lacking_in(tmp_path) == []
 
 
 PRESETS = ROOT / "presets"

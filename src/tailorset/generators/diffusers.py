@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.families import TESTED, Guidance, denoiser, guidance_arguments, noise
 from tailorset.generators.parts.lora import check_zero_updates
-from tailorset.generators.parts.pipelines import fitting, guard_decoder, load_limited_tokenizers, load_pipeline
-from tailorset.storage.hub import NamedModel
+from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
+from tailorset.generators.parts.pipelines import (
+    fitting,
+    guard_decoder,
+    load_limited_tokenizers,
+    load_pipeline,
+    networks,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +40,9 @@ PLAIN: dict[str, Any] = {
 }
 
 
-class Config(GeneratorConfig, NamedModel):
+class Config(PipelineConfig):
     """A pipeline, its guidance, and options for memory."""
 
-    image_px: int = Field(gt=0)  # side of the images
     guidance: Guidance
     negative_prompt: str = ""  # only with classifier-free guidance
     # Of text encoders and denoiser; the VAE decodes in float32. float16 overflows in several of these models.
@@ -61,7 +65,10 @@ class Config(GeneratorConfig, NamedModel):
 
     @property
     def needed_files(self) -> tuple[str, ...]:
-        return ("model_index.json", "*/*.safetensors")
+        return (INDEX, "*/*.safetensors")
+
+    def networks(self, index: Mapping[str, Any]) -> Iterable[str]:
+        return networks(index)
 
 
 class Diffusers:

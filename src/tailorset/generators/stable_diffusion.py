@@ -6,7 +6,7 @@ Shapes: B images, T sampling steps, S of them taken, K of those with gradient, C
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -16,20 +16,26 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from tailorset.generators import GeneratorConfig
-from tailorset.generators.parts.components import Components, FewStep, fuse_few_step, load_components, load_tokenizers
+from tailorset.generators.parts.components import (
+    TEXT_ENCODERS,
+    Components,
+    FewStep,
+    fuse_few_step,
+    latent_shape,
+    load_components,
+    load_tokenizers,
+)
 from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
+from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
 from tailorset.generators.parts.prompt_encoder import PromptEncoder, Text, unet_arguments
 from tailorset.generators.parts.schedulers import clean_latents, noised, scheduler_for, steps_skipped
-from tailorset.storage.hub import NamedModel
 
 
-class Config(GeneratorConfig, NamedModel):
+class Config(PipelineConfig):
     """A pipeline, the way it samples, and options for speed and memory."""
 
     starts_from_photos: ClassVar[bool] = True
-    image_px: int = Field(gt=0)  # side of the images, a multiple of the VAE's factor
     guidance_scale: float = Field(default=7.5, ge=0)  # 1 or less switches guidance off and halves the cost
     negative_prompt: str = ""
     # Keep the text states that the negative prompt has without an adapter, in tuning and in drawing, so that only
@@ -61,7 +67,10 @@ class Config(GeneratorConfig, NamedModel):
 
     @property
     def needed_files(self) -> tuple[str, ...]:
-        return ("model_index.json", *(f"{part}/*.safetensors" for part in ("text_encoder*", "unet", "vae")))
+        return (INDEX, *(f"{part}/*.safetensors" for part in ("text_encoder*", "unet", "vae")))
+
+    def networks(self, index: Mapping[str, Any]) -> Iterable[str]:
+        return *TEXT_ENCODERS.get(str(index.get("_class_name")), ()), "unet", "vae"
 
 
 class StableDiffusion:
@@ -87,7 +96,7 @@ class StableDiffusion:
             self.vae.decoder.compile()
         self._cache = FeatureCache(self.unet) if config.cache_interval > 1 else None
         self._scheduler_config = components.scheduler_config
-        self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
+        self._latent_shape = latent_shape(config.image_px, self.unet, self.vae)
         self._frozen_negative = (
             self.prompt_encoder.frozen_negative(config.negative_prompt, config.freeze_negative)
             if self._guided
@@ -288,12 +297,3 @@ def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
         return checkpoint(call, *inputs, use_reentrant=False, **others)
 
     return checkpointed
-
-
-def _latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
-    """(C, h, w) of one sample."""
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    smallest = factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    if image_px % smallest:
-        raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
-    return unet.config.in_channels, image_px // factor, image_px // factor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import ClassVar, Self
@@ -13,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from tailorset.messages import Strict
 
 LOCAL, HUB = PREFIXES = ("local-dir:", "hf-hub:")  # open_clip's
+SAFETENSORS, SHARDED = "*.safetensors", ".index.json"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -59,13 +61,42 @@ class NamedModel(Strict):
     @property
     def needed_files(self) -> tuple[str, ...]:
         """Patterns, each of a file that its repository must hold."""
-        return ("*.safetensors",)
+        return (SAFETENSORS,)
+
+    def lacking_in(self, folder: Path) -> list[str]:
+        """Return the files that the model needs and a folder lacks, also the shards that an index of weights lists."""
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        missing = lacking(self.needed_files, names)
+        return missing or (missing_weights(folder) if SAFETENSORS in self.needed_files else [])
+
+    def misfit(self, folder: Path) -> str:
+        """Return what is wrong with these settings for the model in a folder, "" if nothing; no weights are loaded."""
+        return ""
 
 
 def lacking(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     """The patterns that no name matches."""
     names = list(names)
-    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    return [pattern for pattern in patterns if not any(is_read(name, [pattern]) for name in names)]
+
+
+def is_read(file: str, patterns: Collection[str]) -> bool:
+    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
+    is_variant = file not in patterns and file.rpartition("/")[2].count(".") > 1
+    return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Return what a folder lacks of its weights: shards that their index lists, or any safetensors."""
+    names = {path.name for path in folder.glob(SAFETENSORS) if path.is_file()}
+    indexes = sorted(folder.glob(SAFETENSORS + SHARDED))
+    if not indexes or indexes[0].name.removesuffix(SHARDED) in names:
+        return lacking([SAFETENSORS], names)
+    try:
+        listed = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted(set(listed) - names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"a readable {indexes[0].name}"]
 
 
 def cached_commit(repository: str, revision: str | None) -> str | None:

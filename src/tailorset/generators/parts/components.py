@@ -129,6 +129,19 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     unet.unload_lora()
 
 
+def latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
+    """(C, h, w) of the latents of one image.
+
+    Raises:
+        ValueError: the model cannot draw this size; names the multiple.
+    """
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    smallest = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    if image_px % smallest:
+        raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
+    return unet.config.in_channels, image_px // factor, image_px // factor
+
+
 def _unshifted(model: str, vae: Any) -> nn.Module:
     """Return a VAE whose latents have the mean 0, as the published ones of both classes."""
     if vae.config.get("latents_mean"):

@@ -27,7 +27,7 @@ def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
 
     index = _index(model, revision)
     _text_to_image_class(model, index)
-    folder, kinds = _folder(model, revision), _networks(index)
+    folder, kinds = _folder(model, revision), networks(index)
     check_files(folder, kinds)
     parts = {
         part: load_weights(str(folder), part, kind, torch.float32 if part == "vae" else dtype)
@@ -129,7 +129,7 @@ def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
     return kind
 
 
-def _networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
+def networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
     """Return the class of every part that has weights."""
     import diffusers
     import transformers
