@@ -181,10 +181,32 @@ def test_in_half_precision_the_vae_stays_in_float32(make: Make, name: str) -> No
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(
-    make: Make, name: str, settings: dict[str, Any], problem: str
+    make: Make, folder_of: FolderOf, tmp_path: Path, name: str, settings: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ValueError, match=problem) as refused:
         make(name, **settings)
+    values = {"guidance": GUIDED, "image_px": 16} | settings
+    config = Config(model=str(unread(folder_of(name), tmp_path)), **values)
+    assert config.misfit(tmp_path / "model") == str(refused.value)
+
+
+def unread(folder: Path, where: Path) -> Path:
+    """A copy whose weights cannot be read."""
+    copied = Path(shutil.copytree(folder, where / "model"))
+    for file in copied.rglob("*.safetensors"):
+        file.write_bytes(b"")
+    return copied
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "pixart_alpha"])
+def test_settings_are_compared_with_the_configs_of_a_model_alone(
+    folder_of: FolderOf, tmp_path: Path, name: str
+) -> None:
+    folder = unread(folder_of(name), tmp_path)
+    config = Config(model=str(folder), image_px=px_of(name), guidance=GUIDED)
+    assert config.misfit(folder) == ""
+    rename(folder, "DDPMPipeline")
+    assert "is a DDPMPipeline, which is not a text-to-image pipeline" in config.misfit(folder)
 
 
 @pytest.mark.parametrize(

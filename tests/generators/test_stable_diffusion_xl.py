@@ -403,8 +403,9 @@ def test_the_download_counts_the_weights_of_both_encoders() -> None:
 
 def test_a_vae_with_a_mean_of_its_latents_is_refused(make: Make, copied_folder: Path) -> None:
     tiny_pipelines.vae(latents_mean=[0.1] * 4, latents_std=[2.0] * 4).save_pretrained(copied_folder / "vae")
-    with pytest.raises(ValueError, match=r"latents_mean.*generator\.name: diffusers"):
+    with pytest.raises(ValueError, match=r"latents_mean.*generator\.name: diffusers") as refused:
         make(model=str(copied_folder))
+    assert Config(model=str(copied_folder), image_px=16).misfit(copied_folder) == str(refused.value)
 
 
 def test_a_few_step_lora_is_fused_into_the_unet(make: Make, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tailorset.generators.parts.families import TESTED, Guidance, denoiser, guid
 from tailorset.generators.parts.lora import check_zero_updates
 from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
 from tailorset.generators.parts.pipelines import (
+    empty_pipeline,
     fitting,
     guard_decoder,
     load_limited_tokenizers,
@@ -69,6 +70,13 @@ class Config(PipelineConfig):
 
     def networks(self, index: Mapping[str, Any]) -> Iterable[str]:
         return networks(index)
+
+    def check_fit(self, folder: Path) -> None:
+        try:
+            pipeline = empty_pipeline(folder)
+        except (AttributeError, TypeError):  # of a class that is not tested, and needs its text encoder to be built
+            return
+        Diffusers(self, pipeline, "meta")
 
 
 class Diffusers:

@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from tailorset.generators.parts.components import (
     TEXT_ENCODERS,
     Components,
     FewStep,
+    empty_components,
     fuse_few_step,
     latent_shape,
     load_components,
@@ -29,6 +29,7 @@ from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
 from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
 from tailorset.generators.parts.prompt_encoder import PromptEncoder, Text, unet_arguments
+from tailorset.generators.parts.recomputation import recomputed
 from tailorset.generators.parts.schedulers import clean_latents, noised, scheduler_for, steps_skipped
 
 
@@ -71,6 +72,9 @@ class Config(PipelineConfig):
 
     def networks(self, index: Mapping[str, Any]) -> Iterable[str]:
         return *TEXT_ENCODERS.get(str(index.get("_class_name")), ()), "unet", "vae"
+
+    def check_fit(self, folder: Path) -> None:
+        latent_shape(self.image_px, *empty_components(folder))
 
 
 class StableDiffusion:
@@ -173,7 +177,7 @@ class StableDiffusion:
         self.vae.enable_gradient_checkpointing()
         for block in self.vae.decoder.up_blocks:
             for layer in block.resnets:
-                layer.forward = _recomputed(layer.forward)
+                layer.forward = recomputed(layer.forward)
 
     def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
         """Add LoRA to the attention of the text encoders; the first matrix comes from the seed, the second is 0."""
@@ -235,7 +239,7 @@ class StableDiffusion:
         """
 
         def velocity(x: Tensor, t: Text) -> Tensor:
-            run = _recomputed(self._run) if recompute else self._run
+            run = recomputed(self._run) if recompute else self._run
             return run(self._call_unet, x, timestep, *t)
 
         latents = latents.to(self.unet.dtype)
@@ -286,14 +290,3 @@ def build_tokenizers(config: Config) -> list[Any]:
         ValueError: the folder or hub id is missing, or a tokenizer is damaged.
     """
     return load_tokenizers(config.model, config.revision)
-
-
-def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that keeps only its inputs for the backward pass, where `call` runs again."""
-
-    def checkpointed(*inputs: Any, **others: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return call(*inputs, **others)
-        return checkpoint(call, *inputs, use_reentrant=False, **others)
-
-    return checkpointed

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from tailorset.generators.parts.pipeline_config import INDEX
 from tailorset.messages import first_line
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
@@ -64,16 +65,11 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
         ValueError: a part is missing or damaged; names the part, its fault and the remedy.
     """
     import transformers
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     pinned = {"revision": revision}
-    index = guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
-    if (kind := index["_class_name"]) not in TEXT_ENCODERS:
-        raise ValueError(
-            f"generator.model {model!r} is a {kind}, but this plug-in draws with {' and '.join(TEXT_ENCODERS)}; set"
-            " generator.name: diffusers to draw with it untuned"
-        )
-    encoders = TEXT_ENCODERS[kind]
+    index = _index(model, revision)
+    encoders = TEXT_ENCODERS[index["_class_name"]]
     check_files(Path(model), (*encoders, "unet", "vae"))
     tokenizers = (part.replace("text_encoder", "tokenizer") for part in encoders)
     return Components(
@@ -87,8 +83,36 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
         load_weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
         _unshifted(model, load_weights(model, "vae", AutoencoderKL, torch.float32, revision)),
         guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
-        index.get("force_zeros_for_empty_prompt", kind == "StableDiffusionXLPipeline"),
+        index.get("force_zeros_for_empty_prompt", index["_class_name"] == "StableDiffusionXLPipeline"),
     )
+
+
+def empty_components(folder: Path) -> tuple[Any, Any]:
+    """Build UNet and VAE of a folder from their configs, without weights.
+
+    Raises:
+        ValueError: the pipeline, or its VAE, is of another kind, or a config is damaged.
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    _index(str(folder), None)
+    unet, vae = empty_module(folder, "unet", UNet2DConditionModel), empty_module(folder, "vae", AutoencoderKL)
+    return unet, _unshifted(str(folder), vae)
+
+
+def empty_module(folder: Path, part: str, kind: Any) -> nn.Module:
+    """Build the module of a part's config, without weights.
+
+    Raises:
+        ValueError: the config is missing or damaged.
+    """
+    from accelerate import init_empty_weights
+
+    def build() -> Any:
+        with init_empty_weights():
+            return kind.from_config(kind.load_config(folder / part))
+
+    return guarded(str(folder), part, build)
 
 
 def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
@@ -101,7 +125,7 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
     from diffusers import DiffusionPipeline
 
     pinned = {"revision": revision}
-    index = guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, **pinned))
+    index = guarded(model, INDEX, lambda: DiffusionPipeline.load_config(model, **pinned))
     kinds = {part: kind[1] for part, kind in sorted(index.items()) if part.startswith("tokenizer") and kind[1]}
     return [_tokenizer(model, part, getattr(transformers, kind), revision) for part, kind in kinds.items()]
 
@@ -140,6 +164,19 @@ def latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
     if image_px % smallest:
         raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
     return unet.config.in_channels, image_px // factor, image_px // factor
+
+
+def _index(model: str, revision: str | None) -> dict[str, Any]:
+    """Return the content of model_index.json, of a class that the loop here draws with."""
+    from diffusers import StableDiffusionPipeline
+
+    index = guarded(model, INDEX, lambda: StableDiffusionPipeline.load_config(model, revision=revision))
+    if (kind := index.get("_class_name")) not in TEXT_ENCODERS:
+        raise ValueError(
+            f"generator.model {model!r} is a {kind}, but this plug-in draws with {' and '.join(TEXT_ENCODERS)}; set"
+            " generator.name: diffusers to draw with it untuned"
+        )
+    return index
 
 
 def _unshifted(model: str, vae: Any) -> nn.Module:

@@ -25,6 +25,21 @@ class PipelineConfig(GeneratorConfig, NamedModel):
     def networks(self, index: Mapping[str, Any]) -> Iterable[str]:
         """Return the parts whose weights are read, by the content of model_index.json."""
 
+    @abstractmethod
+    def check_fit(self, folder: Path) -> None:
+        """Compare these settings with the configs of the pipeline in a folder.
+
+        Raises:
+            ValueError: they do not fit.
+        """
+
+    def misfit(self, folder: Path) -> str:
+        try:
+            self.check_fit(folder)
+        except ValueError as error:
+            return str(error)
+        return ""
+
     def lacking_in(self, folder: Path) -> list[str]:
         try:
             index = dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
