@@ -19,7 +19,7 @@ from tailorset.generators.parts.components import (
     TEXT_ENCODERS,
     Components,
     FewStep,
-    empty_components,
+    check_configs,
     fuse_few_step,
     latent_shape,
     load_components,
@@ -74,7 +74,7 @@ class Config(PipelineConfig):
         return *TEXT_ENCODERS.get(str(index.get("_class_name")), ()), "unet", "vae"
 
     def check_fit(self, folder: Path) -> None:
-        latent_shape(self.image_px, *empty_components(folder))
+        check_configs(folder, self.image_px)
 
 
 class StableDiffusion:
@@ -100,7 +100,7 @@ class StableDiffusion:
             self.vae.decoder.compile()
         self._cache = FeatureCache(self.unet) if config.cache_interval > 1 else None
         self._scheduler_config = components.scheduler_config
-        self._latent_shape = latent_shape(config.image_px, self.unet, self.vae)
+        self._latent_shape = latent_shape(config.image_px, self.unet.config, self.vae.config)
         self._frozen_negative = (
             self.prompt_encoder.frozen_negative(config.negative_prompt, config.freeze_negative)
             if self._guided

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,11 @@ GENERATOR_WEIGHTS_REMEDY = (
 TEXT_ENCODERS = {
     "StableDiffusionPipeline": {"text_encoder": "CLIPTextModel"},
     "StableDiffusionXLPipeline": {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
+}
+
+DEFAULTS: dict[str, dict[str, Any]] = {  # of diffusers, where a config does not say it
+    "unet": {"block_out_channels": (320, 640, 1280, 1280), "in_channels": 4},
+    "vae": {"block_out_channels": (64,)},
 }
 
 
@@ -71,6 +77,8 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
     index = _index(model, revision)
     encoders = TEXT_ENCODERS[index["_class_name"]]
     check_files(Path(model), (*encoders, "unet", "vae"))
+    vae = load_weights(model, "vae", AutoencoderKL, torch.float32, revision)
+    _check_unshifted(model, vae.config)
     tokenizers = (part.replace("text_encoder", "tokenizer") for part in encoders)
     return Components(
         [_tokenizer(model, part, transformers.CLIPTokenizer, revision) for part in tokenizers],
@@ -81,23 +89,26 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
             }
         ),
         load_weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
-        _unshifted(model, load_weights(model, "vae", AutoencoderKL, torch.float32, revision)),
+        vae,
         guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
         index.get("force_zeros_for_empty_prompt", index["_class_name"] == "StableDiffusionXLPipeline"),
     )
 
 
-def empty_components(folder: Path) -> tuple[Any, Any]:
-    """Build UNet and VAE of a folder from their configs, without weights.
+def check_configs(folder: Path, image_px: int) -> None:
+    """Compare a folder's configs with what is drawn here; no framework is loaded for it.
 
     Raises:
-        ValueError: the pipeline, or its VAE, is of another kind, or a config is damaged.
+        ValueError: the pipeline, its VAE or the size of its images is another, or a config is damaged.
     """
-    from diffusers import AutoencoderKL, UNet2DConditionModel
 
-    _index(str(folder), None)
-    unet, vae = empty_module(folder, "unet", UNet2DConditionModel), empty_module(folder, "vae", AutoencoderKL)
-    return unet, _unshifted(str(folder), vae)
+    def read(file: str) -> dict[str, Any]:
+        return guarded(str(folder), file, lambda: dict(json.loads((folder / file).read_text(encoding="utf-8"))))
+
+    _check_class(str(folder), read(INDEX))
+    unet, vae = (DEFAULTS[part] | read(f"{part}/config.json") for part in ("unet", "vae"))
+    _check_unshifted(str(folder), vae)
+    latent_shape(image_px, unet, vae)
 
 
 def empty_module(folder: Path, part: str, kind: Any) -> nn.Module:
@@ -153,17 +164,17 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     unet.unload_lora()
 
 
-def latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
-    """(C, h, w) of the latents of one image.
+def latent_shape(image_px: int, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, h, w) of the latents of one image, by the configs of UNet and VAE.
 
     Raises:
         ValueError: the model cannot draw this size; names the multiple.
     """
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    smallest = factor * 2 ** (len(unet.config.block_out_channels) - 1)
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    smallest = factor * 2 ** (len(unet["block_out_channels"]) - 1)
     if image_px % smallest:
         raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
-    return unet.config.in_channels, image_px // factor, image_px // factor
+    return unet["in_channels"], image_px // factor, image_px // factor
 
 
 def _index(model: str, revision: str | None) -> dict[str, Any]:
@@ -171,22 +182,25 @@ def _index(model: str, revision: str | None) -> dict[str, Any]:
     from diffusers import StableDiffusionPipeline
 
     index = guarded(model, INDEX, lambda: StableDiffusionPipeline.load_config(model, revision=revision))
+    _check_class(model, index)
+    return index
+
+
+def _check_class(model: str, index: Mapping[str, Any]) -> None:
     if (kind := index.get("_class_name")) not in TEXT_ENCODERS:
         raise ValueError(
             f"generator.model {model!r} is a {kind}, but this plug-in draws with {' and '.join(TEXT_ENCODERS)}; set"
             " generator.name: diffusers to draw with it untuned"
         )
-    return index
 
 
-def _unshifted(model: str, vae: Any) -> nn.Module:
-    """Return a VAE whose latents have the mean 0, as the published ones of both classes."""
-    if vae.config.get("latents_mean"):
+def _check_unshifted(model: str, vae: Mapping[str, Any]) -> None:
+    """Refuse a VAE whose latents do not have the mean 0, as those of the published ones of both classes."""
+    if vae.get("latents_mean"):
         raise ValueError(
             f"generator.model {model!r}: its VAE has latents_mean, which this plug-in does not apply; set"
             " generator.name: diffusers to draw with it untuned"
         )
-    return vae
 
 
 def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:
