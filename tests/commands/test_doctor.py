@@ -209,6 +209,18 @@ def test_of_a_file_of_weights_its_own_name_is_looked_for(tmp_path: Path) -> None
     assert "it lacks mine.safetensors" in availability.model_finding("clip.judge", named).text
 
 
+def test_pickles_in_place_of_safetensors_are_named_with_the_ways_out(
+    tmp_path: Path, tiny_diffusion_folder: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_diffusion_folder, tmp_path / "model"))
+    for file in sorted(folder.rglob("*.safetensors")):
+        file.rename(file.with_suffix(".bin"))
+        found = availability.model_finding("generator", Config(model=str(folder), image_px=8))
+        assert (found.status, file.with_suffix(".bin").name in found.text) == ("error", True)
+        assert "refs/pr/1" in found.remedy
+        assert "save_pretrained" in found.remedy
+
+
 @pytest.mark.usefixtures("weights")
 def test_faults_of_settings_labels_and_data_are_errors(project: Path) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())

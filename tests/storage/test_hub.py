@@ -108,6 +108,35 @@ def test_a_prefix_of_open_clip_is_refused_for_models_that_it_does_not_load(model
     assert OpenClip(model=model).title == model
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("https://huggingface.co/some/model", "is a web address: write some/model \\["),
+        ("https://hf.co/some/model/tree/main", "write some/model \\["),
+        ("https://example.org/model", "write a folder, or a model of the Hugging Face hub as OWNER/NAME"),
+        ("weights/model.safetensors", r"is a single file: name a folder with model_index\.json"),
+        ("some/sd-v1-5.CKPT", r"is a single file: name a folder with model_index\.json"),
+        (" some/model", "' some/model': remove the space at its beginning or end"),
+        ("some/model\t", "remove the space"),
+    ],
+)
+def test_what_names_no_model_is_refused_with_what_to_write(model: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Config(model=model, image_px=8)
+    clip = {"match": "in `pretrained`"} if "single file" in message else {"match": "write|remove"}
+    with pytest.raises(ValidationError, **clip):
+        OpenClip(model=model)
+
+
+def test_spaces_around_other_names_are_refused(tmp_path: Path) -> None:
+    for block in ({"revision": "v1 "}, {"pretrained": " openai"}):
+        with pytest.raises(ValidationError, match="remove the space"):
+            OpenClip(**{"model": "RN50"} | block)
+    folder = tmp_path / "model.safetensors"
+    folder.mkdir()
+    assert Config(model=str(folder), image_px=8).folder == folder
+
+
 def test_all_shards_that_an_index_lists_are_needed(tmp_path: Path) -> None:
     llm = NamedModel(model=str(tmp_path))
     (tmp_path / "original").mkdir()

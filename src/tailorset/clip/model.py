@@ -28,7 +28,7 @@ from tailorset.clip.weights import (
 )
 from tailorset.messages import first_line
 from tailorset.storage import checksums
-from tailorset.storage.hub import HUB, LOCAL, NamedModel
+from tailorset.storage.hub import HUB, LOCAL, Name, NamedModel
 
 TEXT_BATCH = 256
 Interpolation = Literal["bicubic", "bilinear"]
@@ -106,7 +106,8 @@ class OpenClip(NamedModel):
     """
 
     takes_prefixes: ClassVar[bool] = True
-    pretrained: str | None = None
+    in_full: ClassVar[str] = f"its folder as {LOCAL}FOLDER, or a name of open_clip's with the file in `pretrained`"
+    pretrained: Name | None = None
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", exclude_if=not_)
 
     @model_validator(mode="after")

@@ -16,9 +16,9 @@ from tailorset.llms.parts import gguf_files
 from tailorset.llms.parts.served import ServedModel
 from tailorset.llms.parts.server import ModelServer
 from tailorset.messages import GIB, MIB, first_line, some
-from tailorset.project.known_models import Obstacle, departure, gate, no_safetensors, obstacle
+from tailorset.project.known_models import PICKLES_REMEDY, Obstacle, departure, gate, no_safetensors, obstacle
 from tailorset.storage import checksums
-from tailorset.storage.hub import SAFETENSORS, NamedModel, cache_of, cached_commit, is_read, lacking
+from tailorset.storage.hub import SAFETENSORS, NamedModel, cache_of, cached_commit, is_read, lacking, pickles_in
 
 ANSWER_SECONDS = 5
 ALLOW = (
@@ -49,7 +49,7 @@ def weights_finding(key: str, model: NamedModel, whole: bool) -> Finding:
         return hub_weights(key, model, whole)
     if missing := not_in_folder(model):
         text = f"{key}: {model.folder} is another kind of model, or not all of one: it lacks {some(missing)}"
-        return Finding("error", "weights", text, f"name a model for this use in params.yaml, or {checksums.RESTORE}")
+        return lacks(text, model.folder, f"name a model for this use in params.yaml, or {checksums.RESTORE}")
     pattern = model.needed_files[0] if isinstance(model, OpenClip) else gguf or SAFETENSORS
     return local_weights(key, model.folder, whole, pattern)
 
@@ -86,7 +86,7 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
     remedy = f"{checksums.RESTORE} or name another model"
     if not files:
         kind = "safetensors file" if pattern == SAFETENSORS else f"file {pattern}"
-        return Finding("error", "weights", f"{key}: {folder} holds no {kind}", remedy)
+        return lacks(f"{key}: {folder} holds no {kind}", folder, remedy)
     try:
         for file in files:
             open_weights(file)
@@ -99,6 +99,13 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
     total = digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
     size = sum(file.stat().st_size for file in files) / MIB
     return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total}")
+
+
+def lacks(text: str, folder: Path, remedy: str) -> Finding:
+    """An error about weights that are not there; pickles in their place are named."""
+    if pickles := pickles_in(folder):
+        return Finding("error", "weights", f"{text}, and has {some(pickles)}", PICKLES_REMEDY)
+    return Finding("error", "weights", text, remedy)
 
 
 def open_weights(file: Path) -> None:

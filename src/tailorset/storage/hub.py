@@ -7,23 +7,37 @@ import re
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tailorset.messages import Strict
 
 LOCAL, HUB = PREFIXES = ("local-dir:", "hf-hub:")  # open_clip's
 SAFETENSORS, SHARDED = "*.safetensors", ".index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+SINGLE_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+HUB_HOSTS = ("huggingface.co", "hf.co")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def _unspaced(name: str) -> str:
+    if name != name.strip():
+        raise ValueError(f"{name!r}: remove the space at its beginning or end")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_unspaced)]
 
 
 class NamedModel(Strict):
     """model: a folder or a hub id. revision: a commit or tag of the hub; None = the latest one."""
 
     takes_prefixes: ClassVar[bool] = False  # those of open_clip, which no other loader knows
-    model: str = Field(min_length=1)
-    revision: str | None = Field(default=None, min_length=1)
+    in_full: ClassVar[str] = "its folder, which holds the whole model"  # to name in place of a single file
+    model: Name
+    revision: Name | None = None
 
     @field_validator("model")
     @classmethod
@@ -31,6 +45,10 @@ class NamedModel(Strict):
         if model.startswith(PREFIXES) and not cls.takes_prefixes:
             prefix, _, name = model.partition(":")
             raise ValueError(f"{model!r}: only CLIPs have the prefix {prefix}:, so write {name}")
+        if problem := _address_problem(model):
+            raise ValueError(problem)
+        if model.lower().endswith(SINGLE_FILES) and not Path(model).is_dir():
+            raise ValueError(f"{model!r} is a single file: name {cls.in_full}")
         return model
 
     @model_validator(mode="after")
@@ -74,6 +92,16 @@ class NamedModel(Strict):
         return ""
 
 
+def _address_problem(model: str) -> str:
+    """Return what to write in place of a web address; "" if the name is none."""
+    if "://" not in model:
+        return ""
+    host, path = urlsplit(model).netloc, urlsplit(model).path.strip("/").split("/")
+    is_page = host.removeprefix("www.") in HUB_HOSTS and len(path) >= 2
+    instead = "/".join(path[:2]) if is_page else "a folder, or a model of the Hugging Face hub as OWNER/NAME"
+    return f"{model!r} is a web address: write {instead}"
+
+
 def lacking(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     """The patterns that no name matches."""
     names = list(names)
@@ -84,6 +112,11 @@ def is_read(file: str, patterns: Collection[str]) -> bool:
     """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
     is_variant = file not in patterns and file.rpartition("/")[2].count(".") > 1
     return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant
+
+
+def pickles_in(folder: Path) -> list[str]:
+    """Return the names of files of weights that are pickles, which are never read."""
+    return sorted(path.relative_to(folder).as_posix() for pattern in PICKLES for path in folder.rglob(pattern))
 
 
 def missing_weights(folder: Path) -> list[str]:

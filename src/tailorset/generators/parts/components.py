@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
@@ -37,6 +37,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of diffusers, where a config does not
 class FewStep(NamedModel):
     """A LoRA in `file` of a folder or hub repository, in the layout of diffusers or of kohya."""
 
+    in_full: ClassVar[str] = "its folder or repository, and the file in `file`"
     file: str = Field(pattern=r"\.safetensors$")
 
     @property

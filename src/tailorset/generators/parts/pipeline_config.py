@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -19,6 +19,10 @@ INDEX = "model_index.json"
 class PipelineConfig(GeneratorConfig, NamedModel):
     """image_px: side of the images, a multiple of what the model draws."""
 
+    in_full: ClassVar[str] = (
+        f"a folder with {INDEX}, as `from_single_file` and `save_pretrained` of diffusers' pipelines make it from such"
+        " a file"
+    )
     image_px: int = Field(gt=0)
 
     @abstractmethod
