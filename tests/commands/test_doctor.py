@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -219,6 +220,25 @@ def test_pickles_in_place_of_safetensors_are_named_with_the_ways_out(
         assert (found.status, file.with_suffix(".bin").name in found.text) == ("error", True)
         assert "refs/pr/1" in found.remedy
         assert "save_pretrained" in found.remedy
+
+
+@pytest.mark.usefixtures("weights")
+def test_photos_that_cannot_be_read_are_counted_and_refused_if_none_can(tmp_path: Path) -> None:
+    for number in range(41):
+        (tmp_path / f"{number:02}.jpg").write_bytes(b"no picture")
+    edit(prepare_dataset={"lend_photos": str(tmp_path)})
+    for code, output in (check(), examine()):
+        assert code == 1
+        assert f"none of 41 photos in {tmp_path} can be read: {tmp_path}/00.jpg," in " ".join(output.split())
+    Image.new("RGB", (8, 8)).save(tmp_path / "03.jpg")
+    (tmp_path / "raw").mkdir()
+    for number in range(42):
+        (tmp_path / "raw" / f"{number}.cr2").touch()
+    code, output = check()
+    assert code == 0
+    assert "13 of 14 photos looked at" in output
+    assert f"{tmp_path} has 41 photos and 42 files of kinds that are not read (raw/" in " ".join(output.split())
+    assert "40 of 41 photos looked at" in examine()[1]
 
 
 @pytest.mark.usefixtures("weights")
