@@ -224,20 +224,21 @@ def test_pickles_in_place_of_safetensors_are_named_with_the_ways_out(
 
 @pytest.mark.usefixtures("weights")
 def test_photos_that_cannot_be_read_are_counted_and_refused_if_none_can(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    (pool / "raw").mkdir(parents=True)
     for number in range(41):
-        (tmp_path / f"{number:02}.jpg").write_bytes(b"no picture")
-    edit(prepare_dataset={"lend_photos": str(tmp_path)})
+        (pool / f"{number:02}.jpg").write_bytes(b"no picture")
+    edit(prepare_dataset={"lend_photos": str(pool)})
     for code, output in (check(), examine()):
         assert code == 1
-        assert f"none of 41 photos in {tmp_path} can be read: {tmp_path}/00.jpg," in " ".join(output.split())
-    Image.new("RGB", (8, 8)).save(tmp_path / "03.jpg")
-    (tmp_path / "raw").mkdir()
+        assert f"none of 41 photos in {pool} can be read: {pool}/00.jpg," in " ".join(output.split())
+    Image.new("RGB", (8, 8)).save(pool / "03.jpg")
     for number in range(42):
-        (tmp_path / "raw" / f"{number}.cr2").touch()
+        (pool / "raw" / f"{number}.cr2").touch()
     code, output = check()
     assert code == 0
     assert "13 of 14 photos looked at" in output
-    assert f"{tmp_path} has 41 photos and 42 files of kinds that are not read (raw/" in " ".join(output.split())
+    assert f"{pool} has 41 photos and 42 files of kinds that are not read (raw/" in " ".join(output.split())
     assert "40 of 41 photos looked at" in examine()[1]
 
 
