@@ -295,6 +295,22 @@ def test_compiling_needs_a_compiler_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_offloading_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, has_gpu: bool) -> None:
+    guidance = {"kind": "classifier_free", "scale": 5.0}
+    offloading = {"name": "diffusers", "model": "x", "image_px": 64, "guidance": guidance, "offload": "group"}
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"generator": offloading}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda number: SimpleNamespace(name="H", total_memory=1 << 37)
+    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    errors = [found.text for found in doctor.device(load_params()) if found.status == "error"]
+    assert has_gpu != any("generator.offload keeps weights" in text for text in errors)
+
+
+@pytest.mark.usefixtures("project")
 def test_more_processes_than_gpus_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

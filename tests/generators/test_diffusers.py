@@ -14,11 +14,13 @@ import torch
 from diffusers import FluxTransformer2DModel
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounter
 
 from tailorset.commands.availability import model_finding
 from tailorset.compute.memory import is_out_of_memory
 from tailorset.generators.diffusers import Config, Diffusers, build, build_tokenizers
 from tailorset.generators.parts.families import TESTED, denoiser
+from tailorset.generators.parts.pipelines import load_pipeline
 from tests.generators import tiny_pipelines
 from tests.storage.test_hub import NEW, cached_repository
 
@@ -162,6 +164,40 @@ def test_in_half_precision_the_vae_stays_in_float32(make: Make, name: str) -> No
     images = half.sample(PROMPTS, SEEDS, 2)
     assert images.dtype == torch.float32
     torch.testing.assert_close(images, make(name).sample(PROMPTS, SEEDS, 2), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "SanaPipeline", "FluxPipeline"])
+def test_compiled_parts_draw_the_same(make: Make, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    torch.compiler.reset()
+    compile_module, graphs = torch.nn.Module.compile, CompileCounter()
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=graphs))
+    compiled = make(name, compile=True)
+    for part in (slice(3), slice(2)):
+        expected = make(name).sample(PROMPTS[part], SEEDS[part], 2)
+        torch.testing.assert_close(compiled.sample(PROMPTS[part], SEEDS[part], 2), expected, **SAME)
+    assert graphs.frame_count >= 2  # denoiser and decoder
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "pixart_alpha"])
+def test_weights_that_visit_the_device_draw_the_same(make: Make, folder_of: FolderOf, name: str) -> None:
+    """Without an accelerator they visit the CPU, which `build` refuses as of no use."""
+    values = {"model": str(folder_of(name)), "image_px": px_of(name), "guidance": GUIDED, "offload": "group"}
+    pipeline = load_pipeline(values["model"], None, torch.float32)
+    offloaded = Diffusers(Config(**values), pipeline, "cpu")
+    assert all(hasattr(part, "_diffusers_hook") for part in pipeline.vae.modules() if isinstance(part, torch.nn.Conv2d))
+    torch.testing.assert_close(offloaded.sample(PROMPTS, SEEDS, 2), make(name).sample(PROMPTS, SEEDS, 2), **SAME)
+
+
+def test_offloading_needs_an_accelerator_and_excludes_compiling(folder_of: FolderOf) -> None:
+    values = {"model": str(folder_of("FluxPipeline")), "image_px": 16, "guidance": GUIDED, "offload": "group"}
+    config = Config(**values)
+    with pytest.raises(
+        ValueError, match=r"generator\.offload is group, and the device is the CPU itself: set it to none"
+    ):
+        build(config, "cpu")
+    assert config.misfit(folder_of("FluxPipeline")) == ""
+    with pytest.raises(ValidationError, match="offload is group and compile is true: choose one"):
+        Config(**values, compile=True)
 
 
 @pytest.mark.parametrize(

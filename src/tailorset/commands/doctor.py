@@ -197,7 +197,11 @@ def device(params: Params) -> Iterator[Finding]:
     """Check the device that will be used, and settings against it."""
     import torch
 
-    yield from compiler(params, torch.cuda.is_available() and params.device != "cpu")
+    is_gpu = torch.cuda.is_available() and params.device != "cpu"
+    yield from compiler(params, is_gpu)
+    if getattr(params.generator.config, "offload", "none") != "none" and not is_gpu:
+        text = "generator.offload keeps weights in the CPU's memory for a GPU, and none is used"
+        yield Finding("error", "device", text, "set it to none")
     if not torch.cuda.is_available():
         if params.device == "cuda":
             yield Finding(

@@ -42,7 +42,7 @@ PLAIN: dict[str, Any] = {
 
 
 class Config(PipelineConfig):
-    """A pipeline, its guidance, and options for memory."""
+    """A pipeline, its guidance, and options for speed and memory."""
 
     guidance: Guidance
     negative_prompt: str = ""  # only with classifier-free guidance
@@ -50,6 +50,17 @@ class Config(PipelineConfig):
     dtype: Literal["float32", "bfloat16"] = "float32"
     vae_slicing: bool = False  # decode one image at a time: the same images for less memory
     vae_tiling: bool = False  # decode large images in overlapping tiles, whose pixels differ slightly
+    # Fuse the operations of denoiser and decoder by torch.compile, which takes minutes at the start; images differ by
+    # rounding.
+    compile: bool = False
+    # group: weights stay in the CPU's memory and visit the device one layer at a time, for models larger than it.
+    offload: Literal["none", "group"] = "none"
+
+    @model_validator(mode="after")
+    def _compiled_where_it_stays(self) -> Self:
+        if self.compile and self.offload != "none":
+            raise ValueError(f"offload is {self.offload} and compile is true: choose one of them")
+        return self
 
     @model_validator(mode="after")
     def _negative_prompt_has_an_effect(self) -> Self:
@@ -76,7 +87,7 @@ class Config(PipelineConfig):
             pipeline = empty_pipeline(folder)
         except (AttributeError, TypeError):  # of a class that is not tested, and needs its text encoder to be built
             return
-        Diffusers(self, pipeline, "meta")
+        Diffusers(self.model_copy(update={"compile": False, "offload": "none"}), pipeline, "meta")
 
 
 class Diffusers:
@@ -84,7 +95,11 @@ class Diffusers:
 
     def __init__(self, config: Config, pipeline: Any, device: torch.device | str) -> None:
         self.config, self.image_px, self.device = config, config.image_px, torch.device(device)
-        self.pipeline = pipeline.to(device)
+        self.pipeline = pipeline
+        if config.offload == "group":
+            pipeline.enable_group_offload(self.device, offload_type="leaf_level")
+        else:
+            pipeline.to(self.device)
         self.name = type(pipeline).__name__
         self.family = TESTED.get(self.name)
         self._arguments = inspect.signature(pipeline.__call__).parameters
@@ -96,6 +111,10 @@ class Diffusers:
             if config.vae_tiling:
                 vae.enable_tiling()
         self._check_size()
+        if config.compile:
+            denoiser(pipeline).compile()
+            if hasattr(vae, "decoder"):
+                vae.decoder.compile()
 
     def sample(
         self,
@@ -230,8 +249,10 @@ def build(config: Config, device: torch.device | str) -> Diffusers:
 
     Raises:
         ValueError: the folder or hub id is missing, is not a text-to-image pipeline, has damaged or incomplete weights,
-            or none of this guidance or size.
+            or none of this guidance or size; or weights shall be offloaded, and there is nothing but the CPU.
     """
+    if config.offload != "none" and torch.device(device).type == "cpu":
+        raise ValueError(f"generator.offload is {config.offload}, and the device is the CPU itself: set it to none")
     pipeline = load_pipeline(config.model, config.revision, getattr(torch, config.dtype))
     return Diffusers(config, pipeline, device)
 
