@@ -17,6 +17,7 @@ from tailorset.project.layout import PREPARED, REAL
 from tailorset.project.stage import run_stage
 from tailorset.records import REAL_COLUMNS
 from tailorset.storage.files import atomic_output, write_json
+from tailorset.storage.held_out import held_out_digest
 from tailorset.storage.lent import lent_photos
 from tailorset.storage.location import place_shards
 
@@ -45,11 +46,14 @@ def main() -> None:
             targets.to_parquet(folder / "targets.parquet", index=False)
             place_shards(work_dir / "shards", [job.file_name for job in jobs], folder)
             counts_lent = lend_folder(settings.lend_photos, folder) if isinstance(settings.lend_photos, Path) else {}
-            lent = {"lent_photos": lent_photos(folder).digest} if settings.lend_photos else {}
+            used = {"lent_photos": lent_photos(folder).digest} if settings.lend_photos else {}
+            if stage.params.generator.config.retrieves_photos:
+                used["held_out"] = held_out_digest(folder)
 
         remember_state(stage.root, stage.tracker.params, REAL, state)
-        # The same whatever was read: stages that take hours wait for it, and go stale only if they start from photos.
-        write_json(PREPARED, {"prepared": True} | lent)
+        # The same whatever was read: stages that take hours wait for it, and go stale only if they start from photos,
+        # or retrieve some, which must not be like those of val and test.
+        write_json(PREPARED, {"prepared": True} | used)
 
         counts = label_counts(table["split"], targets, label_space)
         counts.to_csv(stage.plots_dir / "label_counts.csv", index=False)

@@ -22,11 +22,12 @@ USUAL_FILES = (
 class FakeHub:
     """models: files by repository. sizes: bytes of a file, by its path. gated: repositories that nobody here may read.
 
-    asked: every path of a request.
+    digests: sha256 of a file, by its path. asked: every path of a request.
     """
 
     models: dict[str, tuple[str, ...]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
 
@@ -47,7 +48,12 @@ class FakeHub:
             return 404, "RevisionNotFound", {"error": f"Invalid rev id: {rest}"}
         if more == ["auth-check"] and repository in self.gated:
             return 403, "GatedRepo", {"error": "Access to this model is restricted"}
-        siblings = [{"rfilename": file, "size": self.sizes.get(file, 1000)} for file in self.models[repository]]
+        siblings: list[dict[str, object]] = [
+            {"rfilename": file, "size": self.sizes.get(file, 1000)} for file in self.models[repository]
+        ]
+        for one in siblings:
+            if sha256 := self.digests.get(str(one["rfilename"])):
+                one["lfs"] = {"size": one["size"], "sha256": sha256, "pointerSize": 130}
         gated = "auto" if repository in self.gated else False
         return 200, "", {"id": repository, "sha": "a" * 40, "siblings": siblings, "gated": gated}
 

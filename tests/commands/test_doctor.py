@@ -11,10 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from tailorset import cli
+from tailorset.clip.model import OpenClip
 from tailorset.commands import availability, doctor
 from tailorset.commands.findings import Finding
 from tailorset.datasets import coco
@@ -47,14 +49,14 @@ def edit(**blocks: object) -> None:
 
 
 @pytest.fixture
-def weights(project: Path) -> Path:
+def weights(project: Path, tiny_diffusion_folder: Path) -> Path:
     """The project with a small file of weights in every folder that params.yaml names."""
     folder = project / "models/foundation/toybox"
     clips = [f"{name}/open_clip_model" for name in ("discriminator", "judge", "backbone")]
-    for name in (*clips, "llm/model", *(f"diffusion/{part}/model" for part in ("text_encoder", "unet", "vae"))):
+    for name in (*clips, "llm/model"):
         (folder / name).parent.mkdir(parents=True)
         save_file({"x": torch.arange(100.0)}, folder / f"{name}.safetensors")
-    (folder / "diffusion" / "model_index.json").write_text("{}")
+    shutil.copytree(tiny_diffusion_folder, folder / "diffusion")
     (project / "constraints.txt").write_text("# pins\npyyaml==0.1\n")
     return folder
 
@@ -113,6 +115,7 @@ FROM_PHOTOS = {"strength": 0.5}
             {"generator": {"guidance_scale": 1, "negative_prompt": "blurry"}},
             "generator.negative_prompt is 'blurry', which has no effect at guidance_scale 1: remove it, or raise",
         ),
+        ({"generator": {"image_px": 65}}, "generator.image_px is 65: choose a multiple of 4, which this model draws"),
         ({"prepare_dataset": {"lend_photos": True}}, "lend_photos: is True: choose train, a folder of photos, or null"),
         (
             {
@@ -174,6 +177,72 @@ def test_weights_that_are_missing_cut_off_or_changed_are_named(weights: Path) ->
     assert "git checkout -- models/foundation" in output
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_clip_s_sha256_is_compared_before_a_run_and_printed_as_the_setting_takes_it(
+    tmp_path: Path, tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    digest = checksums.file_digest(tiny_clip_folder / "open_clip_model.safetensors")
+    local = {"model": f"local-dir:{tiny_clip_folder}"}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = cached_repository(tmp_path, {"main": "a" * 40}, source=tiny_clip_folder)
+    file = repository / "snapshots" / ("a" * 40) / "open_clip_model.safetensors"
+    shutil.move(file, repository / "blobs" / digest)
+    file.symlink_to(repository / "blobs" / digest)
+    for named in (local, {"model": "hf-hub:some/model"}):
+        other = availability.model_finding("clip.judge", OpenClip(**named, sha256="0" * 64), whole)
+        assert (other.status, f"write sha256: {digest}" in other.text) == ("error", True)
+        found = availability.model_finding("clip.judge", OpenClip(**named), whole)
+        assert found.text.endswith(f"sha256 {digest}") == whole
+        assert availability.model_finding("clip.judge", OpenClip(**named, sha256=digest), whole) == found
+
+
+def test_the_hub_is_asked_for_the_sha256_of_a_clip(hub: FakeHub) -> None:
+    hub.models = {"some/model": ("open_clip_model.safetensors",)}
+    hub.digests = {"open_clip_model.safetensors": "b" * 64}
+    for sha256, status in (("b" * 64, "ok"), ("c" * 64, "error")):
+        found = availability.model_finding("clip.judge", OpenClip(model="hf-hub:some/model", sha256=sha256))
+        assert found.status == status
+    assert f"has sha256 {'b' * 64} there, not {'c' * 64}" in found.text
+
+
+def test_of_a_file_of_weights_its_own_name_is_looked_for(tmp_path: Path) -> None:
+    save_file({"x": torch.arange(10.0)}, tmp_path / "other.safetensors")
+    named = OpenClip(model="RN50-quickgelu", pretrained=str(tmp_path / "mine.safetensors"))
+    assert "it lacks mine.safetensors" in availability.model_finding("clip.judge", named).text
+
+
+def test_pickles_in_place_of_safetensors_are_named_with_the_ways_out(
+    tmp_path: Path, tiny_diffusion_folder: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_diffusion_folder, tmp_path / "model"))
+    for file in sorted(folder.rglob("*.safetensors")):
+        file.rename(file.with_suffix(".bin"))
+        found = availability.model_finding("generator", Config(model=str(folder), image_px=8))
+        assert (found.status, file.with_suffix(".bin").name in found.text) == ("error", True)
+        assert "refs/pr/1" in found.remedy
+        assert "save_pretrained" in found.remedy
+
+
+@pytest.mark.usefixtures("weights")
+def test_photos_that_cannot_be_read_are_counted_and_refused_if_none_can(tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    (pool / "raw").mkdir(parents=True)
+    for number in range(41):
+        (pool / f"{number:02}.jpg").write_bytes(b"no picture")
+    edit(prepare_dataset={"lend_photos": str(pool)})
+    for code, output in (check(), examine()):
+        assert code == 1
+        assert f"none of 41 photos in {pool} can be read: {pool}/00.jpg," in " ".join(output.split())
+    Image.new("RGB", (8, 8)).save(pool / "03.jpg")
+    for number in range(42):
+        (pool / "raw" / f"{number}.cr2").touch()
+    code, output = check()
+    assert code == 0
+    assert "13 of 14 photos looked at" in output
+    assert f"{pool} has 41 photos and 42 files of kinds that are not read (raw/" in " ".join(output.split())
+    assert "40 of 41 photos looked at" in examine()[1]
+
+
 @pytest.mark.usefixtures("weights")
 def test_faults_of_settings_labels_and_data_are_errors(project: Path) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
@@ -224,6 +293,22 @@ def test_compiling_needs_a_compiler_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert (found.status, found.remedy) == ("error", "install gcc, or set it to false")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name == "clang" else None)
     assert not list(doctor.compiler(load_params(), is_gpu=True))
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("has_gpu", [True, False])
+def test_offloading_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, has_gpu: bool) -> None:
+    guidance = {"kind": "classifier_free", "scale": 5.0}
+    offloading = {"name": "diffusers", "model": "x", "image_px": 64, "guidance": guidance, "offload": "group"}
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump(params | {"generator": offloading}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda number: SimpleNamespace(name="H", total_memory=1 << 37)
+    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    errors = [found.text for found in doctor.device(load_params()) if found.status == "error"]
+    assert has_gpu != any("generator.offload keeps weights" in text for text in errors)
 
 
 @pytest.mark.usefixtures("project")

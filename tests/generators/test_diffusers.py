@@ -11,12 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from torch._dynamo.testing import CompileCounter
 
+from tailorset.commands.availability import model_finding
 from tailorset.compute.memory import is_out_of_memory
 from tailorset.generators.diffusers import Config, Diffusers, build, build_tokenizers
 from tailorset.generators.parts.families import TESTED, denoiser
+from tailorset.generators.parts.pipelines import load_pipeline
 from tests.generators import tiny_pipelines
 from tests.storage.test_hub import NEW, cached_repository
 
@@ -162,6 +166,40 @@ def test_in_half_precision_the_vae_stays_in_float32(make: Make, name: str) -> No
     torch.testing.assert_close(images, make(name).sample(PROMPTS, SEEDS, 2), atol=0.2, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["StableDiffusionPipeline", "SanaPipeline", "FluxPipeline"])
+def test_compiled_parts_draw_the_same(make: Make, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    torch.compiler.reset()
+    compile_module, graphs = torch.nn.Module.compile, CompileCounter()
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compile_module(module, backend=graphs))
+    compiled = make(name, compile=True)
+    for part in (slice(3), slice(2)):
+        expected = make(name).sample(PROMPTS[part], SEEDS[part], 2)
+        torch.testing.assert_close(compiled.sample(PROMPTS[part], SEEDS[part], 2), expected, **SAME)
+    assert graphs.frame_count >= 2  # denoiser and decoder
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "pixart_alpha"])
+def test_weights_that_visit_the_device_draw_the_same(make: Make, folder_of: FolderOf, name: str) -> None:
+    """Without an accelerator they visit the CPU, which `build` refuses as of no use."""
+    values = {"model": str(folder_of(name)), "image_px": px_of(name), "guidance": GUIDED, "offload": "group"}
+    pipeline = load_pipeline(values["model"], None, torch.float32)
+    offloaded = Diffusers(Config(**values), pipeline, "cpu")
+    assert all(hasattr(part, "_diffusers_hook") for part in pipeline.vae.modules() if isinstance(part, torch.nn.Conv2d))
+    torch.testing.assert_close(offloaded.sample(PROMPTS, SEEDS, 2), make(name).sample(PROMPTS, SEEDS, 2), **SAME)
+
+
+def test_offloading_needs_an_accelerator_and_excludes_compiling(folder_of: FolderOf) -> None:
+    values = {"model": str(folder_of("FluxPipeline")), "image_px": 16, "guidance": GUIDED, "offload": "group"}
+    config = Config(**values)
+    with pytest.raises(
+        ValueError, match=r"generator\.offload is group, and the device is the CPU itself: set it to none"
+    ):
+        build(config, "cpu")
+    assert config.misfit(folder_of("FluxPipeline")) == ""
+    with pytest.raises(ValidationError, match="offload is group and compile is true: choose one"):
+        Config(**values, compile=True)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "problem"),
     [
@@ -179,10 +217,32 @@ def test_in_half_precision_the_vae_stays_in_float32(make: Make, name: str) -> No
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused(
-    make: Make, name: str, settings: dict[str, Any], problem: str
+    make: Make, folder_of: FolderOf, tmp_path: Path, name: str, settings: dict[str, Any], problem: str
 ) -> None:
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(ValueError, match=problem) as refused:
         make(name, **settings)
+    values = {"guidance": GUIDED, "image_px": 16} | settings
+    config = Config(model=str(unread(folder_of(name), tmp_path)), **values)
+    assert config.misfit(tmp_path / "model") == str(refused.value)
+
+
+def unread(folder: Path, where: Path) -> Path:
+    """A copy whose weights cannot be read."""
+    copied = Path(shutil.copytree(folder, where / "model"))
+    for file in copied.rglob("*.safetensors"):
+        file.write_bytes(b"")
+    return copied
+
+
+@pytest.mark.parametrize("name", [*CLASSES, "pixart_alpha"])
+def test_settings_are_compared_with_the_configs_of_a_model_alone(
+    folder_of: FolderOf, tmp_path: Path, name: str
+) -> None:
+    folder = unread(folder_of(name), tmp_path)
+    config = Config(model=str(folder), image_px=px_of(name), guidance=GUIDED)
+    assert config.misfit(folder) == ""
+    rename(folder, "DDPMPipeline")
+    assert "is a DDPMPipeline, which is not a text-to-image pipeline" in config.misfit(folder)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +303,41 @@ def test_weights_in_bin_files_only_are_refused(copy: Path) -> None:
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
     assert "unet has no .safetensors weights" in refusal(copy)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_each_part_with_weights_must_have_them(folder_of: FolderOf, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(folder_of(name), tmp_path / "model"))
+    config = Config(model=str(folder), image_px=16, guidance=OFF)
+    assert config.lacking_in(folder) == []
+    files = sorted(folder.rglob("*.safetensors"))
+    assert len(files) >= 3
+    for file in files:
+        hidden = file.rename(file.with_suffix(".fp16.safetensors"))  # a variant, which is not read
+        part = file.parent.name
+        assert config.lacking_in(folder) == [f"{part}/*.safetensors"]
+        assert f"not all of one: it lacks {part}/*.safetensors" in model_finding("generator", config, whole=False).text
+        hidden.rename(file)
+
+
+def test_a_download_that_lacks_a_shard_is_not_whole(
+    folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    repository = cached_repository(tmp_path / "hub", {"main": NEW}, source=folder_of("FluxPipeline"))
+    config = Config(model="some/model", image_px=16, guidance={"kind": "embedded", "scale": 3.5})
+    part = repository / "snapshots" / NEW / "transformer"
+    network = FluxTransformer2DModel.from_pretrained(part)
+    shutil.rmtree(part)
+    network.save_pretrained(part, max_shard_size="10KB")
+    assert model_finding("generator", config, whole=False).status == "ok"
+    *_, last = shards = sorted(part.glob("*.safetensors"))
+    last.unlink()
+    assert len(shards) > 1
+    found = model_finding("generator", config, whole=False)
+    assert (found.status, f"the cache lacks transformer/{last.name}" in found.text) == ("error", True)
+    (part / "diffusion_pytorch_model.safetensors.index.json").write_text("{")
+    assert "lacks transformer/a readable diffusion" in model_finding("generator", config, whole=False).text
 
 
 def test_a_missing_tensor_is_refused(copy: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tailorset.generators.retrieval import Config, build
 from tailorset.images.codec import encode_png
+from tailorset.storage.held_out import photo_signature
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 
@@ -63,6 +65,25 @@ def test_a_folder_without_images_is_refused(tmp_path: Path, tiny_clip_folder: Pa
     (tmp_path / "broken.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"can be read: broken\.png"):
         build(config(tmp_path, tiny_clip_folder), "cpu")
+
+
+def test_images_like_a_photo_of_val_or_test_are_left_out(
+    folder: Path, tiny_clip_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = [Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)) for _ in range(3)]
+    noise[0].resize((70, 70)).point(lambda level: 20 + level // 2).save(folder / "copy.png")
+    retrieval = build(config(folder, tiny_clip_folder), "cpu")
+    held_out = np.stack([photo_signature(image) for image in noise])
+    with caplog.at_level(logging.WARNING):
+        kept = retrieval.without_copies(held_out)
+    assert [path.stem for path in kept.paths] == ["blue", "green", "red"]
+    assert len(kept.features) == len(kept.signatures) == 3
+    assert "1 of 4 images" in caplog.text
+    assert "copy.png" in caplog.text
+    assert retrieval.without_copies(held_out[:0]).paths == retrieval.paths
+    with pytest.raises(ValueError, match=r"all of 3 images .* are like photos of val or test \(blue\.png"):
+        kept.without_copies(kept.signatures)
 
 
 def test_gradients_are_refused(folder: Path, tiny_clip_folder: Path) -> None:

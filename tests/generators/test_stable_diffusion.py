@@ -560,7 +560,8 @@ def test_weights_that_lack_a_tensor_are_never_filled_with_random_numbers(
 def test_a_model_of_another_kind_or_nowhere_is_refused(make: Make, copied_folder: Path) -> None:
     index = copied_folder / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusion3Pipeline"}))
-    with pytest.raises(ValueError, match=r"StableDiffusion3Pipeline, .*generator\.name: diffusers"):
+    with pytest.raises(ValueError, match=r"StableDiffusion3Pipeline, .*generator\.name: diffusers") as refused:
         make(model=str(copied_folder))
+    assert Config(model=str(copied_folder), image_px=8).misfit(copied_folder) == str(refused.value)
     with pytest.raises(ValueError, match=r"cannot be loaded.*HF_HUB_OFFLINE"):
         make(model="nobody/nothing")

@@ -27,12 +27,11 @@ from real_models import (
 
 from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import LabelScorer
-from tailorset.commands.availability import is_read
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
-from tailorset.storage.hub import lacking
+from tailorset.storage.hub import is_read, lacking
 from tailorset.tuning.tuner import Tuner
 from tests.generators import tiny_pipelines
 from tests.generators.test_stable_diffusion import (
@@ -404,8 +403,9 @@ def test_the_download_counts_the_weights_of_both_encoders() -> None:
 
 def test_a_vae_with_a_mean_of_its_latents_is_refused(make: Make, copied_folder: Path) -> None:
     tiny_pipelines.vae(latents_mean=[0.1] * 4, latents_std=[2.0] * 4).save_pretrained(copied_folder / "vae")
-    with pytest.raises(ValueError, match=r"latents_mean.*generator\.name: diffusers"):
+    with pytest.raises(ValueError, match=r"latents_mean.*generator\.name: diffusers") as refused:
         make(model=str(copied_folder))
+    assert Config(model=str(copied_folder), image_px=16).misfit(copied_folder) == str(refused.value)
 
 
 def test_a_few_step_lora_is_fused_into_the_unet(make: Make, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from pipeline import filter_images, prepare_dataset, validate_data
@@ -18,7 +19,9 @@ from tailorset.commands.reviewing import image_desk
 from tailorset.datasets import toybox
 from tailorset.datasets.reading import report
 from tailorset.images.codec import encode_png
+from tailorset.project.assembly import open_studio
 from tailorset.project.layout import FILTERED, PREPARED, PROMPTS, REAL, REVIEW, SYNTHETIC
+from tailorset.project.params import load_params
 from tailorset.prompts.contract import REASONS
 from tailorset.records import (
     FILTERED_COLUMNS,
@@ -261,6 +264,32 @@ class TestPrepareDataset:
             ValueError, match=r"none of 3 photos in .* can be lent: .*2 are like a photo of val or test"
         ):
             prepare_dataset.main()
+
+    def test_what_is_retrieved_is_not_like_a_photo_that_measures(self, tmp_path: Path, tiny_clip_folder: Path) -> None:
+        (tmp_path / "tuning.json").write_text('{"num_updates": 0}')
+        pool = tmp_path / "pool"
+        pool.mkdir()
+        model = f"local-dir:{tiny_clip_folder}"
+        params = yaml.safe_load(Path("params.yaml").read_text())
+        params["generator"] = {"name": "retrieval", "images": str(pool), "model": model, "image_px": 16}
+        params["clip"] |= {"discriminator": {"model": model}, "judge": {"model": model}}
+        params["tune_text_encoder"]["num_updates"] = 0
+        Path("params.yaml").write_text(yaml.safe_dump(params))
+        prepare_dataset.main()
+        compared = PREPARED.read_bytes()
+        for image_id, image in load_images(pd.read_parquet(REAL / "manifest.parquet"), REAL):
+            if image_id in ("train-000000", "val-000001", "test-000002"):
+                image.resize((40, 40)).point(lambda level: 20 + level // 2).save(pool / f"{image_id}.png")
+        params, space = load_params(), LabelSpace.load(load_params().label_space)
+        studio = open_studio(params, space, torch.device("cpu"), tmp_path)
+        assert [path.stem for path in studio.generator.paths] == ["train-000000"]
+        assert len(open_studio(params, space, torch.device("cpu"), None).generator.paths) == 3
+        change_params("prepare_dataset", num_train=SIZES["train"] - 1)
+        prepare_dataset.main()
+        assert PREPARED.read_bytes() == compared
+        change_params("prepare_dataset", num_test=SIZES["test"] - 1)
+        prepare_dataset.main()
+        assert PREPARED.read_bytes() != compared
 
     def test_a_data_set_that_ends_early_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = toybox.Toybox.samples

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from pydantic import ValidationError
 
 from tailorset.clip.model import OpenClip, load_clip
 from tailorset.generators.stable_diffusion import Config, build
+from tailorset.llms.transformers import Config as TransformersConfig
 from tailorset.project.params import load_params, named_models
 from tailorset.project.presets import load_preset
+from tailorset.storage.hub import NamedModel
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = "a" * 40, "b" * 40
@@ -93,6 +97,60 @@ def test_a_local_folder_has_no_revisions(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only models of the hub have revisions") as refused:
         load_params(path)
     assert str(refused.value).count("only models of the hub have revisions") == 4
+
+
+@pytest.mark.parametrize("model", ["hf-hub:some/model", "local-dir:some/model"])
+def test_a_prefix_of_open_clip_is_refused_for_models_that_it_does_not_load(model: str) -> None:
+    with pytest.raises(ValidationError, match=r"only CLIPs have the prefix .*, so write some/model"):
+        Config(model=model, image_px=8)
+    with pytest.raises(ValidationError, match="so write some/model"):
+        TransformersConfig(model=model)
+    assert OpenClip(model=model).title == model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("https://huggingface.co/some/model", "is a web address: write some/model \\["),
+        ("https://hf.co/some/model/tree/main", "write some/model \\["),
+        ("https://example.org/model", "write a folder, or a model of the Hugging Face hub as OWNER/NAME"),
+        ("weights/model.safetensors", r"is a single file: name a folder with model_index\.json"),
+        ("some/sd-v1-5.CKPT", r"is a single file: name a folder with model_index\.json"),
+        (" some/model", "' some/model': remove the space at its beginning or end"),
+        ("some/model\t", "remove the space"),
+    ],
+)
+def test_what_names_no_model_is_refused_with_what_to_write(model: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Config(model=model, image_px=8)
+    clip = {"match": "in `pretrained`"} if "single file" in message else {"match": "write|remove"}
+    with pytest.raises(ValidationError, **clip):
+        OpenClip(model=model)
+
+
+def test_spaces_around_other_names_are_refused(tmp_path: Path) -> None:
+    for block in ({"revision": "v1 "}, {"pretrained": " openai"}):
+        with pytest.raises(ValidationError, match="remove the space"):
+            OpenClip(**{"model": "RN50"} | block)
+    folder = tmp_path / "model.safetensors"
+    folder.mkdir()
+    assert Config(model=str(folder), image_px=8).folder == folder
+
+
+def test_all_shards_that_an_index_lists_are_needed(tmp_path: Path) -> None:
+    llm = NamedModel(model=str(tmp_path))
+    (tmp_path / "original").mkdir()
+    (tmp_path / "original" / "model.safetensors").touch()
+    assert llm.lacking_in(tmp_path) == ["*.safetensors"]
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}))
+    (tmp_path / shards[0]).touch()
+    assert llm.lacking_in(tmp_path) == [shards[1]]
+    index.write_text("[]")
+    assert llm.lacking_in(tmp_path) == ["a readable model.safetensors.index.json"]
+    (tmp_path / "model.safetensors").touch()
+    assert llm.lacking_in(tmp_path) == []
 
 
 PRESETS = ROOT / "presets"

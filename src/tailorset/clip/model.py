@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from operator import not_
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -27,7 +27,8 @@ from tailorset.clip.weights import (
     source,
 )
 from tailorset.messages import first_line
-from tailorset.storage.hub import HUB, LOCAL, NamedModel
+from tailorset.storage import checksums
+from tailorset.storage.hub import HUB, LOCAL, Name, NamedModel
 
 TEXT_BATCH = 256
 Interpolation = Literal["bicubic", "bilinear"]
@@ -104,7 +105,9 @@ class OpenClip(NamedModel):
     sha256: of the weights for which thresholds in params.yaml were chosen; others are refused. None = any.
     """
 
-    pretrained: str | None = None
+    takes_prefixes: ClassVar[bool] = True
+    in_full: ClassVar[str] = f"its folder as {LOCAL}FOLDER, or a name of open_clip's with the file in `pretrained`"
+    pretrained: Name | None = None
     sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", exclude_if=not_)
 
     @model_validator(mode="after")
@@ -123,7 +126,8 @@ class OpenClip(NamedModel):
             ValueError: see load_clip and check_sha256.
         """
         if self.sha256:
-            check_sha256(source(self.model, self.pretrained, self.revision)[0], self.sha256, self.title)
+            path, _, _ = source(self.model, self.pretrained, self.revision)
+            check_sha256(checksums.file_digest(path), self.sha256, self.title)
         return load_clip(self.model, device, self.pretrained, self.revision)
 
     @property
@@ -140,8 +144,19 @@ class OpenClip(NamedModel):
 
     @property
     def needed_files(self) -> tuple[str, ...]:
-        file = "" if self.model.startswith((LOCAL, HUB)) else hub_file(self.model, self.pretrained)[1]
+        if self.model.startswith((LOCAL, HUB)):
+            return (WEIGHTS,)
+        file = str(self.pretrained) if self.folder else hub_file(self.model, self.pretrained)[1]
         return (Path(file).with_suffix(".safetensors").name if file else WEIGHTS,)
+
+    def misfit(self, folder: Path) -> str:
+        if not self.sha256:
+            return ""
+        try:
+            check_sha256(checksums.stored_digest(folder / self.needed_files[0]), self.sha256, self.title)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def name_problem(self) -> str:
         """Return the fault of a name of open_clip's, see name_problem; "" for a folder or a hub repository."""

@@ -35,13 +35,12 @@ def check_positions(model: nn.Module, path: Path) -> None:
                 raise ValueError(f"{name} is {shape} in {path.name}, and {other} in the model{remedy}")
 
 
-def check_sha256(path: Path, expected: str, title: str) -> None:
+def check_sha256(found: str, expected: str, title: str) -> None:
     """Refuse weights other than those for which thresholds were chosen.
 
     Raises:
         ValueError: names both, what depends on them, and the remedy.
     """
-    found = checksums.file_digest(path)
     if found != expected:
         raise ValueError(
             f"CLIP {title!r}: its weights have sha256 {found}, and params.yaml expects {expected}. Thresholds there"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Collection
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -17,12 +16,11 @@ from tailorset.llms.parts import gguf_files
 from tailorset.llms.parts.served import ServedModel
 from tailorset.llms.parts.server import ModelServer, NoModelList
 from tailorset.messages import GIB, MIB, first_line, some
-from tailorset.project.known_models import Obstacle, departure, gate, no_safetensors, obstacle
+from tailorset.project.known_models import PICKLES_REMEDY, Obstacle, departure, gate, no_safetensors, obstacle
 from tailorset.storage import checksums
-from tailorset.storage.hub import NamedModel, cache_of, cached_commit, lacking
+from tailorset.storage.hub import SAFETENSORS, NamedModel, cache_of, cached_commit, is_read, lacking, pickles_in
 
 ANSWER_SECONDS = 5
-SAFETENSORS = "*.safetensors"
 ALLOW = (
     "`HF_HUB_OFFLINE=0 make run` downloads it, `HF_HUB_OFFLINE=0 tailorset doctor` reports its size; if a folder"
     " is meant, there is none of this name"
@@ -30,7 +28,18 @@ ALLOW = (
 
 
 def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
-    """Check that the model of a key in params.yaml exists; `whole` also reads all of it."""
+    """Check that the model of a key in params.yaml exists and fits its settings; `whole` also reads all of it."""
+    found = weights_finding(key, model, whole)
+    folder = model.folder or snapshot_of(model)
+    if found.status == "error" or folder is None or model.lacking_in(folder):
+        return found
+    if problem := model.misfit(folder):
+        return Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
+    return found
+
+
+def weights_finding(key: str, model: NamedModel, whole: bool) -> Finding:
+    """Check that the files of a model exist, in its folder, in the cache or on the hub."""
     if problem := isinstance(model, OpenClip) and model.name_problem():
         return Finding("error", "weights", f"{key}: {problem}", "correct it in params.yaml")
     gguf = next((file for file in model.needed_files if file.endswith(gguf_files.SUFFIX)), "")
@@ -40,16 +49,17 @@ def model_finding(key: str, model: NamedModel, whole: bool = True) -> Finding:
         return hub_weights(key, model, whole)
     if missing := not_in_folder(model):
         text = f"{key}: {model.folder} is another kind of model, or not all of one: it lacks {some(missing)}"
-        return Finding("error", "weights", text, f"name a model for this use in params.yaml, or {checksums.RESTORE}")
-    return local_weights(key, model.folder, whole, gguf or SAFETENSORS)
+        return lacks(text, model.folder, f"name a model for this use in params.yaml, or {checksums.RESTORE}")
+    pattern = model.needed_files[0] if isinstance(model, OpenClip) else gguf or SAFETENSORS
+    return local_weights(key, model.folder, whole, pattern)
 
 
 def not_in_folder(model: NamedModel) -> list[str]:
-    """Return patterns of files that a model needs and its folder lacks, of a folder that has weights at all."""
+    """Return the files that a model needs and its folder lacks, of a folder that has weights at all."""
     folder = model.folder
-    if folder is None or not any(folder.rglob(SAFETENSORS)) or getattr(model, "pretrained", None):
+    if folder is None or not any(folder.rglob(SAFETENSORS)):
         return []
-    return lacking(model.needed_files, [path.relative_to(folder).as_posix() for path in folder.rglob("*")])
+    return model.lacking_in(folder)
 
 
 def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
@@ -79,7 +89,7 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
     remedy = f"{checksums.RESTORE} or name another model"
     if not files:
         kind = "safetensors file" if pattern == SAFETENSORS else f"file {pattern}"
-        return Finding("error", "weights", f"{key}: {folder} holds no {kind}", remedy)
+        return lacks(f"{key}: {folder} holds no {kind}", folder, remedy)
     try:
         for file in files:
             open_weights(file)
@@ -88,9 +98,17 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
         checksums.check(folder)
     except (OSError, SafetensorError, ValueError) as error:
         return Finding("error", "weights", f"{key}: {folder} is damaged ({error})", remedy)
-    total = hashlib.sha256("".join(map(checksums.file_digest, files)).encode())
+    digests = [checksums.file_digest(file) for file in files]
+    total = digests[0] if len(files) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()[:12]
     size = sum(file.stat().st_size for file in files) / MIB
-    return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total.hexdigest()[:12]}")
+    return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total}")
+
+
+def lacks(text: str, folder: Path, remedy: str) -> Finding:
+    """An error about weights that are not there; pickles in their place are named."""
+    if pickles := pickles_in(folder):
+        return Finding("error", "weights", f"{text}, and has {some(pickles)}", PICKLES_REMEDY)
+    return Finding("error", "weights", text, remedy)
 
 
 def open_weights(file: Path) -> None:
@@ -108,23 +126,31 @@ def open_weights(file: Path) -> None:
 
 def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
     """Files of a hub model in the cache; `whole`: each large one has the sha256 that is its name."""
-    repository = str(model.repository)
-    commit = cached_commit(repository, model.revision)
+    repository, snapshot = str(model.repository), snapshot_of(model)
     wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
-    snapshot = cache_of(repository) / "snapshots" / str(commit)
-    names = [file.relative_to(snapshot).as_posix() for file in snapshot.rglob("*")] if commit else []
-    if lacking(model.needed_files, names):
+    if snapshot is None:
         return not_downloaded(f"{key}: {wanted}", model)
+    if missing := model.lacking_in(snapshot):
+        return not_downloaded(f"{key}: all of {wanted} (the cache lacks {some(missing)})", model)
     blobs = cache_of(repository).joinpath("blobs").glob("*")
     files = [file for file in blobs if re.fullmatch(r"[0-9a-f]{64}", file.name)]
     for file in files if whole else ():
         if checksums.file_digest(file) != file.name:
             return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")
     size = sum(file.stat().st_size for file in files) / GIB
-    text = f"{key}: {wanted} (commit {str(commit)[:12]}), {size:.1f} GiB{', whole' * whole}"
+    text = f"{key}: {wanted} (commit {snapshot.name[:12]}), {size:.1f} GiB{', whole' * whole}"
+    if whole and isinstance(model, OpenClip):
+        text += f", sha256 {checksums.stored_digest(snapshot / model.needed_files[0])}"
     if gone := departure(repository):
         return Finding("warning", "weights", f"{text}; {gone}", "keep a copy of it: nobody else can download it")
     return Finding("ok", "weights", text)
+
+
+def snapshot_of(model: NamedModel) -> Path | None:
+    """Return the folder of a hub model's revision in the cache, whole or not; None if there is none."""
+    repository = model.repository
+    commit = cached_commit(repository, model.revision) if repository else None
+    return cache_of(repository) / "snapshots" / commit if repository and commit else None
 
 
 def not_downloaded(title: str, model: NamedModel) -> Finding:
@@ -181,13 +207,19 @@ def ask_hub(model: NamedModel) -> int | Obstacle:
     except (OSError, HTTPError, ValueError, TypeError) as error:  # the latter two: an answer that is not the hub's
         problem = f"the hub cannot be asked ({first_line(error)})"
         return Obstacle(problem, "look at the network and HF_ENDPOINT, or name a local folder")
+    if other := other_digest(model, {file.rfilename: file.lfs.sha256 for file in info.siblings or () if file.lfs}):
+        return other
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     if missing := lacking(model.needed_files, sizes):
         return no_safetensors(", ".join(missing))
     return sum(size for file, size in sizes.items() if is_read(file, model.needed_files))
 
 
-def is_read(file: str, patterns: Collection[str]) -> bool:
-    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
-    is_variant = file not in patterns and file.rpartition("/")[2].count(".") > 1
-    return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant
+def other_digest(model: NamedModel, digests: Mapping[str, str]) -> Obstacle | None:
+    """Compare the sha256 of a CLIP's settings with that of its file on the hub; None if there is nothing against it."""
+    if not isinstance(model, OpenClip) or not model.sha256:
+        return None
+    file = model.needed_files[0]
+    if (found := digests.get(file, model.sha256)) == model.sha256:
+        return None
+    return Obstacle(f"its {file} has sha256 {found} there, not {model.sha256}", "correct one of model and sha256")

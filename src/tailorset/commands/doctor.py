@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from tailorset.commands.availability import model_finding, server_finding
 from tailorset.commands.checkout import checkout, foreign_queue
 from tailorset.commands.findings import Finding, Status
+from tailorset.commands.further_photos import further_photos
 from tailorset.commands.licences import licence_findings
 from tailorset.commands.reviewing import verdict_findings
 from tailorset.datasets import DatasetConfig, folder
@@ -57,7 +58,7 @@ def examine(root: Path = Path()) -> Iterator[Finding]:
     yield from labels(root / params.label_space, params)
     yield from device(params)
     yield from data_paths(params.prepare_dataset.config)
-    yield from further_photos(params)
+    yield from further_photos(params, whole=True)
     yield from place(params)
     yield from weights(params)
     yield from licence_findings(params)
@@ -196,7 +197,11 @@ def device(params: Params) -> Iterator[Finding]:
     """Check the device that will be used, and settings against it."""
     import torch
 
-    yield from compiler(params, torch.cuda.is_available() and params.device != "cpu")
+    is_gpu = torch.cuda.is_available() and params.device != "cpu"
+    yield from compiler(params, is_gpu)
+    if getattr(params.generator.config, "offload", "none") != "none" and not is_gpu:
+        text = "generator.offload keeps weights in the CPU's memory for a GPU, and none is used"
+        yield Finding("error", "device", text, "set it to none")
     if not torch.cuda.is_available():
         if params.device == "cuda":
             yield Finding(
@@ -228,20 +233,6 @@ def compiler(params: Params, is_gpu: bool) -> Iterator[Finding]:
     elif not any(map(shutil.which, [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"])):
         text = "generator.compile needs a C compiler, and there is none"
         yield Finding("error", "device", text, "install gcc, or set it to false")
-
-
-def further_photos(params: Params) -> Iterator[Finding]:
-    """Check that folders of photos beside those of the data set hold some."""
-    folders = {
-        "prepare_dataset.lend_photos": params.prepare_dataset.lend_photos,
-        "generator.images": dict(params.generator.config).get("images"),
-    }
-    for key, path in folders.items():
-        if isinstance(path, Path):
-            try:
-                find_photos(path, key)
-            except ValueError as error:
-                yield Finding("error", "data", str(error), "see docs/data-sets.md")
 
 
 def data_paths(config: BaseModel) -> Iterator[Finding]:

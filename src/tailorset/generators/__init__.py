@@ -3,7 +3,7 @@
 A generator is one file here with a `Config` (a GeneratorConfig), `build(config, device) -> Generator`, and
 `build_tokenizers(config)`, one per text encoder: the part of a prompt that none of them reads cannot be drawn.
 Shapes: B images of a batch, H x W pixels, C x h x w latents, T sampling steps, S of them taken, K of those keep
-gradients.
+gradients. N photos, D numbers of a signature.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from tailorset.messages import Strict
@@ -20,6 +21,7 @@ class GeneratorConfig(Strict):
     """Base of the settings of every generator."""
 
     starts_from_photos: ClassVar[bool] = False  # True if `build` returns a PhotoGenerator
+    retrieves_photos: ClassVar[bool] = False  # True if `build` returns a PhotoRetriever
 
     @property
     def untunable(self) -> str:
@@ -77,6 +79,18 @@ class PhotoGenerator(Generator, Protocol):
         """Draw one image per prompt from latents (B, C, h, w) of photos; see `Sampler.sample`.
 
         strength: in (0, 1], the share of the steps that are taken, from latents with as much noise.
+        """
+        ...
+
+
+class PhotoRetriever(Generator, Protocol):
+    """A source of real photos in place of generated images."""
+
+    def without_copies(self, held_out: np.ndarray) -> PhotoRetriever:
+        """Return it without photos that are like one of val or test; held_out: signatures (N, D) of those.
+
+        Raises:
+            ValueError: no photo would be left.
         """
         ...
 

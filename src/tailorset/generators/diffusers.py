@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
-from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.families import TESTED, Guidance, denoiser, guidance_arguments, noise
 from tailorset.generators.parts.lora import check_zero_updates
-from tailorset.generators.parts.pipelines import fitting, guard_decoder, load_limited_tokenizers, load_pipeline
-from tailorset.storage.hub import NamedModel
+from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
+from tailorset.generators.parts.pipelines import (
+    empty_pipeline,
+    fitting,
+    guard_decoder,
+    load_limited_tokenizers,
+    load_pipeline,
+    networks,
+)
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +41,26 @@ PLAIN: dict[str, Any] = {
 }
 
 
-class Config(GeneratorConfig, NamedModel):
-    """A pipeline, its guidance, and options for memory."""
+class Config(PipelineConfig):
+    """A pipeline, its guidance, and options for speed and memory."""
 
-    image_px: int = Field(gt=0)  # side of the images
     guidance: Guidance
     negative_prompt: str = ""  # only with classifier-free guidance
     # Of text encoders and denoiser; the VAE decodes in float32. float16 overflows in several of these models.
     dtype: Literal["float32", "bfloat16"] = "float32"
     vae_slicing: bool = False  # decode one image at a time: the same images for less memory
     vae_tiling: bool = False  # decode large images in overlapping tiles, whose pixels differ slightly
+    # Fuse the operations of denoiser and decoder by torch.compile, which takes minutes at the start; images differ by
+    # rounding.
+    compile: bool = False
+    # group: weights stay in the CPU's memory and visit the device one layer at a time, for models larger than it.
+    offload: Literal["none", "group"] = "none"
+
+    @model_validator(mode="after")
+    def _compiled_where_it_stays(self) -> Self:
+        if self.compile and self.offload != "none":
+            raise ValueError(f"offload is {self.offload} and compile is true: choose one of them")
+        return self
 
     @model_validator(mode="after")
     def _negative_prompt_has_an_effect(self) -> Self:
@@ -61,7 +77,17 @@ class Config(GeneratorConfig, NamedModel):
 
     @property
     def needed_files(self) -> tuple[str, ...]:
-        return ("model_index.json", "*/*.safetensors")
+        return (INDEX, "*/*.safetensors")
+
+    def networks(self, index: Mapping[str, Any]) -> Iterable[str]:
+        return networks(index)
+
+    def check_fit(self, folder: Path) -> None:
+        try:
+            pipeline = empty_pipeline(folder)
+        except (AttributeError, TypeError):  # of a class that is not tested, and needs its text encoder to be built
+            return
+        Diffusers(self.model_copy(update={"compile": False, "offload": "none"}), pipeline, "meta")
 
 
 class Diffusers:
@@ -69,7 +95,11 @@ class Diffusers:
 
     def __init__(self, config: Config, pipeline: Any, device: torch.device | str) -> None:
         self.config, self.image_px, self.device = config, config.image_px, torch.device(device)
-        self.pipeline = pipeline.to(device)
+        self.pipeline = pipeline
+        if config.offload == "group":
+            pipeline.enable_group_offload(self.device, offload_type="leaf_level")
+        else:
+            pipeline.to(self.device)
         self.name = type(pipeline).__name__
         self.family = TESTED.get(self.name)
         self._arguments = inspect.signature(pipeline.__call__).parameters
@@ -81,6 +111,10 @@ class Diffusers:
             if config.vae_tiling:
                 vae.enable_tiling()
         self._check_size()
+        if config.compile:
+            denoiser(pipeline).compile()
+            if hasattr(vae, "decoder"):
+                vae.decoder.compile()
 
     def sample(
         self,
@@ -215,8 +249,10 @@ def build(config: Config, device: torch.device | str) -> Diffusers:
 
     Raises:
         ValueError: the folder or hub id is missing, is not a text-to-image pipeline, has damaged or incomplete weights,
-            or none of this guidance or size.
+            or none of this guidance or size; or weights shall be offloaded, and there is nothing but the CPU.
     """
+    if config.offload != "none" and torch.device(device).type == "cpu":
+        raise ValueError(f"generator.offload is {config.offload}, and the device is the CPU itself: set it to none")
     pipeline = load_pipeline(config.model, config.revision, getattr(torch, config.dtype))
     return Diffusers(config, pipeline, device)
 

@@ -1,17 +1,19 @@
 """Real images in place of generated ones: for a prompt, one of the images of a folder that are nearest to it by a CLIP.
 
 The control that tells whether generating is worth it: Geng et al. 2024, "The Unmet Promise of Synthetic Training
-Images". Shapes: B images of a batch, N images of the folder, D width of CLIP's embedding, P x P pixels.
+Images". Shapes: B images of a batch, N images of the folder, D width of CLIP's embedding, S numbers of a signature,
+P x P pixels.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
@@ -20,8 +22,9 @@ from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, OpenClip, load_tokeni
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.lora import check_zero_updates
-from tailorset.images.codec import SUFFIXES, decode_image, square_pixels
+from tailorset.images.codec import SUFFIXES, decode_image, file_content, square_pixels
 from tailorset.messages import count, some
+from tailorset.storage.held_out import are_copies, photo_signature
 from tailorset.storage.paths import in_project
 
 log = logging.getLogger(__name__)
@@ -33,11 +36,12 @@ SMALLEST_CROP = 0.8  # of the shorter side
 class Config(OpenClip, GeneratorConfig):
     """A folder of real images, and the CLIP that finds them.
 
-    images: folder of images without annotations, nested or not; none of the data set's val and test splits.
+    images: folder of images without annotations, nested or not; those like a photo of val or test are left out.
     model: the CLIP; better not the discriminator, which filters what is found. nearest: images that a prompt chooses
     from.
     """
 
+    retrieves_photos: ClassVar[bool] = True
     images: Annotated[Path, AfterValidator(in_project)]
     nearest: int = Field(default=100, ge=1)
     image_px: int = Field(gt=0)
@@ -49,12 +53,13 @@ class Config(OpenClip, GeneratorConfig):
 
 @dataclass(frozen=True)
 class Retrieval:
-    """The images of a folder with their features (N, D)."""
+    """The images of a folder with their features (N, D), and signatures (N, S), which tell near-duplicates."""
 
     config: Config
     clip: Clip
     paths: Sequence[Path]
     features: Tensor
+    signatures: np.ndarray
 
     @property
     def image_px(self) -> int:
@@ -86,6 +91,31 @@ class Retrieval:
         """
         check_zero_updates(folder, self.config.untunable)
 
+    def without_copies(self, held_out: np.ndarray) -> Retrieval:
+        """Return it without the images that are like a photo of val or test; see `generators.PhotoRetriever`.
+
+        Raises:
+            ValueError: no image would be left.
+        """
+        copies = are_copies(self.signatures, held_out)
+        named = some([path.name for path, is_copy in zip(self.paths, copies, strict=True) if is_copy])
+        if copies.all():
+            raise ValueError(
+                f"all of {count(len(copies), 'image')} in {self.config.images} are like photos of val or test"
+                f" ({named}): set generator.images to a folder of other images"
+            )
+        if copies.any():
+            log.warning(
+                "%d of %d images in %s are like photos of val or test, and are left out: %s",
+                copies.sum(),
+                len(copies),
+                self.config.images,
+                named,
+            )
+        kept = np.flatnonzero(~copies).tolist()
+        paths = [self.paths[number] for number in kept]
+        return replace(self, paths=paths, features=self.features[kept], signatures=self.signatures[kept])
+
     def _nearest(self, prompt: str) -> list[int]:
         """Return the numbers of the images nearest to a prompt, which is encoded alone."""
         text = self.clip.encode_texts([prompt], "{}")[0]
@@ -111,10 +141,11 @@ def build(config: Config, device: torch.device | str) -> Retrieval:
     clip = config.load(device)
     files = _images_of(config.images)
     damaged: dict[Path, str] = {}
+    signatures: dict[Path, np.ndarray] = {}
 
     @torch.no_grad()
     def encode(paths: Sequence[Path]) -> Tensor:
-        return clip.encode_images(torch.stack([_whole(path, clip.image_px, damaged) for path in paths]))
+        return clip.encode_images(torch.stack([_whole(path, clip.image_px, damaged, signatures) for path in paths]))
 
     batches = ShrinkingBatches(INDEX_BATCH, f"looking at {config.images}", CLIP_MEMORY_REMEDY)
     features = batches.concatenated(encode, files)
@@ -123,8 +154,9 @@ def build(config: Config, device: torch.device | str) -> Retrieval:
         log.warning("%d of %d images in %s cannot be read: %s", len(damaged), len(files), config.images, reasons)
         if len(damaged) == len(files):
             raise ValueError(f"no image in {config.images} can be read: {reasons}")
-    readable = [number for number, path in enumerate(files) if path not in damaged]
-    return Retrieval(config, clip, [files[number] for number in readable], features[readable].to(device))
+    readable = [number for number, path in enumerate(files) if path in signatures]
+    paths = [files[number] for number in readable]
+    return Retrieval(config, clip, paths, features[readable].to(device), np.stack([signatures[path] for path in paths]))
 
 
 def build_tokenizers(config: Config) -> list[Any]:
@@ -162,10 +194,12 @@ def _images_of(folder: Path) -> list[Path]:
     return images
 
 
-def _whole(path: Path, image_px: int, damaged: dict[Path, str]) -> Tensor:
-    """(3, P, P) in [0, 1]; black, and `damaged` has the reason, if the image cannot be read."""
+def _whole(path: Path, image_px: int, damaged: dict[Path, str], signatures: dict[Path, np.ndarray]) -> Tensor:
+    """(3, P, P) in [0, 1], its signature kept; black, and `damaged` has the reason, if the image cannot be read."""
     try:
-        return square_pixels(decode_image(path.read_bytes()), image_px).float() / 255
+        image = decode_image(file_content(path))
+        signatures[path] = photo_signature(image)
+        return square_pixels(image, image_px).float() / 255
     except (OSError, ValueError) as error:
         damaged[path] = str(error)
         return torch.zeros(3, image_px, image_px)

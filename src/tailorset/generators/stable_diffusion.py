@@ -6,7 +6,7 @@ Shapes: B images, T sampling steps, S of them taken, K of those with gradient, C
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -14,22 +14,29 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from tailorset.generators import GeneratorConfig
-from tailorset.generators.parts.components import Components, FewStep, fuse_few_step, load_components, load_tokenizers
+from tailorset.generators.parts.components import (
+    TEXT_ENCODERS,
+    Components,
+    FewStep,
+    check_configs,
+    fuse_few_step,
+    latent_shape,
+    load_components,
+    load_tokenizers,
+)
 from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
+from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
 from tailorset.generators.parts.prompt_encoder import PromptEncoder, Text, unet_arguments
+from tailorset.generators.parts.recomputation import recomputed
 from tailorset.generators.parts.schedulers import clean_latents, noised, scheduler_for, steps_skipped
-from tailorset.storage.hub import NamedModel
 
 
-class Config(GeneratorConfig, NamedModel):
+class Config(PipelineConfig):
     """A pipeline, the way it samples, and options for speed and memory."""
 
     starts_from_photos: ClassVar[bool] = True
-    image_px: int = Field(gt=0)  # side of the images, a multiple of the VAE's factor
     guidance_scale: float = Field(default=7.5, ge=0)  # 1 or less switches guidance off and halves the cost
     negative_prompt: str = ""
     # Keep the text states that the negative prompt has without an adapter, in tuning and in drawing, so that only
@@ -61,7 +68,13 @@ class Config(GeneratorConfig, NamedModel):
 
     @property
     def needed_files(self) -> tuple[str, ...]:
-        return ("model_index.json", *(f"{part}/*.safetensors" for part in ("text_encoder*", "unet", "vae")))
+        return (INDEX, *(f"{part}/*.safetensors" for part in ("text_encoder*", "unet", "vae")))
+
+    def networks(self, index: Mapping[str, Any]) -> Iterable[str]:
+        return *TEXT_ENCODERS.get(str(index.get("_class_name")), ()), "unet", "vae"
+
+    def check_fit(self, folder: Path) -> None:
+        check_configs(folder, self.image_px)
 
 
 class StableDiffusion:
@@ -87,7 +100,7 @@ class StableDiffusion:
             self.vae.decoder.compile()
         self._cache = FeatureCache(self.unet) if config.cache_interval > 1 else None
         self._scheduler_config = components.scheduler_config
-        self._latent_shape = _latent_shape(config.image_px, self.unet, self.vae)
+        self._latent_shape = latent_shape(config.image_px, self.unet.config, self.vae.config)
         self._frozen_negative = (
             self.prompt_encoder.frozen_negative(config.negative_prompt, config.freeze_negative)
             if self._guided
@@ -164,7 +177,7 @@ class StableDiffusion:
         self.vae.enable_gradient_checkpointing()
         for block in self.vae.decoder.up_blocks:
             for layer in block.resnets:
-                layer.forward = _recomputed(layer.forward)
+                layer.forward = recomputed(layer.forward)
 
     def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
         """Add LoRA to the attention of the text encoders; the first matrix comes from the seed, the second is 0."""
@@ -226,7 +239,7 @@ class StableDiffusion:
         """
 
         def velocity(x: Tensor, t: Text) -> Tensor:
-            run = _recomputed(self._run) if recompute else self._run
+            run = recomputed(self._run) if recompute else self._run
             return run(self._call_unet, x, timestep, *t)
 
         latents = latents.to(self.unet.dtype)
@@ -277,23 +290,3 @@ def build_tokenizers(config: Config) -> list[Any]:
         ValueError: the folder or hub id is missing, or a tokenizer is damaged.
     """
     return load_tokenizers(config.model, config.revision)
-
-
-def _recomputed(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that keeps only its inputs for the backward pass, where `call` runs again."""
-
-    def checkpointed(*inputs: Any, **others: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return call(*inputs, **others)
-        return checkpoint(call, *inputs, use_reentrant=False, **others)
-
-    return checkpointed
-
-
-def _latent_shape(image_px: int, unet: Any, vae: Any) -> tuple[int, int, int]:
-    """(C, h, w) of one sample."""
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    smallest = factor * 2 ** (len(unet.config.block_out_channels) - 1)
-    if image_px % smallest:
-        raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
-    return unet.config.in_channels, image_px // factor, image_px // factor

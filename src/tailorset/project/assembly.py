@@ -15,11 +15,14 @@ from tailorset.generators.parts.schedulers import steps_skipped
 from tailorset.project.layout import REAL
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
+from tailorset.storage.held_out import held_out_signatures
 from tailorset.storage.lent import lent_photos
 
 
 def open_studio(params: Params, label_space: LabelSpace, device: torch.device, adapter: Path | None) -> Studio:
-    """Load the generator, with its text encoder's adapter if there is one, both CLIPs, and the photos to start from.
+    """Load the generator, both CLIPs, and the photos to start from.
+
+    adapter: that of the text encoder; None: the images are only timed, and may be like a photo of val or test.
 
     Raises:
         ValueError: a model is missing or damaged, the adapter is none or another model's, or photos are missing.
@@ -27,6 +30,8 @@ def open_studio(params: Params, label_space: LabelSpace, device: torch.device, a
     generator, from_photos = params.generator.build(device), params.generate_images.from_photos
     if adapter is not None:
         generator.load_adapter(adapter)
+        if params.generator.config.retrieves_photos:
+            generator = generator.without_copies(held_out_signatures(REAL))
     photos = None
     if from_photos:
         lent = lent_photos(REAL).some(from_photos.num_photos, params.seed)

@@ -16,6 +16,11 @@ from tailorset.storage.hub import LOCAL, NamedModel
 TABLE = Path(__file__).with_name("known_models.yaml")
 OWN_MODELS = Path("models/foundation/toybox")
 NOT_STATED = "not stated"
+PICKLES_REMEDY = (
+    "pickles (.bin, .pt) are never read: name a model or a revision with safetensors (the hub's converter offers some"
+    " as revision refs/pr/1), or convert a copy that you trust: load it with use_safetensors=False and call"
+    " save_pretrained, then name that folder"
+)
 HUB_PAGE = "https://huggingface.co"
 
 
@@ -92,9 +97,7 @@ def gate(page: str) -> Obstacle:
 
 def no_safetensors(missing: str) -> Obstacle:
     """Return the obstacle of a repository without the files that are read."""
-    return Obstacle(
-        f"its repository holds no {missing}", "name a model that has them; pickles (.bin, .pt) are never read"
-    )
+    return Obstacle(f"its repository holds no {missing}", PICKLES_REMEDY)
 
 
 def licence(model: NamedModel, ask_hub: bool = False) -> Licence:

@@ -91,6 +91,7 @@ def open_engine(stage: Stage, label_space: LabelSpace, on_batch: Callable[[int],
         return LocalEngine(open_studio(params, label_space, stage.device, LORA), on_batch)
     from tailorset.project.ray_engine import RayEngine  # an optional dependency
 
-    sent = (PROMPTS, LORA) if params.generate_images.from_photos else (PROMPTS, LORA, PREPARED)
+    reads_photos = params.generate_images.from_photos or params.generator.config.retrieves_photos
+    sent = (PROMPTS, LORA) if reads_photos else (PROMPTS, LORA, PREPARED)
     files = [dep for dep in stage_definition("generate_images")["deps"] if Path(dep) not in sent]
     return RayEngine(params.engine.address, params, label_space, LORA, files, on_batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -13,6 +14,12 @@ def file_digest(path: Path) -> str:
     """The file's sha256, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def stored_digest(path: Path) -> str:
+    """The file's sha256; it is the name of a file in the hub's cache, which is not read for it."""
+    name = path.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{64}", name) else file_digest(path)
 
 
 def digest(*paths: Path) -> str:

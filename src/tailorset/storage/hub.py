@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Self
+from typing import Annotated, ClassVar, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tailorset.messages import Strict
 
-LOCAL, HUB = "local-dir:", "hf-hub:"  # open_clip's prefixes
+LOCAL, HUB = PREFIXES = ("local-dir:", "hf-hub:")  # open_clip's
+SAFETENSORS, SHARDED = "*.safetensors", ".index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+SINGLE_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+HUB_HOSTS = ("huggingface.co", "hf.co")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def _unspaced(name: str) -> str:
+    if name != name.strip():
+        raise ValueError(f"{name!r}: remove the space at its beginning or end")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_unspaced)]
 
 
 class NamedModel(Strict):
     """model: a folder or a hub id. revision: a commit or tag of the hub; None = the latest one."""
 
-    model: str = Field(min_length=1)
-    revision: str | None = Field(default=None, min_length=1)
+    takes_prefixes: ClassVar[bool] = False  # those of open_clip, which no other loader knows
+    in_full: ClassVar[str] = "its folder, which holds the whole model"  # to name in place of a single file
+    model: Name
+    revision: Name | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _can_be_loaded_by_name(cls, model: str) -> str:
+        if model.startswith(PREFIXES) and not cls.takes_prefixes:
+            prefix, _, name = model.partition(":")
+            raise ValueError(f"{model!r}: only CLIPs have the prefix {prefix}:, so write {name}")
+        if problem := _address_problem(model):
+            raise ValueError(problem)
+        if model.lower().endswith(SINGLE_FILES) and not Path(model).is_dir():
+            raise ValueError(f"{model!r} is a single file: name {cls.in_full}")
+        return model
 
     @model_validator(mode="after")
     def _only_the_hub_has_revisions(self) -> Self:
@@ -34,14 +63,13 @@ class NamedModel(Strict):
     @property
     def folder(self) -> Path | None:
         """Folder of a local model, whether it exists or not; None for one of the hub."""
-        local = self.model.startswith(LOCAL) or not HUB_ID.fullmatch(self.model.removeprefix(HUB))
-        folder = Path(self.model.removeprefix(LOCAL))
-        return folder if local or folder.is_dir() else None
+        folder = Path(self.model)
+        return folder if folder.is_dir() or not HUB_ID.fullmatch(self.model) else None
 
     @property
     def repository(self) -> str | None:
         """OWNER/NAME on the hub, if it comes from there."""
-        return None if self.folder else self.model.removeprefix(HUB)
+        return None if self.folder else self.model
 
     @property
     def title(self) -> str:
@@ -51,13 +79,57 @@ class NamedModel(Strict):
     @property
     def needed_files(self) -> tuple[str, ...]:
         """Patterns, each of a file that its repository must hold."""
-        return ("*.safetensors",)
+        return (SAFETENSORS,)
+
+    def lacking_in(self, folder: Path) -> list[str]:
+        """Return the files that the model needs and a folder lacks, also the shards that an index of weights lists."""
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        missing = lacking(self.needed_files, names)
+        return missing or (missing_weights(folder) if SAFETENSORS in self.needed_files else [])
+
+    def misfit(self, folder: Path) -> str:
+        """Return what is wrong with these settings for the model in a folder, "" if nothing; no weights are loaded."""
+        return ""
+
+
+def _address_problem(model: str) -> str:
+    """Return what to write in place of a web address; "" if the name is none."""
+    if "://" not in model:
+        return ""
+    host, path = urlsplit(model).netloc, urlsplit(model).path.strip("/").split("/")
+    is_page = host.removeprefix("www.") in HUB_HOSTS and len(path) >= 2
+    instead = "/".join(path[:2]) if is_page else "a folder, or a model of the Hugging Face hub as OWNER/NAME"
+    return f"{model!r} is a web address: write {instead}"
 
 
 def lacking(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
     """The patterns that no name matches."""
     names = list(names)
-    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+    return [pattern for pattern in patterns if not any(is_read(name, [pattern]) for name in names)]
+
+
+def is_read(file: str, patterns: Collection[str]) -> bool:
+    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
+    is_variant = file not in patterns and file.rpartition("/")[2].count(".") > 1
+    return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant
+
+
+def pickles_in(folder: Path) -> list[str]:
+    """Return the names of files of weights that are pickles, which are never read."""
+    return sorted(path.relative_to(folder).as_posix() for pattern in PICKLES for path in folder.rglob(pattern))
+
+
+def missing_weights(folder: Path) -> list[str]:
+    """Return what a folder lacks of its weights: shards that their index lists, or any safetensors."""
+    names = {path.name for path in folder.glob(SAFETENSORS) if path.is_file()}
+    indexes = sorted(folder.glob(SAFETENSORS + SHARDED))
+    if not indexes or indexes[0].name.removesuffix(SHARDED) in names:
+        return lacking([SAFETENSORS], names)
+    try:
+        listed = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted(set(listed) - names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"a readable {indexes[0].name}"]
 
 
 def cached_commit(repository: str, revision: str | None) -> str | None:

@@ -14,18 +14,22 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from tailorset.datasets.reading.annotations import find_photos
+<<<<<<< HEAD
 from tailorset.images.codec import decode_image, encode_png, shrunk
 from tailorset.images.signatures import signature
+=======
+from tailorset.datasets.reading.photo_set import shrunk
+from tailorset.images.codec import decode_image, encode_png
+>>>>>>> 3b2bd45f2beaa04021dfcc6ae2084e959b5bd9d9
 from tailorset.messages import some
 from tailorset.progress import Bar
+from tailorset.storage.held_out import are_copies, held_out_signatures, photo_signature
 from tailorset.storage.lent import LENT
-from tailorset.storage.shards import load_images, sha256, write_shard
+from tailorset.storage.shards import sha256, write_shard
 
 LENT_PX = 512  # longest shorter side that is stored
-LIKE = 0.95  # correlation of pixels from which a photo counts as one of val or test
 SHARD_SIZE = 500
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,7 @@ def lend_folder(photos: Path, product: Path) -> dict[str, int]:
     """
     found = find_photos(photos, "prepare_dataset.lend_photos").photos
     left_out: Counter[str] = Counter()
-    lent = _lendable(found, _measured(product), left_out)
+    lent = _lendable(found, held_out_signatures(product), left_out)
     rows: list[dict[str, str]] = []
     while batch := list(islice(lent, SHARD_SIZE)):
         shard = f"{LENT}-{len(rows) // SHARD_SIZE:05d}.tar"
@@ -67,19 +71,7 @@ def _lendable(found: dict[str, Path], measured: np.ndarray, left_out: Counter[st
         except (OSError, ValueError):
             left_out["cannot be read"] += 1
             continue
-        if (measured @ _signature(image)).max(initial=-1) >= LIKE:
+        if are_copies(photo_signature(image)[None], measured)[0]:
             left_out["are like a photo of val or test"] += 1
         else:
             yield _Lent(f"{LENT}-{number:06d}", encode_png(np.asarray(image)))
-
-
-def _measured(product: Path) -> np.ndarray:
-    """(N, D) signatures of the photos of val and test."""
-    rows = pd.read_parquet(product / "manifest.parquet")
-    rows = rows[rows["split"] != "train"]
-    images = Bar(load_images(rows, product), total=len(rows), desc="photos of val and test", unit="photo")
-    return np.array([_signature(image) for _, image in images])
-
-
-def _signature(image: Image.Image) -> np.ndarray:
-    return signature(image).astype(np.float32)

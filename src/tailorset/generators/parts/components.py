@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import nn
 
+from tailorset.generators.parts.pipeline_config import INDEX
 from tailorset.messages import first_line
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
@@ -26,10 +28,16 @@ TEXT_ENCODERS = {
     "StableDiffusionXLPipeline": {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
 }
 
+DEFAULTS: dict[str, dict[str, Any]] = {  # of diffusers, where a config does not say it
+    "unet": {"block_out_channels": (320, 640, 1280, 1280), "in_channels": 4},
+    "vae": {"block_out_channels": (64,)},
+}
+
 
 class FewStep(NamedModel):
     """A LoRA in `file` of a folder or hub repository, in the layout of diffusers or of kohya."""
 
+    in_full: ClassVar[str] = "its folder or repository, and the file in `file`"
     file: str = Field(pattern=r"\.safetensors$")
 
     @property
@@ -64,17 +72,14 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
         ValueError: a part is missing or damaged; names the part, its fault and the remedy.
     """
     import transformers
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     pinned = {"revision": revision}
-    index = guarded(model, "model_index.json", lambda: StableDiffusionPipeline.load_config(model, **pinned))
-    if (kind := index["_class_name"]) not in TEXT_ENCODERS:
-        raise ValueError(
-            f"generator.model {model!r} is a {kind}, but this plug-in draws with {' and '.join(TEXT_ENCODERS)}; set"
-            " generator.name: diffusers to draw with it untuned"
-        )
-    encoders = TEXT_ENCODERS[kind]
+    index = _index(model, revision)
+    encoders = TEXT_ENCODERS[index["_class_name"]]
     check_files(Path(model), (*encoders, "unet", "vae"))
+    vae = load_weights(model, "vae", AutoencoderKL, torch.float32, revision)
+    _check_unshifted(model, vae.config)
     tokenizers = (part.replace("text_encoder", "tokenizer") for part in encoders)
     return Components(
         [_tokenizer(model, part, transformers.CLIPTokenizer, revision) for part in tokenizers],
@@ -85,10 +90,41 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
             }
         ),
         load_weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
-        _unshifted(model, load_weights(model, "vae", AutoencoderKL, torch.float32, revision)),
+        vae,
         guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
-        index.get("force_zeros_for_empty_prompt", kind == "StableDiffusionXLPipeline"),
+        index.get("force_zeros_for_empty_prompt", index["_class_name"] == "StableDiffusionXLPipeline"),
     )
+
+
+def check_configs(folder: Path, image_px: int) -> None:
+    """Compare a folder's configs with what is drawn here; no framework is loaded for it.
+
+    Raises:
+        ValueError: the pipeline, its VAE or the size of its images is another, or a config is damaged.
+    """
+
+    def read(file: str) -> dict[str, Any]:
+        return guarded(str(folder), file, lambda: dict(json.loads((folder / file).read_text(encoding="utf-8"))))
+
+    _check_class(str(folder), read(INDEX))
+    unet, vae = (DEFAULTS[part] | read(f"{part}/config.json") for part in ("unet", "vae"))
+    _check_unshifted(str(folder), vae)
+    latent_shape(image_px, unet, vae)
+
+
+def empty_module(folder: Path, part: str, kind: Any) -> nn.Module:
+    """Build the module of a part's config, without weights.
+
+    Raises:
+        ValueError: the config is missing or damaged.
+    """
+    from accelerate import init_empty_weights
+
+    def build() -> Any:
+        with init_empty_weights():
+            return kind.from_config(kind.load_config(folder / part))
+
+    return guarded(str(folder), part, build)
 
 
 def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
@@ -101,7 +137,7 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
     from diffusers import DiffusionPipeline
 
     pinned = {"revision": revision}
-    index = guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, **pinned))
+    index = guarded(model, INDEX, lambda: DiffusionPipeline.load_config(model, **pinned))
     kinds = {part: kind[1] for part, kind in sorted(index.items()) if part.startswith("tokenizer") and kind[1]}
     return [_tokenizer(model, part, getattr(transformers, kind), revision) for part, kind in kinds.items()]
 
@@ -115,9 +151,8 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     from diffusers import StableDiffusionPipeline
 
     def load() -> None:
-        source = str(few_step.folder or few_step.repository)
         options = {"weight_name": few_step.file, "revision": few_step.revision, "use_safetensors": True}
-        weights, alphas = StableDiffusionPipeline.lora_state_dict(source, unet_config=unet.config, **options)
+        weights, alphas = StableDiffusionPipeline.lora_state_dict(few_step.model, unet_config=unet.config, **options)
         if others := sorted(key for key in weights if not key.startswith("unet.")):
             raise ValueError(f"not all of it is for a UNet, for example {others[0]}")
         StableDiffusionPipeline.load_lora_into_unet(weights, alphas, unet)
@@ -130,14 +165,43 @@ def fuse_few_step(unet: Any, few_step: FewStep) -> None:
     unet.unload_lora()
 
 
-def _unshifted(model: str, vae: Any) -> nn.Module:
-    """Return a VAE whose latents have the mean 0, as the published ones of both classes."""
-    if vae.config.get("latents_mean"):
+def latent_shape(image_px: int, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, h, w) of the latents of one image, by the configs of UNet and VAE.
+
+    Raises:
+        ValueError: the model cannot draw this size; names the multiple.
+    """
+    factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    smallest = factor * 2 ** (len(unet["block_out_channels"]) - 1)
+    if image_px % smallest:
+        raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
+    return unet["in_channels"], image_px // factor, image_px // factor
+
+
+def _index(model: str, revision: str | None) -> dict[str, Any]:
+    """Return the content of model_index.json, of a class that the loop here draws with."""
+    from diffusers import StableDiffusionPipeline
+
+    index = guarded(model, INDEX, lambda: StableDiffusionPipeline.load_config(model, revision=revision))
+    _check_class(model, index)
+    return index
+
+
+def _check_class(model: str, index: Mapping[str, Any]) -> None:
+    if (kind := index.get("_class_name")) not in TEXT_ENCODERS:
+        raise ValueError(
+            f"generator.model {model!r} is a {kind}, but this plug-in draws with {' and '.join(TEXT_ENCODERS)}; set"
+            " generator.name: diffusers to draw with it untuned"
+        )
+
+
+def _check_unshifted(model: str, vae: Mapping[str, Any]) -> None:
+    """Refuse a VAE whose latents do not have the mean 0, as those of the published ones of both classes."""
+    if vae.get("latents_mean"):
         raise ValueError(
             f"generator.model {model!r}: its VAE has latents_mean, which this plug-in does not apply; set"
             " generator.name: diffusers to draw with it untuned"
         )
-    return vae
 
 
 def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:

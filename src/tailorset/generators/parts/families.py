@@ -102,8 +102,15 @@ def guidance_arguments(pipeline: Any, guidance: Guidance, scale: str, off: float
 
 
 def denoiser(pipeline: Any) -> Any:
-    """Return the network that is run in every step."""
-    return pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
+    """Return the network that is run in every step.
+
+    Raises:
+        ValueError: there is none of the usual names.
+    """
+    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    if network is None:
+        raise ValueError(f"{type(pipeline).__name__} has no single unet or transformer: name a model of another class")
+    return network
 
 
 def noise(pipeline: Any, family: Family, image_px: int, generators: Sequence[torch.Generator]) -> Tensor:

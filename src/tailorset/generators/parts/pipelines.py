@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tailorset.generators.parts.components import check_files, guarded, load_tokenizers, load_weights
+from tailorset.generators.parts.components import check_files, empty_module, guarded, load_tokenizers, load_weights
+from tailorset.generators.parts.pipeline_config import INDEX
 
 NEEDED = {"prompt", "height", "width", "num_inference_steps"}  # arguments of every call that draws from text
 OTHER_INPUTS = {"image", "control_image", "mask_image", "video", "num_frames"}  # of calls that need or make other media
+DRAWING = ("unet", "transformer", "vae")
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # a checker returns black images
 
 
@@ -27,7 +29,7 @@ def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
 
     index = _index(model, revision)
     _text_to_image_class(model, index)
-    folder, kinds = _folder(model, revision), _networks(index)
+    folder, kinds = _folder(model, revision), networks(index)
     check_files(folder, kinds)
     parts = {
         part: load_weights(str(folder), part, kind, torch.float32 if part == "vae" else dtype)
@@ -40,6 +42,20 @@ def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
     pipeline = guarded(model, "pipeline", lambda: DiffusionPipeline.from_pretrained(folder, **parts, **options))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def empty_pipeline(folder: Path) -> Any:
+    """Build the pipeline of a folder from its configs: network and VAE without weights, nothing that reads texts.
+
+    Raises:
+        ValueError: it is not a text-to-image pipeline, or a config is missing or damaged; names it and the remedy.
+    """
+    index = _index(str(folder), None)
+    kind, kinds = _text_to_image_class(str(folder), index), networks(index)
+    values: dict[str, Any] = {name: None if isinstance(value, list) else value for name, value in index.items()}
+    values |= {part: empty_module(folder, part, kinds[part]) for part in DRAWING if part in kinds}
+    values |= {"scheduler": _scheduler(folder, index), "requires_safety_checker": False}
+    return guarded(str(folder), "pipeline", lambda: kind(**fitting(kind.__init__, values)))
 
 
 def load_limited_tokenizers(model: str, revision: str | None) -> list[Any]:
@@ -88,7 +104,16 @@ def guard_decoder(vae: Any) -> None:
 def _index(model: str, revision: str | None) -> dict[str, Any]:
     from diffusers import DiffusionPipeline
 
-    return guarded(model, "model_index.json", lambda: DiffusionPipeline.load_config(model, revision=revision))
+    return guarded(model, INDEX, lambda: DiffusionPipeline.load_config(model, revision=revision))
+
+
+def _scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
+    import diffusers
+
+    def load() -> Any:
+        return getattr(diffusers, index["scheduler"][1]).from_pretrained(folder / "scheduler")
+
+    return guarded(str(folder), "scheduler", load)
 
 
 def _folder(model: str, revision: str | None) -> Path:
@@ -129,7 +154,7 @@ def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
     return kind
 
 
-def _networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
+def networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
     """Return the class of every part that has weights."""
     import diffusers
     import transformers

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from tailorset.messages import Strict
+from tailorset.storage.hub import Name
 
 EXAMPLE = "http://localhost:11434/v1"
 
@@ -52,7 +53,7 @@ class ServedModel(Strict):
     """
 
     base_url: Annotated[str, AfterValidator(_root)]
-    model: str = Field(min_length=1)
+    model: Name
     api_key_env: Annotated[str, AfterValidator(_variable)] | None = None
     timeout_s: float = Field(default=120, gt=0)
     max_retries: int = Field(default=8, ge=0)
