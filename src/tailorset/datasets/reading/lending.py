@@ -16,13 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tailorset.datasets.reading.annotations import find_photos
-<<<<<<< HEAD
 from tailorset.images.codec import decode_image, encode_png, shrunk
-from tailorset.images.signatures import signature
-=======
-from tailorset.datasets.reading.photo_set import shrunk
-from tailorset.images.codec import decode_image, encode_png
->>>>>>> 3b2bd45f2beaa04021dfcc6ae2084e959b5bd9d9
 from tailorset.messages import some
 from tailorset.progress import Bar
 from tailorset.storage.held_out import are_copies, held_out_signatures, photo_signature
