@@ -303,6 +303,32 @@ def test_a_folder_that_cannot_be_listed_is_not_said_to_be_empty(
         dataset(tmp_path, "folders")
 
 
+@pytest.mark.parametrize("name", ["at 10.00\u202fAM.png", "a\u00a0b.png", "family \U0001f468\u200d\U0001f469.png"])
+def test_blanks_and_emoji_of_other_systems_are_fine_in_names(name: str, photos: Path) -> None:
+    """macOS calls screenshots like the first one."""
+    save(photos / name, 1000)
+    rows = [f"{file},{'; '.join(shown)}" for file, shown in SHOWN.items()]
+    data = dataset(photos, write_csv(photos, ["image,labels", *rows, f"{name},sofa"]))
+    assert sum(data.sizes.values()) == len(SHOWN) + 1
+
+
+def test_only_photos_need_names_of_one_line(photos: Path, listed: Path) -> None:
+    (photos / "Icon\r").touch()  # macOS has it in folders with an icon of their own
+    (photos / ".hidden\r").touch()
+    assert r"left alone: 1 other file: 'Icon\r'" in dataset(photos, listed).notes
+    save(photos / "two\nlines.png", 1000)
+    with pytest.raises(ValueError, match=r"on one line: rename 'two\\nlines.png'"):
+        dataset(photos, listed)
+
+
+def test_two_photos_of_a_name_that_is_composed_in_two_ways_are_told(photos: Path, listed: Path) -> None:
+    for place, name in enumerate(("caf\u00e9.png", "cafe\u0301.png")):
+        save(photos / name, 1000 + place)
+    if len(list(photos.glob("caf*"))) == 2:  # some file systems compose names themselves
+        with pytest.raises(ValueError, match="have names that look the same: rename one of them"):
+            dataset(photos, listed)
+
+
 def test_other_files_are_told(photos: Path, listed: Path) -> None:
     (photos / "readme.txt").touch()
     (photos / ".hidden.jpg").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -52,7 +53,7 @@ def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
     """All files below a folder, which a setting names, hidden ones left aside.
 
     Raises:
-        ValueError: no such folder, or no image in it.
+        ValueError: no such folder, or no image in it, or two photos whose names differ in how accents are composed.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -60,11 +61,12 @@ def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
     visible, unread = {}, {}
     for found in files_below(folder):
         path = found.path if isinstance(found, Unread) else found
-        name = composed(path.relative_to(folder).as_posix())
-        if not name.isprintable():
-            raise ValueError(f"names of files must be text in UTF-8: rename {name!r}")
-        if any(part[0] == "." for part in Path(name).parts):
+        relative = path.relative_to(folder)
+        if any(part[0] == "." for part in relative.parts):
             continue
+        name = _name(relative.as_posix())
+        if name in visible:
+            raise ValueError(f"{path} and {visible[name]} have names that look the same: rename one of them")
         if isinstance(found, Unread):
             unread[name] = found.reason
         else:
@@ -79,6 +81,19 @@ def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
             f" put photos there, or set {setting} to another folder"
         )
     return listing
+
+
+def _name(written: str) -> str:
+    """The name of a file as messages and tables may hold it.
+
+    Raises:
+        ValueError: a photo has a line break or the like in its name, or bytes that are no UTF-8.
+    """
+    if not any(unicodedata.category(char) in ("Cc", "Cs") for char in written):
+        return composed(written)
+    if Path(written).suffix.lower() in SUFFIXES:
+        raise ValueError(f"names of photos must be text in UTF-8, on one line: rename {written!r}")
+    return ascii(written)
 
 
 def read_truths(annotations: Annotations, folder: Path, found: Found, label_space: LabelSpace) -> dict[str, Truth]:
