@@ -15,8 +15,11 @@ from mutations import TURNED, exif_photo
 from PIL import Image
 from pydantic import ValidationError
 
+from tailorset.commands.annotating import PhotoDesk
 from tailorset.datasets.folder import Config, build, few_held_out
+from tailorset.datasets.reading.annotations import find_photos
 from tailorset.datasets.reading.photo_set import PhotoSet
+from tailorset.images import codec
 from tailorset.images.codec import decode_image
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
 from tests.unreadable import forbid
@@ -234,6 +237,31 @@ def test_a_damaged_photo_is_rejected_by_name(photos: Path, listed: Path) -> None
     rejected = [sample for split in SPLITS for sample in data.samples(split) if isinstance(sample, Rejected)]
     assert sorted(sample.image_id[:3] for sample in rejected) == ["005", "006"]
     assert all(str(photos) in sample.reason for sample in rejected)
+
+
+def test_empty_files_are_no_copies_of_each_other(photos: Path, listed: Path) -> None:
+    """Downloads that failed: both are rejected, whatever they are annotated for."""
+    for name in ("000.jpg", "001.jpg"):
+        (photos / name).write_bytes(b"")
+    data = dataset(photos, listed)
+    rejected = [sample for split in SPLITS for sample in data.samples(split) if isinstance(sample, Rejected)]
+    assert sorted(sample.image_id[:3] for sample in rejected) == ["000", "001"]
+
+
+def test_a_file_too_large_for_a_photo_is_rejected_unread(
+    photos: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video with the suffix of a photo would fill the memory."""
+    monkeypatch.setattr(codec, "MAX_FILE_BYTES", 1 << 20)
+    with (photos / "000.jpg").open("wb") as file:
+        file.truncate(2 << 20)
+    desk = PhotoDesk(listed, photos, find_photos(photos), SPACE)
+    data = dataset(photos, listed)
+    rejected = [sample for split in SPLITS for sample in data.samples(split) if isinstance(sample, Rejected)]
+    assert [sample.image_id[:3] for sample in rejected] == ["000"]
+    assert "2 MiB are too much for a photo" in rejected[0].reason
+    with pytest.raises(ValueError, match="too much for a photo"):
+        desk.png("000.jpg")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tailorset.messages import count, some
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
+from tailorset.storage.checksums import file_digest
 
 HASHES = 1 << 63
 MIN_HELD_OUT = 2  # photos with a label, and without it
@@ -95,10 +96,7 @@ def without_copies(
     """
     found: dict[str, tuple[str, Truth]] = {}
     for name, truth in Bar(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
-        try:
-            digest = hashlib.sha256(photos[name].read_bytes()).hexdigest()
-        except OSError:  # its reason is told when it is read
-            digest = hashlib.sha256(name.encode()).hexdigest()
+        digest = _photo_digest(name, photos[name])
         first, known = found.get(digest, (name, {}))
         if config.annotations == FOLDERS:
             truth = {label: max(present, known.get(label, 0)) for label, present in truth.items()}
@@ -106,6 +104,16 @@ def without_copies(
             raise ValueError(f"{first} and {name} are the same photo, but differ in {against}: correct one of them")
         found[digest] = first, {**known, **truth}
     return found, len(truths) - len(found)
+
+
+def _photo_digest(name: str, path: Path) -> str:
+    """The digest of a photo's bytes, or of its name if it has none: why it cannot be used is told when it is read."""
+    try:
+        if path.stat().st_size:
+            return file_digest(path)
+    except OSError:
+        pass
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def few_held_out(

@@ -20,7 +20,7 @@ from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, OpenClip, load_tokeni
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.lora import check_zero_updates
-from tailorset.images.codec import SUFFIXES, decode_image, square_pixels
+from tailorset.images.codec import SUFFIXES, decode_image, file_content, square_pixels
 from tailorset.messages import count, some
 from tailorset.storage.paths import in_project
 
@@ -95,7 +95,7 @@ class Retrieval:
         """(3, P, P) float32 in [0, 1]: a random square crop of one of the images, which differs from seed to seed."""
         generator = torch.Generator().manual_seed(seed)
         choice, side, left, top, mirrored = torch.rand(5, generator=generator).tolist()
-        image = decode_image(self.paths[candidates[int(choice * len(candidates))]].read_bytes())
+        image = decode_image(file_content(self.paths[candidates[int(choice * len(candidates))]]))
         length = round(min(image.size) * (SMALLEST_CROP + (1 - SMALLEST_CROP) * side))
         x, y = round(left * (image.width - length)), round(top * (image.height - length))
         pixels = square_pixels(image.crop((x, y, x + length, y + length)), self.image_px)
@@ -165,7 +165,7 @@ def _images_of(folder: Path) -> list[Path]:
 def _whole(path: Path, image_px: int, damaged: dict[Path, str]) -> Tensor:
     """(3, P, P) in [0, 1]; black, and `damaged` has the reason, if the image cannot be read."""
     try:
-        return square_pixels(decode_image(path.read_bytes()), image_px).float() / 255
+        return square_pixels(decode_image(file_content(path)), image_px).float() / 255
     except (OSError, ValueError) as error:
         damaged[path] = str(error)
         return torch.zeros(3, image_px, image_px)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tailorset.datasets.reading.annotations import find_photos
 from tailorset.datasets.reading.photo_set import shrunk
-from tailorset.images.codec import decode_image, encode_png
+from tailorset.images.codec import decode_image, encode_png, file_content
 from tailorset.images.signatures import signature
 from tailorset.messages import some
 from tailorset.progress import Bar
@@ -64,7 +64,7 @@ def _lendable(found: dict[str, Path], measured: np.ndarray, left_out: Counter[st
     """Yield photos in the order of their names; `left_out` counts the rest by reason."""
     for number, name in enumerate(Bar(sorted(found), desc="photos to lend", unit="photo")):
         try:
-            image = shrunk(decode_image(found[name].read_bytes()), LENT_PX)
+            image = shrunk(decode_image(file_content(found[name])), LENT_PX)
         except (OSError, ValueError):
             left_out["cannot be read"] += 1
             continue
