@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -97,6 +98,31 @@ def test_an_uploaded_picture_is_found_by_its_name(source: ExportSource, tmp_path
     )
     import_labels(corrected, tmp_path / "corrected.csv", folder, SPACE)
     assert rows_of(tmp_path / "corrected.csv") == {"val-000001": dict.fromkeys(SPACE.names, "0")}
+
+
+@pytest.mark.parametrize("name", ["my photo (1).png", "a-b.png", "caf\u00e9.png"])
+def test_an_uploaded_picture_is_found_by_the_name_that_label_studio_gave_it(name: str, tmp_path: Path) -> None:
+    stored = name.replace(" ", "_").replace("(", "").replace(")", "")
+    (tmp_path / name).touch()
+    task = {"data": {"image": f"/data/upload/1/ab12cd34-{quote(stored)}"}, "annotations": [{"result": []}]}
+    (tmp_path / "tasks.json").write_text(json.dumps([task]))
+    import_labels(tmp_path / "tasks.json", tmp_path / "corrected.csv", None, SPACE)
+    assert list(rows_of(tmp_path / "corrected.csv")) == [Path(name).stem]
+
+
+def test_a_name_as_macos_writes_it_is_found(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301.png").touch()
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"cafe\u0301": ["key"]}}))
+    import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+    assert list(rows_of(tmp_path / "corrected.csv")) == ["caf\u00e9"]
+
+
+def test_labels_are_not_given_to_a_picture_of_another_name(tmp_path: Path) -> None:
+    """Only Label Studio's prefix may be missing, not every beginning before a hyphen."""
+    (tmp_path / "1.png").touch()
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"dog-1": ["key"]}}))
+    with pytest.raises(ValueError, match=r"names dog-1, and .* has no such picture"):
+        import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
 
 
 def test_fiftyones_own_form_is_read(tmp_path: Path, source: ExportSource) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from tailorset.datasets.reading.categories import labels_of
 from tailorset.exports import Corrections
 from tailorset.messages import count, invalid, some, unknown
 from tailorset.records import LabelSpace
+from tailorset.records.names import composed
 from tailorset.storage.files import atomic_output
 
 NAMES = ("labels.json", "tasks.json")  # looked for in a folder
 ORIGIN = "images.jsonl"  # in our exports: labels that were annotated, image by image
 NOTHING_KNOWN = f"no {ORIGIN} of an export here: labels that are not ticked count as absent (--images DIR finds one)"
 KNOWN = "FiftyOne's labels.json, or Label Studio's export in the form JSON"
+
+UPLOAD_PREFIX = re.compile("^[0-9a-f]{8}-")  # of files that were uploaded to Label Studio
 
 Truths = dict[str, dict[str, int]]  # file, relative to the folder of the pictures -> label -> 1 present, 0 absent
 
@@ -142,16 +146,27 @@ def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:
     return {}
 
 
+def _stored_name(name: str) -> str:
+    """The name under which Django, and so Label Studio, keeps an uploaded file."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
 class _Places:
-    """Pictures of a folder, found by the names that programs give them: path, path without suffix, or file name."""
+    """Pictures of a folder, found by the names that programs give them: path, path without suffix, or file name.
+
+    Label Studio writes a prefix before the name of an uploaded file, and the name without blanks and brackets.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: dict[str, list[str]] = {}
+        self.uploads: dict[str, list[str]] = {}
         for name in find_photos(folder).photos:
             path = Path(name)
             for key in {name, path.with_suffix("").as_posix(), path.name, path.stem}:
                 self.files.setdefault(key, []).append(name)
+            for key in {path.name, _stored_name(path.name)}:
+                self.uploads.setdefault(key, []).append(name)
 
     def of(self, name: str, source: Path) -> str:
         """Return the picture of a name.
@@ -159,12 +174,17 @@ class _Places:
         Raises:
             ValueError: there is none, or several.
         """
-        for key in (name, Path(name).name, Path(name).name.partition("-")[2]):  # uploads get a prefix
-            found = self.files.get(key, [])
-            if len(found) > 1:
-                raise ValueError(f"{source} names {name}, and {self.folder} has {some(found)}: name its --images")
-            if found:
-                return found[0]
-        raise ValueError(
-            f"{source} names {name}, and {self.folder} has no such picture: name the folder of the pictures (--images)"
-        )
+        path = Path(composed(name))
+        found = self.files.get(path.as_posix()) or self.files.get(path.name) or self._uploaded(path.name)
+        if not found:
+            raise ValueError(
+                f"{source} names {name}, and {self.folder} has no such picture: name the folder of the pictures"
+                " (--images)"
+            )
+        if len(found) > 1:
+            raise ValueError(f"{source} names {name}, and {self.folder} has {some(found)}: name its --images")
+        return found[0]
+
+    def _uploaded(self, name: str) -> list[str]:
+        prefix = UPLOAD_PREFIX.match(name)
+        return self.uploads.get(name[prefix.end() :], []) if prefix else []
