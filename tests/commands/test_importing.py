@@ -72,6 +72,27 @@ def test_the_table_is_read_by_the_data_set_folder(source: ExportSource, tmp_path
     assert sum(photos.sizes.values()) > 30
 
 
+def test_a_label_that_was_renamed_since_the_export_is_as_annotated_as_before(
+    source: ExportSource, tmp_path: Path
+) -> None:
+    folder, table = export("fiftyone", source, tmp_path / "out"), tmp_path / "corrected.csv"
+    labels = [label.model_dump() for label in SPACE.labels]
+    labels[0] |= {"name": "parasol", "aliases": ["umbrella"]}
+    import_labels(folder, table, None, LabelSpace.model_validate({"name": "test", "labels": labels}))
+    expected = {name: expected_row(image)["umbrella"] for name, (image, _) in exported(source).items()}
+    assert {name: row["parasol"] for name, row in rows_of(table).items()} == expected
+    assert "0" in expected.values()
+
+
+@pytest.mark.parametrize("line", ['{"file": "a.png"}', "[1]", "{"])
+def test_a_list_of_images_that_is_no_exports_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "images.jsonl").write_text(f"{line}\n")
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"a": ["key"]}}))
+    with pytest.raises(ValueError, match=r"images.jsonl is not that of an export .*: restore it, or move it away"):
+        import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+
+
 def test_a_correction_in_label_studio_counts(source: ExportSource, tmp_path: Path) -> None:
     folder = export("label_studio", source, tmp_path / "out")
     tasks = json.loads((folder / "tasks.json").read_text())
@@ -160,6 +181,7 @@ def test_unknown_labels_are_named(label: str, source: ExportSource, tmp_path: Pa
     ("content", "message"),
     [
         ("{", "is not a readable JSON file"),
+        ("[" * 100_000, "is not a readable JSON file"),
         ("{}", "labels of no known kind"),
         ('[{"id": 1, "data": {"file": "x.png"}}]', "none of 1 tasks is annotated"),
         ('[{"id": 1, "image": "x.png", "annotations": [{"result": []}]}]', "not JSON-MIN"),

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tailorset.commands.formats import readers
 from tailorset.datasets.reading.annotations import annotation_table, check_column_names, find_photos
 from tailorset.datasets.reading.categories import labels_of
 from tailorset.exports import Corrections
-from tailorset.messages import count, invalid, some, unknown
+from tailorset.messages import count, first_line, invalid, some, unknown
 from tailorset.records import LabelSpace
 from tailorset.records.names import composed
 from tailorset.storage.files import atomic_output
@@ -101,7 +102,7 @@ def _corrections(path: Path) -> Corrections:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable JSON file ({error}): name {KNOWN}") from error
     for reader in readers():
         if reader.recognises(path, content):
@@ -121,7 +122,7 @@ def _truths(
     """
     named = sorted({label for labels in corrections.shown.values() for label in labels})
     classes = space.names if corrections.classes is None else corrections.classes
-    label_of = labels_of(space, [*named, *classes])
+    label_of = labels_of(space, {*named, *classes, *chain.from_iterable(known.values())})
     if strange := [label for label in named if label not in label_of]:
         others = f" {count(len(strange) - 1, 'more label')} are unknown." if len(strange) > 1 else ""
         raise ValueError(
@@ -132,17 +133,28 @@ def _truths(
     place = _Places(folder)
     for name, labels in corrections.shown.items():
         file, shown = place.of(name, path), {label_of[label] for label in labels}
-        before = known.get(Path(file).stem, annotated) & annotated
+        exported = known.get(Path(file).stem, classes)  # by the names that labels had then
+        before = {label_of[label] for label in exported if label in label_of} & annotated
         yield file, {label: int(label in shown) for label in space.names if label in before | shown}
 
 
 def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:
-    """Return image id -> labels that were annotated when we exported it; {} for what is not our export."""
+    """Return image id -> labels that were annotated when we exported it; {} for what is not our export.
+
+    Raises:
+        ValueError: a file is called like that of our exports, and is not one.
+    """
     places = [parent / ORIGIN for parent in (folder, path.parent, folder.parent, path.parent.parent)]
     for origin in (place for place in places if place.is_file()):
-        with origin.open(encoding="utf-8", newline="\n") as lines:
-            rows: Iterator[dict[str, Any]] = map(json.loads, lines)
-            return {row["image_id"]: {*row["labels"], *row["absent"]} for row in rows}
+        try:
+            with origin.open(encoding="utf-8", newline="\n") as lines:
+                rows: Iterator[dict[str, Any]] = map(json.loads, lines)
+                return {row["image_id"]: {*row["labels"], *row["absent"]} for row in rows}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{origin} is not that of an export ({first_line(error)}): restore it, or move it away; labels that"
+                " are not ticked count as absent then"
+            ) from error
     return {}
 
 
