@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from tailorset.commands.annotating import PhotoDesk
 from tailorset.datasets.folder import Config, build, few_held_out
-from tailorset.datasets.reading.annotations import find_photos
+from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.images import codec
 from tailorset.images.codec import decode_image
@@ -374,6 +374,23 @@ def coco_file(folder: Path, names: dict[str, str]) -> Path:
     ]
     path.write_text(json.dumps({"categories": categories, "images": images, "annotations": annotations}))
     return path
+
+
+def test_a_coco_file_that_lists_absent_categories_leaves_the_others_open(photos: Path) -> None:
+    """As our own export and LVIS write it: some photos are annotated for seen labels only."""
+    path = coco_file(photos, {})
+    content = json.loads(path.read_text())
+    shown = list(SHOWN.values())
+    for image in content["images"]:
+        known = NAMES[:2] if image["id"] % 4 < 2 else NAMES
+        labels = [NAMES.index(label) for label in known if label not in shown[image["id"]]]
+        image["neg_category_ids"] = labels
+    path.write_text(json.dumps(content))
+    truths = read_truths(path, photos, find_photos(photos), SPACE)
+    for place, (name, labels) in enumerate(SHOWN.items()):
+        known = {*NAMES[:2], *labels} if place % 4 < 2 else set(NAMES)
+        assert truths[name] == {label: int(label in labels) for label in known}
+    assert sum(dataset(photos, path).sizes.values()) == len(SHOWN)
 
 
 @pytest.mark.parametrize("name", ["mug", "sofa"])  # seen, unseen

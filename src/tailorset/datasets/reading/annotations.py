@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -58,7 +59,8 @@ def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: set {setting} to the folder of your photos")
-    visible, unread = {}, {}
+    visible: dict[str, Path] = {}
+    unread: dict[str, str] = {}
     for found in files_below(folder):
         path = found.path if isinstance(found, Unread) else found
         relative = path.relative_to(folder)
@@ -174,12 +176,20 @@ def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     images, categories = read_instances(path)
     check_categories(label_space, categories, label_space.unseen, path)
     label_of = labels_of(label_space, categories)
-    labels = [name for name in label_space.names if name in label_of.values()]
-    shown: dict[str, set[str]] = {}
+    categories_of = {
+        label: {category for category, named in label_of.items() if named == label}
+        for label in label_space.names
+        if label in label_of.values()
+    }
+    truths: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for image in images.values():  # a file may be listed more than once
-        names = (label_of[category] for category in image.shown if category in label_of)
-        shown.setdefault(image.file_name, set()).update(names)
-    return {name: {label: int(label in found) for label in labels} for name, found in shown.items()}
+        truth = truths[image.file_name]
+        for label, own in categories_of.items():
+            if own & image.shown:
+                truth[label] = 1
+            elif image.absent is None or own <= image.absent:
+                truth.setdefault(label, 0)
+    return dict(truths)
 
 
 def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
