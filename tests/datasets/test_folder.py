@@ -269,6 +269,7 @@ def test_a_file_too_large_for_a_photo_is_rejected_unread(
     [
         (["image,labels", "000.jpg,mugg"], r"line 2: .*label.*mugg.*mug"),
         (["image,labels", "000.jpg,mug", "000.jpg,sofa"], r"line 3: 000.jpg is there twice"),
+        (["image,labels", "", "", "000.jpg,mugg"], r"line 4: .*label.*mugg"),
         (["image,labels", "nowhere.jpg,mug"], r"1 of 1 images that are not photos in .*nowhere.jpg \(.* nothing"),
         (["image,mug,sofa", "000.jpg,1,yes"], r"line 2: sofa is 'yes': write 1, 0, or nothing"),
         (["image,mug,couch", "000.jpg,1,0"], r"line 1: .*couch"),
