@@ -150,9 +150,14 @@ def test_fiftyones_own_form_is_read(tmp_path: Path, source: ExportSource) -> Non
     pictures = export("fiftyone", source, tmp_path / "out") / "val" / "data"
     classes, table = ["key", "ball"], tmp_path / "corrected.csv"
     (tmp_path / "labels.json").write_text(
-        json.dumps({"classes": classes, "labels": {"val-000000": [1], "val-000001": None, "val-000002": "key"}})
+        json.dumps(
+            {
+                "classes": classes,
+                "labels": {"val-000000": [1], "val-000001": [], "val-000002": "key", "val-000003": None},
+            }
+        )
     )
-    import_labels(tmp_path / "labels.json", table, pictures, SPACE)
+    lines = import_labels(tmp_path / "labels.json", table, pictures, SPACE)
     found = {name: {label: row[label] for label in classes} for name, row in rows_of(table).items()}
     assert found == {
         "val-000000": {"key": "0", "ball": "1"},
@@ -160,6 +165,7 @@ def test_fiftyones_own_form_is_read(tmp_path: Path, source: ExportSource) -> Non
         "val-000002": {"key": "1", "ball": "0"},
     }
     assert {row["car"] for row in rows_of(table).values()} == {""}  # no class there
+    assert "         pictures left out, as not labelled in FiftyOne: 1" in lines
 
 
 @pytest.mark.parametrize("label", ["umbrela", "a/b", "c, d", 'e "f"', "fish 🐟", "two\nlines"])
