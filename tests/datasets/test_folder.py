@@ -108,6 +108,16 @@ def test_a_new_photo_moves_no_other_and_a_copy_is_left_out(photos: Path, listed:
             dataset(photos, listed)
 
 
+def test_copies_without_annotations_hide_no_photo_of_no_use(photos: Path) -> None:
+    rows = [f"{name},{','.join(str(int(label in shown)) for label in NAMES)}" for name, shown in SHOWN.items()]
+    for place, name in enumerate(("useless.jpg", "blank.jpg", "again.jpg", "more.jpg")):
+        save(photos / name, 1000 + min(place, 1))
+    rows += ["useless.jpg,,,1,", "blank.jpg,,,,", "again.jpg,,,,", "more.jpg,,,,"]
+    notes = "\n".join(dataset(photos, write_csv(photos, [f"image,{','.join(NAMES)}", *rows])).notes)
+    assert "left out as copies of others: 2 files" in notes
+    assert "of no use: 1 annotated photo," in notes
+
+
 def test_a_copy_in_another_labels_folder_shows_both(tmp_path: Path) -> None:
     for place in range(60):
         save(tmp_path / ("sofa", "lamp")[place % 2] / f"{place}.png", place)
