@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -71,6 +72,27 @@ def test_the_table_is_read_by_the_data_set_folder(source: ExportSource, tmp_path
     assert sum(photos.sizes.values()) > 30
 
 
+def test_a_label_that_was_renamed_since_the_export_is_as_annotated_as_before(
+    source: ExportSource, tmp_path: Path
+) -> None:
+    folder, table = export("fiftyone", source, tmp_path / "out"), tmp_path / "corrected.csv"
+    labels = [label.model_dump() for label in SPACE.labels]
+    labels[0] |= {"name": "parasol", "aliases": ["umbrella"]}
+    import_labels(folder, table, None, LabelSpace.model_validate({"name": "test", "labels": labels}))
+    expected = {name: expected_row(image)["umbrella"] for name, (image, _) in exported(source).items()}
+    assert {name: row["parasol"] for name, row in rows_of(table).items()} == expected
+    assert "0" in expected.values()
+
+
+@pytest.mark.parametrize("line", ['{"file": "a.png"}', "[1]", "{"])
+def test_a_list_of_images_that_is_no_exports_is_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "images.jsonl").write_text(f"{line}\n")
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"a": ["key"]}}))
+    with pytest.raises(ValueError, match=r"images.jsonl is not that of an export .*: restore it, or move it away"):
+        import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+
+
 def test_a_correction_in_label_studio_counts(source: ExportSource, tmp_path: Path) -> None:
     folder = export("label_studio", source, tmp_path / "out")
     tasks = json.loads((folder / "tasks.json").read_text())
@@ -99,13 +121,43 @@ def test_an_uploaded_picture_is_found_by_its_name(source: ExportSource, tmp_path
     assert rows_of(tmp_path / "corrected.csv") == {"val-000001": dict.fromkeys(SPACE.names, "0")}
 
 
+@pytest.mark.parametrize("name", ["my photo (1).png", "a-b.png", "caf\u00e9.png"])
+def test_an_uploaded_picture_is_found_by_the_name_that_label_studio_gave_it(name: str, tmp_path: Path) -> None:
+    stored = name.replace(" ", "_").replace("(", "").replace(")", "")
+    (tmp_path / name).touch()
+    task = {"data": {"image": f"/data/upload/1/ab12cd34-{quote(stored)}"}, "annotations": [{"result": []}]}
+    (tmp_path / "tasks.json").write_text(json.dumps([task]))
+    import_labels(tmp_path / "tasks.json", tmp_path / "corrected.csv", None, SPACE)
+    assert list(rows_of(tmp_path / "corrected.csv")) == [Path(name).stem]
+
+
+def test_a_name_as_macos_writes_it_is_found(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301.png").touch()
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"cafe\u0301": ["key"]}}))
+    import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+    assert list(rows_of(tmp_path / "corrected.csv")) == ["caf\u00e9"]
+
+
+def test_labels_are_not_given_to_a_picture_of_another_name(tmp_path: Path) -> None:
+    """Only Label Studio's prefix may be missing, not every beginning before a hyphen."""
+    (tmp_path / "1.png").touch()
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"dog-1": ["key"]}}))
+    with pytest.raises(ValueError, match=r"names dog-1, and .* has no such picture"):
+        import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+
+
 def test_fiftyones_own_form_is_read(tmp_path: Path, source: ExportSource) -> None:
     pictures = export("fiftyone", source, tmp_path / "out") / "val" / "data"
     classes, table = ["key", "ball"], tmp_path / "corrected.csv"
     (tmp_path / "labels.json").write_text(
-        json.dumps({"classes": classes, "labels": {"val-000000": [1], "val-000001": None, "val-000002": "key"}})
+        json.dumps(
+            {
+                "classes": classes,
+                "labels": {"val-000000": [1], "val-000001": [], "val-000002": "key", "val-000003": None},
+            }
+        )
     )
-    import_labels(tmp_path / "labels.json", table, pictures, SPACE)
+    lines = import_labels(tmp_path / "labels.json", table, pictures, SPACE)
     found = {name: {label: row[label] for label in classes} for name, row in rows_of(table).items()}
     assert found == {
         "val-000000": {"key": "0", "ball": "1"},
@@ -113,6 +165,7 @@ def test_fiftyones_own_form_is_read(tmp_path: Path, source: ExportSource) -> Non
         "val-000002": {"key": "1", "ball": "0"},
     }
     assert {row["car"] for row in rows_of(table).values()} == {""}  # no class there
+    assert "         pictures left out, as not labelled in FiftyOne: 1" in lines
 
 
 @pytest.mark.parametrize("label", ["umbrela", "a/b", "c, d", 'e "f"', "fish 🐟", "two\nlines"])
@@ -134,6 +187,7 @@ def test_unknown_labels_are_named(label: str, source: ExportSource, tmp_path: Pa
     ("content", "message"),
     [
         ("{", "is not a readable JSON file"),
+        ("[" * 100_000, "is not a readable JSON file"),
         ("{}", "labels of no known kind"),
         ('[{"id": 1, "data": {"file": "x.png"}}]', "none of 1 tasks is annotated"),
         ('[{"id": 1, "image": "x.png", "annotations": [{"result": []}]}]', "not JSON-MIN"),

@@ -15,8 +15,11 @@ from mutations import TURNED, exif_photo
 from PIL import Image
 from pydantic import ValidationError
 
+from tailorset.commands.annotating import PhotoDesk
 from tailorset.datasets.folder import Config, build, few_held_out
+from tailorset.datasets.reading.annotations import find_photos, read_truths
 from tailorset.datasets.reading.photo_set import PhotoSet
+from tailorset.images import codec
 from tailorset.images.codec import decode_image
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
 from tests.unreadable import forbid
@@ -103,6 +106,16 @@ def test_a_new_photo_moves_no_other_and_a_copy_is_left_out(photos: Path, listed:
     if "mug" not in SHOWN["003.jpg"]:
         with pytest.raises(ValueError, match=r"003.jpg and zzz.jpg are the same photo, but differ in \['mug'\]"):
             dataset(photos, listed)
+
+
+def test_copies_without_annotations_hide_no_photo_of_no_use(photos: Path) -> None:
+    rows = [f"{name},{','.join(str(int(label in shown)) for label in NAMES)}" for name, shown in SHOWN.items()]
+    for place, name in enumerate(("useless.jpg", "blank.jpg", "again.jpg", "more.jpg")):
+        save(photos / name, 1000 + min(place, 1))
+    rows += ["useless.jpg,,,1,", "blank.jpg,,,,", "again.jpg,,,,", "more.jpg,,,,"]
+    notes = "\n".join(dataset(photos, write_csv(photos, [f"image,{','.join(NAMES)}", *rows])).notes)
+    assert "left out as copies of others: 2 files" in notes
+    assert "of no use: 1 annotated photo," in notes
 
 
 def test_a_copy_in_another_labels_folder_shows_both(tmp_path: Path) -> None:
@@ -236,11 +249,37 @@ def test_a_damaged_photo_is_rejected_by_name(photos: Path, listed: Path) -> None
     assert all(str(photos) in sample.reason for sample in rejected)
 
 
+def test_empty_files_are_no_copies_of_each_other(photos: Path, listed: Path) -> None:
+    """Downloads that failed: both are rejected, whatever they are annotated for."""
+    for name in ("000.jpg", "001.jpg"):
+        (photos / name).write_bytes(b"")
+    data = dataset(photos, listed)
+    rejected = [sample for split in SPLITS for sample in data.samples(split) if isinstance(sample, Rejected)]
+    assert sorted(sample.image_id[:3] for sample in rejected) == ["000", "001"]
+
+
+def test_a_file_too_large_for_a_photo_is_rejected_unread(
+    photos: Path, listed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A video with the suffix of a photo would fill the memory."""
+    monkeypatch.setattr(codec, "MAX_FILE_BYTES", 1 << 20)
+    with (photos / "000.jpg").open("wb") as file:
+        file.truncate(2 << 20)
+    desk = PhotoDesk(listed, photos, find_photos(photos), SPACE)
+    data = dataset(photos, listed)
+    rejected = [sample for split in SPLITS for sample in data.samples(split) if isinstance(sample, Rejected)]
+    assert [sample.image_id[:3] for sample in rejected] == ["000"]
+    assert "2 MiB are too much for a photo" in rejected[0].reason
+    with pytest.raises(ValueError, match="too much for a photo"):
+        desk.png("000.jpg")
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         (["image,labels", "000.jpg,mugg"], r"line 2: .*label.*mugg.*mug"),
         (["image,labels", "000.jpg,mug", "000.jpg,sofa"], r"line 3: 000.jpg is there twice"),
+        (["image,labels", "", "", "000.jpg,mugg"], r"line 4: .*label.*mugg"),
         (["image,labels", "nowhere.jpg,mug"], r"1 of 1 images that are not photos in .*nowhere.jpg \(.* nothing"),
         (["image,mug,sofa", "000.jpg,1,yes"], r"line 2: sofa is 'yes': write 1, 0, or nothing"),
         (["image,mug,couch", "000.jpg,1,0"], r"line 1: .*couch"),
@@ -303,6 +342,32 @@ def test_a_folder_that_cannot_be_listed_is_not_said_to_be_empty(
         dataset(tmp_path, "folders")
 
 
+@pytest.mark.parametrize("name", ["at 10.00\u202fAM.png", "a\u00a0b.png", "family \U0001f468\u200d\U0001f469.png"])
+def test_blanks_and_emoji_of_other_systems_are_fine_in_names(name: str, photos: Path) -> None:
+    """macOS calls screenshots like the first one."""
+    save(photos / name, 1000)
+    rows = [f"{file},{'; '.join(shown)}" for file, shown in SHOWN.items()]
+    data = dataset(photos, write_csv(photos, ["image,labels", *rows, f"{name},sofa"]))
+    assert sum(data.sizes.values()) == len(SHOWN) + 1
+
+
+def test_only_photos_need_names_of_one_line(photos: Path, listed: Path) -> None:
+    (photos / "Icon\r").touch()  # macOS has it in folders with an icon of their own
+    (photos / ".hidden\r").touch()
+    assert r"left alone: 1 other file: 'Icon\r'" in dataset(photos, listed).notes
+    save(photos / "two\nlines.png", 1000)
+    with pytest.raises(ValueError, match=r"on one line: rename 'two\\nlines.png'"):
+        dataset(photos, listed)
+
+
+def test_two_photos_of_a_name_that_is_composed_in_two_ways_are_told(photos: Path, listed: Path) -> None:
+    for place, name in enumerate(("caf\u00e9.png", "cafe\u0301.png")):
+        save(photos / name, 1000 + place)
+    if len(list(photos.glob("caf*"))) == 2:  # some file systems compose names themselves
+        with pytest.raises(ValueError, match="have names that look the same: rename one of them"):
+            dataset(photos, listed)
+
+
 def test_other_files_are_told(photos: Path, listed: Path) -> None:
     (photos / "readme.txt").touch()
     (photos / ".hidden.jpg").touch()
@@ -320,6 +385,23 @@ def coco_file(folder: Path, names: dict[str, str]) -> Path:
     ]
     path.write_text(json.dumps({"categories": categories, "images": images, "annotations": annotations}))
     return path
+
+
+def test_a_coco_file_that_lists_absent_categories_leaves_the_others_open(photos: Path) -> None:
+    """As our own export and LVIS write it: some photos are annotated for seen labels only."""
+    path = coco_file(photos, {})
+    content = json.loads(path.read_text())
+    shown = list(SHOWN.values())
+    for image in content["images"]:
+        known = NAMES[:2] if image["id"] % 4 < 2 else NAMES
+        labels = [NAMES.index(label) for label in known if label not in shown[image["id"]]]
+        image["neg_category_ids"] = labels
+    path.write_text(json.dumps(content))
+    truths = read_truths(path, photos, find_photos(photos), SPACE)
+    for place, (name, labels) in enumerate(SHOWN.items()):
+        known = {*NAMES[:2], *labels} if place % 4 < 2 else set(NAMES)
+        assert truths[name] == {label: int(label in labels) for label in known}
+    assert sum(dataset(photos, path).sizes.values()) == len(SHOWN)
 
 
 @pytest.mark.parametrize("name", ["mug", "sofa"])  # seen, unseen

@@ -27,6 +27,7 @@ from tailorset.records import (
     FILTERED_COLUMNS,
     PROMPT_COLUMNS,
     REAL_COLUMNS,
+    SPLITS,
     SYNTHETIC_COLUMNS,
     LabelSpace,
     RealSample,
@@ -209,15 +210,18 @@ class TestPrepareDataset:
         prepare_dataset.main()
         assert len(drawn) == sum(SIZES.values())
 
-    def test_a_split_of_which_nothing_can_be_read_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("unread", [("val",), SPLITS])  # all of them: photos of a kind that needs a library
+    def test_a_split_of_which_nothing_can_be_read_is_refused(
+        self, unread: tuple[Split, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         samples = toybox.Toybox.samples
 
-        def no_val(data: toybox.Toybox, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
+        def damaged(data: toybox.Toybox, split: Split, start: int = 0) -> Iterator[RealSample | Rejected]:
             for sample in samples(data, split, start):
-                yield Rejected(sample.image_id, "cut off") if split == "val" else sample
+                yield Rejected(sample.image_id, "cut off") if split in unread else sample
 
-        monkeypatch.setattr(toybox.Toybox, "samples", no_val)
-        with pytest.raises(ValueError, match="no val image can be used, the first one because: cut off"):
+        monkeypatch.setattr(toybox.Toybox, "samples", damaged)
+        with pytest.raises(ValueError, match=f"no {unread[0]} image can be used, the first one because: cut off"):
             prepare_dataset.main()
 
     def test_what_waits_for_photos_goes_stale_only_with_photos_that_are_lent(self) -> None:

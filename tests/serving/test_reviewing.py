@@ -177,6 +177,48 @@ def test_annotating_goes_on_where_it_stopped(tab: Page, table: Path, space: Labe
 
 
 @needs_browser
+def test_a_key_before_the_next_photo_is_there_does_not_give_it_the_labels_of_the_last(
+    tab: Page, table: Path, space: LabelSpace
+) -> None:
+    """Guesses take a while, and whoever annotates is fast."""
+    held: list[Any] = []
+    with running_app(create_review_app(photo_desk(table, space))) as url:
+        tab.page.route("**/images/1", lambda route: held.append(route))
+        tab.page.goto(url)
+        tab.wait_for("Image 1 of 4")
+        with tab.page.expect_request("**/images/1"):
+            tab.press("x", "1", "Enter")
+        tab.page.keyboard.press("2")
+        tab.page.locator("#labels input").nth(2).click()
+        held[0].continue_()
+        tab.wait_for("Image 2 of 4: a suggestion, not saved")
+        assert set(tab.page.locator("#answer").inner_text().split(", ")) == set(GUESSED)
+        ticked = tab.page.locator("#labels input").evaluate_all("boxes => boxes.map((box) => box.checked)")
+        assert {name for name, is_ticked in zip(space.names, ticked, strict=True) if is_ticked} == set(GUESSED)
+
+
+@needs_browser
+def test_a_click_while_a_photo_is_saved_loses_no_change_of_another(tab: Page, table: Path, space: LabelSpace) -> None:
+    held: list[Any] = []
+    with running_app(create_review_app(photo_desk(table, space))) as url:
+        tab.page.goto(url)
+        tab.wait_for("Image 1 of 4")
+        tab.press("1", "ArrowRight")
+        tab.wait_for("Image 2 of 4")
+        tab.page.route("**/images/1", lambda route: held.append(route))
+        with tab.page.expect_request("**/images/1"):
+            tab.press("Enter")
+        tab.page.click("#back")
+        tab.page.wait_for_timeout(500)  # enough to go back
+        held[0].continue_()
+        tab.page.unroute("**/images/1")
+        tab.wait_for("1 of 4 saved")
+        for _ in range(3):
+            tab.press("ArrowLeft")
+        tab.wait_for("Image 1 of 4: changed, not saved")
+
+
+@needs_browser
 def test_generated_images_are_reviewed_with_the_keyboard(
     tab: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, space: LabelSpace
 ) -> None:

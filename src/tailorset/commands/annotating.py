@@ -14,7 +14,7 @@ from tailorset.commands.new import empty_table
 from tailorset.commands.shared_files import lock_of
 from tailorset.datasets.folder import Config
 from tailorset.datasets.reading.annotations import Found, Truth, annotation_table, find_photos, read_truths
-from tailorset.images.codec import decode_image, encode_png, shrunk, square_pixels
+from tailorset.images.codec import decode_image, encode_png, file_content, shrunk, square_pixels
 from tailorset.messages import count, some
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
@@ -93,7 +93,7 @@ class PhotoDesk:
         self._truths |= {name: truth for name, truth in truths.items() if name in self._truths}
 
     def _decoded(self, image_id: str) -> Image.Image:
-        return decode_image(self.found.photos[image_id].read_bytes())
+        return decode_image(file_content(self.found.photos[image_id]))
 
 
 class ClipGuess:

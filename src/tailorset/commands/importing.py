@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,17 @@ from tailorset.commands.formats import readers
 from tailorset.datasets.reading.annotations import annotation_table, check_column_names, find_photos
 from tailorset.datasets.reading.categories import labels_of
 from tailorset.exports import Corrections
-from tailorset.messages import count, invalid, some, unknown
+from tailorset.messages import count, first_line, invalid, some, unknown
 from tailorset.records import LabelSpace
+from tailorset.records.names import composed
 from tailorset.storage.files import atomic_output
 
 NAMES = ("labels.json", "tasks.json")  # looked for in a folder
 ORIGIN = "images.jsonl"  # in our exports: labels that were annotated, image by image
 NOTHING_KNOWN = f"no {ORIGIN} of an export here: labels that are not ticked count as absent (--images DIR finds one)"
 KNOWN = "FiftyOne's labels.json, or Label Studio's export in the form JSON"
+
+UPLOAD_PREFIX = re.compile("^[0-9a-f]{8}-")  # of files that were uploaded to Label Studio
 
 Truths = dict[str, dict[str, int]]  # file, relative to the folder of the pictures -> label -> 1 present, 0 absent
 
@@ -97,7 +102,7 @@ def _corrections(path: Path) -> Corrections:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a readable JSON file ({error}): name {KNOWN}") from error
     for reader in readers():
         if reader.recognises(path, content):
@@ -117,7 +122,7 @@ def _truths(
     """
     named = sorted({label for labels in corrections.shown.values() for label in labels})
     classes = space.names if corrections.classes is None else corrections.classes
-    label_of = labels_of(space, [*named, *classes])
+    label_of = labels_of(space, {*named, *classes, *chain.from_iterable(known.values())})
     if strange := [label for label in named if label not in label_of]:
         others = f" {count(len(strange) - 1, 'more label')} are unknown." if len(strange) > 1 else ""
         raise ValueError(
@@ -128,30 +133,52 @@ def _truths(
     place = _Places(folder)
     for name, labels in corrections.shown.items():
         file, shown = place.of(name, path), {label_of[label] for label in labels}
-        before = known.get(Path(file).stem, annotated) & annotated
+        exported = known.get(Path(file).stem, classes)  # by the names that labels had then
+        before = {label_of[label] for label in exported if label in label_of} & annotated
         yield file, {label: int(label in shown) for label in space.names if label in before | shown}
 
 
 def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:
-    """Return image id -> labels that were annotated when we exported it; {} for what is not our export."""
+    """Return image id -> labels that were annotated when we exported it; {} for what is not our export.
+
+    Raises:
+        ValueError: a file is called like that of our exports, and is not one.
+    """
     places = [parent / ORIGIN for parent in (folder, path.parent, folder.parent, path.parent.parent)]
     for origin in (place for place in places if place.is_file()):
-        with origin.open(encoding="utf-8", newline="\n") as lines:
-            rows: Iterator[dict[str, Any]] = map(json.loads, lines)
-            return {row["image_id"]: {*row["labels"], *row["absent"]} for row in rows}
+        try:
+            with origin.open(encoding="utf-8", newline="\n") as lines:
+                rows: Iterator[dict[str, Any]] = map(json.loads, lines)
+                return {row["image_id"]: {*row["labels"], *row["absent"]} for row in rows}
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{origin} is not that of an export ({first_line(error)}): restore it, or move it away; labels that"
+                " are not ticked count as absent then"
+            ) from error
     return {}
 
 
+def _stored_name(name: str) -> str:
+    """The name under which Django, and so Label Studio, keeps an uploaded file."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
+
+
 class _Places:
-    """Pictures of a folder, found by the names that programs give them: path, path without suffix, or file name."""
+    """Pictures of a folder, found by the names that programs give them: path, path without suffix, or file name.
+
+    Label Studio writes a prefix before the name of an uploaded file, and the name without blanks and brackets.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: dict[str, list[str]] = {}
+        self.uploads: dict[str, list[str]] = {}
         for name in find_photos(folder).photos:
             path = Path(name)
             for key in {name, path.with_suffix("").as_posix(), path.name, path.stem}:
                 self.files.setdefault(key, []).append(name)
+            for key in {path.name, _stored_name(path.name)}:
+                self.uploads.setdefault(key, []).append(name)
 
     def of(self, name: str, source: Path) -> str:
         """Return the picture of a name.
@@ -159,12 +186,17 @@ class _Places:
         Raises:
             ValueError: there is none, or several.
         """
-        for key in (name, Path(name).name, Path(name).name.partition("-")[2]):  # uploads get a prefix
-            found = self.files.get(key, [])
-            if len(found) > 1:
-                raise ValueError(f"{source} names {name}, and {self.folder} has {some(found)}: name its --images")
-            if found:
-                return found[0]
-        raise ValueError(
-            f"{source} names {name}, and {self.folder} has no such picture: name the folder of the pictures (--images)"
-        )
+        path = Path(composed(name))
+        found = self.files.get(path.as_posix()) or self.files.get(path.name) or self._uploaded(path.name)
+        if not found:
+            raise ValueError(
+                f"{source} names {name}, and {self.folder} has no such picture: name the folder of the pictures"
+                " (--images)"
+            )
+        if len(found) > 1:
+            raise ValueError(f"{source} names {name}, and {self.folder} has {some(found)}: name its --images")
+        return found[0]
+
+    def _uploaded(self, name: str) -> list[str]:
+        prefix = UPLOAD_PREFIX.match(name)
+        return self.uploads.get(name[prefix.end() :], []) if prefix else []

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tailorset.datasets.reading.categories import check_categories, labels_of
 from tailorset.datasets.reading.changes import UserPath
-from tailorset.datasets.reading.coco_instances import read_instances
+from tailorset.datasets.reading.coco_instances import check_complete, read_instances
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, PublishedCounts, zero_shot_set
 from tailorset.records import LabelSpace
@@ -58,7 +58,8 @@ def read_part(config: Config, part: str, label_space: LabelSpace) -> dict[str, L
     """The images that an annotation file lists, by an id of ours."""
     name = f"{part}{config.year}"
     path = config.annotations(name)
-    images, categories = read_instances(path)
+    images, categories = found = read_instances(path)
+    check_complete(path, found)
     check_categories(label_space, categories, label_space.names, path)
     label_of = labels_of(label_space, categories)
     files = {number: plain_path(image.file_name) for number, image in images.items()}

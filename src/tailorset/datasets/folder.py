@@ -27,6 +27,7 @@ from tailorset.messages import count, some
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
+from tailorset.storage.checksums import file_digest
 
 HASHES = 1 << 63
 MIN_HELD_OUT = 2  # photos with a label, and without it
@@ -70,7 +71,7 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
     found = find_photos(config.images)
     truths = read_truths(config.annotations, config.images, found, label_space)
     check_truths(truths, config, label_space)
-    originals, num_copies = without_copies(truths, found.photos, config)
+    originals = without_copies(truths, found.photos, config)
     splits: dict[Split, list[Photo]] = {"train": [], "val": [], "test": []}
     for digest, (name, truth) in originals.items():
         split = choose_split(truth, digest, config, label_space, seed)
@@ -80,13 +81,13 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
         if annotated or config.annotations is None:
             splits[split].append(Photo(image_id(name), found.photos[name], shown, annotated))
     check_splits(splits, config, label_space)
-    return PhotoSet(splits, config.image_px, _notes(config, found, truths, num_copies, splits, label_space))
+    return PhotoSet(splits, config.image_px, _notes(config, found, truths, originals, splits, label_space))
 
 
 def without_copies(
     truths: Mapping[str, Truth], photos: Mapping[str, Path], config: Config
-) -> tuple[dict[str, tuple[str, Truth]], int]:
-    """{digest: (first name, all that is known)} of files that differ, and the number of files that are copies.
+) -> dict[str, tuple[str, Truth]]:
+    """{digest: (first name, all that is known)} of files that differ.
 
     A copy in the folder of another label shows both.
 
@@ -95,17 +96,24 @@ def without_copies(
     """
     found: dict[str, tuple[str, Truth]] = {}
     for name, truth in Bar(sorted(truths.items()), desc=f"look at {config.images}", unit="photo"):
-        try:
-            digest = hashlib.sha256(photos[name].read_bytes()).hexdigest()
-        except OSError:  # its reason is told when it is read
-            digest = hashlib.sha256(name.encode()).hexdigest()
+        digest = _photo_digest(name, photos[name])
         first, known = found.get(digest, (name, {}))
         if config.annotations == FOLDERS:
             truth = {label: max(present, known.get(label, 0)) for label, present in truth.items()}
         elif against := sorted(label for label in known.keys() & truth.keys() if known[label] != truth[label]):
             raise ValueError(f"{first} and {name} are the same photo, but differ in {against}: correct one of them")
         found[digest] = first, {**known, **truth}
-    return found, len(truths) - len(found)
+    return found
+
+
+def _photo_digest(name: str, path: Path) -> str:
+    """The digest of a photo's bytes, or of its name if it has none: why it cannot be used is told when it is read."""
+    try:
+        if path.stat().st_size:
+            return file_digest(path)
+    except OSError:
+        pass
+    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def few_held_out(
@@ -202,7 +210,7 @@ def _notes(
     config: Config,
     found: Found,
     truths: Mapping[str, Truth],
-    num_copies: int,
+    originals: Mapping[str, tuple[str, Truth]],
     splits: Mapping[Split, Sequence[Photo]],
     label_space: LabelSpace,
 ) -> list[str]:
@@ -214,9 +222,9 @@ def _notes(
         f" {known - complete:,} for some, {len(found.photos) - known:,} not at all",
         ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
     ]
-    if num_copies:
+    if num_copies := len(truths) - len(originals):
         notes.append(f"left out as copies of others: {count(num_copies, 'file')}")
-    if (left := known - num_copies - sum(map(len, splits.values()))) > 0:
+    if (left := sum(bool(truth) for _, truth in originals.values()) - sum(map(len, splits.values()))) > 0:
         notes.append(f"of no use: {count(left, 'annotated photo')}, as nothing is known of a label they could serve")
     if config.annotations == FOLDERS and (
         strange := sorted(set(map(folder_of, found.photos)) - folder_labels(found, label_space).keys())

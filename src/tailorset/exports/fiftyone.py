@@ -44,17 +44,23 @@ def recognises(path: Path, content: Any) -> bool:
 
 
 def read(path: Path, content: Any) -> Corrections:
-    """Read a labels.json, ours or FiftyOne's own; names are those of the photos, without their suffix."""
+    """Read a labels.json, ours or FiftyOne's own; names are those of the photos, without their suffix.
+
+    In FiftyOne a photo with null is not labelled, and one with an empty list shows none of the labels.
+    """
     classes = content["classes"] or ()
     if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{path}: its `classes` are {classes!r}, not a list of names: export it from FiftyOne again")
-    shown = {name: list(_names(name, labels, classes)) for name, labels in content["labels"].items()}
-    return Corrections(shown, tuple(classes) or None)
+    labelled = {name: labels for name, labels in content["labels"].items() if labels is not None}
+    shown = {name: list(_names(name, labels, classes)) for name, labels in labelled.items()}
+    num_left = len(content["labels"]) - len(labelled)
+    notes = (f"pictures left out, as not labelled in FiftyOne: {num_left:,}",) if num_left else ()
+    return Corrections(shown, tuple(classes) or None, notes)
 
 
 def _names(name: str, labels: Any, classes: Any) -> Iterator[str]:
     """Yield the labels of a photo: FiftyOne writes a list or one label, as text, number or with attributes."""
-    for label in labels if isinstance(labels, list) else [] if labels is None else [labels]:
+    for label in labels if isinstance(labels, list) else [labels]:
         label = label.get("label") if isinstance(label, dict) else label
         if isinstance(label, int) and classes and 0 <= label < len(classes):
             label = classes[label]

@@ -125,7 +125,7 @@ class Retrieval:
         """(3, P, P) float32 in [0, 1]: a random square crop of one of the images, which differs from seed to seed."""
         generator = torch.Generator().manual_seed(seed)
         choice, side, left, top, mirrored = torch.rand(5, generator=generator).tolist()
-        image = decode_image(self.paths[candidates[int(choice * len(candidates))]].read_bytes())
+        image = decode_image(file_content(self.paths[candidates[int(choice * len(candidates))]]))
         length = round(min(image.size) * (SMALLEST_CROP + (1 - SMALLEST_CROP) * side))
         x, y = round(left * (image.width - length)), round(top * (image.height - length))
         pixels = square_pixels(image.crop((x, y, x + length, y + length)), self.image_px)

@@ -111,6 +111,18 @@ def test_linked_folders_are_read_once(tmp_path: Path, config: Config) -> None:
     assert names == ["deep/a.png", "link/c.png"]
 
 
+def test_a_linked_folder_has_both_its_names(tmp_path: Path) -> None:
+    for folder in ("dog", ".store"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").touch()
+    (tmp_path / "current").symlink_to("dog")
+    (tmp_path / "stored").symlink_to(".store")
+    (tmp_path / "dog" / "stored").symlink_to(tmp_path / "stored")
+    (tmp_path / ".store" / "dog").symlink_to(tmp_path / "dog")  # each is below the other
+    found = {path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path) if isinstance(path, Path)}
+    assert found >= {"current/a.png", "dog/a.png", "stored/a.png"}
+
+
 def test_what_cannot_be_read_is_told_and_a_change_once_it_can(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     (config.images / "b.png").symlink_to("nowhere.png")
     os.mkfifo(config.images / "c.png")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -52,19 +54,21 @@ def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
     """All files below a folder, which a setting names, hidden ones left aside.
 
     Raises:
-        ValueError: no such folder, or no image in it.
+        ValueError: no such folder, or no image in it, or two photos whose names differ in how accents are composed.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}: set {setting} to the folder of your photos")
-    visible, unread = {}, {}
+    visible: dict[str, Path] = {}
+    unread: dict[str, str] = {}
     for found in files_below(folder):
         path = found.path if isinstance(found, Unread) else found
-        name = composed(path.relative_to(folder).as_posix())
-        if not name.isprintable():
-            raise ValueError(f"names of files must be text in UTF-8: rename {name!r}")
-        if any(part[0] == "." for part in Path(name).parts):
+        relative = path.relative_to(folder)
+        if any(part[0] == "." for part in relative.parts):
             continue
+        name = _name(relative.as_posix())
+        if name in visible:
+            raise ValueError(f"{path} and {visible[name]} have names that look the same: rename one of them")
         if isinstance(found, Unread):
             unread[name] = found.reason
         else:
@@ -79,6 +83,19 @@ def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
             f" put photos there, or set {setting} to another folder"
         )
     return listing
+
+
+def _name(written: str) -> str:
+    """The name of a file as messages and tables may hold it.
+
+    Raises:
+        ValueError: a photo has a line break or the like in its name, or bytes that are no UTF-8.
+    """
+    if not any(unicodedata.category(char) in ("Cc", "Cs") for char in written):
+        return composed(written)
+    if Path(written).suffix.lower() in SUFFIXES:
+        raise ValueError(f"names of photos must be text in UTF-8, on one line: rename {written!r}")
+    return ascii(written)
 
 
 def read_truths(annotations: Annotations, folder: Path, found: Found, label_space: LabelSpace) -> dict[str, Truth]:
@@ -159,22 +176,31 @@ def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     images, categories = read_instances(path)
     check_categories(label_space, categories, label_space.unseen, path)
     label_of = labels_of(label_space, categories)
-    labels = [name for name in label_space.names if name in label_of.values()]
-    shown: dict[str, set[str]] = {}
+    categories_of = {
+        label: {category for category, named in label_of.items() if named == label}
+        for label in label_space.names
+        if label in label_of.values()
+    }
+    truths: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for image in images.values():  # a file may be listed more than once
-        names = (label_of[category] for category in image.shown if category in label_of)
-        shown.setdefault(image.file_name, set()).update(names)
-    return {name: {label: int(label in found) for label in labels} for name, found in shown.items()}
+        truth = truths[image.file_name]
+        for label, own in categories_of.items():
+            if own & image.shown:
+                truth[label] = 1
+            elif image.absent is None or own <= image.absent:
+                truth.setdefault(label, 0)
+    return dict(truths)
 
 
 def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            rows, columns = list(reader), list(reader.fieldnames or ())
+            rows = [(reader.line_num, row) for row in reader]
+            columns = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a readable CSV file in UTF-8 ({error})") from error
-    filled = [(line, row) for line, row in enumerate(rows, 2) if any(row.values())]  # spreadsheets end with empty ones
+    filled = [(line, row) for line, row in rows if any(row.values())]  # spreadsheets end with empty ones
     if IMAGE not in columns or len(columns) < 2 or not filled:
         raise ValueError(
             f"{path} has the columns {columns}: give `image,labels`, or `image` and a column for each annotated label,"

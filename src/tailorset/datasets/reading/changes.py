@@ -52,23 +52,24 @@ def state_of(*blocks: BaseModel) -> str:
 def files_below(path: Path) -> Iterator[Path | Unread]:
     """The file itself, or all files in a folder and the folders below it, linked ones too, in order.
 
+    A folder that a link leads to is there by both names: one of them may be hidden, or not the one that a table has.
     What cannot be read is there with the reason: folders without permission, links to nothing, pipes and devices.
     """
     if not path.is_dir():
         yield from _readable(path) if os.path.lexists(path) else ()
         return
     unread: list[Unread] = []
-    seen: set[str] = set()
+    above: dict[str, frozenset[str]] = {}  # folder -> where it and those above it really are
 
     def note(error: OSError) -> None:
         unread.append(Unread(Path(error.filename), error.strerror or str(error)))
 
     for folder, folders, names in os.walk(path, onerror=note, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link to a folder above
+        real, parents = os.path.realpath(folder), above.get(os.path.dirname(folder), frozenset())
+        if real in parents:  # a link to a folder above
             folders.clear()
             continue
-        seen.add(real)
+        above[folder] = parents | {real}
         folders.sort()
         for name in sorted(names):
             yield from _readable(Path(folder, name))

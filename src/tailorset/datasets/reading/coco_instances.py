@@ -14,10 +14,11 @@ from tailorset.messages import some
 
 
 class Image(NamedTuple):
-    """One image of an annotation file."""
+    """One image of an annotation file; absent: categories that it does not show, None = all the others."""
 
     file_name: str
     shown: frozenset[str]
+    absent: frozenset[str] | None
 
 
 class Category(BaseModel):
@@ -82,18 +83,26 @@ def read_instances(path: Path) -> Instances:
                 f" {annotation.category_id}, which are not both listed: correct it or download it again"
             )
         shown[annotation.image_id].add(names[annotation.category_id])
-    for image in content.images:
-        _check_complete(path, image, shown[image.id], names)
-    images = {image.id: Image(image.file_name, frozenset(shown[image.id])) for image in content.images}
+    images = {
+        image.id: Image(image.file_name, frozenset(shown[image.id]), _absent(image, names)) for image in content.images
+    }
     return Instances(images, tuple(names.values()))
 
 
-def _check_complete(path: Path, image: ListedImage, shown: set[str], names: Mapping[int, str]) -> None:
-    if image.neg_category_ids is None:  # as in COCO: what is not annotated is absent
-        return
-    absent = {names.get(number) for number in image.neg_category_ids}
-    if left := set(names.values()) - absent - shown:
-        raise ValueError(
-            f"{path}: image {image.id} is not annotated for {some(sorted(left))} (its neg_category_ids lack them)."
-            " They would count as absent: give a file with complete annotations, or use the data set `folder`"
-        )
+def _absent(image: ListedImage, names: Mapping[int, str]) -> frozenset[str] | None:
+    numbers = image.neg_category_ids
+    return None if numbers is None else frozenset(names[number] for number in numbers if number in names)
+
+
+def check_complete(path: Path, found: Instances) -> None:
+    """Check that every image is annotated for every category.
+
+    Raises:
+        ValueError: names the first that is not.
+    """
+    for number, image in found.images.items():
+        if image.absent is not None and (left := set(found.categories) - image.absent - image.shown):
+            raise ValueError(
+                f"{path}: image {number} is not annotated for {some(sorted(left))} (its neg_category_ids lack them)."
+                " They would count as absent: give a file with complete annotations, or use the data set `folder`"
+            )

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tailorset.datasets.reading.annotations import find_photos
-from tailorset.images.codec import decode_image, encode_png, shrunk
+from tailorset.images.codec import decode_image, encode_png, file_content, shrunk
 from tailorset.messages import some
 from tailorset.progress import Bar
 from tailorset.storage.held_out import are_copies, held_out_signatures, photo_signature
@@ -61,7 +61,7 @@ def _lendable(found: dict[str, Path], measured: np.ndarray, left_out: Counter[st
     """Yield photos in the order of their names; `left_out` counts the rest by reason."""
     for number, name in enumerate(Bar(sorted(found), desc="photos to lend", unit="photo")):
         try:
-            image = shrunk(decode_image(found[name].read_bytes()), LENT_PX)
+            image = shrunk(decode_image(file_content(found[name])), LENT_PX)
         except (OSError, ValueError):
             left_out["cannot be read"] += 1
             continue

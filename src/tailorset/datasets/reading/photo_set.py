@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from tailorset.images.codec import decode_image, encode_png, shrunk
+from tailorset.images.codec import decode_image, encode_png, file_content, shrunk
 from tailorset.messages import cause_of
 from tailorset.records import Example, RealSample, Rejected, Split
 from tailorset.seeding import sample_seed
@@ -44,7 +44,7 @@ class PhotoSet:
         """The photos of a split; a file that is not a readable image is rejected with the reason."""
         for photo in self.splits[split][start:]:
             try:
-                image = shrunk(decode_image(photo.path.read_bytes()), self.image_px)
+                image = shrunk(decode_image(file_content(photo.path)), self.image_px)
             except (OSError, ValueError) as error:
                 yield Rejected(photo.image_id, f"{photo.path}: {cause_of(error)}")
             else:

@@ -22,20 +22,24 @@ def without_rejected(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     Raises:
         ValueError: a split has no usable image.
     """
+    _check_usable(table)  # rows that are all rejected have no pixels to look at
     table = table.copy()
     table.loc[table["reason"].eq("") & (table["pixel_std"] < MIN_PIXEL_STD), "reason"] = "black or constant"
     usable = table[table["reason"] == ""]
     rank = usable["split"].map(["test", "val", "train"].index)
     best = rank.groupby(usable["sha256"]).transform("min")
     table.loc[rank.index[rank > best], "reason"] = "the same pixels as an image of val or test"
+    _check_usable(table)
     is_rejected = table["reason"] != ""
     usable, rejected = table[~is_rejected].reset_index(drop=True), table[is_rejected]
-    for split in table["split"].unique():
-        if not (usable["split"] == split).any():
-            first = rejected.loc[rejected["split"] == split, "reason"].iloc[0]
-            raise ValueError(f"no {split} image can be used, the first one because: {first}")
     sizes = usable[["width", "height"]].astype("int64")  # rejected rows made them floats
     return usable.assign(**sizes), rejected[["image_id", "split", "reason"]]
+
+
+def _check_usable(table: pd.DataFrame) -> None:
+    for split, reasons in table.groupby("split", sort=False)["reason"]:
+        if reasons.ne("").all():
+            raise ValueError(f"no {split} image can be used, the first one because: {reasons.iloc[0]}")
 
 
 def report_rejected(rejected: pd.DataFrame, path: Path) -> None:

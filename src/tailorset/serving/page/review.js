@@ -52,7 +52,7 @@ function next(from) { // the nearest image after this one that is neither saved 
 }
 
 async function go(to) {
-  if (to < 0 || to >= desk.total) return;
+  if (isBusy || to < 0 || to >= desk.total) return;
   number = to;
   at("desk").classList.add("loading");
   let answer;
@@ -96,15 +96,19 @@ function render() {
   at("save").disabled = isUnread;
 }
 
+function isEditable() { // the picture is there, with its own ticks: never labels of one that nobody has seen
+  return !isBusy && !unread.has(number) && !at("desk").classList.contains("loading");
+}
+
 function change(label, value) {
-  if (unread.has(number) || isBusy) return;
+  if (!isEditable()) return;
   ticks[label] = value;
   drafts.set(number, ticks);
   render();
 }
 
 function clearAll() {
-  if (unread.has(number) || isBusy) return;
+  if (!isEditable()) return;
   const isClear = desk.labels.every((label) => ticks[label] === 0);
   const before = isClear ? shown.ticks : Object.fromEntries(desk.labels.map((label) => [label, 0]));
   ticks = { ...before };
@@ -119,7 +123,7 @@ async function save() {
     if (following !== undefined) await go(following);
     return;
   }
-  if (!shown || at("desk").classList.contains("loading")) return; // never labels of a picture that nobody has seen
+  if (!isEditable()) return;
   isBusy = true;
   try {
     showState(await ask(`images/${number}`, { image_id: shown.image_id, ticks }));
@@ -150,7 +154,7 @@ function press(event) {
     if (!event.repeat) save();
   } else if (key === "arrowleft" || key === "arrowright") {
     event.preventDefault();
-    if (!isBusy) go(number + (key === "arrowleft" ? -1 : 1));
+    go(number + (key === "arrowleft" ? -1 : 1));
   } else if (key === "x") {
     clearAll();
   } else if (KEYS.includes(key) && KEYS.indexOf(key) < desk.labels.length) {
@@ -167,7 +171,9 @@ function makeLabels() {
     const row = at("label").content.cloneNode(true);
     row.querySelector("kbd").textContent = KEYS[place] ?? "";
     row.querySelector(".word").textContent = label;
-    row.querySelector("input").addEventListener("change", (event) => change(label, event.target.checked ? 1 : 0));
+    const box = row.querySelector("input");
+    box.addEventListener("click", (event) => isEditable() || event.preventDefault()); // which leaves the box as it was
+    box.addEventListener("change", () => change(label, box.checked ? 1 : 0));
     return row;
   }));
 }
