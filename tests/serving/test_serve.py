@@ -104,6 +104,12 @@ def test_an_export_that_runs_ends_with_the_server(folder: Path, tmp_path: Path, 
                 export.kill()
 
 
+def in_flight(url: str) -> int:
+    found = re.search(r"^tailorset_requests_in_flight (\d+)", httpx2.get(f"{url}/metrics").text, re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
 def test_on_sigterm_what_is_in_flight_is_answered(folder: Path, photos: Path) -> None:
     photo = (photos / "turned.jpg").read_bytes()
     command = [
@@ -132,11 +138,9 @@ def test_on_sigterm_what_is_in_flight_is_answered(folder: Path, photos: Path) ->
 
         with ThreadPoolExecutor(16) as pool:
             asked = [pool.submit(ask, number) for number in range(16)]
-            while not any(future.done() for future in asked):  # or all may be over before one looks
-                if "tailorset_requests_in_flight 0.0" not in httpx2.get(f"{url}/metrics").text:
-                    break
+            while sum(future.done() for future in asked) + in_flight(url) < len(asked):  # connections not yet accepted
                 time.sleep(0.001)
-            time.sleep(0.05)
+            assert not all(future.done() for future in asked)
             server.send_signal(signal.SIGTERM)
             assert [future.result() for future in asked] == [200] * 16
         assert server.wait(30) == 0
