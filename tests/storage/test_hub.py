@@ -17,7 +17,7 @@ from tailorset.generators.stable_diffusion import Config, build
 from tailorset.llms.transformers import Config as TransformersConfig
 from tailorset.project.params import load_params, named_models
 from tailorset.project.presets import load_preset
-from tailorset.storage.hub import NamedModel
+from tailorset.storage.hub import NamedModel, is_read
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = "a" * 40, "b" * 40
@@ -151,6 +151,33 @@ def test_all_shards_that_an_index_lists_are_needed(tmp_path: Path) -> None:
     assert llm.lacking_in(tmp_path) == ["a readable model.safetensors.index.json"]
     (tmp_path / "model.safetensors").touch()
     assert llm.lacking_in(tmp_path) == []
+
+
+def test_shards_whose_names_have_their_ending_twice_are_read(tmp_path: Path) -> None:
+    llm = NamedModel(model=str(tmp_path))
+    shards = [f"model.safetensors-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict(zip("ab", shards, strict=True))})
+    )
+    (tmp_path / shards[0]).touch()
+    assert llm.lacking_in(tmp_path) == [shards[1]]
+    (tmp_path / shards[1]).touch()
+    assert llm.lacking_in(tmp_path) == []
+    assert not is_read("model.fp16.safetensors", llm.needed_files)
+    assert not is_read("model.fp16-00001-of-00002.safetensors", llm.needed_files)
+
+
+def test_one_of_two_layouts_of_weights_is_enough(tmp_path: Path) -> None:
+    llm = NamedModel(model=str(tmp_path))
+    for layout in ("consolidated", "model"):
+        index = tmp_path / f"{layout}.safetensors.index.json"
+        shards = [f"{layout}-{number}-of-2.safetensors" for number in (1, 2)]
+        index.write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
+        (tmp_path / shards[0]).touch()
+    (tmp_path / "model-2-of-2.safetensors").touch()
+    assert llm.lacking_in(tmp_path) == []
+    (tmp_path / "model-1-of-2.safetensors").unlink()
+    assert len(llm.lacking_in(tmp_path)) == 1
 
 
 PRESETS = ROOT / "presets"

@@ -109,8 +109,11 @@ def lacking(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def is_read(file: str, patterns: Collection[str]) -> bool:
-    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
-    is_variant = file not in patterns and file.rpartition("/")[2].count(".") > 1
+    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*.
+
+    Some shards have their ending twice: model.safetensors-00001-of-00002.safetensors is no variant.
+    """
+    is_variant = file not in patterns and "." in file.rpartition("/")[2].replace(SAFETENSORS[1:], "")
     return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant
 
 
@@ -120,16 +123,23 @@ def pickles_in(folder: Path) -> list[str]:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """Return what a folder lacks of its weights: shards that their index lists, or any safetensors."""
+    """Return what a folder lacks of its weights: shards that their index lists, or any safetensors.
+
+    A folder may hold the same weights in two layouts (Mistral's `consolidated`), of which one is enough.
+    """
     names = {path.name for path in folder.glob(SAFETENSORS) if path.is_file()}
     indexes = sorted(folder.glob(SAFETENSORS + SHARDED))
-    if not indexes or indexes[0].name.removesuffix(SHARDED) in names:
+    if not indexes or any(index.name.removesuffix(SHARDED) in names for index in indexes):
         return lacking([SAFETENSORS], names)
+    return min((_missing_shards(index, names) for index in indexes), key=len)
+
+
+def _missing_shards(index: Path, names: Collection[str]) -> list[str]:
     try:
-        listed = json.loads(indexes[0].read_text(encoding="utf-8"))["weight_map"].values()
-        return sorted(set(listed) - names)
+        listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted(set(listed).difference(names))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return [f"a readable {indexes[0].name}"]
+        return [f"a readable {index.name}"]
 
 
 def cached_commit(repository: str, revision: str | None) -> str | None:
