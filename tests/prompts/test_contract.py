@@ -39,6 +39,7 @@ PHRASE = "a small red cup next to a big blue clock on a wooden table"
         f"1. {PHRASE}",
         f"(1) {PHRASE}",
         f"- {PHRASE}\n- another phrase",
+        f"Here is a phrase:\n\n> **{PHRASE}**",
         f"Sure! {PHRASE}",
         f"Sure, here is a phrase for you: {PHRASE}",
         f'Sure! Here\'s one:\n\n1. "{PHRASE}"\n2. "a second phrase"',

@@ -89,7 +89,7 @@ _QUOTES = "\"'`*_“”‘’«»„"
 _AROUND_WORDS = string.punctuation + _QUOTES + "–—…"
 _PLAIN_FENCE = re.compile(r"`{3,}(?:text|txt|plaintext|plain|markdown|md)?$", re.IGNORECASE)
 _MARKUP = re.compile(r"[{}<>]|^\[|^```|^\w+[\"']\s*:")  # JSON, or the rest of it; tags; a fence of code
-_NUMBERING = re.compile(r"(?:[-*•–]|#{1,6}|\(?\d{1,3}[.):])(?=\s|$)\s*")
+_NUMBERING = re.compile(r"(?:[-*•–>]|#{1,6}|\(?\d{1,3}[.):])(?=\s|$)\s*")
 _SPEECH = re.compile(
     r"(?:(?:sure|certainly|of course|okay|absolutely|great)\b[^:]{0,200}:"  # Sure, here is one:
     r"|(?:sure|certainly|of course|okay|absolutely|great)\s*[!,.]"  # Certainly!

@@ -83,7 +83,8 @@ class NamedModel(Strict):
 
     def lacking_in(self, folder: Path) -> list[str]:
         """Return the files that the model needs and a folder lacks, also the shards that an index of weights lists."""
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        found = (path for pattern in self.needed_files for path in folder.glob(pattern) if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in found]
         missing = lacking(self.needed_files, names)
         return missing or (missing_weights(folder) if SAFETENSORS in self.needed_files else [])
 
