@@ -269,8 +269,8 @@ def test_a_file_too_large_for_a_photo_is_rejected_unread(
     data = dataset(photos, listed)
     rejected = [sample for split in SPLITS for sample in data.samples(split) if isinstance(sample, Rejected)]
     assert [sample.image_id[:3] for sample in rejected] == ["000"]
-    assert "2 MiB are too much for a photo" in rejected[0].reason
-    with pytest.raises(ValueError, match="too much for a photo"):
+    assert "2 MiB is too large for a photo" in rejected[0].reason
+    with pytest.raises(ValueError, match="too large for a photo"):
         desk.png("000.jpg")
 
 

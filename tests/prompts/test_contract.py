@@ -209,10 +209,10 @@ def test_labels_of_any_language_and_script_are_named_in_english() -> None:
 
 def test_long_texts_are_judged_in_linear_time() -> None:
     contract = Contract(SPACE, min_words=10)
-    start = time.perf_counter()
+    start = time.process_time()
     for text in ("de la " * 20_000, "ц" * 100_000, "{" * 100_000, "a" * 100_000 + '"', "`" * 100_000):
         contract.rejection(text, ("cup",))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_every_reason_has_its_advice() -> None:

@@ -249,7 +249,7 @@ def build(config: Config, device: torch.device | str) -> Diffusers:
 
     Raises:
         ValueError: the folder or hub id is missing, is not a text-to-image pipeline, has damaged or incomplete weights,
-            or none of this guidance or size; or weights shall be offloaded, and there is nothing but the CPU.
+            or none of this guidance or size; or `offload` is set and the device is the CPU.
     """
     if config.offload != "none" and torch.device(device).type == "cpu":
         raise ValueError(f"generator.offload is {config.offload}, and the device is the CPU itself: set it to none")

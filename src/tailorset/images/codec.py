@@ -42,12 +42,12 @@ def file_content(path: Path) -> bytes:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no regular file, or too large for a photo.
+        ValueError: it is not a regular file, or is too large for a photo.
     """
     if path.exists() and not path.is_file():
         raise ValueError("this is not a regular file")
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise ValueError(f"{size >> 20} MiB are too much for a photo: at most {MAX_FILE_BYTES >> 20} are read")
+        raise ValueError(f"{size >> 20} MiB is too large for a photo: at most {MAX_FILE_BYTES >> 20} MiB are read")
     return path.read_bytes()
 
 
