@@ -93,8 +93,8 @@ def test_a_training_continues_from_published_models(trained: Path, monkeypatch: 
     first = load_file("models/foundation/toybox/diffusion/text_encoder" / Path(STATE))
     settings = small_settings() | {"continue_from": "models/foundation/toybox", "output": "data/foundation/second"}
     write_settings(settings)
-    shutil.copytree("data/foundation/models/diffusion/tokenizer", "data/foundation/second/diffusion/tokenizer")
-    shutil.copytree("data/foundation/models/diffusion/vae", "data/foundation/second/diffusion/vae")
+    for part in ("tokenizer", "vae"):
+        shutil.copytree(f"data/foundation/models/diffusion/{part}", f"data/foundation/second/diffusion/{part}")
     train_unet.main()
     second = load_file("data/foundation/second/diffusion/text_encoder" / Path(STATE))
     largest = max((first[key].float() - second[key].float()).abs().max() for key in first)

@@ -65,6 +65,13 @@ def change_params(block: str, **values: Any) -> None:
     Path("params.yaml").write_text(yaml.safe_dump(params))
 
 
+def prepared_with(**values: Any) -> bytes:
+    """Run prepare_dataset with other settings, and return what the stages that wait for it depend on."""
+    change_params("prepare_dataset", **values)
+    prepare_dataset.main()
+    return PREPARED.read_bytes()
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
@@ -227,20 +234,12 @@ class TestPrepareDataset:
     def test_what_waits_for_photos_goes_stale_only_with_photos_that_are_lent(self) -> None:
         prepare_dataset.main()
         kept_back, product = PREPARED.read_bytes(), contents(REAL)
-        change_params("prepare_dataset", num_train=SIZES["train"] - 1)
-        prepare_dataset.main()
-        assert PREPARED.read_bytes() == kept_back
-        change_params("prepare_dataset", num_train=SIZES["train"], lend_photos="train")
-        prepare_dataset.main()
-        lent = PREPARED.read_bytes()
+        assert prepared_with(num_train=SIZES["train"] - 1) == kept_back
+        lent = prepared_with(num_train=SIZES["train"], lend_photos="train")
         assert lent != kept_back
         assert contents(REAL) == product
-        change_params("prepare_dataset", num_test=SIZES["test"] - 1)
-        prepare_dataset.main()
-        assert PREPARED.read_bytes() == lent
-        change_params("prepare_dataset", num_train=SIZES["train"] - 1)
-        prepare_dataset.main()
-        assert PREPARED.read_bytes() != lent
+        assert prepared_with(num_test=SIZES["test"] - 1) == lent
+        assert prepared_with(num_train=SIZES["train"] - 1) != lent
 
     def test_a_folder_lends_its_photos_but_none_like_those_that_measure(self, tmp_path: Path) -> None:
         prepare_dataset.main()
@@ -288,12 +287,8 @@ class TestPrepareDataset:
         studio = open_studio(params, space, torch.device("cpu"), tmp_path)
         assert [path.stem for path in studio.generator.paths] == ["train-000000"]
         assert len(open_studio(params, space, torch.device("cpu"), None).generator.paths) == 3
-        change_params("prepare_dataset", num_train=SIZES["train"] - 1)
-        prepare_dataset.main()
-        assert PREPARED.read_bytes() == compared
-        change_params("prepare_dataset", num_test=SIZES["test"] - 1)
-        prepare_dataset.main()
-        assert PREPARED.read_bytes() != compared
+        assert prepared_with(num_train=SIZES["train"] - 1) == compared
+        assert prepared_with(num_test=SIZES["test"] - 1) != compared
 
     def test_a_data_set_that_ends_early_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         samples = toybox.Toybox.samples

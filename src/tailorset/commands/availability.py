@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -133,7 +132,7 @@ def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
     if missing := model.lacking_in(snapshot):
         return not_downloaded(f"{key}: all of {wanted} (the cache lacks {some(missing)})", model)
     blobs = cache_of(repository).joinpath("blobs").glob("*")
-    files = [file for file in blobs if re.fullmatch(r"[0-9a-f]{64}", file.name)]
+    files = [file for file in blobs if checksums.SHA256.fullmatch(file.name)]
     for file in files if whole else ():
         if checksums.file_digest(file) != file.name:
             return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")

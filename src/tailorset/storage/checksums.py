@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
+SHA256 = re.compile(r"[0-9a-f]{64}")  # also the name of a large file in the hub's cache
 RESTORE = "restore it (`git checkout -- models/foundation`, `dvc checkout`)"
 
 
@@ -19,7 +20,7 @@ def file_digest(path: Path) -> str:
 def stored_digest(path: Path) -> str:
     """The file's sha256; it is the name of a file in the hub's cache, which is not read for it."""
     name = path.resolve().name
-    return name if re.fullmatch(r"[0-9a-f]{64}", name) else file_digest(path)
+    return name if SHA256.fullmatch(name) else file_digest(path)
 
 
 def digest(*paths: Path) -> str:

@@ -75,7 +75,8 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     pinned = {"revision": revision}
-    index = _index(model, revision)
+    index = load_index(model, revision)
+    _check_class(model, index)
     encoders = TEXT_ENCODERS[index["_class_name"]]
     check_files(Path(model), (*encoders, "unet", "vae"))
     vae = load_weights(model, "vae", AutoencoderKL, torch.float32, revision)
@@ -127,6 +128,17 @@ def empty_module(folder: Path, part: str, kind: Any) -> nn.Module:
     return guarded(str(folder), part, build)
 
 
+def load_index(model: str, revision: str | None = None) -> dict[str, Any]:
+    """Return the content of a pipeline's model_index.json.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
+    from diffusers import DiffusionPipeline
+
+    return guarded(model, INDEX, lambda: DiffusionPipeline.load_config(model, revision=revision))
+
+
 def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
     """Return one tokenizer per text encoder of the pipeline.
 
@@ -134,10 +146,8 @@ def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
         ValueError: one cannot be loaded.
     """
     import transformers
-    from diffusers import DiffusionPipeline
 
-    pinned = {"revision": revision}
-    index = guarded(model, INDEX, lambda: DiffusionPipeline.load_config(model, **pinned))
+    index = load_index(model, revision)
     kinds = {part: kind[1] for part, kind in sorted(index.items()) if part.startswith("tokenizer") and kind[1]}
     return [_tokenizer(model, part, getattr(transformers, kind), revision) for part, kind in kinds.items()]
 
@@ -176,15 +186,6 @@ def latent_shape(image_px: int, unet: Mapping[str, Any], vae: Mapping[str, Any])
     if image_px % smallest:
         raise ValueError(f"generator.image_px is {image_px}: choose a multiple of {smallest}, which this model draws")
     return unet["in_channels"], image_px // factor, image_px // factor
-
-
-def _index(model: str, revision: str | None) -> dict[str, Any]:
-    """Return the content of model_index.json, of a class that the loop here draws with."""
-    from diffusers import StableDiffusionPipeline
-
-    index = guarded(model, INDEX, lambda: StableDiffusionPipeline.load_config(model, revision=revision))
-    _check_class(model, index)
-    return index
 
 
 def _check_class(model: str, index: Mapping[str, Any]) -> None:

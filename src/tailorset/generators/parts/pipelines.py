@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tailorset.generators.parts.components import check_files, empty_module, guarded, load_tokenizers, load_weights
-from tailorset.generators.parts.pipeline_config import INDEX
+from tailorset.generators.parts.components import (
+    check_files,
+    empty_module,
+    guarded,
+    load_index,
+    load_tokenizers,
+    load_weights,
+)
 
 NEEDED = {"prompt", "height", "width", "num_inference_steps"}  # arguments of every call that draws from text
 OTHER_INPUTS = {"image", "control_image", "mask_image", "video", "num_frames"}  # of calls that need or make other media
@@ -27,7 +33,7 @@ def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
     """
     from diffusers import DiffusionPipeline
 
-    index = _index(model, revision)
+    index = load_index(model, revision)
     _text_to_image_class(model, index)
     folder, kinds = _folder(model, revision), networks(index)
     check_files(folder, kinds)
@@ -50,7 +56,7 @@ def empty_pipeline(folder: Path) -> Any:
     Raises:
         ValueError: it is not a text-to-image pipeline, or a config is missing or damaged; names it and the remedy.
     """
-    index = _index(str(folder), None)
+    index = load_index(str(folder))
     kind, kinds = _text_to_image_class(str(folder), index), networks(index)
     values: dict[str, Any] = {name: None if isinstance(value, list) else value for name, value in index.items()}
     values |= {part: empty_module(folder, part, kinds[part]) for part in DRAWING if part in kinds}
@@ -64,7 +70,7 @@ def load_limited_tokenizers(model: str, revision: str | None) -> list[Any]:
     Raises:
         ValueError: it is not a text-to-image pipeline, or a tokenizer cannot be loaded.
     """
-    call = _text_to_image_class(model, _index(model, revision)).__call__
+    call = _text_to_image_class(model, load_index(model, revision)).__call__
     cut = inspect.signature(call).parameters.get("max_sequence_length")
     tokenizers = load_tokenizers(model, revision)
     if cut:
@@ -99,12 +105,6 @@ def guard_decoder(vae: Any) -> None:
             raise DecoderOutOfMemory(error) from error
 
     vae.decode = guarded_decode
-
-
-def _index(model: str, revision: str | None) -> dict[str, Any]:
-    from diffusers import DiffusionPipeline
-
-    return guarded(model, INDEX, lambda: DiffusionPipeline.load_config(model, revision=revision))
 
 
 def _scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
