@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 from points import FACTORS, FULL, RESULTS, Point, load_ladder
+from web_photos import draw_pool
 from workspace import STAGES, Workspace, working_in
 
 from tailorset.messages import check_keys, count
@@ -48,6 +49,8 @@ def main(part: str, *rows: str) -> None:
         points = [point for point in points if point.name in (FULL, *rows)]
     for name in {point.name for point in points} if rows else [""]:
         shutil.rmtree(root / RESULTS / part / name, ignore_errors=True)  # perhaps of other settings; the store has all
+    if part == FACTORS:
+        draw_pool(root, LabelSpace.load(ladder.worlds[ladder.first_world].label_space))
     with ProcessPoolExecutor(ladder.num_workers, get_context("spawn"), one_thread) as pool:
         futures = [pool.submit(run_point, root, ladder.oracle, point) for point in points]
         finished = Bar(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")

@@ -23,11 +23,13 @@ import measure
 import pages
 import report
 import summarise
+import web_photos
 import workspace as workspace_module
 from points import BOUNDS, FACTORS, FULL, Ladder, Point, load_ladder
 from workspace import Workspace, merged, working_in
 
 from tailorset.evaluation.metrics import multilabel_metrics
+from tailorset.images.codec import decode_image
 from tailorset.project.checks import contradictions
 from tailorset.project.params import check_params, load_params, read_yaml
 from tailorset.project.presets import preset_text
@@ -416,6 +418,18 @@ def test_rows_that_start_from_photos_lend_those_of_train_only(settings: Path) ->
     assert rows["template_phrases"] == full | {"write_prompts.llm": {"name": "template"}}
     assert rows["captions"].items() >= rows["template_phrases"].items()
     assert full.get("generate_images.from_photos") is None
+
+
+def test_the_row_of_retrieved_photos_has_a_folder_to_search(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_photos, "NUM_IMAGES", 3)
+    (point, *_) = load_ladder(settings).factor_points("retrieval")
+    params = check_params(merged(read_yaml("params.yaml"), point.settings), "row")
+    labels = LabelSpace.load(params.label_space)
+    web_photos.draw_pool(Path.cwd(), labels)
+    assert not list(contradictions(params, labels))
+    photos = [decode_image(path.read_bytes()) for path in sorted(Path(point.settings["generator"]["images"]).iterdir())]
+    assert [photo.size for photo in photos] == [(64, 64)] * 3
+    assert len({photo.tobytes() for photo in photos}) == 3
 
 
 def test_choosing_a_factor_never_needs_test_photos(settings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
