@@ -24,7 +24,7 @@ from tailorset.messages import GIB
 from tailorset.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
-from tailorset.storage.products import missing
+from tailorset.storage.products import read_table
 from tailorset.storage.shards import load_images
 
 IN_MEMORY_BYTES = GIB  # 1,700 images of 448 px; the system keeps of a mapped file what fits its memory
@@ -139,21 +139,15 @@ def empty_pixels(shape: tuple[int, ...]) -> Tensor:
 
 def real_rows(folder: Path, split: str, label_space: LabelSpace) -> AnnotatedRows:
     """Manifest rows of one split and their targets, (N, L) in label-space order."""
-    manifest = _table(folder / "manifest.parquet")
+    manifest = read_table(folder / "manifest.parquet")
     rows = manifest[manifest["split"] == split]
     if rows.empty:
         raise ValueError(f"{folder} has no {split} images: its splits are {sorted(manifest['split'].unique())}")
-    table = _table(folder / "targets.parquet").set_index("image_id")
+    table = read_table(folder / "targets.parquet").set_index("image_id")
     if lacking := sorted(set(label_space.names) - set(table.columns)):
         raise ValueError(f"{folder}/targets.parquet has no column for {lacking}: run prepare_dataset again")
     columns = table.loc[rows["image_id"], list(label_space.names)].to_numpy("int8")
     return rows, torch.tensor(columns)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ValueError(missing([path]))
-    return pd.read_parquet(path)
 
 
 def is_annotated(targets: Tensor) -> bool:
@@ -163,7 +157,7 @@ def is_annotated(targets: Tensor) -> bool:
 
 def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only."""
-    table = _table(manifest)
+    table = read_table(manifest)
     rows = table[table["kept"]]
     prompt_ids = [image_id.rpartition("-")[0] for image_id in rows["image_id"]]  # image_id = prompt_id-index
     rows = rows.assign(prompt_id=prompt_ids)
