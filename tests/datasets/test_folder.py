@@ -226,7 +226,10 @@ def test_photos_of_every_kind_are_read(photos: Path) -> None:
     (photos / "odd.jpg").write_bytes(exif_photo([TURNED, (282, 2, b"not a resolution")]))
     rotated.save(photos / "browser.jfif", "JPEG")
     rotated.save(photos / "phone.avif")
-    kinds = ("grey16.png", "cmyk.JPG", "grey.webp", "clear.png", "turned.jpeg", "odd.jpg", "browser.jfif", "phone.avif")
+    rotated.save(photos / "traffic.ppm")
+    Image.new("L", (40, 20), 99).save(photos / "face.pgm")
+    kinds = ["grey16.png", "cmyk.JPG", "grey.webp", "clear.png", "turned.jpeg", "odd.jpg", "browser.jfif", "phone.avif"]
+    kinds += ["traffic.ppm", "face.pgm"]
     table = write_csv(photos, ["image,labels", *(f"{name},sofa" for name in (*SHOWN, *kinds))])
     data = dataset(photos, table, ALL_UNSEEN)
     assert sum(data.sizes.values()) == len(SHOWN) + len(kinds)
