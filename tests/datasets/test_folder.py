@@ -141,6 +141,12 @@ def test_spreadsheet_habits_are_understood(photos: Path) -> None:
     assert sum(dataset(photos, write_csv(photos, rows)).sizes.values()) == 60
 
 
+def test_blanks_after_the_commas_of_a_table_change_nothing(photos: Path, listed: Path) -> None:
+    expected = dataset(photos, listed).splits
+    listed.write_text(listed.read_text().replace(",", ", "))
+    assert dataset(photos, listed).splits == expected
+
+
 def test_names_match_however_their_accents_are_composed(photos: Path) -> None:
     save(photos / "cafe\u0301.jpg", 5000)
     rows = ["image,labels", *(f"{name},sofa" for name in SHOWN), "caf\u00e9.jpg,sofa"]

@@ -196,8 +196,8 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, row) for row in reader]
-            columns = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a readable CSV file in UTF-8 ({error})") from error
     filled = [(line, row) for line, row in rows if any(row.values())]  # spreadsheets end with empty ones
