@@ -194,9 +194,11 @@ def test_photos_that_nobody_annotated_are_kept_apart_for_calibration_and_looking
 def test_a_folder_a_label(tmp_path: Path) -> None:
     for place in range(60):
         save(tmp_path / ("Sofa", "lamp", "attic")[place % 3] / "deep" / f"{place}.png", place)
+    save(tmp_path / "in no folder.png", 60)
     data = dataset(tmp_path, "folders")
     assert {tuple(shown(sample)) for _, sample in samples(data)} == {("sofa",), ("lamp",)}
-    assert "60 photos, 40 annotated for every label, 0 for some, 20 not at all" in data.notes[0]
+    assert "61 photos, 40 annotated for every label, 0 for some, 21 not at all" in data.notes[0]
+    assert "folders that are no label: attic" in data.notes
 
 
 def test_coco_annotations_of_nested_files(photos: Path) -> None:

@@ -227,7 +227,7 @@ def _notes(
     if (left := sum(bool(truth) for _, truth in originals.values()) - sum(map(len, splits.values()))) > 0:
         notes.append(f"of no use: {count(left, 'annotated photo')}, as nothing is known of a label they could serve")
     if config.annotations == FOLDERS and (
-        strange := sorted(set(map(folder_of, found.photos)) - folder_labels(found, label_space).keys())
+        strange := sorted(set(map(folder_of, found.photos)) - {""} - folder_labels(found, label_space).keys())
     ):
         notes.append(f"folders that are no label: {some(strange)}")
     if found.unread:
