@@ -102,10 +102,9 @@ def test_a_new_photo_moves_no_other_and_a_copy_is_left_out(photos: Path, listed:
     assert before.items() <= after.items()
     assert len(after) == len(before) + 1
     assert "left out as copies of others: 1 file" in data.notes
-    listed.write_text(listed.read_text().replace("zzz.jpg,", "zzz.jpg,mug;"))
-    if "mug" not in SHOWN["003.jpg"]:
-        with pytest.raises(ValueError, match=r"003.jpg and zzz.jpg are the same photo, but differ in \['mug'\]"):
-            dataset(photos, listed)
+    listed.write_text(listed.read_text().replace("zzz.jpg,", "zzz.jpg,lamp;"))
+    with pytest.raises(ValueError, match=r"003.jpg and zzz.jpg are the same photo, but differ in \['lamp'\]"):
+        dataset(photos, listed)
 
 
 def test_copies_without_annotations_hide_no_photo_of_no_use(photos: Path) -> None:
@@ -316,14 +315,6 @@ def test_faulty_annotations_are_named(photos: Path, rows: list[str], message: st
 def test_missing_things_are_named_with_the_remedy(photos: Path, listed: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no folder .*prepare_dataset.images"):
         dataset(tmp_path / "elsewhere", listed)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "notes.txt").touch()
-    with pytest.raises(ValueError, match=r"holds 1 file and no image \(notes.txt\): images end with .avif"):
-        dataset(tmp_path / "empty", listed)
-    with pytest.raises(
-        ValueError, match=r"there is no file of annotations .*absent.csv: set prepare_dataset.annotations"
-    ):
-        dataset(photos, tmp_path / "absent.csv")
     with pytest.raises(ValueError, match=r"give a .csv file, a COCO .json file, or the word folders"):
         dataset(photos, tmp_path / "annotations.xlsx")
     with pytest.raises(ValidationError, match=r"more than 1 together"):
