@@ -175,12 +175,9 @@ def folder_of(name: str) -> str:
 def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     images, categories = read_instances(path)
     check_categories(label_space, categories, label_space.unseen, path)
-    label_of = labels_of(label_space, categories)
-    categories_of = {
-        label: {category for category, named in label_of.items() if named == label}
-        for label in label_space.names
-        if label in label_of.values()
-    }
+    categories_of: defaultdict[str, set[str]] = defaultdict(set)
+    for category, label in labels_of(label_space, categories).items():
+        categories_of[label].add(category)
     truths: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for image in images.values():  # a file may be listed more than once
         truth = truths[image.file_name]
