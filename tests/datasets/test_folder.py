@@ -472,9 +472,12 @@ def test_a_byte_order_mark_and_empty_lines_change_nothing(photos: Path, listed: 
 def test_labels_with_hardly_a_photo_for_their_thresholds_are_named(photos: Path) -> None:
     """A run of 60 photos and the default share ended after generation: no held-out photo showed the label."""
     config = Config(images=photos, val_share=0.2, test_share=0.3, annotations=photos / "any.csv")
-    truths = {f"{n}.jpg": dict.fromkeys(NAMES, n % 2 == 0) | {"lamp": n < 4} for n in range(60)}
+    truths = {f"{n}.jpg": dict.fromkeys(NAMES, 0) | {"mug": n % 2, "lamp": int(n < 4)} for n in range(60)}
     (note,) = few_held_out(truths, config, SPACE, held_out_share=0.1)
     assert "mug (about 1.5), lamp (about 0.2)" in note
     (note,) = few_held_out(truths, config, SPACE, held_out_share=0.4)
     assert note.endswith("of one kind: lamp (about 0.8)")
     assert not few_held_out(truths, config, ALL_UNSEEN, held_out_share=0.1)
+    with_sofa = {name: truth | {"sofa": truth["mug"]} for name, truth in truths.items()}  # so no mug is trained on
+    (note,) = few_held_out(with_sofa, config, SPACE, held_out_share=0.4)
+    assert "mug (about 0.0)" in note
