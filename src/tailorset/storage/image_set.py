@@ -9,14 +9,13 @@ import math
 import shutil
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tailorset.images.codec import square_pixels
@@ -108,11 +107,10 @@ def load_image_set(
     Raises:
         ValueError: they would fill the disk of the temporary folder.
     """
-    total = len(rows)
-    images = empty_pixels((total, 3, image_px, image_px))
+    images = empty_pixels((len(rows), 3, image_px, image_px))
     ids = []
-    decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
-    for index, (image_id, image) in enumerate(Bar(decoded, total=total, desc=f"decode {folder}", unit="image")):
+    decoded = Bar(load_images(rows, folder), total=len(rows), desc=f"decode {folder}", unit="image")
+    for index, (image_id, image) in enumerate(decoded):
         images[index] = square_pixels(image, image_px)
         ids.append(image_id)
     return ImageSet(tuple(ids), images, targets, source)
