@@ -48,6 +48,13 @@ def test_blip_with_files_that_no_library_reads_is_refused(tiny_blip: Path, tmp_p
         blip.build(blip.Config(model=str(folder)), CPU)
 
 
+def test_a_model_that_reads_no_photos_is_refused_before_its_weights_are_read(tiny_llm: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_llm, tmp_path / "chat")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"captioner '.*chat' cannot be loaded: its \w+ reads no photos, or wants a"):
+        blip.build(blip.Config(model=str(folder)), CPU)
+
+
 def test_scenes_are_ranked_by_the_clip(tiny_clip_folder: Path) -> None:
     model = f"local-dir:{tiny_clip_folder}"
     wordings = ("in the red tree", "next to the boat", "in a cup")

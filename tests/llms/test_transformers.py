@@ -89,6 +89,26 @@ def test_widths_that_4bit_cannot_pack_on_a_cpu_are_refused_at_load_time(tiny_llm
         llm_of(folder, quantization="4bit")
 
 
+@pytest.mark.parametrize("kind", ["rotary", "learned"])
+def test_a_context_too_short_for_dialogue_and_reply_is_refused_before_a_reply_is_written(
+    tiny_llm: Path, tmp_path: Path, kind: str
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    folder = shutil.copytree(tiny_llm, tmp_path / "llm")
+    num_tokens = len(llm_of(folder).tokens.encode(DIALOGUES[1]))
+    if kind == "rotary":  # would write on, ever worse
+        LlamaForCausalLM(LlamaConfig.from_pretrained(folder, max_position_embeddings=num_tokens + 12)).save_pretrained(
+            folder
+        )
+    else:  # would fail in the middle
+        sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": 257, "n_positions": num_tokens + 12}
+        GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=0)).save_pretrained(folder)
+    assert len(llm_of(folder).reply(DIALOGUES[:2], [1, 2])) == 2
+    with pytest.raises(ValueError, match=rf"context of {num_tokens + 12} .* max_new_tokens 13: lower write_prompts"):
+        llm_of(folder, max_new_tokens=13).reply(DIALOGUES[:2], [1, 2])
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -100,7 +100,7 @@ def write_generated() -> None:
         logits = shown if k < 2 * len(prompts) else 10.0 - shown
         image = (f"s{k}", prompt.prompt_id, prompt.labels, k, "synthetic-00000.tar", f"sha-s{k}", 16, 16, 0.5, 0.2)
         rows.append((*image, logits.tolist(), (shown if k % 2 else 10.0 - shown).tolist()))
-    refused = {f"prompts/rejected/{reason}": 0 for reason in REASONS} | {"prompts/rejected_from_store": 0}
+    refused = {f"prompts/rejected/{reason}": 0 for reason in REASONS}
     write_json(validate_data.WRITTEN, refused)
     PROMPTS.parent.mkdir(parents=True)
     prompts.to_parquet(PROMPTS)

@@ -17,21 +17,6 @@ def test_distinct_counts_ngrams_by_hand() -> None:
 
 def test_a_warning_names_the_main_cause_only_if_more_replies_were_refused_than_accepted() -> None:
     figures = {f"prompts/rejected/{reason}": 0.0 for reason in REASONS}
-    figures |= {
-        "prompts/rejected_from_store": 0,
-        "prompts/count": 10,
-        "prompts/origin/template": 4,
-        "prompts/rejected/too_short": 6,
-    }
-    assert warning(figures) == ""
-    found = warning(figures | {"prompts/rejected/duplicate": 1})
-    assert "6 of 7 refused replies" in found
-    assert ".work/replies" not in found
-
-
-def test_refused_replies_that_were_repeated_from_the_store_are_told_with_the_way_out() -> None:
-    figures = {f"prompts/rejected/{reason}": 0.0 for reason in REASONS}
     figures |= {"prompts/count": 10, "prompts/origin/template": 4, "prompts/rejected/too_short": 6}
-    assert warning(figures | {"prompts/rejected_from_store": 6}) == ""
-    found = warning(figures | {"prompts/rejected/duplicate": 1, "prompts/rejected_from_store": 5})
-    assert found.endswith("; 5 were repeated from .work/replies: delete that folder to ask the server again")
+    assert warning(figures) == ""
+    assert "6 of 7 refused replies" in warning(figures | {"prompts/rejected/duplicate": 1})

@@ -123,14 +123,13 @@ def few_held_out(
 
     Thresholds need held-out photos with the label and without it. held_out_share: of the photos that are trained on.
     """
-    num_labels = len(label_space.names)
-    kept = 1 - config.val_share - config.test_share  # share of photos with all labels annotated that is trained on
+    shares = [(truth, trained_share(truth, config, label_space)) for truth in truths.values()]
     scarce = []
     for name in label_space.seen:
         weights: dict[int, float] = {0: 0.0, 1: 0.0}
-        for truth in truths.values():
+        for truth, share in shares:
             if name in truth:
-                weights[int(truth[name])] += kept if len(truth) == num_labels else 1
+                weights[int(truth[name])] += share
         if (expected := held_out_share * min(weights.values())) < MIN_HELD_OUT:
             scarce.append(f"{name} (about {expected:.1f})")
     if not scarce or config.annotations is None:
@@ -201,6 +200,13 @@ def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSp
     return "test" if number < config.test_share / measured else "val"
 
 
+def trained_share(truth: Truth, config: Config, label_space: LabelSpace) -> float:
+    """The share of photos with such annotations for which `choose_split` chooses train, where labels are seen."""
+    if len(truth) < len(label_space.names):
+        return 1
+    return 0 if any(truth[name] for name in label_space.unseen) else 1 - config.val_share - config.test_share
+
+
 def image_id(name: str) -> str:
     """An id that is safe in a file name, and differs for names that differ."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:60] + "-" + hashlib.sha256(name.encode()).hexdigest()[:12]
@@ -227,7 +233,7 @@ def _notes(
     if (left := sum(bool(truth) for _, truth in originals.values()) - sum(map(len, splits.values()))) > 0:
         notes.append(f"of no use: {count(left, 'annotated photo')}, as nothing is known of a label they could serve")
     if config.annotations == FOLDERS and (
-        strange := sorted(set(map(folder_of, found.photos)) - folder_labels(found, label_space).keys())
+        strange := sorted(set(map(folder_of, found.photos)) - {""} - folder_labels(found, label_space).keys())
     ):
         notes.append(f"folders that are no label: {some(strange)}")
     if found.unread:

@@ -85,7 +85,7 @@ class OfficialFiles:
         self.root = root
         found = list(files_below(root))
         self.paths = sorted(path for path in found if isinstance(path, Path) and path.suffix == ".txt")
-        self.unread = [f"{path} ({reason})" for path, reason in (each for each in found if isinstance(each, Unread))]
+        self.unread = [f"{each.path} ({each.reason})" for each in found if isinstance(each, Unread)]
 
     def path(self, name: str) -> Path:
         found = [path for path in self.paths if path.name == name]

@@ -16,7 +16,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # no format that runs a program to decode
-SUFFIXES = (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_KINDS = "avif bmp gif heic heif jfif jpeg jpg pgm png pnm ppm tif tiff webp"
+SUFFIXES = tuple(f".{kind}" for kind in _KINDS.split())
 MAX_FILE_BYTES = 256 << 20  # a video among the photos must not fill the memory
 HEIC = "HEIC"  # read if the extra `heic` is installed
 _BRANDS = {  # of the container that both formats share
@@ -75,7 +76,7 @@ def decode_image(content: bytes) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return an opened picture in RGB: EXIF rotation applied, transparency on white, 16 bit to 8; twice is as once."""
+    """Return an opened picture as `decode_image` does; one that was returned before stays as it is."""
     turn = _turn(image)
     upright = _as_rgb(image if turn is None else image.transpose(turn))
     upright.info = {}  # with the rotation that was applied

@@ -8,11 +8,10 @@ from typing import Annotated, Any
 import torch
 from pydantic import AfterValidator, Field
 
-from tailorset.llms.parts.replies import StoredReplies
+from tailorset.llms.parts.replies import REPLIES, StoredReplies
 from tailorset.llms.parts.served import ServedModel
 from tailorset.llms.parts.server import ModelServer
 from tailorset.llms.parts.thinking import NO_THINKING, has_phrase, spoken
-from tailorset.prompts.contract import REPLIES, StoredReply
 from tailorset.prompts.wording import Dialogue
 from tailorset.storage.paths import project_root
 
@@ -70,7 +69,7 @@ class ServerLLM:
 
     def _answer(self, request: dict[str, Any]) -> str:
         if (found := self.stored.find(request)) is not None:
-            return StoredReply(spoken(*found))
+            return spoken(*found)
         answer = self.server.chat(request)
         reply = spoken(*answer)
         if has_phrase(reply):

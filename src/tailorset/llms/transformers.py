@@ -92,7 +92,11 @@ class TransformersLLM:
             log.warning("LLM %r has no token that ends a reply: each takes all of max_new_tokens", config.title)
 
     def reply(self, dialogues: list[Dialogue], seeds: list[int]) -> list[str]:
-        """Return one reply per dialogue, special tokens and thoughts removed."""
+        """Return one reply per dialogue, special tokens and thoughts removed.
+
+        Raises:
+            ValueError: dialogue and reply exceed the model's context, or its logits are NaN.
+        """
         replies: list[str] = []
         for _, rows in self.batches.over(len(dialogues), lambda part: self._sample(dialogues[part], seeds[part])):
             replies += self.tokenizer.batch_decode(rows, skip_special_tokens=True)
@@ -103,6 +107,7 @@ class TransformersLLM:
         """Return the token ids of each reply, up to N and without the one that ends it."""
         device = self.model.device
         ids, mask = (part.to(device) for part in self.tokens.batch(dialogues))  # (B, P), left-padded
+        self._check_context(ids.shape[1])
         stops = torch.tensor(sorted(self.stop_ids), dtype=torch.long, device=device)
         uniform = uniform_streams(seeds, self.config.max_new_tokens).to(device)  # (B, N)
         ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
@@ -126,6 +131,15 @@ class TransformersLLM:
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         rows = torch.stack(tokens, dim=1).tolist()
         return [list(takewhile(lambda token: token not in self.stop_ids, row)) for row in rows]
+
+    def _check_context(self, num_tokens: int) -> None:
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)  # None = no limit
+        if context and num_tokens + self.config.max_new_tokens > context:
+            raise ValueError(
+                f"LLM {self.config.title!r} has a context of {context} tokens, too few for a dialogue of {num_tokens}"
+                f" and max_new_tokens {self.config.max_new_tokens}: lower write_prompts.llm.max_new_tokens, or choose a"
+                " model with a longer context"
+            )
 
 
 def uniform_streams(seeds: list[int], length: int) -> Tensor:

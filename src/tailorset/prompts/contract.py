@@ -11,7 +11,6 @@ import string
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 from tailorset.prompts.language import is_foreign
@@ -33,9 +32,6 @@ Reason = Literal[
     "duplicate",
 ]
 REASONS: tuple[Reason, ...] = get_args(Reason)
-
-REPLIES = Path(".work/replies")  # of a server, kept when a stage is finished
-FROM_STORE = "from_store"  # refused replies that were stored when the same was asked before
 
 ANOTHER_LLM = "choose an instruction-tuned LLM without a thinking mode, or a larger one"
 SHORTER = "lower write_prompts.min_words, shorten the label's first alias"
@@ -115,26 +111,17 @@ def ends_in_thoughts(reply: str) -> bool:
     return bool(_THOUGHTS_BEGIN.search(after_thoughts(reply)))
 
 
-class StoredReply(str):
-    """A reply that a server gave to the same request before."""
-
-    __slots__ = ()
-
-
 def refused_replies(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return reason -> number of refused replies, and FROM_STORE -> those of all reasons, from the stage's metrics."""
-    refused = {reason: metrics[f"prompts/rejected/{reason}"] for reason in REASONS}
-    return refused | {FROM_STORE: metrics[f"prompts/rejected_{FROM_STORE}"]}
+    """Return reason -> number of refused replies, from the stage's metrics."""
+    return {reason: metrics[f"prompts/rejected/{reason}"] for reason in REASONS}
 
 
 def main_cause(refused: Mapping[str, float]) -> str:
     """Return the most frequent reason of refusal with its remedy; refused: of `refused_replies`, not all 0."""
     reason = max(REASONS, key=lambda reason: refused[reason])
     problem, remedy = ADVICE[reason]
-    total = sum(refused[reason] for reason in REASONS)
-    stored = refused.get(FROM_STORE, 0)
-    again = f"; {stored:.0f} were repeated from {REPLIES}: delete that folder to ask the server again" if stored else ""
-    return f"{refused[reason]:.0f} of {total:.0f} refused replies have a phrase that {problem}: {remedy}{again}"
+    total = sum(refused.values())
+    return f"{refused[reason]:.0f} of {total:.0f} refused replies have a phrase that {problem}: {remedy}"
 
 
 def words_of(text: str) -> list[str]:

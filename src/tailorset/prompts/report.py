@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from tailorset.prompts.captions import CAPTIONS
-from tailorset.prompts.contract import FROM_STORE, REASONS, main_cause, refused_replies, words_of
+from tailorset.prompts.contract import REASONS, main_cause, refused_replies, words_of
 from tailorset.prompts.token_limit import TokenLimit
 from tailorset.prompts.writer import Ledger
 from tailorset.records import ORIGINS, Prompt
@@ -27,7 +27,6 @@ def metrics(ledger: Ledger, limit: TokenLimit | None = None) -> dict[str, float]
         "prompts/distinct_2": distinct(texts, 2),
         "prompts/distinct_texts": len({" ".join(words_of(text)) for text in texts}),
         **{f"prompts/rejected/{reason}": ledger.counts.get(f"rejected/{reason}", 0) for reason in REASONS},
-        f"prompts/rejected_{FROM_STORE}": ledger.counts.get(f"rejected_{FROM_STORE}", 0),
         **{f"prompts/{key}": number for key, number in ledger.counts.items() if key.startswith(CAPTIONS)},
         **(_token_figures(texts, limit) if limit else {}),
     }
@@ -51,7 +50,7 @@ def warning(figures: Mapping[str, float]) -> str:
     """Return the main cause of refused replies if more of them were refused than accepted, else ""."""
     refused = refused_replies(figures)
     accepted = figures["prompts/count"] - figures["prompts/origin/template"]
-    return main_cause(refused) if sum(refused[reason] for reason in REASONS) > accepted else ""
+    return main_cause(refused) if sum(refused.values()) > accepted else ""
 
 
 def _token_figures(texts: Sequence[str], limit: TokenLimit) -> dict[str, float]:

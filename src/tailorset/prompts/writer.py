@@ -14,10 +14,8 @@ from pydantic import Field
 from tailorset.prompts.captions import Scenes
 from tailorset.prompts.contract import (
     ADVICE,
-    FROM_STORE,
     Contract,
     Reason,
-    StoredReply,
     ends_in_thoughts,
     parse_reply,
     words_of,
@@ -39,7 +37,7 @@ class Ledger(Record):
     """State of the writing: all that a restart needs to continue as if nothing had happened.
 
     counts: "first_replies", "raw_accepted" (first replies that meet the contract as they came), "rejected/<reason>",
-    "rejected_from_store" (of all reasons), and those of the captions, if scenes come from them.
+    and those of the captions, if scenes come from them.
     """
 
     attempt: int = 1
@@ -154,7 +152,6 @@ class _Writer:
             counts["raw_accepted"] += reason is None and self.contract.rejection(reply.strip(), slot.labels) is None
         if reason is not None:
             counts[f"rejected/{reason}"] += 1
-            counts[f"rejected_{FROM_STORE}"] += isinstance(reply, StoredReply)
             return None
         self.taken.add(_fingerprint(text))
         return self._prompt(slot, text, "llm" if attempt == 1 else "retry", attempt)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from tailorset.images.signatures import signature
 from tailorset.progress import Bar
+from tailorset.storage.products import read_table
 from tailorset.storage.shards import load_images
 
 LIKE = 0.95  # correlation of pixels from which a photo counts as one of val or test
@@ -42,10 +43,7 @@ def held_out_signatures(real: Path) -> np.ndarray:
 
 
 def _held_out(real: Path) -> pd.DataFrame:
-    path = real / "manifest.parquet"
-    if not path.exists():
-        raise ValueError(f"{path} is missing: `dvc repro prepare_dataset` makes it, `dvc pull` fetches it")
-    rows = pd.read_parquet(path)
+    rows = read_table(real / "manifest.parquet", "prepare_dataset")
     return rows[rows["split"] != "train"]
 
 

@@ -9,14 +9,13 @@ import math
 import shutil
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import pandas as pd
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tailorset.images.codec import square_pixels
@@ -24,7 +23,7 @@ from tailorset.messages import GIB
 from tailorset.progress import Bar
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
-from tailorset.storage.products import missing
+from tailorset.storage.products import read_table
 from tailorset.storage.shards import load_images
 
 IN_MEMORY_BYTES = GIB  # 1,700 images of 448 px; the system keeps of a mapped file what fits its memory
@@ -108,11 +107,10 @@ def load_image_set(
     Raises:
         ValueError: they would fill the disk of the temporary folder.
     """
-    total = len(rows)
-    images = empty_pixels((total, 3, image_px, image_px))
+    images = empty_pixels((len(rows), 3, image_px, image_px))
     ids = []
-    decoded: Iterable[tuple[str, Image.Image]] = load_images(rows, folder)
-    for index, (image_id, image) in enumerate(Bar(decoded, total=total, desc=f"decode {folder}", unit="image")):
+    decoded = Bar(load_images(rows, folder), total=len(rows), desc=f"decode {folder}", unit="image")
+    for index, (image_id, image) in enumerate(decoded):
         images[index] = square_pixels(image, image_px)
         ids.append(image_id)
     return ImageSet(tuple(ids), images, targets, source)
@@ -139,21 +137,15 @@ def empty_pixels(shape: tuple[int, ...]) -> Tensor:
 
 def real_rows(folder: Path, split: str, label_space: LabelSpace) -> AnnotatedRows:
     """Manifest rows of one split and their targets, (N, L) in label-space order."""
-    manifest = _table(folder / "manifest.parquet")
+    manifest = read_table(folder / "manifest.parquet")
     rows = manifest[manifest["split"] == split]
     if rows.empty:
         raise ValueError(f"{folder} has no {split} images: its splits are {sorted(manifest['split'].unique())}")
-    table = _table(folder / "targets.parquet").set_index("image_id")
+    table = read_table(folder / "targets.parquet").set_index("image_id")
     if lacking := sorted(set(label_space.names) - set(table.columns)):
         raise ValueError(f"{folder}/targets.parquet has no column for {lacking}: run prepare_dataset again")
     columns = table.loc[rows["image_id"], list(label_space.names)].to_numpy("int8")
     return rows, torch.tensor(columns)
-
-
-def _table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ValueError(missing([path]))
-    return pd.read_parquet(path)
 
 
 def is_annotated(targets: Tensor) -> bool:
@@ -163,7 +155,7 @@ def is_annotated(targets: Tensor) -> bool:
 
 def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only."""
-    table = _table(manifest)
+    table = read_table(manifest)
     rows = table[table["kept"]]
     prompt_ids = [image_id.rpartition("-")[0] for image_id in rows["image_id"]]  # image_id = prompt_id-index
     rows = rows.assign(prompt_id=prompt_ids)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from tailorset.seeding import sample_seed
+from tailorset.storage.products import read_table
 
 LENT = "lent"  # folder within the product of real images, if photos come from a folder of their own
 
@@ -37,10 +38,7 @@ def lent_photos(real: Path) -> LentPhotos:
         ValueError: there is no manifest, or no photo.
     """
     folder = real / LENT if (real / LENT).exists() else real
-    path = folder / "manifest.parquet"
-    if not path.exists():
-        raise ValueError(f"{path} is missing: `dvc repro prepare_dataset` makes it, `dvc pull` fetches it")
-    rows = pd.read_parquet(path)
+    rows = read_table(folder / "manifest.parquet", "prepare_dataset")
     if folder == real:
         rows = rows[rows["split"] == "train"]
     if rows.empty:

@@ -1,10 +1,24 @@
-"""Wording of errors on products of stages that are missing or cannot be read."""
+"""Products of stages: their tables, and the errors on those that are missing or cannot be read."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
 
 from tailorset.messages import reason_of
+
+
+def read_table(path: Path, stage: str = "") -> pd.DataFrame:
+    """Return a table of a product. stage: the one that makes it.
+
+    Raises:
+        ValueError: it is missing.
+    """
+    if not path.is_file():
+        raise ValueError(missing([path], stage))
+    return pd.read_parquet(path)
 
 
 def missing(paths: Sequence[object], stage: str = "") -> str:

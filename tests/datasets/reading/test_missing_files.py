@@ -21,7 +21,7 @@ def test_an_empty_folder_names_the_kinds_and_the_setting(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"holds no file that can be read: images end with .*set prepare_dataset"):
         find_photos(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"holds 1 file and no image \(notes.txt\): images end with "):
+    with pytest.raises(ValueError, match=r"holds 1 file and no image \(notes.txt\): images end with .avif"):
         find_photos(tmp_path)
 
 

@@ -175,12 +175,9 @@ def folder_of(name: str) -> str:
 def _truths_of_coco(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     images, categories = read_instances(path)
     check_categories(label_space, categories, label_space.unseen, path)
-    label_of = labels_of(label_space, categories)
-    categories_of = {
-        label: {category for category, named in label_of.items() if named == label}
-        for label in label_space.names
-        if label in label_of.values()
-    }
+    categories_of: defaultdict[str, set[str]] = defaultdict(set)
+    for category, label in labels_of(label_space, categories).items():
+        categories_of[label].add(category)
     truths: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for image in images.values():  # a file may be listed more than once
         truth = truths[image.file_name]
@@ -196,8 +193,8 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or ()]
             rows = [(reader.line_num, row) for row in reader]
-            columns = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a readable CSV file in UTF-8 ({error})") from error
     filled = [(line, row) for line, row in rows if any(row.values())]  # spreadsheets end with empty ones

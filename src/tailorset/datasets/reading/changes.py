@@ -52,8 +52,8 @@ def state_of(*blocks: BaseModel) -> str:
 def files_below(path: Path) -> Iterator[Path | Unread]:
     """The file itself, or all files in a folder and the folders below it, linked ones too, in order.
 
-    A folder that a link leads to is there by both names: one of them may be hidden, or not the one that a table has.
-    What cannot be read is there with the reason: folders without permission, links to nothing, pipes and devices.
+    A linked folder comes under both its names, as one of them may be hidden, or not the one that a table uses.
+    What cannot be read comes with the reason: folders without permission, links to nothing, pipes and devices.
     """
     if not path.is_dir():
         yield from _readable(path) if os.path.lexists(path) else ()
@@ -100,7 +100,7 @@ def remember_state(root: Path, settings: Mapping[str, Any], product: Path, state
 def has_changed(root: Path, settings: Mapping[str, Any], product: Path, *blocks: BaseModel) -> bool:
     """Check if files differ from those that the product was made from.
 
-    Where it was made with other settings DVC may bring back each product that was ever made here with these ones.
+    If it was made with other settings, DVC may bring back any product that was made here with these.
     """
     records = root / RECORDS / _digest(settings)
     states = {path.name: path.read_text(encoding="utf-8") for path in records.glob("*")}

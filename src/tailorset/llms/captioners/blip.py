@@ -62,6 +62,14 @@ def build(config: Config, device: torch.device) -> Blip:
     try:
         checksums.check(Path(config.model))
         processor = transformers.AutoProcessor.from_pretrained(config.model, **options)
+    except Exception as error:  # each tokenizer's library has errors of its own
+        raise ValueError(_refusal(config, first_line(error))) from error
+    if getattr(processor, "chat_template", None) or not hasattr(processor, "image_processor"):
+        kind = type(processor).__name__
+        raise ValueError(
+            _refusal(config, f"its {kind} reads no photos, or wants a question about each, as chat models do")
+        )
+    try:
         model, info = transformers.AutoModelForImageTextToText.from_pretrained(
             config.model,
             use_safetensors=True,
@@ -69,12 +77,10 @@ def build(config: Config, device: torch.device) -> Blip:
             dtype=torch.float32 if device.type == "cpu" else torch.bfloat16,
             **options,
         )
-    except Exception as error:  # each tokenizer's library has errors of its own
+    except Exception as error:  # as above
         raise ValueError(_refusal(config, first_line(error))) from error
     if info["missing_keys"]:
         raise ValueError(_refusal(config, f"no weights for {sorted(info['missing_keys'])[:3]}"))
-    if getattr(processor, "chat_template", None) or not hasattr(processor, "image_processor"):
-        raise ValueError(_refusal(config, f"{type(model).__name__} is a chat model, which needs a question"))
     return Blip(config, model.eval().to(device), processor)
 
 

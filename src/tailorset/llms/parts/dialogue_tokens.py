@@ -36,11 +36,7 @@ class DialogueTokens:
     def batch(self, dialogues: Sequence[Dialogue]) -> tuple[Tensor, Tensor]:
         """Return token ids and mask (B, P), left-padded."""
         rows = [torch.tensor(self.encode(one), dtype=torch.long) for one in dialogues]
-        ids, mask = (
-            pad_sequence(parts, batch_first=True, padding_side="left")
-            for parts in (rows, list(map(torch.ones_like, rows)))
-        )
-        return ids, mask
+        return _left_padded(rows), _left_padded([torch.ones_like(row) for row in rows])
 
     def _continued(self, messages: Dialogue) -> list[int]:
         return list(self.tokenizer(plain_text(messages))["input_ids"])
@@ -74,3 +70,7 @@ class DialogueTokens:
             f" a user ({faults[0]}). Restore the folder's files, correct chat_template.jinja or remove it, so that the"
             " model is given examples to continue, or name another model in write_prompts.llm.model"
         )
+
+
+def _left_padded(rows: list[Tensor]) -> Tensor:
+    return pad_sequence(rows, batch_first=True, padding_side="left")

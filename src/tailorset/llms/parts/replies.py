@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tailorset.storage.files import write_json
 
+REPLIES = Path(".work/replies")  # kept when a stage is finished
 log = logging.getLogger(__name__)
 
 
@@ -25,19 +26,23 @@ class StoredReplies:
     """Replies by the hash of all that was sent and where to; a request that was answered once is not sent again."""
 
     def __init__(self, folder: Path, base_url: str) -> None:
-        self.folder, self.base_url = folder, base_url
+        self.folder, self.base_url, self.is_told = folder, base_url, False
 
     def find(self, request: Mapping[str, Any]) -> ChatReply | None:
         """Return the reply to an earlier request like this one; None if there is none, or its file is damaged."""
         path = self._path(request)
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return ChatReply(str(stored["content"]), str(stored["thoughts"]))
+            reply = ChatReply(str(stored["content"]), str(stored["thoughts"]))
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s is damaged (%s): the LLM is asked again", path, error)
             return None
+        if not self.is_told:
+            self.is_told = True
+            log.warning("earlier replies are repeated from %s: delete that folder to ask the server again", self.folder)
+        return reply
 
     def keep(self, request: Mapping[str, Any], reply: ChatReply) -> None:
         """Write a reply together with its request, which holds no key."""
