@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from tailorset.compute.memory import ShrinkingBatches, budget_fraction, enforce_budget, explained, is_out_of_memory
+from tailorset.compute.memory import ShrinkingBatches, enforce_budget, explained, is_out_of_memory
 
 
 class Memory:
@@ -101,11 +101,6 @@ def test_memory_that_runs_out_elsewhere_is_explained() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory\nand much more text")
 
 
-def test_a_budget_is_a_share_of_the_device_and_never_more_than_all() -> None:
-    assert budget_fraction(6, 24 * 10**9) == 0.25
-    assert budget_fraction(48, 24 * 10**9) == 1
-
-
 def test_a_budget_on_a_cpu_is_said_to_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     enforce_budget(None, torch.device("cpu"))
@@ -123,7 +118,8 @@ def test_a_budget_limits_what_a_gpu_may_give(monkeypatch: pytest.MonkeyPatch, ca
     device = torch.device("cuda", 0)
     enforce_budget(8, device)
     enforce_budget(4, torch.device("cuda"))  # as params.yaml names it: the current one
-    assert limits == [(0.5, 0), (0.25, None)]
+    enforce_budget(48, device)
+    assert limits == [(0.5, 0), (0.25, None), (1, 0)]
     assert "8.0 of the device's 16.0 GB" in caplog.text
 
 

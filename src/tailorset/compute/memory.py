@@ -104,11 +104,6 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def budget_fraction(budget_gb: float, total_bytes: int) -> float:
-    """Share of a device's memory, at most all of it."""
-    return min(1.0, budget_gb * GB / total_bytes)
-
-
 def enforce_budget(budget_gb: float | None, device: torch.device) -> None:
     """Let this process allocate no more than the budget, in GB of 10^9 bytes; None = all there is.
 
@@ -120,6 +115,6 @@ def enforce_budget(budget_gb: float | None, device: torch.device) -> None:
         log.warning("memory_budget_gb is %g, but memory can be limited on a GPU only: it has no effect here", budget_gb)
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    fraction = budget_fraction(budget_gb, total)
+    fraction = min(1.0, budget_gb * GB / total)
     torch.cuda.set_per_process_memory_fraction(fraction, device.index)  # torch refuses a device without
     log.info("memory_budget_gb: %.1f of the device's %.1f GB", fraction * total / GB, total / GB)
