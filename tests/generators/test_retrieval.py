@@ -60,7 +60,7 @@ def test_an_unreadable_image_is_left_out_and_named(
 def test_the_images_are_those_that_check_finds(
     folder: Path, tiny_clip_folder: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not those in hidden folders, but those in linked ones, as data sets are laid out; what cannot be read is named."""
+    """Those in linked folders, as data sets are laid out, and none in hidden ones; what cannot be read is named."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for place in (folder / ".thumbnails", elsewhere):
         place.mkdir(exist_ok=True)

@@ -23,10 +23,6 @@ IMAGES_PER_PROMPT = 4  # before tuning, after it, and at each evaluation; each i
 BATCH_SIZE = 64  # images without gradient, to begin with
 
 
-def _batches() -> ShrinkingBatches:
-    return ShrinkingBatches(BATCH_SIZE, "drawing held-out prompts", TUNING_MEMORY_REMEDY)
-
-
 @dataclass(frozen=True)
 class HeldOut:
     """The held-out prompts with the CLIPs that score their images.
@@ -38,7 +34,9 @@ class HeldOut:
     scorers: Mapping[Role, LabelScorer]
     num_inference_steps: int
     seed: int
-    batches: ShrinkingBatches = field(default_factory=_batches)
+    batches: ShrinkingBatches = field(
+        default_factory=lambda: ShrinkingBatches(BATCH_SIZE, "drawing held-out prompts", TUNING_MEMORY_REMEDY)
+    )
 
     @property
     def shown(self) -> list[Prompt]:
