@@ -53,6 +53,8 @@ def test_the_cpus_own_error_is_recognised_and_no_other() -> None:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    for sign in ("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "out of memory"):
+        assert is_out_of_memory(RuntimeError(f"CUDA error: {sign}"))
     assert not is_out_of_memory(RuntimeError("out of memory is what this error only talks of"))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator: not enough memory"))
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from tailorset.messages import GB, first_line
 from tailorset.progress import Bar
 
+# In errors of the CPU's allocator, of CUDA itself, and of cuBLAS and cuDNN, for which torch has no type of their own.
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
 BUDGET = ", or raise memory_budget_gb if it is set"  # the end of every remedy
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -78,7 +80,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Check that a device, or the CPU, ran out of memory; torch.compile wraps errors while it compiles."""
     error = getattr(error, "inner_exception", error)
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error) and "memory" in str(error)
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
     )
 
 
