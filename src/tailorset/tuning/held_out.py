@@ -48,7 +48,7 @@ class HeldOut:
         images = []
         with Bar(total=len(self.shown), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
             for batch in draw_images(generator, self.shown, self.seed, self.num_inference_steps, self.batches):
-                images.append(batch.cpu())
+                images.append(batch)
                 bar.update(len(batch))
         return torch.cat(images)
 
@@ -106,9 +106,9 @@ def draw_images(
     batches: ShrinkingBatches,
     purpose: str = "held out",
 ) -> Iterator[Tensor]:
-    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order; a repeated prompt gets new seeds.
+    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order, on the CPU: all of them may be many.
 
-    purpose: another one gives other images of the same prompts.
+    A repeated prompt gets new seeds. purpose: another one gives other images of the same prompts.
     """
     numbers = occurrence_numbers(prompt.prompt_id for prompt in prompts)
     seeds = [
@@ -116,7 +116,7 @@ def draw_images(
     ]
 
     def sample(part: slice) -> Tensor:
-        return generator.sample([prompt.text for prompt in prompts[part]], seeds[part], num_inference_steps)
+        return generator.sample([prompt.text for prompt in prompts[part]], seeds[part], num_inference_steps).cpu()
 
     for _, images in batches.over(len(prompts), sample):
         yield images
