@@ -13,9 +13,10 @@ import yaml
 
 from tailorset.commands.importing import import_labels
 from tailorset.datasets.folder import Config, build
-from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.datasets.reading.annotations import read_truths
 from tailorset.exports.parts.source import ExportSource
 from tailorset.records import LabelSpace
+from tailorset.storage.photo_files import find_photos
 from tests.export_products import SEEN, UNSEEN, export, exported, make_products
 
 SPACE = LabelSpace.model_validate(

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from tailorset.compute.memory import ShrinkingBatches, budget_fraction, enforce_budget, explained, is_out_of_memory
+from tailorset.compute.memory import ShrinkingBatches, enforce_budget, explained, is_out_of_memory
 
 
 class Memory:
@@ -53,6 +53,8 @@ def test_the_cpus_own_error_is_recognised_and_no_other() -> None:
         torch.empty(2**50)
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    for sign in ("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "out of memory"):
+        assert is_out_of_memory(RuntimeError(f"CUDA error: {sign}"))
     assert not is_out_of_memory(RuntimeError("out of memory is what this error only talks of"))
     assert not is_out_of_memory(ValueError("DefaultCPUAllocator: not enough memory"))
 
@@ -101,11 +103,6 @@ def test_memory_that_runs_out_elsewhere_is_explained() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory\nand much more text")
 
 
-def test_a_budget_is_a_share_of_the_device_and_never_more_than_all() -> None:
-    assert budget_fraction(6, 24 * 10**9) == 0.25
-    assert budget_fraction(48, 24 * 10**9) == 1
-
-
 def test_a_budget_on_a_cpu_is_said_to_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     enforce_budget(None, torch.device("cpu"))
@@ -123,7 +120,8 @@ def test_a_budget_limits_what_a_gpu_may_give(monkeypatch: pytest.MonkeyPatch, ca
     device = torch.device("cuda", 0)
     enforce_budget(8, device)
     enforce_budget(4, torch.device("cuda"))  # as params.yaml names it: the current one
-    assert limits == [(0.5, 0), (0.25, None)]
+    enforce_budget(48, device)
+    assert limits == [(0.5, 0), (0.25, None), (1, 0)]
     assert "8.0 of the device's 16.0 GB" in caplog.text
 
 

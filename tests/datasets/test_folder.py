@@ -17,11 +17,12 @@ from pydantic import ValidationError
 
 from tailorset.commands.annotating import PhotoDesk
 from tailorset.datasets.folder import Config, build, few_held_out
-from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.datasets.reading.annotations import read_truths
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.images import codec
 from tailorset.images.codec import decode_image
 from tailorset.records import SPLITS, LabelSpace, RealSample, Rejected
+from tailorset.storage.photo_files import find_photos
 from tests.unreadable import forbid
 
 NAMES = ("mug", "lamp", "sofa", "plant")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,23 @@ def test_an_unreadable_image_is_left_out_and_named(
         assert len(build(config(folder, tiny_clip_folder), "cpu").paths) == len(COLOURS)
     assert "1 of 4 images" in caplog.text
     assert "broken.jpg" in caplog.text
+
+
+def test_the_images_are_those_that_check_finds(
+    folder: Path, tiny_clip_folder: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those in linked folders, as data sets are laid out, and none in hidden ones; what cannot be read is named."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for place in (folder / ".thumbnails", elsewhere):
+        place.mkdir(exist_ok=True)
+        shutil.copy(folder / "red.png", place)
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "lost.png").symlink_to("nowhere.png")
+    with caplog.at_level(logging.WARNING):
+        paths = build(config(folder, tiny_clip_folder), "cpu").paths
+    names = ["blue.png", "green.png", "linked/red.png", "red.png"]
+    assert [path.relative_to(folder).as_posix() for path in paths] == names
+    assert "generator.images: 1 file or folder cannot be opened: lost.png (a link to nowhere.png" in caplog.text
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path, tiny_clip_folder: Path) -> None:

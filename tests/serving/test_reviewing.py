@@ -21,11 +21,11 @@ import pytest
 from tailorset.commands.annotating import PhotoDesk
 from tailorset.commands.reviewing import ImageDesk
 from tailorset.commands.shared_files import lock_of
-from tailorset.datasets.reading.annotations import find_photos
 from tailorset.images.codec import encode_png
 from tailorset.records import LabelSpace
 from tailorset.records.verdicts import HEADER, ImageVerdict, read_verdicts, verdict_lines
 from tailorset.serving.reviewing import create_review_app
+from tailorset.storage.photo_files import find_photos
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.toybox.scenes import photo_scene, render
 from tests.registered import running_app

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import LabelScorer, acceptance
@@ -60,3 +61,13 @@ def test_drawing_repeats_itself_whatever_the_batch_and_varies_a_repeated_prompt(
     again = torch.cat(list(draw_images(generator, prompts, 0, 2, ShrinkingBatches(6, "drawing", ""))))
     torch.testing.assert_close(images, again, atol=1e-5, rtol=0)
     assert (images[0] - images[3]).abs().max() > 1e-2
+
+
+def test_images_do_not_fill_the_memory_of_the_device_that_draws_them() -> None:
+    class OnDevice:
+        def sample(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> torch.Tensor:
+            return torch.empty(len(prompts), 3, 8, 8, device="cuda")
+
+    with FakeTensorMode():
+        for batch in draw_images(OnDevice(), PROMPTS, 0, 2, ShrinkingBatches(4, "drawing", "")):
+            assert batch.device.type == "cpu"

@@ -95,7 +95,7 @@ def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Pa
         raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; {SAFETENSORS_REMEDY}")
     if model.startswith(HUB) and revision:
         return path, f"{LOCAL}{path.parent}", {}
-    if not model.startswith((LOCAL, HUB)) and str(path) == pretrained:
+    if pretrained and path == Path(pretrained):
         return path, model, {"pretrained": pretrained, "force_preprocess_cfg": next(iter(_preprocessings(model)), None)}
     if not revision:
         return path, model, {"pretrained": pretrained}

@@ -13,12 +13,13 @@ from tailorset.clip.model import Clip
 from tailorset.commands.new import empty_table
 from tailorset.commands.shared_files import lock_of
 from tailorset.datasets.folder import Config
-from tailorset.datasets.reading.annotations import Found, Truth, annotation_table, find_photos, read_truths
+from tailorset.datasets.reading.annotations import Truth, annotation_table, read_truths
 from tailorset.images.codec import decode_image, encode_png, file_content, shrunk, square_pixels
 from tailorset.messages import count, some
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
 from tailorset.storage.files import atomic_output
+from tailorset.storage.photo_files import Found, find_photos
 
 SHOWN_PX = 768  # shorter side of a photo on the page
 MIN_GUESS = 0.1  # probability of a label, if exactly one is shown, from which it is ticked: that or twice chance

@@ -22,7 +22,7 @@ from tailorset.commands.further_photos import further_photos
 from tailorset.commands.licences import licence_findings
 from tailorset.commands.reviewing import verdict_findings
 from tailorset.datasets import DatasetConfig, folder
-from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.datasets.reading.annotations import read_truths
 from tailorset.llms.parts.served import ServedModel
 from tailorset.messages import GIB
 from tailorset.project.busy import BUSY_CORES, busiest, cores_used_by_others
@@ -34,6 +34,7 @@ from tailorset.project.tracking import tracking_gaps
 from tailorset.project.tracking_store import MisplacedError, TrackingError, database_of, settle, tracking_uri
 from tailorset.records import LabelSpace
 from tailorset.storage.location import open_storage
+from tailorset.storage.photo_files import find_photos
 
 MIN_FREE_DISK, MIN_FREE_MEMORY = 5 * GIB, 3 * GIB  # of the toybox: 1 GB of products, 2.4 GB at most
 WRITTEN = (".", "data", "models", "reports", ".dvc", ".work")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tailorset.commands.findings import Finding
-from tailorset.datasets.reading.annotations import find_photos
 from tailorset.images.codec import decode_image, file_content
 from tailorset.messages import count, some
 from tailorset.project.params import Params
+from tailorset.storage.photo_files import find_photos
 
 LOOKED_AT = 20  # photos of a folder that are decoded in a check of seconds
 

@@ -14,13 +14,14 @@ import yaml
 from pydantic import ValidationError
 
 from tailorset.commands.formats import readers
-from tailorset.datasets.reading.annotations import annotation_table, check_column_names, find_photos
+from tailorset.datasets.reading.annotations import annotation_table, check_column_names
 from tailorset.datasets.reading.categories import labels_of
 from tailorset.exports import Corrections
 from tailorset.messages import count, first_line, invalid, some, unknown
 from tailorset.records import LabelSpace
 from tailorset.records.names import composed
 from tailorset.storage.files import atomic_output
+from tailorset.storage.photo_files import find_photos
 
 NAMES = ("labels.json", "tasks.json")  # looked for in a folder
 ORIGIN = "images.jsonl"  # in our exports: labels that were annotated, image by image

@@ -10,12 +10,13 @@ import yaml
 from pydantic import ValidationError
 
 from tailorset.datasets.folder import Config, build
-from tailorset.datasets.reading.annotations import FOLDERS, Found, annotation_table, check_column_names, find_photos
+from tailorset.datasets.reading.annotations import FOLDERS, annotation_table, check_column_names
 from tailorset.datasets.reading.photo_set import drawn
 from tailorset.messages import count, problems, some
 from tailorset.project.presets import FOLDER, load_preset
 from tailorset.records import MIN_UNSEEN, LabelSpace
 from tailorset.records.names import safe_file_name
+from tailorset.storage.photo_files import Found, find_photos
 
 BASE = "folder"  # the preset that a new one differs from
 REHEARSAL = "toybox"  # the preset that a rehearsal differs from

@@ -1,1 +1,1 @@
-"""The machine: device, memory, processes, cores, progress."""
+"""The machine: device, memory, processes, and the operations that it is asked for."""

@@ -14,6 +14,8 @@ from torch import Tensor
 from tailorset.messages import GB, first_line
 from tailorset.progress import Bar
 
+# In errors of the CPU's allocator, of CUDA itself, and of cuBLAS and cuDNN, for which torch has no type of their own.
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "ALLOC_FAILED")
 BUDGET = ", or raise memory_budget_gb if it is set"  # the end of every remedy
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -78,7 +80,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Check that a device, or the CPU, ran out of memory; torch.compile wraps errors while it compiles."""
     error = getattr(error, "inner_exception", error)
     return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error) and "memory" in str(error)
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY)
     )
 
 
@@ -104,11 +106,6 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def budget_fraction(budget_gb: float, total_bytes: int) -> float:
-    """Share of a device's memory, at most all of it."""
-    return min(1.0, budget_gb * GB / total_bytes)
-
-
 def enforce_budget(budget_gb: float | None, device: torch.device) -> None:
     """Let this process allocate no more than the budget, in GB of 10^9 bytes; None = all there is.
 
@@ -120,6 +117,6 @@ def enforce_budget(budget_gb: float | None, device: torch.device) -> None:
         log.warning("memory_budget_gb is %g, but memory can be limited on a GPU only: it has no effect here", budget_gb)
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    fraction = budget_fraction(budget_gb, total)
+    fraction = min(1.0, budget_gb * GB / total)
     torch.cuda.set_per_process_memory_fraction(fraction, device.index)  # torch refuses a device without
     log.info("memory_budget_gb: %.1f of the device's %.1f GB", fraction * total / GB, total / GB)

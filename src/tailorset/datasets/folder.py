@@ -11,16 +11,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tailorset.datasets import DatasetConfig
-from tailorset.datasets.reading.annotations import (
-    FOLDERS,
-    Annotations,
-    Found,
-    Truth,
-    find_photos,
-    folder_labels,
-    folder_of,
-    read_truths,
-)
+from tailorset.datasets.reading.annotations import FOLDERS, Annotations, Truth, folder_labels, folder_of, read_truths
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import Photo, PhotoSet
 from tailorset.messages import count, some
@@ -28,6 +19,7 @@ from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
 from tailorset.storage.checksums import file_digest
+from tailorset.storage.photo_files import Found, find_photos
 
 HASHES = 1 << 63
 MIN_HELD_OUT = 2  # photos with a label, and without it

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tailorset.datasets.reading.categories import check_categories
-from tailorset.datasets.reading.changes import Unread, UserPath, files_below
+from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, PublishedCounts, zero_shot_set
 from tailorset.messages import some
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace
 from tailorset.records.names import plain_path
+from tailorset.storage.photo_files import Unread, files_below
 
 CONCEPTS, TAGS, TAG_MATRIX = "Concepts81.txt", "TagList1k.txt", "AllTags1k.txt"
 ALL_IMAGES, TRAIN_IMAGES, TEST_IMAGES = "Imagelist.txt", "TrainImagelist.txt", "TestImagelist.txt"

@@ -20,8 +20,6 @@ from tailorset.generation.allocation import Allocator, DrawCounts, RoundPlan, Tu
 from tailorset.generation.settings import NO_QUOTA, GenerateImages
 from tailorset.records import Prompt
 
-EQUAL: Mapping[str, float] = MappingProxyType({})
-
 
 @dataclass(frozen=True)
 class Draw:
@@ -51,7 +49,7 @@ class QuotaPlanner:
         images_per_label: int,
         max_images: int,
         allocator: Allocator | None = None,
-        weakness: Mapping[str, float] = EQUAL,
+        weakness: Mapping[str, float] = MappingProxyType({}),
     ):
         self.labels = tuple(labels)
         self.max_images = max_images

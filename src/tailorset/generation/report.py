@@ -9,13 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from tailorset.clip.scorer import passes, requested_probabilities
 from tailorset.generation.engine import Shard
@@ -116,7 +113,8 @@ def save_plots(tally: Tally, outcome: pd.DataFrame, product: Path, folder: Path)
 
 def plot_pass_rates(outcome: pd.DataFrame, path: Path) -> None:
     places = np.arange(len(outcome))
-    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.5 * len(outcome)), layout="constrained")
+    figure = Figure(figsize=(7, 1.2 + 0.5 * len(outcome)), layout="constrained")
+    axes = figure.subplots()
     axes.barh(places - 0.2, outcome.pass_rate, 0.38, color="#33608c", label="discriminator (decides)")
     axes.barh(places + 0.2, outcome.judge_pass_rate, 0.38, color="#e0a458", label="judge (only measures)")
     names = [f"{row.label}\n{row.kept} of {row.drawn} kept" for row in outcome.itertuples()]
@@ -125,7 +123,6 @@ def plot_pass_rates(outcome: pd.DataFrame, path: Path) -> None:
     axes.set(xlim=(0, 1), xlabel="share of candidates that show every label requested of them")
     figure.legend(loc="outside upper right", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def save_sheet(unseen: Sequence[str], chosen: np.ndarray, product: Path, path: Path) -> None:

@@ -191,10 +191,10 @@ class Diffusers:
         return {name: _joined([encoded[prompt][name] for prompt in prompts]) for name in names}
 
     def _encode(self, prompt: str) -> dict[str, Any]:
-        encode = self.pipeline.encode_prompt
-        own, negative = self._encoded(prompt), self.config.negative_prompt
-        if self._guided and "negative_prompt" not in inspect.signature(encode).parameters:
-            own |= {f"negative_{name}": value for name, value in self._encoded(negative).items()}
+        """Return the arguments for one prompt, and those for the negative one if `encode_prompt` makes none of it."""
+        own = self._encoded(prompt)
+        if self._guided and "negative_prompt" not in inspect.signature(self.pipeline.encode_prompt).parameters:
+            own |= {f"negative_{name}": value for name, value in self._encoded(self.config.negative_prompt).items()}
         return own
 
     def _encoded(self, prompt: str) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, OpenClip, load_tokeni
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import GeneratorConfig
 from tailorset.generators.parts.lora import check_zero_updates
-from tailorset.images.codec import SUFFIXES, decode_image, file_content, square_pixels
+from tailorset.images.codec import decode_image, file_content, square_pixels
 from tailorset.messages import count, some
 from tailorset.storage.held_out import are_copies, photo_signature
 from tailorset.storage.paths import in_project
+from tailorset.storage.photo_files import find_photos
 
 log = logging.getLogger(__name__)
 
@@ -136,10 +137,13 @@ def build(config: Config, device: torch.device | str) -> Retrieval:
     """Encode every image of the folder once; those that cannot be read are left out with a warning.
 
     Raises:
-        ValueError: the folder has no readable image, or the CLIP cannot be loaded.
+        ValueError: the folder is missing or has no readable image, or the CLIP cannot be loaded.
     """
+    found = find_photos(config.images, "generator.images")
+    if note := found.unread_note():
+        log.warning("generator.images: %s", note)
+    files = sorted(found.photos.values())
     clip = config.load(device)
-    files = _images_of(config.images)
     damaged: dict[Path, str] = {}
     signatures: dict[Path, np.ndarray] = {}
 
@@ -179,19 +183,6 @@ class _Counting:
             return {"input_ids": inner(text, **options)["input_ids"]}
         own = self.tokenizer
         return {"input_ids": [own.sot_token_id, *own.encode(text), own.eot_token_id]}
-
-
-def _images_of(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: set generator.images to a folder of real images")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    if not images:
-        others = some([path.name for path in files])
-        raise ValueError(
-            f"{folder} holds {count(len(files), 'file')} and no image ({others}): images end with {', '.join(SUFFIXES)}"
-        )
-    return images
 
 
 def _whole(path: Path, image_px: int, damaged: dict[Path, str], signatures: dict[Path, np.ndarray]) -> Tensor:

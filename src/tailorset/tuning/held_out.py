@@ -23,10 +23,6 @@ IMAGES_PER_PROMPT = 4  # before tuning, after it, and at each evaluation; each i
 BATCH_SIZE = 64  # images without gradient, to begin with
 
 
-def _batches() -> ShrinkingBatches:
-    return ShrinkingBatches(BATCH_SIZE, "drawing held-out prompts", TUNING_MEMORY_REMEDY)
-
-
 @dataclass(frozen=True)
 class HeldOut:
     """The held-out prompts with the CLIPs that score their images.
@@ -38,7 +34,9 @@ class HeldOut:
     scorers: Mapping[Role, LabelScorer]
     num_inference_steps: int
     seed: int
-    batches: ShrinkingBatches = field(default_factory=_batches)
+    batches: ShrinkingBatches = field(
+        default_factory=lambda: ShrinkingBatches(BATCH_SIZE, "drawing held-out prompts", TUNING_MEMORY_REMEDY)
+    )
 
     @property
     def shown(self) -> list[Prompt]:
@@ -50,7 +48,7 @@ class HeldOut:
         images = []
         with Bar(total=len(self.shown), desc=f"held-out prompts, {when} tuning", unit="image") as bar:
             for batch in draw_images(generator, self.shown, self.seed, self.num_inference_steps, self.batches):
-                images.append(batch.cpu())
+                images.append(batch)
                 bar.update(len(batch))
         return torch.cat(images)
 
@@ -108,9 +106,9 @@ def draw_images(
     batches: ShrinkingBatches,
     purpose: str = "held out",
 ) -> Iterator[Tensor]:
-    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order; a repeated prompt gets new seeds.
+    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order, on the CPU: all of them may be many.
 
-    purpose: another one gives other images of the same prompts.
+    A repeated prompt gets new seeds. purpose: another one gives other images of the same prompts.
     """
     numbers = occurrence_numbers(prompt.prompt_id for prompt in prompts)
     seeds = [
@@ -118,7 +116,7 @@ def draw_images(
     ]
 
     def sample(part: slice) -> Tensor:
-        return generator.sample([prompt.text for prompt in prompts[part]], seeds[part], num_inference_steps)
+        return generator.sample([prompt.text for prompt in prompts[part]], seeds[part], num_inference_steps).cpu()
 
     for _, images in batches.over(len(prompts), sample):
         yield images

@@ -21,7 +21,7 @@ from tailorset.tuning.held_out import HeldOut
 from tailorset.tuning.loop import Progress
 from tailorset.tuning.tuner import Update
 
-SHEET_COLUMNS, SHEET_PROMPTS = 7, 21
+SHEET_COLUMNS, SHEET_PROMPTS, SHEET_TILE_PX = 7, 21, 192
 
 
 class Pictures(NamedTuple):
@@ -110,7 +110,7 @@ def before_after_sheet(scorer: LabelScorer, prompts: Sequence[Prompt], pictures:
             captions += [
                 f"{when} {score:.2f}\n{', '.join(p.labels)}" for p, score in zip(prompts[part], weakest, strict=True)
             ]
-    return contact_sheet(tiles, captions, SHEET_COLUMNS, scale=3)
+    return contact_sheet(tiles, captions, SHEET_COLUMNS, scale=max(1, SHEET_TILE_PX // tiles[0].shape[1]))
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from tailorset.datasets.reading.changes import Unread, UserPath, files_below, has_changed, remember_state, state_of
+from tailorset.datasets.reading.changes import UserPath, has_changed, remember_state, state_of
+from tailorset.storage.photo_files import Unread, files_below
 from tests.unreadable import forbid
 
 HERE, OTHERS = {"prepare_dataset.image_px": 64}, {"prepare_dataset.image_px": 32}

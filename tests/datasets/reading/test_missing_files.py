@@ -8,9 +8,10 @@ import pytest
 
 from tailorset.commands.annotating import PhotoDesk
 from tailorset.commands.new import empty_table
-from tailorset.datasets.reading.annotations import find_photos, read_truths
+from tailorset.datasets.reading.annotations import read_truths
 from tailorset.messages import count
 from tailorset.records import LabelSpace
+from tailorset.storage.photo_files import find_photos
 
 SPACE = LabelSpace.model_validate(
     {"name": "office", "labels": [{"name": name, "seen": False} for name in ("mug", "lamp", "sofa")]}

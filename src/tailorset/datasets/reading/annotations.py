@@ -4,98 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from tailorset.datasets.reading.categories import check_categories, labels_of, similar
-from tailorset.datasets.reading.changes import Unread, UserPath, files_below
+from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.coco_instances import read_instances
-from tailorset.images.codec import SUFFIXES
-from tailorset.messages import MAX_NAMED, count, some, unknown
+from tailorset.messages import MAX_NAMED, some, unknown
 from tailorset.records import LabelSpace
 from tailorset.records.names import composed, fold, plain_path
+from tailorset.storage.photo_files import Found
 
 IMAGE, LABELS, SEPARATOR = "image", "labels", ";"  # columns of a CSV file, and the separator of two labels
 FOLDERS: Literal["folders"] = "folders"
 Annotations: TypeAlias = UserPath | Literal["folders"] | None
 Truth: TypeAlias = Mapping[str, int]  # label: 1 present, 0 absent; a label that is not in it is not annotated
-
-
-class Found(NamedTuple):
-    """Files below a folder by their names relative to it; unread: what cannot be opened, with the reason."""
-
-    photos: dict[str, Path]
-    others: list[str]
-    unread: dict[str, str]
-
-    def unread_note(self) -> str:
-        """Note on the photos that cannot be opened, with reasons; "" if all can."""
-        reasons = [f"{name} ({reason})" for name, reason in self.unread.items()]
-        number = count(len(reasons), "file or folder", "files or folders")
-        return f"{number} cannot be opened: {some(reasons)}" if reasons else ""
-
-    def trace(self, name: str) -> str:
-        """Describe what exists instead of a photo of this name."""
-        for unread, reason in self.unread.items():
-            if f"{name}/".startswith(f"{unread}/"):
-                return f"{unread} cannot be opened: {reason}"
-        if name in self.others:
-            return f"its kind is not read: convert it, {', '.join(SUFFIXES)} are"
-        for same in (str.casefold, lambda path: Path(path).name.casefold(), lambda path: Path(path).stem.casefold()):
-            if near := next((other for other in (*self.photos, *self.others) if same(other) == same(name)), None):
-                return f"there is {near}"
-        return "there is nothing like it"
-
-
-def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
-    """All files below a folder, which a setting names, hidden ones left aside.
-
-    Raises:
-        ValueError: no such folder, or no image in it, or two photos whose names differ in how accents are composed.
-    """
-    folder = folder.expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder}: set {setting} to the folder of your photos")
-    visible: dict[str, Path] = {}
-    unread: dict[str, str] = {}
-    for found in files_below(folder):
-        path = found.path if isinstance(found, Unread) else found
-        relative = path.relative_to(folder)
-        if any(part[0] == "." for part in relative.parts):
-            continue
-        name = _name(relative.as_posix())
-        if name in visible:
-            raise ValueError(f"{path} and {visible[name]} have names that look the same: rename one of them")
-        if isinstance(found, Unread):
-            unread[name] = found.reason
-        else:
-            visible[name] = path
-    photos = {name: path for name, path in visible.items() if path.suffix.lower() in SUFFIXES}
-    listing = Found(photos, [name for name in visible if name not in photos], unread)
-    if not photos:
-        others = ", ".join(part for part in (some(listing.others), listing.unread_note()) if part)
-        held = f"holds {count(len(visible), 'file')} and no image" if visible else "holds no file that can be read"
-        raise ValueError(
-            f"{folder} {held}{f' ({others})' if others else ''}: images end with {', '.join(SUFFIXES)};"
-            f" put photos there, or set {setting} to another folder"
-        )
-    return listing
-
-
-def _name(written: str) -> str:
-    """The name of a file as messages and tables may hold it.
-
-    Raises:
-        ValueError: a photo has a line break or the like in its name, or bytes that are no UTF-8.
-    """
-    if not any(unicodedata.category(char) in ("Cc", "Cs") for char in written):
-        return composed(written)
-    if Path(written).suffix.lower() in SUFFIXES:
-        raise ValueError(f"names of photos must be text in UTF-8, on one line: rename {written!r}")
-    return ascii(written)
 
 
 def read_truths(annotations: Annotations, folder: Path, found: Found, label_space: LabelSpace) -> dict[str, Truth]:

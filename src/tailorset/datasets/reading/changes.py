@@ -1,4 +1,4 @@
-"""Files outside the pipeline that a data set reads: how to find them, and whether they are still as they were read.
+"""Files outside the pipeline that a data set reads: whether they are still as they were read.
 
 DVC knows the products of stages; photos and their annotations lie wherever the user keeps them.
 """
@@ -7,28 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BaseModel
 
 from tailorset.storage.checksums import file_digest
 from tailorset.storage.paths import in_project
+from tailorset.storage.photo_files import Unread, files_below
 
 UserPath: TypeAlias = Annotated[Path, AfterValidator(in_project)]
 RECORDS = Path(".work/inputs")  # of this machine: times of files mean nothing on another
 TABLES = ("manifest.parquet", "targets.parquet")  # of the product; its shards are known by their digests
-
-
-class Unread(NamedTuple):
-    """A file or folder that cannot be read, and why."""
-
-    path: Path
-    reason: str
 
 
 def state_of(*blocks: BaseModel) -> str:
@@ -47,44 +39,6 @@ def state_of(*blocks: BaseModel) -> str:
                 seen = f"{status.st_size}:{status.st_mtime_ns}"
             total.update(f"{key}/{name}:{seen}\n".encode(errors="surrogateescape"))
     return total.hexdigest()[:16]
-
-
-def files_below(path: Path) -> Iterator[Path | Unread]:
-    """The file itself, or all files in a folder and the folders below it, linked ones too, in order.
-
-    A linked folder comes under both its names, as one of them may be hidden, or not the one that a table uses.
-    What cannot be read comes with the reason: folders without permission, links to nothing, pipes and devices.
-    """
-    if not path.is_dir():
-        yield from _readable(path) if os.path.lexists(path) else ()
-        return
-    unread: list[Unread] = []
-    above: dict[str, frozenset[str]] = {}  # folder -> where it and those above it really are
-
-    def note(error: OSError) -> None:
-        unread.append(Unread(Path(error.filename), error.strerror or str(error)))
-
-    for folder, folders, names in os.walk(path, onerror=note, followlinks=True):
-        real, parents = os.path.realpath(folder), above.get(os.path.dirname(folder), frozenset())
-        if real in parents:  # a link to a folder above
-            folders.clear()
-            continue
-        above[folder] = parents | {real}
-        folders.sort()
-        for name in sorted(names):
-            yield from _readable(Path(folder, name))
-    yield from sorted(unread)
-
-
-def _readable(path: Path) -> Iterator[Path | Unread]:
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        yield Unread(path, f"a link to {os.readlink(path)}, which is not there")
-    except OSError as error:
-        yield Unread(path, error.strerror or str(error))
-    else:
-        yield path if stat.S_ISREG(mode) else Unread(path, "neither a file nor a folder")
 
 
 def remember_state(root: Path, settings: Mapping[str, Any], product: Path, state: str) -> None:

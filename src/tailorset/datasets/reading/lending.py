@@ -15,12 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tailorset.datasets.reading.annotations import find_photos
 from tailorset.images.codec import decode_image, encode_png, file_content, shrunk
 from tailorset.messages import some
 from tailorset.progress import Bar
 from tailorset.storage.held_out import are_copies, held_out_signatures, photo_signature
 from tailorset.storage.lent import LENT
+from tailorset.storage.photo_files import find_photos
 from tailorset.storage.shards import sha256, write_shard
 
 LENT_PX = 512  # longest shorter side that is stored

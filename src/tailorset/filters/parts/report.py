@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -77,12 +78,14 @@ def label_table(
     Columns: candidates that request it, how many of them passed, how many of these the judge confirms, and all kept
     images that carry the label (extras and parents included). verdicts: decisions by the judge's scores.
     """
-    rows = []
-    for label in unseen:
-        pairs = [(d, v) for labels, d, v in zip(requested, decisions, verdicts, strict=True) if label in labels]
-        passed = [verdict for decision, verdict in pairs if label in decision.labels]
-        carriers = sum(label in decision.labels for decision in decisions)
-        rows.append((label, len(pairs), len(passed), sum(verdict.kept for verdict in passed), carriers))
+    asked, passed, confirmed, carriers = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for labels, decision, verdict in zip(requested, decisions, verdicts, strict=True):
+        shown = set(labels) & set(decision.labels)
+        asked.update(set(labels))
+        passed.update(shown)
+        confirmed.update(shown if verdict.kept else ())
+        carriers.update(set(decision.labels))
+    rows = [(label, *(counts[label] for counts in (asked, passed, confirmed, carriers))) for label in unseen]
     return pd.DataFrame(rows, columns=["label", "requested", "passed", "confirmed_by_judge", "kept"])
 
 

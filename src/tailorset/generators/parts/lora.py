@@ -132,11 +132,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is truncated or damaged ({error}); {ADAPTER_REMEDY}") from error
-    return convert_state_dict_to_peft(weights) if _in_diffusers_format(weights) else weights, header
-
-
-def _in_diffusers_format(weights: Mapping[str, Tensor]) -> bool:
-    return any(".lora_linear_layer." in name for name in weights)
+    if any(".lora_linear_layer." in name for name in weights):  # diffusers' names
+        weights = convert_state_dict_to_peft(weights)
+    return weights, header
 
 
 def has_zero_updates(folder: Path) -> bool:
