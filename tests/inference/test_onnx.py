@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.inference.onnx import export_onnx
+from tailorset.inference.onnx import BATCHES, export_onnx, largest_difference
 from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
@@ -150,6 +151,19 @@ def test_a_file_that_answers_otherwise_is_not_written(
     with pytest.raises(ValueError, match=r"answers differ from torch's by up to 2.0e-04, more than 1e-04"):
         export_onnx(faulty, tmp_path / "classifier.onnx")
     assert not (tmp_path / "classifier.onnx").exists()
+
+
+def test_an_answer_that_is_no_number_is_never_taken_for_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, path: str, providers: list[str]) -> None: ...
+
+        def run(self, names: tuple[str, ...], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            means = inputs["images"].mean((1, 2, 3))
+            return [means, means * (np.nan if len(means) == BATCHES[-1] else 1)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    classifier = SimpleNamespace(image_px=8, look=lambda images: (images.mean((1, 2, 3)),) * 2)
+    assert np.isnan(largest_difference(SimpleNamespace(classifier=classifier), Path("classifier.onnx")))
 
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
