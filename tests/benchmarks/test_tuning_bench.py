@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import runpy
 import sys
@@ -65,6 +66,18 @@ def test_the_peak_is_what_was_held_at_once() -> None:
         del first
         second.add(1)
 
+    assert peak_bytes(work, torch.device("cpu")) == pytest.approx(8e6, rel=0.01)
+
+
+def test_what_earlier_work_left_in_a_cycle_is_not_counted_as_given_back() -> None:
+    def work() -> None:
+        first = torch.zeros(1000, 1000)
+        gc.collect()
+        first.add(1)
+
+    cycle: list[object] = [torch.zeros(1000, 1000)]
+    cycle.append(cycle)
+    del cycle
     assert peak_bytes(work, torch.device("cpu")) == pytest.approx(8e6, rel=0.01)
 
 
