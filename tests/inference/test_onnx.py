@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,6 +51,16 @@ def test_the_file_answers_as_the_classifier_does_for_any_batch(registry: Path, p
         expected = predictor.classifier.look(batch.float() / 255)
         np.testing.assert_allclose(scores, expected[0].detach().numpy(), atol=1e-4)
         np.testing.assert_allclose(features, expected[1].detach().numpy(), atol=1e-4)
+
+
+def test_a_model_is_exported_into_its_own_folder(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailorset.inference.onnx.export_onnx", lambda predictor, path: 0.0)
+    models = Path(shutil.copytree(registry / "models", tmp_path / "models"))
+    code, output = run("--model", models / "classifier", "--output", models)
+    assert code == 0, output
+    assert (models / "MODEL_CARD.md").read_text() == (registry / "models" / "MODEL_CARD.md").read_text()
 
 
 def test_raw_clip_kept_by_training_is_exported_and_mapped_like_any_classifier(
