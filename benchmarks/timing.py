@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ def _rate(work: Callable[[], object], flops: float, device: torch.device, repeti
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     """Most bytes of tensors that `work` held at once, in addition to those before."""
+    gc.collect()  # what was measured before and left in cycles would count as given back if it were freed meanwhile
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

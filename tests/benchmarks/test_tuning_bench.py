@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import runpy
 import sys
@@ -66,6 +67,21 @@ def test_the_peak_is_what_was_held_at_once() -> None:
         second.add(1)
 
     assert peak_bytes(work, torch.device("cpu")) == pytest.approx(8e6, rel=0.01)
+
+
+def test_what_earlier_work_left_in_a_cycle_is_not_counted_as_given_back() -> None:
+    def leave() -> None:
+        cycle: list[object] = [torch.zeros(1000, 1000)]
+        cycle.append(cycle)
+        gc.collect()  # from now on only a full collection looks at it
+
+    def work() -> None:
+        first = torch.zeros(1000, 1000)
+        gc.collect()
+        first.add(1)
+
+    for task, held in ((leave, 4e6), (work, 8e6)):
+        assert peak_bytes(task, torch.device("cpu")) == pytest.approx(held, rel=0.01)
 
 
 def test_an_image_is_right_if_the_oracle_sees_all_that_was_requested() -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from tailorset.classifiers import load_classifier
 from tailorset.classifiers.dual_prompt import Config, DualPrompt, build
+from tailorset.classifiers.parts.label_prompts import misfit
 from tailorset.classifiers.parts.text_towers import TextTower
 from tailorset.clip.model import load_clip
 from tailorset.records import LabelSpace
@@ -254,8 +255,13 @@ def test_damaged_folder_is_refused(backbones: dict[str, str], label_space: Label
     (tmp_path / checksums.SUMS).unlink()
     with pytest.raises(ValueError, match="not hold a usable classifier"):
         load_classifier(tmp_path)
-    description = json.loads((tmp_path / "config.json").read_text()) | {"name": "dual_promt"}
-    (tmp_path / "config.json").write_text(json.dumps(description))
+    (tmp_path / "classifier.safetensors").write_bytes(weights)
+    description = json.loads((tmp_path / "config.json").read_text())
+    for key, value in (("config", None), ("vision", description["vision"] | {"vision_cfg": {"width": None}})):
+        (tmp_path / "config.json").write_text(json.dumps(description | {key: value}))
+        with pytest.raises(ValueError, match="not hold a usable classifier"):
+            load_classifier(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(description | {"name": "dual_promt"}))
     with pytest.raises(ValueError, match="dual_prompt"):
         load_classifier(tmp_path)
 
@@ -267,6 +273,7 @@ def test_contexts_must_leave_room_for_the_longest_label(backbones: dict[str, str
     (problem,) = config(backbones["resnet"], num_context_tokens=19).problems(label_space)  # before anything is loaded
     assert problem.startswith("train_classifier.num_context_tokens 19 is too many: 'fish'")
     assert not config("hf-hub:nobody/nothing", num_context_tokens=19).problems(label_space)
+    assert "20 tokens; choose a shorter name with this one as an alias" in misfit(["a cup"], [20], 20, 1)
     assert build(config(backbones["resnet"], num_context_tokens=18), label_space).prompts.contexts.shape == (2, 18, 32)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.inference.onnx import export_onnx
+from tailorset.inference.onnx import BATCHES, export_onnx, largest_difference
 from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
 from tailorset.records import LabelSpace
@@ -49,6 +51,16 @@ def test_the_file_answers_as_the_classifier_does_for_any_batch(registry: Path, p
         expected = predictor.classifier.look(batch.float() / 255)
         np.testing.assert_allclose(scores, expected[0].detach().numpy(), atol=1e-4)
         np.testing.assert_allclose(features, expected[1].detach().numpy(), atol=1e-4)
+
+
+def test_a_model_is_exported_into_its_own_folder(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tailorset.inference.onnx.export_onnx", lambda predictor, path: 0.0)
+    models = Path(shutil.copytree(registry / "models", tmp_path / "models"))
+    code, output = run("--model", models / "classifier", "--output", models)
+    assert code == 0, output
+    assert (models / "MODEL_CARD.md").read_text() == (registry / "models" / "MODEL_CARD.md").read_text()
 
 
 def test_raw_clip_kept_by_training_is_exported_and_mapped_like_any_classifier(
@@ -150,6 +162,19 @@ def test_a_file_that_answers_otherwise_is_not_written(
     with pytest.raises(ValueError, match=r"answers differ from torch's by up to 2.0e-04, more than 1e-04"):
         export_onnx(faulty, tmp_path / "classifier.onnx")
     assert not (tmp_path / "classifier.onnx").exists()
+
+
+def test_an_answer_that_is_no_number_is_never_taken_for_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, path: str, providers: list[str]) -> None: ...
+
+        def run(self, names: tuple[str, ...], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            means = inputs["images"].mean((1, 2, 3))
+            return [means, means * (np.nan if len(means) == BATCHES[-1] else 1)]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    classifier = SimpleNamespace(image_px=8, look=lambda images: (images.mean((1, 2, 3)),) * 2)
+    assert np.isnan(largest_difference(SimpleNamespace(classifier=classifier), Path("classifier.onnx")))
 
 
 def test_a_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:

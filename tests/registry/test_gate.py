@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -62,6 +63,8 @@ def test_the_first_champion_has_to_beat_raw_clip_on_both() -> None:
     assert compare(MEASUREMENT, None, margin=0.5).objections == ()
     (objection,) = compare(with_maps(0.31, 0.6), None, margin=0.5).objections
     assert objection == "ZSL mAP is 31.00 instead of 31.00, which is not above raw CLIP"
+    (objection,) = compare(replace(MEASUREMENT, val_clip_maps={}), None, margin=0.5).objections
+    assert "raw CLIP was not measured on val" in objection
 
 
 def test_other_photos_labels_or_nothing_measured_are_refused_with_the_remedy() -> None:
@@ -113,6 +116,14 @@ def test_a_measurement_with_added_labels_is_read_as_it_was_saved(tmp_path: Path)
         assert Measurement.load(tmp_path / "measured.json") == measured
     MEASUREMENT.save(tmp_path / "measured.json")
     assert "added" not in (tmp_path / "measured.json").read_text()
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), "no number"])
+def test_a_measurement_without_a_number_is_refused_and_not_taken_for_as_good(value: object, tmp_path: Path) -> None:
+    path = tmp_path / "measured.json"
+    path.write_text(json.dumps(asdict(MEASUREMENT) | {"val_maps": {"zsl/map": value, "gzsl/map": 0.1}}))
+    with pytest.raises(ValueError, match=r"(?s)measured.json does not hold a measurement .*val_maps.zsl/map"):
+        Measurement.load(path)
 
 
 def test_the_part_without_added_labels_is_measured_as_if_there_were_none() -> None:

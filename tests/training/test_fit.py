@@ -19,6 +19,11 @@ from tailorset.training.fit import Validation, fit
 from tailorset.training.loop import predict
 
 
+@pytest.fixture
+def data(real: ImageSet, synthetic: ImageSet) -> Mixture:
+    return Mixture([(real, 1), (synthetic, 1)])
+
+
 def fresh(backbones: dict[str, str], label_space: LabelSpace, **keys: object) -> DualPrompt:
     torch.manual_seed(0)
     block = {"backbone": {"model": backbones["resnet"]}, "num_context_tokens": 4, "num_epochs": 3, "batch_size": 8}
@@ -33,17 +38,14 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(
     keys: dict[str, Any],
     backbones: dict[str, str],
     label_space: LabelSpace,
-    real: ImageSet,
-    synthetic: ImageSet,
+    data: Mixture,
     val: ImageSet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def trained(classifier: DualPrompt, folder: str) -> tuple[Classifier, History]:
         (tmp_path / folder).mkdir(exist_ok=True)
-        return fit(
-            classifier, Mixture([(real, 1), (synthetic, 1)]), val, label_space, classifier.config, 0, tmp_path / folder
-        )
+        return fit(classifier, data, val, label_space, classifier.config, 0, tmp_path / folder)
 
     whole = fresh(backbones, label_space, **keys)
     kept, history = trained(whole, "whole")
@@ -99,14 +101,13 @@ def graded(
 def test_weights_of_an_attempt_that_was_cut_off_are_not_taken_for_others(
     backbones: dict[str, str],
     label_space: LabelSpace,
-    real: ImageSet,
-    synthetic: ImageSet,
+    data: Mixture,
     val: ImageSet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a GPU an epoch need not repeat bit for bit: the second attempt may be worse than the first one was."""
-    classifier, data = fresh(backbones, label_space), Mixture([(real, 1), (synthetic, 1)])
+    classifier = fresh(backbones, label_space)
     save = fit_module.save_checkpoint
 
     def die(path: Path, step: int, **parts: Any) -> None:
@@ -140,14 +141,12 @@ def test_the_best_candidate_on_val_is_kept_raw_clip_and_the_start_among_them(
     best: int,
     backbones: dict[str, str],
     label_space: LabelSpace,
-    real: ImageSet,
-    synthetic: ImageSet,
+    data: Mixture,
     val: ImageSet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    classifier, data = fresh(backbones, label_space), Mixture([(real, 1), (synthetic, 1)])
-    kept, seen = graded(classifier, data, val, tmp_path, monkeypatch, grades)
+    kept, seen = graded(fresh(backbones, label_space), data, val, tmp_path, monkeypatch, grades)
     kept.save(tmp_path / "classifier")
     scores = [predict(candidate, val.images) for candidate in (*seen, load_classifier(tmp_path / "classifier"))]
     assert torch.equal(scores[-1], scores[best])
@@ -167,15 +166,13 @@ def test_interpolated_weights_are_kept_where_val_prefers_them(
     best: int,
     backbones: dict[str, str],
     label_space: LabelSpace,
-    real: ImageSet,
-    synthetic: ImageSet,
+    data: Mixture,
     val: ImageSet,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = {"interpolation": [0, 0.5, 1], "learning_rate": 0.5, "label_residual_learning_rate": 0.01}
-    classifier = fresh(backbones, label_space, **keys)
-    kept, seen = graded(classifier, Mixture([(real, 1), (synthetic, 1)]), val, tmp_path, monkeypatch, grades)
+    kept, seen = graded(fresh(backbones, label_space, **keys), data, val, tmp_path, monkeypatch, grades)
     scores = [predict(candidate, val.images) for candidate in (*seen, kept)]
     assert torch.equal(scores[-1], scores[best])
     _, start, *epochs, none, half, whole, _ = scores
@@ -188,8 +185,7 @@ def test_interpolated_weights_are_kept_where_val_prefers_them(
 def test_seen_labels_alone_choose_if_asked_to(
     backbones: dict[str, str],
     label_space: LabelSpace,
-    real: ImageSet,
-    synthetic: ImageSet,
+    data: Mixture,
     val: ImageSet,
     tmp_path: Path,
 ) -> None:
@@ -200,9 +196,7 @@ def test_seen_labels_alone_choose_if_asked_to(
     found = []
     for number, images in enumerate((val, inverted)):
         classifier = fresh(backbones, label_space, choose_on_seen=True, interpolation=[0.5])
-        data = Mixture([(real, 1), (synthetic, 1)])
-        folder = tmp_path / str(number)
-        kept, history = fit(classifier, data, images, label_space, classifier.config, 0, folder)
+        kept, history = fit(classifier, data, images, label_space, classifier.config, 0, tmp_path / str(number))
         found.append((predict(kept, val.images), [row["val/seen/map"] for row in history]))
         assert best_candidate(history)["val/seen/map"] == max(found[-1][1])
     assert torch.equal(found[0][0], found[1][0])

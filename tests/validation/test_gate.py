@@ -423,6 +423,17 @@ def test_a_missing_column_is_named(gate: Gate, product: str) -> None:
     assert finding.table == f"{product}_columns"
 
 
+@pytest.mark.parametrize(
+    ("product", "column"), [("real", "sha256"), ("real", "width"), ("targets", "hat"), ("synthetic", "seed")]
+)
+def test_an_empty_cell_is_named(gate: Gate, product: str, column: str) -> None:
+    damaged = put(product, 5, **{column: None})(good())
+    (finding,) = [one for one in gate.check(layout_tables(damaged, SPACE)) if not one.success]
+    assert finding.is_critical
+    assert str(finding).startswith(f"[critical] {product}_cells: no cell is empty")
+    assert f": {column}\n" in str(finding)
+
+
 def test_rows_are_counted_and_few_examples_shown(gate: Gate) -> None:
     damaged = all_rows("real", pixel_std=0.0)(good())
     finding = findings_on(gate, damaged, "real_images")["no image is black or constant"]

@@ -35,6 +35,12 @@ DECIDING = (  # blocks of params.yaml that determine the images and the classifi
     "filter_images",
     "train_classifier",
 )
+MEASURED_DATA_SET = "toybox"
+WEIGHTS = Path("models/foundation/toybox")
+COMPARE = (
+    "dvc exp run -S 'train_classifier.train_on=[real]' trains without generated images where there are seen labels, and"
+    " reports/evaluate/per_label.csv has the AP of each label to compare"
+)
 
 Answer = Literal["yes", "no", "undecided", "not measured"]
 
@@ -88,14 +94,6 @@ def ladder_gains(path: Path) -> dict[str, Interval]:
         )
     rows = zip(table["label"], bounds.tolist(), strict=True)
     return {label: Interval(value, low, high) for label, (low, value, high) in rows}
-
-
-MEASURED_DATA_SET = "toybox"
-WEIGHTS = Path("models/foundation/toybox")
-COMPARE = (
-    "dvc exp run -S 'train_classifier.train_on=[real]' trains without generated images where there are seen labels, and"
-    " reports/evaluate/per_label.csv has the AP of each label to compare"
-)
 
 
 def file_digests(label_space: Path) -> dict[str, str]:

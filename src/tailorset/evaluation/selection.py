@@ -65,9 +65,8 @@ def _problems(metrics: Mapping[str, float]) -> list[str]:
         )
         kept = "raw CLIP itself" if metrics["best_epoch"] == RAW_CLIP else "the start of training: calibrated CLIP"
         return [
-            f"Training did not help: no epoch beats raw CLIP on val, so the"
-            f" classifier is {kept}; it learned nothing from"
-            f" photos or generated images. ZSL / GZSL mAP on val, in %: {figures}."
+            f"Training did not help: no epoch beats raw CLIP on val, so the classifier is {kept}; it learned nothing"
+            f" from photos or generated images. ZSL / GZSL mAP on val, in %: {figures}."
         ]
     return [
         f"On {where} the classifier is below raw CLIP in {name}: {percent(ours)} instead of {percent(raw)} %."

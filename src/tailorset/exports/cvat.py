@@ -15,7 +15,6 @@ from tailorset.exports.parts.files import write_files as write_images
 from tailorset.records import Split
 
 __all__ = ["place", "write_images", "write_labels"]
-ESCAPES = {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}  # a parser takes them for blanks otherwise
 
 
 def place(image_id: str, split: Split, part: int) -> str:
@@ -36,7 +35,7 @@ def _opening(labels: tuple[str, ...], split: Split) -> Iterator[str]:
     yield '<?xml version="1.0" encoding="utf-8"?>'
     yield f"<annotations>\n<version>1.1</version>\n<meta><task><name>{split}</name><subset>{split}</subset><labels>"
     for label in labels:
-        yield f"<label><name>{escape(label, ESCAPES)}</name><type>tag</type><attributes></attributes></label>"
+        yield f"<label><name>{escape(label)}</name><type>tag</type><attributes></attributes></label>"
     yield "</labels></task></meta>\n"
 
 
@@ -44,5 +43,5 @@ def _image(number: int, image: ExportedImage) -> Iterator[str]:
     size = f'width="{image.width}" height="{image.height}"'
     yield f'<image id="{number}" name="{PurePosixPath(image.file).name}" {size}>'
     for label in image.labels:
-        yield f'  <tag label={quoteattr(label, ESCAPES)} source="auto"></tag>'
+        yield f'  <tag label={quoteattr(label)} source="auto"></tag>'
     yield "</image>"

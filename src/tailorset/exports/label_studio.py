@@ -24,7 +24,6 @@ __all__ = ["place", "read", "recognises", "write_images", "write_labels"]
 FROM, TO = "labels", "image"  # names of the two controls in the label config
 LOCAL_FILES = "/data/local-files/?d="
 UNSCORED = 2.0  # after every certainty
-ESCAPES = {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"}
 
 
 def place(image_id: str, split: Split, part: int) -> str:
@@ -34,7 +33,7 @@ def place(image_id: str, split: Split, part: int) -> str:
 
 def write_labels(folder: Path, exported: ExportedSet) -> None:
     """Write the tasks and the label config."""
-    choices = "".join(f"    <Choice value={quoteattr(label, ESCAPES)}/>\n" for label in exported.labels)
+    choices = "".join(f"    <Choice value={quoteattr(label)}/>\n" for label in exported.labels)
     config = (
         f'<View>\n  <Image name="{TO}" value="${TO}"/>\n'
         f'  <Choices name="{FROM}" toName="{TO}" choice="multiple">\n{choices}  </Choices>\n</View>\n'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -163,27 +163,23 @@ class Comparison:
                 return f"{one.name} has other test photos, annotations or labels than {first.name}"
         return ""
 
-    def _plain(self, keys: Sequence[str]) -> list[list[str]]:
+    def _plain(self, keys: Sequence[str]) -> Iterator[list[str]]:
         first, *later = self.executions
-        return [
-            [percent(first.metrics.get(key))]
-            + [cell for one in later for cell in (percent(one.metrics.get(key)), _difference(one, first, key))]
-            for key in keys
-        ]
+        for key in keys:
+            cells = [percent(first.metrics.get(key))]
+            for one in later:
+                cells += [percent(one.metrics.get(key)), _difference(one, first, key)]
+            yield cells
 
-    def _with_intervals(self, keys: Sequence[str]) -> list[list[str]]:
+    def _with_intervals(self, keys: Sequence[str]) -> Iterator[list[str]]:
         scores = [one.scores for one in self.executions if one.scores]
         resamples = draw_resamples(1, len(scores[0].image_ids), NUM_RESAMPLES, seed=0)
-        first, *later = ([*one.estimates(keys, resamples)] for one in scores)
-        return [
-            [_figure(first[row])]
-            + [
-                cell
-                for one in later
-                for cell in (_figure(one[row]), _figure(difference(one[row], first[row]), signed=True))
-            ]
-            for row in range(len(keys))
-        ]
+        first, *later = (one.estimates(keys, resamples) for one in scores)
+        for row, before in enumerate(first):
+            cells = [_figure(before)]
+            for one in later:
+                cells += [_figure(one[row]), _figure(difference(one[row], before), signed=True)]
+            yield cells
 
 
 def _figure(measured: Estimate, signed: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from tailorset.evaluation.results import MAPS, percent
@@ -54,6 +54,8 @@ def compare(challenger: Measurement, champion: Measurement | None, margin: float
     if not challenger.val_maps:
         return _refused(champion, "no val photo is annotated for unseen labels, so nothing was measured: annotate some")
     if champion is None:
+        if not challenger.val_clip_maps:
+            return _refused(champion, "raw CLIP was not measured on val, which a first champion must beat: `make run`")
         changes = _changes(MAPS, challenger.val_maps, challenger.val_clip_maps)
         beaten = [
             f"{_figures(change)}, which is not above raw CLIP" for change in changes if change.points < LEAST_GAIN
@@ -109,9 +111,7 @@ def _refused(champion: Measurement | None, objection: str) -> ModelComparison:
 
 
 def _changes(
-    names: dict[str, str],
-    ours: dict[str, float] | dict[str, float | None],
-    other: dict[str, float] | dict[str, float | None],
+    names: Mapping[str, str], ours: Mapping[str, float | None], other: Mapping[str, float | None]
 ) -> tuple[Change, ...]:
     pairs = [(name, ours.get(key), other.get(key)) for key, name in names.items()]
     return tuple(Change(name, a, b) for name, a, b in pairs if a is not None and b is not None)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from pydantic import ConfigDict, TypeAdapter
 from torch import Tensor
 
 from tailorset.evaluation.metrics import average_precisions
@@ -45,6 +46,8 @@ class Measurement:
     added: dict[str, list[float | None]] = field(default_factory=dict)
     before: Measurement | None = None
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     @property
     def labels_before(self) -> set[str]:
         """Labels without those that were added."""
@@ -63,10 +66,8 @@ class Measurement:
             ValueError: the file is missing or damaged.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            before = content.pop("before", None)
-            return cls(**content, before=before and cls(**before))
-        except (OSError, ValueError, TypeError) as error:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
             raise ValueError(unusable(path, "a measurement", error, "register_model")) from error
 
 

@@ -147,14 +147,7 @@ def _measured(facts: CardFacts) -> str:
         return "Nothing: no test photo is annotated."
     k = facts.params.evaluate.top_k[0]
     rows = [
-        (
-            title,
-            *(
-                figure_in_percent(value)
-                for setting in ("ZSL", "GZSL")
-                for value in (one.maps[setting], one.f1[setting])
-            ),
-        )
+        (title, *map(figure_in_percent, (one.maps["ZSL"], one.f1["ZSL"], one.maps["GZSL"], one.f1["GZSL"])))
         for title, one in measured.items()
     ]
     table = markdown_table(("test split, %", "ZSL mAP", f"ZSL F1@{k}", "GZSL mAP", f"GZSL F1@{k}"), rows)
@@ -177,7 +170,7 @@ def _data(facts: CardFacts, parts: Sequence[LicensedPart]) -> str:
     generator = _title(parts, "generator", params.generator.name)
     llm = _title(parts, "write_prompts.llm", params.write_prompts.llm.name)
     splits = {split: metrics.get(f"real/{split}/num_images", 0) for split in SPLITS}
-    real = ", ".join(f"{split} {count:,.0f}" for split, count in splits.items())
+    real = ", ".join(f"{split} {number:,.0f}" for split, number in splits.items())
     lines = [
         f"- Photos: data set `{params.prepare_dataset.name}`, {real}. Labels learned from photos are"
         " annotated in train, all labels in val and test if at all. Val chooses the epoch, test chooses nothing.",

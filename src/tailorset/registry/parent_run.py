@@ -12,6 +12,7 @@ from PIL import Image
 from tailorset.evaluation.results import columns, shown_rows
 from tailorset.project.layout import REPORTS
 from tailorset.project.mlflow_pages import artifact, artifact_page, version_page
+from tailorset.registry.model_card import markdown_table
 
 HEADLINE = "_headline/"  # first where metrics are sorted by name
 DATA_SETS = ("data/real", "data/filtered")
@@ -60,10 +61,7 @@ def description(
 
     model: name and version. run: ids of the experiment and of the parent run, which holds the pictures as artifacts.
     """
-    titles = columns(metrics)
-    rows = [["test split, %", *titles], ["---"] * (1 + len(titles))]
-    rows += shown_rows(metrics)
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    table = markdown_table(("test split, %", *columns(metrics)), shown_rows(metrics))
     link = f"[{model[0]}, version {model[1]}]({version_page(*model)})"
     files = "*Artifacts* has the data card (index.html), the test scores, and these pictures in full size."
     return "\n\n".join([table, f"Model: {link}, with its model card. {files}", *_shown(pictures, *run)])

@@ -117,10 +117,40 @@ class Invocation(BaseModel):
         return [record["image"] for record in records]
 
 
-def describe_model(predictor: Predictor) -> dict[str, Any]:
-    """Return the fields of a ModelCard."""
+def describe_model(predictor: Predictor) -> ModelCard:
     origin = predictor.origin
-    labels = [
+    return ModelCard(
+        model=origin.uri,
+        version=origin.version,
+        run_id=origin.run_id,
+        git_revision=origin.commit,
+        calibrated=predictor.thresholds is not None,
+        labels=_rules(predictor),
+        num_examples=len(predictor.examples),
+    )
+
+
+def model_answer(predictor: Predictor, looked: Looked, attention: Attention | None) -> ModelAnswer:
+    """Return the answer on one photo. looked: at that photo."""
+    novelty = None if looked.novelty is None else float(looked.novelty[0])
+    decisions = predictor.decide(looked.scores)
+    probabilities = decisions.probabilities[0].tolist() if predictor.thresholds else [None] * len(predictor.labels)
+    rows = zip(_rules(predictor), looked.scores[0].tolist(), probabilities, decisions.words[0], strict=True)
+    return ModelAnswer(
+        model=predictor.origin.uri,
+        version=predictor.origin.version,
+        novelty=novelty,
+        unfamiliar=is_unfamiliar(novelty),
+        labels=[
+            LabelAnswer(**dict(rule), score=score, probability=probability, decision=word)
+            for rule, score, probability, word in rows
+        ],
+        map=attention,
+    )
+
+
+def _rules(predictor: Predictor) -> list[Rule]:
+    return [
         Rule(
             label=label,
             seen=label in predictor.seen,
@@ -130,34 +160,3 @@ def describe_model(predictor: Predictor) -> dict[str, Any]:
         )
         for label, rule in predictor.rules.rules.items()
     ]
-    return {
-        "model": origin.uri,
-        "version": origin.version,
-        "run_id": origin.run_id,
-        "git_revision": origin.commit,
-        "calibrated": predictor.thresholds is not None,
-        "labels": labels,
-        "num_examples": len(predictor.examples),
-    }
-
-
-def model_answer(predictor: Predictor, looked: Looked, attention: Attention | None) -> dict[str, Any]:
-    """Return the fields of a ModelAnswer. looked: at one photo."""
-    scores, novelty = looked.scores[0], None if looked.novelty is None else float(looked.novelty[0])
-    decisions = predictor.decide(looked.scores)
-    probabilities = decisions.probabilities[0].tolist()
-    calibrated = predictor.thresholds is not None
-    labels = [
-        LabelAnswer(**dict(rule), score=score, probability=probability if calibrated else None, decision=word)
-        for rule, score, probability, word in zip(
-            describe_model(predictor)["labels"], scores.tolist(), probabilities, decisions.words[0], strict=True
-        )
-    ]
-    return {
-        "model": predictor.origin.uri,
-        "version": predictor.origin.version,
-        "novelty": novelty,
-        "unfamiliar": is_unfamiliar(novelty),
-        "labels": labels,
-        "map": attention,
-    }

@@ -24,7 +24,6 @@ from tailorset.serving.admission import Admission, refused
 from tailorset.serving.answers import (
     Answer,
     Invocation,
-    ModelCard,
     Models,
     Predictions,
     Problem,
@@ -122,8 +121,8 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     @app.get("/model")
     async def model() -> Models:
         """Return the origin of the models, and their labels."""
-        challenger = service.challenger and ModelCard(**describe_model(service.challenger.predictor))
-        return Models(**describe_model(service.champion.predictor), challenger=challenger)
+        challenger = service.challenger and describe_model(service.challenger.predictor)
+        return Models(**dict(describe_model(service.champion.predictor)), challenger=challenger)
 
     @app.head("/examples/{number}", include_in_schema=False)
     @app.get("/examples/{number}", response_class=Response, responses={404: NO_SUCH})

@@ -219,4 +219,4 @@ def _answer(job: ScoringJob, result: Scored) -> ModelAnswer:
     attention = None
     if job.label is not None and result.map is not None:
         attention = Attention(label=job.label, weights=result.map.tolist())
-    return ModelAnswer(**model_answer(job.predictor, _together([result]), attention))
+    return model_answer(job.predictor, _together([result]), attention)

@@ -47,15 +47,15 @@ def only_for(images: ImageSet, columns: Sequence[int]) -> ImageSet:
 
 
 def selection_set(collection: Collection, image_px: int, held_out_share: float, labels: Names[str] = ()) -> ImageSet:
-    """Load the images that choose the epoch: photos of val or, if these show nothing known, held-out generated ones.
+    """Load the images that choose the epoch: photos of val or, if these show none of `labels`, held-out generated ones.
 
-    labels: those to choose for; empty = all.
+    labels: empty = the unseen ones, without which nothing can be measured.
     """
     val, space = collection.photos("val"), collection.label_space
-    if (val.targets[:, space.columns([*labels] or space.names)] == 1).any():
+    if (val.targets[:, space.columns([*labels] or space.unseen)] == 1).any():
         return val.load(image_px)
-    whose = f" for {', '.join(labels)}" if labels else ""
-    log.warning("no val photo is annotated%s: the epoch is chosen on generated images that were held out", whose)
+    whose = ", ".join(labels) or "an unseen label"
+    log.warning("no val photo shows %s: the epoch is chosen on generated images that were held out", whose)
     _, held_out = collection.generated().split(held_out_share)
     return held_out.load(image_px)
 

@@ -19,12 +19,12 @@ from tailorset.validation.label_rules import seen_label_table, unseen_label_tabl
 from tailorset.validation.photo_rules import photo_table, target_table
 from tailorset.validation.products import Products
 from tailorset.validation.prompt_rules import prompt_table
-from tailorset.validation.rules import DataRule, Table
+from tailorset.validation.rules import DataRule, Table, blank, named
 from tailorset.validation.settings import ValidateData
 
 
 def layout_tables(products: Products, label_space: LabelSpace) -> list[Table]:
-    """Return rules for a first check: every manifest has the columns that the other rules read."""
+    """Return rules for a first check: every manifest has the columns that the other rules read, without a gap."""
     columns = {
         "prompts": PROMPT_COLUMNS,
         "real": REAL_COLUMNS,
@@ -32,7 +32,9 @@ def layout_tables(products: Products, label_space: LabelSpace) -> list[Table]:
         "synthetic": SYNTHETIC_COLUMNS + (PHOTO_COLUMNS if products.starts_from_photos else ()),
         "filtered": FILTERED_COLUMNS,
     }
-    return [_layout(name, getattr(products, name), expected) for name, expected in columns.items()]
+    frames = {name: getattr(products, name) for name in columns}
+    layouts = [_layout(name, frame, columns[name]) for name, frame in frames.items()]
+    return layouts + [_cells(name, frame) for name, frame in frames.items()]
 
 
 def content_tables(
@@ -59,3 +61,9 @@ def _layout(name: str, frame: pd.DataFrame, columns: Sequence[str]) -> Table:
     arguments = {"column_set": list(columns), "exact_match": True}
     rule = DataRule("has exactly its columns", "ExpectTableColumnsToMatchSet", arguments, "run its stage again")
     return Table(f"{name}_columns", frame, [rule])
+
+
+def _cells(name: str, frame: pd.DataFrame) -> Table:
+    """Great Expectations passes over empty cells, so that rules on their column hold."""
+    gaps = pd.DataFrame({"row": frame.iloc[:, 0], "empty": named(frame.isna().to_numpy(), frame.columns)})
+    return Table(f"{name}_cells", gaps, [blank("no cell is empty", "empty", "run its stage again")])

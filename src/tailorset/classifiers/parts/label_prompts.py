@@ -139,11 +139,13 @@ def misfit(names: Sequence[str], lengths: Sequence[int], context_length: int, nu
     lengths: of the names in tokens, with start and end.
     """
     length, name = max(zip(lengths, names, strict=True))
-    if num_context_tokens <= context_length - length:
+    room = context_length - length
+    if num_context_tokens <= room:
         return ""
+    fewer = f"choose 1 to {room}, or" if room > 0 else "choose"
     return (
         f"num_context_tokens {num_context_tokens} is too many: {name!r} takes {length} of the backbone's"
-        f" {context_length} tokens; choose 1 to {context_length - length}, or a shorter name with this one as an alias"
+        f" {context_length} tokens; {fewer} a shorter name with this one as an alias"
     )
 
 

@@ -119,7 +119,7 @@ def reading_saved(folder: Path) -> Iterator[Saved]:
         tensors = load_file(folder / WEIGHTS_FILE)
         vision = Vision.model_validate(description["vision"])
         yield Saved(description, LabelSpace.model_validate(description["label_space"]), vision, vision.build(), tensors)
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{folder} does not hold a usable classifier ({error}): run `dvc repro train_classifier`"
         ) from error
