@@ -82,6 +82,12 @@ def test_an_execution_without_an_experiment_is_known_by_its_process(root: Path) 
     assert execution_key() == execution_key()
 
 
+def test_stages_that_are_started_by_hand_in_a_terminal_called_tailorset_are_executions_of_their_own(root: Path) -> None:
+    ask = f"{sys.executable} -c 'from tailorset.project.execution import execution_key; print(execution_key())'"
+    answer = subprocess.check_output(["bash", "-c", f"{ask}; {ask}; true", "tailorset"], text=True)
+    assert len(set(answer.split())) == 2
+
+
 def test_the_same_experiment_with_other_settings_is_another_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow refuses a second value of a param, which ended the tracking of the second run."""
     monkeypatch.setenv("DVC_EXP_NAME", "sunny-dune")
