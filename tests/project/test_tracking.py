@@ -15,10 +15,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from tailorset.project.execution import execution_key, execution_name, git_revision
-from tailorset.project.mlflow_pages import start_pages
+from tailorset.project.mlflow_pages import LOCAL, pages_host, start_pages
 from tailorset.project.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, tracking_gaps
 from tailorset.project.unlogged import gaps
 from tailorset.registry.parent_run import SHEETS_FOLDER, data_sets, description, headline
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -362,6 +364,16 @@ def test_a_parent_run_shows_its_results_first(root: Path) -> None:
     assert [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs] == [("data/real", "0a1b")]
     assert [file.path for file in client.list_artifacts(tracker.parent_id)] == ["card.html", "sheets"]
     assert [file.path for file in client.list_artifacts(tracker.parent_id, "sheets")] == ["sheets/kept.png"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "host"), [("https://me:secret@server/mlflow/", "https://server/mlflow"), ("sqlite:///other.db", LOCAL)]
+)
+def test_make_ui_starts_no_pages_where_a_server_has_them(uri: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert pages_host() == host
+    commands = subprocess.check_output(["make", "--dry-run", "ui"], cwd=ROOT, text=True)
+    assert ("mlflow ui" in commands) == (host == LOCAL)
 
 
 def test_a_database_that_fails_after_it_was_opened_is_a_gap(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
