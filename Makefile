@@ -48,9 +48,9 @@ soak: setup  ## does `tailorset serve` hold: mutated requests, overload, a movin
 faults: setup  ## kills at random moments, full disks, two runs at once, against the real stages: docs/reliability.md (half an hour)
 	OMP_NUM_THREADS=1 pytest -m faults -n 2 tests/faults
 
-ui: setup  ## the MLflow user interface on http://127.0.0.1:5000
-	@python -c 'from pathlib import Path; from tailorset.project.mlflow_pages import start_pages; print("\n".join(f"{title}: http://127.0.0.1:5000/{page}" for title, page in start_pages(Path.cwd()).items()))'
-	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+ui: setup  ## the MLflow user interface: of the server in MLFLOW_TRACKING_URI, else on http://127.0.0.1:5000
+	@python -c 'from pathlib import Path; from tailorset.project.mlflow_pages import pages_host, start_pages; print("\n".join(f"{title}: {pages_host()}/{page}" for title, page in start_pages(Path.cwd()).items()))'
+	$(if $(filter http%,$(MLFLOW_TRACKING_URI)),,mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}")
 
 ladder: setup  ## what each part of the method brings on the toybox: docs/results.md (hours on two cores; goes on where it was)
 	@python pipeline/ladder/points.py

@@ -31,7 +31,7 @@ from tailorset.commands.adding import Addition
 from tailorset.evaluation.comparison import clip_logits
 from tailorset.evaluation.metrics import average_precisions
 from tailorset.evaluation.results import percent
-from tailorset.project.layout import ADDED_MODELS, CLASSIFIER, FILTERED, PARAMS, REAL, SYNTHETIC
+from tailorset.project.layout import ADDED_MODELS, CLASSIFIER, FILTERED, PARAMS, PREPARED, REAL, SYNTHETIC
 from tailorset.project.params import check_params, read_yaml
 from tailorset.records import LabelSpace
 from tailorset.storage.annotated import Collection
@@ -40,7 +40,6 @@ from tailorset.training.loop import predict
 
 ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("src", "pipeline", "models/foundation", "dvc.yaml")
-PREPARED = Path("data/prepared.json")
 STAGES = (
     "write_prompts",
     "tune_text_encoder",

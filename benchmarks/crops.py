@@ -88,14 +88,14 @@ def main() -> None:
     params = load_params()
     space = LabelSpace.load(params.label_space)
     clip = params.score_baselines.clip.load("cpu")
-    val = Collection(space, REAL, SYNTHETIC, FILTERED).photos("val").load(clip.image_px)
+    photos = Collection(space, REAL, SYNTHETIC, FILTERED).photos("val")
+    val = photos.load(clip.image_px)
     texts = clip.encode_texts(space.names, params.clip.prompt_template)
     print(f"{len(val.images)} photos of val; mAP in %, ZSL / GZSL")
     rows = variants(parts(clip, val.images, texts), clip.logit_scale)
     classifier = load(CLASSIFIER, torch.device("cpu"))
     classifier.crop_weight = 0.0  # whatever it was saved with
-    images = Collection(space, REAL, SYNTHETIC, FILTERED).photos("val").load(classifier.image_px).images
-    rows |= classifier_variants(classifier, images, rows[PATCHES])
+    rows |= classifier_variants(classifier, photos.load(classifier.image_px).images, rows[PATCHES])
     for name, scores in rows.items():
         metrics = zero_shot_metrics(scores, val.targets, space)
         print(f"{name:50} {100 * metrics['zsl/map']:.1f} / {100 * metrics['gzsl/map']:.1f}")

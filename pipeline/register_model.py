@@ -27,6 +27,7 @@ from tailorset.project.layout import (
     SCORES,
     SYNTHETIC,
     THRESHOLDS,
+    is_own_folder,
 )
 from tailorset.project.params import flatten, read_yaml
 from tailorset.project.stage import Stage, all_metrics, run_stage
@@ -81,7 +82,7 @@ def register_and_present(stage: Stage, measured: Measurement, metrics: Mapping[s
     """Register the version, and show results, data and model on the parent run of this execution."""
     name = stage.params.model_name
     number = register(name, stage.tracker.run_id, stage.label_space.names, measured, metrics)
-    if stage.root == Path.cwd().resolve():
+    if is_own_folder(stage.root):
         make_challenger(name, number)
         print(f"Registered {name} version {number}: models:/{name}@{CHALLENGER}")
     else:

@@ -21,6 +21,7 @@ from packaging.specifiers import SpecifierSet
 from tailorset import cli
 from tailorset.plugins import KINDS, load_plugin, plugin_names
 from tailorset.project.definition import stage_definition
+from tailorset.project.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC = ROOT / "src"
@@ -80,6 +81,14 @@ def test_a_stage_depends_on_all_code_it_runs(stage: str) -> None:
         needed |= reachable_files(plugin)
     uncovered = {file for file in needed if not any(file == dep or file.startswith(f"{dep}/") for dep in deps)}
     assert not uncovered, f"add to the deps of {stage} in dvc.yaml: {sorted(uncovered)}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_every_block_of_settings_that_its_script_reads(stage: str) -> None:
+    script = (ROOT / "pipeline" / f"{stage}.py").read_text(encoding="utf-8")
+    read = Params.model_fields.keys() & set(re.findall(r"\bparams\.([a-z_]+)", script))
+    named = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["params"]
+    assert read <= {key.partition(".")[0] for key in named}
 
 
 def test_every_variant_has_the_settings_that_stages_depend_on() -> None:

@@ -341,9 +341,13 @@ def test_hub_models_are_looked_up_in_the_cache(tmp_path: Path, monkeypatch: pyte
     assert (found.status, "revision v1, is not downloaded" in found.text) == ("error", True)
     cached_repository(tmp_path, {"v1": "b" * 40}, content)
     assert "revision v1 (commit bbbbbbbbbbbb)" in availability.hub_weights("generator", pinned).text
-    (repository / "blobs" / hashlib.sha256(b"other").hexdigest()).write_bytes(content)
+    damaged = repository / "blobs" / hashlib.sha256(b"other").hexdigest()
+    damaged.write_bytes(content)
+    assert availability.hub_weights("generator", latest).status == "ok"  # another revision's
+    (repository / "snapshots" / ("a" * 40) / "other.safetensors").symlink_to(damaged)
     found = availability.hub_weights("generator", latest)
     assert (found.status, "is damaged" in found.text) == ("error", True)
+    assert availability.hub_weights("generator", pinned).status == "ok"
     assert (
         availability.hub_weights("generator", latest, whole=False).status == "ok"
     )  # `tailorset check` reads no weights

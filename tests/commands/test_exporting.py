@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from tailorset.cli import app
@@ -59,6 +60,19 @@ def test_the_description_names_models_hashes_and_clauses(products: Path) -> None
     for setting in ("rule: grouped_softmax", "threshold: 0.9", "base seed: "):
         assert setting in text
     assert str(products) not in text
+
+
+def test_the_description_names_all_that_the_images_are_made_of(products: Path) -> None:
+    """Generated images that start from photos show what is on them, and are under their licence too."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["prepare_dataset"]["lend_photos"] = str(products)
+    params["generate_images"]["from_photos"] = {"strength": 0.7, "num_photos": 5, "near_duplicate": 0.95}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert tailorset("export-data", "coco", "-o", "out").exit_code == 0
+    content = json.loads(Path("out/croissant.json").read_text())
+    assert any("photos that images start from" in one["description"] for one in content["usageInfo"][1:])
+    assert content["rai:personalSensitiveInformation"] == ["Photos may show people."]
+    assert len(content["license"]) == 2
 
 
 def test_what_was_exported_and_corrected_is_imported(products: Path) -> None:

@@ -79,6 +79,19 @@ def test_only_a_run_from_the_start_tells_how_long_a_stage_takes(project: Path) -
     assert last_durations(project)["draw"] < 60
 
 
+def test_a_stage_that_runs_in_another_folder_tells_nothing_of_the_projects_own(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point of a sweep or of the ladder has other settings; its resume folder is in the project all the same."""
+    workspace = project / "workspace"
+    workspace.mkdir()
+    (workspace / "dvc.yaml").symlink_to(project / "dvc.yaml")
+    monkeypatch.chdir(workspace)
+    with progress_shown("draw", project, project / ".work/draw/abc", is_main=True):
+        assert running_stages(project)
+    assert last_durations(project) == {}
+
+
 def test_the_time_of_the_stages_after_is_known_only_if_each_is(project: Path) -> None:
     assert place("prepare", project).after is None
     remember(project, draw=2.0)

@@ -15,10 +15,12 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from tailorset.project.execution import execution_key, execution_name, git_revision
-from tailorset.project.mlflow_pages import start_pages
+from tailorset.project.mlflow_pages import LOCAL, pages_host, start_pages
 from tailorset.project.tracking import EXPERIMENT, Tracker, TrackingWarning, connect, tracking_gaps
 from tailorset.project.unlogged import gaps
 from tailorset.registry.parent_run import SHEETS_FOLDER, data_sets, description, headline
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -80,6 +82,12 @@ def test_an_execution_without_an_experiment_is_known_by_its_process(root: Path) 
     keys = {subprocess.check_output([sys.executable, "-c", ask], text=True) for _ in range(2)}
     assert len(keys) == 2
     assert execution_key() == execution_key()
+
+
+def test_stages_that_are_started_by_hand_in_a_terminal_called_tailorset_are_executions_of_their_own(root: Path) -> None:
+    ask = f"{sys.executable} -c 'from tailorset.project.execution import execution_key; print(execution_key())'"
+    answer = subprocess.check_output(["bash", "-c", f"{ask}; {ask}; true", "tailorset"], text=True)
+    assert len(set(answer.split())) == 2
 
 
 def test_the_same_experiment_with_other_settings_is_another_parent(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,6 +364,16 @@ def test_a_parent_run_shows_its_results_first(root: Path) -> None:
     assert [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs] == [("data/real", "0a1b")]
     assert [file.path for file in client.list_artifacts(tracker.parent_id)] == ["card.html", "sheets"]
     assert [file.path for file in client.list_artifacts(tracker.parent_id, "sheets")] == ["sheets/kept.png"]
+
+
+@pytest.mark.parametrize(
+    ("uri", "host"), [("https://me:secret@server/mlflow/", "https://server/mlflow"), ("sqlite:///other.db", LOCAL)]
+)
+def test_make_ui_starts_no_pages_where_a_server_has_them(uri: str, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert pages_host() == host
+    commands = subprocess.check_output(["make", "--dry-run", "ui"], cwd=ROOT, text=True)
+    assert ("mlflow ui" in commands) == (host == LOCAL)
 
 
 def test_a_database_that_fails_after_it_was_opened_is_a_gap(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,15 +226,16 @@ def results() -> None:
 def compare(
     runs: Annotated[list[str], typer.Argument(help="Names or ids of runs; the first is compared with the rest")] = [],  # noqa: B006 - typer makes a new one each time
     open_page: Annotated[bool, typer.Option("--open", help="Open MLflow's page of these runs in the browser")] = False,
-    host: Annotated[str, typer.Option(help="Address of MLflow's pages")] = "http://127.0.0.1:5000",
+    host: Annotated[str, typer.Option(help="Address of MLflow's pages (default: the server's, or `make ui`'s)")] = "",
 ) -> None:
     """Show which settings of runs differ, and their results with intervals. Without names: the latest two."""
+    from tailorset.project.mlflow_pages import pages_host
     from tailorset.registry.comparison import compare as compare_runs
 
     comparison = or_stop(compare_runs, runs, Path.cwd())
     console.print(comparison.settings())
     console.print(comparison.figures())
-    page = f"{host.rstrip('/')}/{comparison.page()}"
+    page = f"{host.rstrip('/') or pages_host()}/{comparison.page()}"
     console.print(f"Parallel coordinates, after `make ui`: {page}", markup=False)
     if open_page and not webbrowser.open(page):
         stop("No browser could be opened: copy the address")

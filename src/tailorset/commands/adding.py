@@ -81,7 +81,7 @@ def checked_space(addition: Addition, params: Params, classifier: Path, variant:
         raise ValueError(problem)
     if problem := next(contradictions(params, space), None):
         raise ValueError(problem)
-    if errors := [f"{one.text}: {one.remedy}" for one in quick(params, known) if one.status == "error"]:
+    if errors := [one.sentence for one in quick(params, known) if one.status == "error"]:
         raise ValueError("\n".join(errors))
     return space
 

@@ -124,15 +124,15 @@ def open_weights(file: Path) -> None:
 
 
 def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
-    """Files of a hub model in the cache; `whole`: each large one has the sha256 that is its name."""
+    """Files of a hub model's revision in the cache; `whole`: each large one has the sha256 that is its name."""
     repository, snapshot = str(model.repository), snapshot_of(model)
     wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
     if snapshot is None:
         return not_downloaded(f"{key}: {wanted}", model)
     if missing := model.lacking_in(snapshot):
         return not_downloaded(f"{key}: all of {wanted} (the cache lacks {some(missing)})", model)
-    blobs = cache_of(repository).joinpath("blobs").glob("*")
-    files = [file for file in blobs if checksums.SHA256.fullmatch(file.name)]
+    blobs = {file.resolve() for file in snapshot.rglob("*")}  # other revisions have others, beside them
+    files = sorted(file for file in blobs if checksums.SHA256.fullmatch(file.name))
     for file in files if whole else ():
         if checksums.file_digest(file) != file.name:
             return Finding("error", "weights", f"{key}: {file} is damaged", "delete it and download the model again")

@@ -19,7 +19,7 @@ from tailorset.exports.parts.run import WrittenSummary, check_target, partial_fo
 from tailorset.exports.parts.source import ExportSource, PhotoScores
 from tailorset.messages import count
 from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, REVIEW, SCORES, SYNTHETIC, THRESHOLDS
-from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowances, parts_of
+from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowances, of_generated_set, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
@@ -117,11 +117,10 @@ def _photo_scores(space: LabelSpace) -> PhotoScores:
 
 def describe(export: Export, params: Params, space: LabelSpace, source: ExportSource) -> Description:
     """Return the origin, licences and limits of the set, without time or place."""
-    parts = {part.key: part for part in parts_of(params)}
-    generated = allowances(parts.values())[0]
-    shown = [part for part in parts.values() if part.key in ("generator", "generator.few_step", "write_prompts.llm")]
-    shown += [parts[PHOTOS]] if export.photos else []
-    usage = [str(generated), *(f"{part.role} {part.title}: {_licence(part)}" for part in shown), NO_ADVICE]
+    parts = parts_of(params)
+    by_key = {part.key: part for part in parts}
+    shown = of_generated_set(parts) + ([by_key[PHOTOS]] if export.photos else [])
+    usage = [str(allowances(parts)[0]), *(f"{part.role} {part.title}: {_licence(part)}" for part in shown), NO_ADVICE]
     photos = ", and annotated photos" if export.photos else ""
     return Description(
         name=f"tailorset-{space.name}",
@@ -132,7 +131,7 @@ def describe(export: Export, params: Params, space: LabelSpace, source: ExportSo
         version="1.0.0",
         licences=list(dict.fromkeys(part.licence.title for part in shown)),
         usage=usage,
-        activities=list(_activities(export, params, parts, source)),
+        activities=list(_activities(export, params, by_key, source)),
         rai=_rai(export, params, space),
         cite_as=f"Method: {METHOD}",
         url=export.url,
@@ -191,7 +190,9 @@ def _review() -> str:
 
 def _rai(export: Export, params: Params, space: LabelSpace) -> dict[str, str | list[str]]:
     """Return what the vocabulary for responsible use asks for."""
-    clip = params.clip
+    clip, retrieved = params.clip, params.generator.config.retrieves_photos
+    shows_photos = export.photos or retrieved or params.generate_images.from_photos is not None
+    made = "real ones that a CLIP found by" if retrieved else "drawn by a diffusion model from"
     annotation = [
         f"Generated images carry the unseen labels ({len(space.unseen)}) that the filter {params.filter_images.name}"
         f" kept, by the scores of {clip.discriminator.title}; {_review()}."
@@ -202,8 +203,8 @@ def _rai(export: Export, params: Params, space: LabelSpace) -> dict[str, str | l
             f" ({params.prepare_dataset.name}) has it."
         )
     return {
-        "dataCollection": "Images are drawn by a diffusion model from prompts that a language model wrote.",
-        "dataCollectionType": ["Synthetic", "Photos"] if export.photos else ["Synthetic"],
+        "dataCollection": f"Images are {made} prompts that a language model wrote.",
+        "dataCollectionType": ["Synthetic"] * (not retrieved) + ["Photos"] * (retrieved or export.photos),
         "dataAnnotationProtocol": annotation,
         "machineAnnotationTools": [clip.discriminator.title, clip.judge.title],
         "dataBiases": [
@@ -215,5 +216,5 @@ def _rai(export: Export, params: Params, space: LabelSpace) -> dict[str, str | l
             "Figures measured on generated images do not hold for photos.",
         ],
         "dataUseCases": ["Training multi-label image classifiers.", "Not for decisions about people."],
-        "personalSensitiveInformation": ["Photos may show people."] if export.photos else ["None is asked for."],
+        "personalSensitiveInformation": ["Photos may show people."] if shows_photos else ["None is asked for."],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -57,9 +58,9 @@ def label_file(space: LabelSpace) -> str:
     lines = [
         "# seen: photos are annotated for it; otherwise its training images are generated. aliases: wordings for",
         "# prompts, e.g. {name: mug, seen: false, aliases: [coffee mug]}. confusable: pairs never drawn together.",
-        f"name: {_quoted(space.name)}",
+        f"name: {_flow(space.name)}",
         "labels:",
-        *(f"  - {{name: {_quoted(label.name)}, seen: {str(label.seen).lower()}}}" for label in space.labels),
+        *(f"  - {_flow({'name': label.name, 'seen': label.seen})}" for label in space.labels),
         "confusable: []",
     ]
     return "\n".join(lines) + "\n"
@@ -203,14 +204,7 @@ def _to_annotate(found: Found, table: Path) -> list[str]:
     ]
 
 
-def _quoted(name: str) -> str:
-    """Quote a name that YAML would not read as text, such as `no` or `1`."""
-    try:
-        is_text = yaml.safe_load(name) == name
-    except (yaml.YAMLError, ValueError):  # e.g. a date that there is not
-        is_text = False
-    return name if is_text else f'"{name}"'
-
-
 def _flow(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    """Write a value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
+    return text.removesuffix("\n...\n").strip()

@@ -65,7 +65,7 @@ def _problem(params_file: Path) -> str:
         space = LabelSpace.load(params.label_space)
         if problem := next(contradictions(params, space), ""):
             return problem
-        return next((f"{one.text}: {one.remedy}" for one in quick(params, space) if one.status == "error"), "")
+        return next((one.sentence for one in quick(params, space) if one.status == "error"), "")
     except ValueError as error:
         return str(error).replace(str(params_file), PARAMS.name)
 

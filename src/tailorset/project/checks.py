@@ -21,12 +21,8 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
             f"{where} has {count(len(label_space.unseen), 'unseen label')} {list(label_space.unseen)}: an image of two"
             f" labels is accepted by comparing them with the other unseen ones, so name at least {MIN_UNSEEN}"
         )
-    if not label_space.seen and "real" in params.train_classifier.config.train_on:
-        yield f"{where} has no seen label, but train_classifier.train_on asks for real images: set it to [synthetic]"
-    if not label_space.seen and params.fit_thresholds.source != "synthetic":
-        yield f"{where} has no seen label, but fit_thresholds.source is seen_photos: set it to synthetic"
-    if not label_space.seen and params.train_classifier.config.choose_on_seen:
-        yield f"{where} has no seen label, but train_classifier.choose_on_seen is true: set it to false"
+    if not label_space.seen:
+        yield from _without_seen_labels(params, f"{where} has no seen label")
     yield from params.train_classifier.config.problems(label_space)
     yield from _wordings(params)
     yield from _top_k(params, label_space)
@@ -34,11 +30,6 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     yield from _tuning(params, label_space)
     yield from _lent_photos(params)
     yield from _generator(params)
-    if params.prepare_dataset.lend_photos == "train" and not label_space.seen:
-        yield (
-            f"{where} has no seen label, so no photo is in train, but prepare_dataset.lend_photos is train: name a"
-            " folder of photos, or set it to null"
-        )
     if (most := params.generate_images.max_images) < len(label_space.unseen):
         yield (
             f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
@@ -52,6 +43,20 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     for label in params.generate_images.weakness:
         if label not in label_space.unseen:
             yield unknown("unseen label in generate_images.weakness", label, label_space.unseen)
+
+
+def _without_seen_labels(params: Params, found: str) -> Iterator[str]:
+    if "real" in params.train_classifier.config.train_on:
+        yield f"{found}, but train_classifier.train_on asks for real images: set it to [synthetic]"
+    if params.fit_thresholds.source != "synthetic":
+        yield f"{found}, but fit_thresholds.source is seen_photos: set it to synthetic"
+    if params.train_classifier.config.choose_on_seen:
+        yield f"{found}, but train_classifier.choose_on_seen is true: set it to false"
+    if params.prepare_dataset.lend_photos == "train":
+        yield (
+            f"{found}, so no photo is in train, but prepare_dataset.lend_photos is train: name a folder of photos, or"
+            " set it to null"
+        )
 
 
 def _prompts(params: Params, label_space: LabelSpace, where: str) -> Iterator[str]:

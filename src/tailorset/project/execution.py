@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,13 @@ def _flat(text: str) -> dict[str, Any]:
 def _dvc_process() -> psutil.Process | None:
     for process in psutil.Process().parents():
         with contextlib.suppress(psutil.Error):
-            if any(Path(word).name in ("dvc", "dvc.exe", "tailorset") for word in process.cmdline()[:4]):
+            if _is_dvc(process.cmdline()):
                 return process
     return None
+
+
+def _is_dvc(command: Sequence[str]) -> bool:
+    """Check for `dvc` or `tailorset`, also as a script or module of Python; a folder may be called like that too."""
+    words = [word for word in command if not word.startswith("-")]
+    program = words[1:2] if words and Path(words[0]).name.startswith("python") else words[:1]
+    return any(Path(word).name in ("dvc", "dvc.exe", "tailorset") for word in program)

@@ -1,4 +1,4 @@
-"""Paths of the settings and of the stages' products, relative to the project's folder."""
+"""Paths of the settings and of the stages' products, relative to the folder in which a stage runs."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ REPORTS = Path("reports")
 BASELINE_SCORES = REPORTS / "score_baselines" / "scores.parquet"
 SCORES = REPORTS / "evaluate" / "scores.parquet"
 PER_LABEL = REPORTS / "evaluate" / "per_label.csv"
+
+
+def is_own_folder(root: Path) -> bool:
+    """Check that stages run in the project's own folder: points of a sweep and of the ladder run in folders like it."""
+    return root.resolve() == Path.cwd().resolve()

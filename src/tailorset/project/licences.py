@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,15 +110,23 @@ def on_cards(parts: Iterable[LicensedPart]) -> list[LicensedPart]:
     return [part for part in parts if part.key != COMPARED]
 
 
-def allowances(parts: Iterable[LicensedPart]) -> list[Allowance]:
-    """Return the use that is allowed of the generated set, and of the classifier, which also has the backbone and the
-    photos in it; models that only measure are in neither."""
-    made = [part for part in parts if part.key not in ONLY_MEASURE]
-    drawn = [part for part in made if part.key != PHOTOS and not part.key.startswith(BACKBONE)]
-    return [_allowance("generated set", drawn), _allowance("classifier", made)]
+def of_classifier(parts: Iterable[LicensedPart]) -> list[LicensedPart]:
+    """Return the parts that the classifier is made with: all but those that only measure."""
+    return [part for part in parts if part.key not in ONLY_MEASURE]
 
 
-def uses(parts: Iterable[LicensedPart]) -> dict[str, str]:
+def of_generated_set(parts: Iterable[LicensedPart]) -> list[LicensedPart]:
+    """Return the parts that generated images are made with: those of the classifier but its backbone and photos."""
+    return [part for part in of_classifier(parts) if part.key != PHOTOS and not part.key.startswith(BACKBONE)]
+
+
+def allowances(parts: Sequence[LicensedPart]) -> list[Allowance]:
+    """Return the use that is allowed of the generated set, and of the classifier."""
+    made = {"generated set": of_generated_set(parts), "classifier": of_classifier(parts)}
+    return [_allowance(product, used) for product, used in made.items()]
+
+
+def uses(parts: Sequence[LicensedPart]) -> dict[str, str]:
     """Return each product with the use of it that is allowed, in words."""
     return {f"use of the {allowance.product}": allowance.answer for allowance in allowances(parts)}
 

@@ -21,9 +21,7 @@ KEY = re.compile(r"(?P<indent> *)(?P<key>[\w.-]+):(?: |$)")
 COMMENT = re.compile(r" +#.*$")
 
 KeyPath = tuple[str, ...]
-SAME_KEYS: set[KeyPath] = {
-    ("generate_images", "allocation", "name")
-}  # names that are no plug-ins: all take the same keys
+SAME_KEYS: set[KeyPath] = {("generate_images", "allocation", "name")}  # names of no plug-ins: all take the same keys
 
 
 @dataclass(frozen=True)

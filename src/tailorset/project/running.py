@@ -15,6 +15,7 @@ import psutil
 from tailorset.progress import Position, Report, reporting
 from tailorset.project.busy import Others
 from tailorset.project.definition import stage_names
+from tailorset.project.layout import is_own_folder
 from tailorset.storage.files import write_json
 
 PROGRESS = "progress.json"
@@ -34,7 +35,7 @@ def progress_shown(name: str, root: Path, work_dir: Path, is_main: bool) -> Iter
 
     with reporting(position, tell, is_main, Others().recent_cores):
         yield position
-    if is_main and is_fresh:
+    if is_main and is_fresh and is_own_folder(root):
         write_json(root / DURATIONS / f"{name}.json", {"seconds": time.monotonic() - start})
 
 

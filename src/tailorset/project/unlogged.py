@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tailorset.messages import some
+from tailorset.project.layout import is_own_folder
 from tailorset.storage.files import write_json
 
 FOLDER = Path(".work/unlogged")  # of the project's last run; of points of a sweep in a folder per settings
@@ -36,14 +37,14 @@ def keep(root: Path, stage: str, names: Sequence[str], cause: str, settings: str
         "cause": cause,
         "experiment": os.environ.get("DVC_EXP_NAME", ""),
     }
-    path = root / FOLDER / (settings if _is_point(root) else "") / f"{stage}.json"
+    path = root / FOLDER / ("" if is_own_folder(root) else settings) / f"{stage}.json"
     write_json(path, content)
     return _gap(root, [path])
 
 
 def clear(root: Path, stage: str, settings: str) -> None:
     """Forget what a stage could not log: with these settings and, in the project itself, in its last run."""
-    for folder in {settings, settings if _is_point(root) else ""}:
+    for folder in {settings, "" if is_own_folder(root) else settings}:
         (root / FOLDER / folder / f"{stage}.json").unlink(missing_ok=True)
 
 
@@ -69,8 +70,3 @@ def _gap(root: Path, paths: Sequence[Path]) -> Gap:
     if folder == FOLDER:
         return Gap(text, f"`{record}` records it")
     return Gap(text, f"`dvc exp apply {experiment} && {record}` records it, `rm -r {folder}` forgets it")
-
-
-def _is_point(root: Path) -> bool:
-    """Check if this is a temporary copy of the project, in which DVC runs a point of a sweep."""
-    return root.resolve() != Path.cwd().resolve()

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,7 +106,7 @@ class DeviceRates:
             studio.photos, cost = self._encoded(block.from_photos, studio.generator)
             yield "photo encoded", cost
         plan = PlannedShard("plan", _draws(self.prompts, size))
-        draw = lambda: studio.draw_shard(plan)  # noqa: E731
+        draw = partial(studio.draw_shard, plan)
         draw()  # compiles, where it is asked for, and finds the batch that fits
         flops = _counted(draw)
         seconds, (rows, pngs) = _timed(draw)
@@ -124,7 +125,7 @@ class DeviceRates:
         """Photos to start from, and what encoding one of them takes."""
         with self._stored() as (rows, folder):
             some = rows.head(NUM_ENCODED)
-            encode = lambda: SourcePhotos.encode(config, generator, some, folder)  # noqa: E731
+            encode = partial(SourcePhotos.encode, config, generator, some, folder)
             flops = _counted(encode)
             seconds, photos = _timed(encode)
         return photos, Cost(seconds / len(some), flops / len(some))
