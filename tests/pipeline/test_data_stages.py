@@ -247,6 +247,7 @@ class TestPrepareDataset:
         folder = tmp_path / "more photos"
         folder.mkdir()
         (folder / "broken.png").write_bytes(b"nothing")
+        (folder / "gone.png").symlink_to("nowhere.png")
         images = dict(load_images(manifest, REAL))
         for name in ("val-000001", "test-000002"):  # larger and brighter, so that no byte is the same
             images[name].resize((40, 40)).point(lambda level: 20 + level // 2).save(folder / f"{name}.png")
@@ -258,13 +259,13 @@ class TestPrepareDataset:
         lent = lent_photos(REAL)
         assert [image.size for _, image in load_images(*lent)] == [(597, 512)] * 3
         assert metrics_of("prepare_dataset")["real/num_lent"] == 3
-        assert metrics_of("prepare_dataset")["real/num_not_lent"] == 3
+        assert metrics_of("prepare_dataset")["real/num_not_lent"] == 4
         assert pd.read_parquet(REAL / "manifest.parquet").equals(manifest)
         assert len(lent.some(2, seed=0).rows) == 2
         for path in folder.glob("own-*"):
             path.unlink()
         with pytest.raises(
-            ValueError, match=r"none of 3 photos in .* can be lent: .*2 are like a photo of val or test"
+            ValueError, match=r"none of 3 photos in .* can be lent: 2 cannot be read, 2 are like a photo of val or test"
         ):
             prepare_dataset.main()
 

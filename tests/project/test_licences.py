@@ -141,20 +141,22 @@ def test_images_that_start_from_photos_carry_the_photos_licence() -> None:
     assert "photos that images start from coco" in generated.answer
 
 
-def test_folders_of_photos_are_not_taken_for_free() -> None:
+def test_folders_of_photos_are_not_taken_for_free_and_named_without_their_place() -> None:
     lent = {"name": "toybox", "shard_size": 10, "num_train": 9, "num_val": 9, "num_test": 9, "image_px": 64}
     started = changed(
-        "toybox", generate_images={"from_photos": {"strength": 0.7}}, prepare_dataset=lent | {"lend_photos": "pool"}
+        "toybox",
+        generate_images={"from_photos": {"strength": 0.7}},
+        prepare_dataset=lent | {"lend_photos": "/home/me/pool"},
     )
     retrieved = changed("toybox")
     values = yaml.safe_load(preset_text("toybox", PRESETS))
-    values["generator"] = {"name": "retrieval", "images": "pool", "image_px": 64} | {
+    values["generator"] = {"name": "retrieval", "images": "/home/me/pool", "image_px": 64} | {
         "model": "local-dir:models/foundation/toybox/backbone"
     }
     values["tune_text_encoder"]["num_updates"] = 0
     for params, words in (
         (started, "depends on photos that images start from pool"),
-        (check_params(values, "params.yaml"), "depends on images to choose from"),
+        (check_params(values, "params.yaml"), "depends on images to choose from pool"),
     ):
         for allowance in allowances(parts_of(params)):
             assert allowance.commercial is None

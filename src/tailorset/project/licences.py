@@ -99,10 +99,10 @@ def _photos(params: Params) -> Iterator[LicensedPart]:
     photos, lent = params.prepare_dataset.name, params.prepare_dataset.lend_photos
     yield LicensedPart(PHOTOS, photos, "", data_set_licence(photos))
     if params.generate_images.from_photos:
-        title, source = (str(lent), OWN) if isinstance(lent, Path) else (photos, photos)
+        title, source = (lent.name, OWN) if isinstance(lent, Path) else (photos, photos)
         yield LicensedPart(LENT, title, "", data_set_licence(source))
     if images := getattr(params.generator.config, "images", None):
-        yield LicensedPart(POOL, str(images), "", data_set_licence(OWN))
+        yield LicensedPart(POOL, images.name, "", data_set_licence(OWN))
 
 
 def on_cards(parts: Iterable[LicensedPart]) -> list[LicensedPart]:

@@ -25,6 +25,7 @@ from tailorset.storage.shards import sha256, write_shard
 
 LENT_PX = 512  # longest shorter side that is stored
 SHARD_SIZE = 500
+UNREADABLE = "cannot be read"
 log = logging.getLogger(__name__)
 
 
@@ -41,17 +42,17 @@ def lend_folder(photos: Path, product: Path) -> dict[str, int]:
     Raises:
         ValueError: there is no such folder, or none of its photos can be lent.
     """
-    found = find_photos(photos, "prepare_dataset.lend_photos").photos
-    left_out: Counter[str] = Counter()
-    lent = _lendable(found, held_out_signatures(product), left_out)
+    found = find_photos(photos, "prepare_dataset.lend_photos")
+    left_out = Counter({UNREADABLE: len(found.unread)})
+    lent = _lendable(found.photos, held_out_signatures(product), left_out)
     rows: list[dict[str, str]] = []
     while batch := list(islice(lent, SHARD_SIZE)):
         shard = f"{LENT}-{len(rows) // SHARD_SIZE:05d}.tar"
         write_shard(product / LENT / "shards" / shard, batch)
         rows += [{"image_id": one.image_id, "shard": shard, "sha256": sha256(one.png)} for one in batch]
-    reasons = some([f"{number} {reason}" for reason, number in left_out.items()])
+    reasons = some([f"{number} {reason}" for reason, number in left_out.items() if number])
     if not rows:
-        raise ValueError(f"none of {len(found)} photos in {photos} can be lent: {reasons}")
+        raise ValueError(f"none of {len(found.photos)} photos in {photos} can be lent: {reasons}")
     log.info("%d photos of %s are lent%s", len(rows), photos, f"; left out: {reasons}" if reasons else "")
     pd.DataFrame(rows).to_parquet(product / LENT / "manifest.parquet", index=False)
     return {"real/num_lent": len(rows), "real/num_not_lent": left_out.total()}
@@ -63,7 +64,7 @@ def _lendable(found: dict[str, Path], measured: np.ndarray, left_out: Counter[st
         try:
             image = shrunk(decode_image(file_content(found[name])), LENT_PX)
         except (OSError, ValueError):
-            left_out["cannot be read"] += 1
+            left_out[UNREADABLE] += 1
             continue
         if are_copies(photo_signature(image)[None], measured)[0]:
             left_out["are like a photo of val or test"] += 1
