@@ -37,3 +37,10 @@ def test_an_adapter_that_loses_images_is_never_kept():
     assert best_evaluation(lower_loss).update == 40
     assert best_evaluation([lower_loss[0], lower_loss[2]]).update == 0
     assert is_over([lower_loss[0], lower_loss[2]], patience=1)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_loss_that_is_not_a_number_is_never_the_lowest(lost: int) -> None:
+    evaluations = [Evaluation(10 * number, 3.0 - number, 0.5, 0.5) for number in range(3)]
+    evaluations[lost] = evaluations[lost]._replace(loss=float("nan"))
+    assert best_evaluation(evaluations).update == (10 if lost == 2 else 20)
