@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm import trange
-
 from tailorset.images.codec import encode_png
+from tailorset.progress import Bar
 from tailorset.records import LabelSpace
 from tailorset.seeding import numpy_rng
 from tailorset.storage.files import atomic_output
@@ -22,6 +21,6 @@ def draw_pool(root: Path, label_space: LabelSpace) -> None:
         return
     with atomic_output(root / POOL) as partial:
         partial.mkdir()
-        for number in trange(NUM_IMAGES, desc="web photos", unit="image"):
+        for number in Bar(range(NUM_IMAGES), desc="web photos", unit="image"):
             scene = web_scene(numpy_rng("web photos", number), label_space.names)
             (partial / f"{number:04d}.png").write_bytes(encode_png(render(scene, IMAGE_PX)))
