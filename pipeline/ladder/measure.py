@@ -49,8 +49,10 @@ def main(part: str, *rows: str) -> None:
         points = [point for point in points if point.name in (FULL, *rows)]
     for name in {point.name for point in points} if rows else [""]:
         shutil.rmtree(root / RESULTS / part / name, ignore_errors=True)  # perhaps of other settings; the store has all
-    if part == FACTORS:
-        draw_pool(root, LabelSpace.load(ladder.worlds[ladder.first_world].label_space))
+    for retrieving in (point for point in points if "generator" in point.settings):
+        draw_pool(
+            root / retrieving.settings["generator"]["images"], LabelSpace.load(retrieving.settings["label_space"])
+        )
     with ProcessPoolExecutor(ladder.num_workers, get_context("spawn"), one_thread) as pool:
         futures = [pool.submit(run_point, root, ladder.oracle, point) for point in points]
         finished = Bar(as_completed(futures), total=len(futures), desc=f"ladder {part}", unit="point")

@@ -11,15 +11,14 @@ from tailorset.seeding import numpy_rng
 from tailorset.storage.files import atomic_output
 from tailorset.toybox.scenes import render, web_scene
 
-POOL = Path(".work/ladder/web_photos")  # the row's `generator.images`
 NUM_IMAGES, IMAGE_PX = 4000, 64
 
 
-def draw_pool(root: Path, label_space: LabelSpace) -> None:
-    """Draw the images, unless the folder is there; none was seen by the foundation models."""
-    if (root / POOL).exists():
+def draw_pool(folder: Path, label_space: LabelSpace) -> None:
+    """Draw the images into a folder, unless it is there; none was seen by the foundation models."""
+    if folder.exists():
         return
-    with atomic_output(root / POOL) as partial:
+    with atomic_output(folder) as partial:
         partial.mkdir()
         for number in Bar(range(NUM_IMAGES), desc="web photos", unit="image"):
             scene = web_scene(numpy_rng("web photos", number), label_space.names)

@@ -425,9 +425,10 @@ def test_the_row_of_retrieved_photos_has_a_folder_to_search(settings: Path, monk
     (point, *_) = load_ladder(settings).factor_points("retrieval")
     params = check_params(merged(read_yaml("params.yaml"), point.settings), "row")
     labels = LabelSpace.load(params.label_space)
-    web_photos.draw_pool(Path.cwd(), labels)
+    pool = Path(point.settings["generator"]["images"])
+    web_photos.draw_pool(pool, labels)
     assert not list(contradictions(params, labels))
-    photos = [decode_image(path.read_bytes()) for path in sorted(Path(point.settings["generator"]["images"]).iterdir())]
+    photos = [decode_image(path.read_bytes()) for path in sorted(pool.iterdir())]
     assert [photo.size for photo in photos] == [(64, 64)] * 3
     assert len({photo.tobytes() for photo in photos}) == 3
 

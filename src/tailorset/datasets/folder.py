@@ -183,20 +183,23 @@ def check_splits(splits: Mapping[Split, Sequence[Photo]], config: Config, label_
 
 def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSpace, seed: int) -> Split:
     """A photo's split, by a number in [0, 1) that its bytes decide."""
-    if config.annotations is not None and len(truth) < len(label_space.names):
+    trained = trained_share(truth, config, label_space)
+    if trained == 1:
         return "train"
     number = sample_seed(seed, "folder", digest) / HASHES
     measured = config.val_share + config.test_share
-    if label_space.seen and not any(truth.get(name) for name in label_space.unseen):
+    if trained:
         return "train" if number >= measured else "test" if number < config.test_share else "val"
     return "test" if number < config.test_share / measured else "val"
 
 
 def trained_share(truth: Truth, config: Config, label_space: LabelSpace) -> float:
-    """The share of photos with such annotations for which `choose_split` chooses train, where labels are seen."""
-    if len(truth) < len(label_space.names):
+    """The share of photos with such annotations for which `choose_split` chooses train."""
+    if config.annotations is not None and len(truth) < len(label_space.names):
         return 1
-    return 0 if any(truth[name] for name in label_space.unseen) else 1 - config.val_share - config.test_share
+    if not label_space.seen or any(truth.get(name) for name in label_space.unseen):
+        return 0
+    return 1 - config.val_share - config.test_share
 
 
 def image_id(name: str) -> str:
