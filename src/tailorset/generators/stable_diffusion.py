@@ -49,9 +49,10 @@ class Config(PipelineConfig):
     # Decode images larger than the VAE's own size in overlapping tiles. Their pixels differ slightly, so it is never
     # switched on by itself.
     vae_tiling: bool = False
-    # dpm++_2m needs the fewest steps; euler is the paper's; ddim is the plainest; ddim_trailing starts from pure noise,
-    # as models distilled to few steps are trained to.
-    scheduler: Literal["dpm++_2m", "euler", "ddim", "ddim_trailing"] = "dpm++_2m"
+    # dpm++_2m needs few steps; dpm++_2m_early takes more of them where there is most noise and the prompt decides what
+    # is drawn where; euler is the paper's; ddim is the plainest; ddim_trailing starts from pure noise, as models
+    # distilled to few steps are trained to.
+    scheduler: Literal["dpm++_2m", "dpm++_2m_early", "euler", "ddim", "ddim_trailing"] = "dpm++_2m"
     few_step: FewStep | None = None  # a LoRA that makes a few-step model, fused into the UNet
     # Fuse the operations of the UNet and the decoder by torch.compile when there is no gradient. It takes a minute or
     # two at the start, and images differ by rounding.

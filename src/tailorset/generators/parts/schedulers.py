@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {  # class, and settings that differ from the pipeline's
+# Class of diffusers or of `early_steps`, and settings that differ from the pipeline's.
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++_2m": ("DPMSolverMultistepScheduler", {}),
+    "dpm++_2m_early": ("EarlyStepsScheduler", {}),
     "euler": ("EulerDiscreteScheduler", {}),
     "ddim": ("DDIMScheduler", {}),
     "ddim_trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
@@ -21,8 +23,11 @@ def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
     """Return a new scheduler of diffusers with the pipeline's settings; it keeps state while sampling."""
     import diffusers
 
+    from tailorset.generators.parts import early_steps
+
     kind, changes = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(dict(scheduler_config) | changes)
+    module = early_steps if hasattr(early_steps, kind) else diffusers
+    return getattr(module, kind).from_config(dict(scheduler_config) | changes)
 
 
 def scheduler_for(
