@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ from train_oracle import through_vae
 from train_vae import published_vae
 
 from tailorset.clip.model import load_clip
-from tailorset.generators import Generator
 from tailorset.images.sheets import contact_sheet
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
@@ -52,7 +52,8 @@ BARS = {
 OPENINGS = {"drawing": "a drawing of", "snapshot": "a photo of"}
 PLACES = ("on the grass", "on the sand", "on the snow", "in the sky", "on a table", "in front of a pink wall")
 Prompt = tuple[str, tuple[str, ...], str]  # text, labels, colour
-SINGLES_PER_LABEL, PROMPTS_PER_PAIR, NUM_STEPS, BATCH = 20, 14, 20, 70
+Sample = Callable[[list[str], list[int]], torch.Tensor]  # prompts and seeds -> images (B, 3, H, W)
+SINGLES_PER_LABEL, PROMPTS_PER_PAIR, BATCH = 20, 14, 70
 PHOTOS_TO_LEARN, PHOTOS_TO_TEST = 4000, 2000
 PRESET = Path("presets/toybox.yaml")  # how the generator draws
 REPORTS = Path("reports/foundation")
@@ -84,21 +85,21 @@ def prompts_pair(space: LabelSpace, opening: str) -> list[Prompt]:
     return prompts
 
 
-def draw(generator: Generator, prompts: list[Prompt]) -> torch.Tensor:
+def draw(sample: Sample, prompts: list[Prompt]) -> torch.Tensor:
     images = []
     for start in tqdm(range(0, len(prompts), BATCH), desc="drawing"):
         texts = [text for text, _, _ in prompts[start : start + BATCH]]
         seeds = [sample_seed("report", start + i) for i in range(len(texts))]
-        images.append(generator.sample(texts, seeds, NUM_STEPS))
+        images.append(sample(texts, seeds))
     return torch.cat(images)
 
 
-def measure_drawing(space: LabelSpace, oracle: Oracle, generator: Generator, sheets: Path) -> dict[str, float]:
+def measure_drawing(space: LabelSpace, oracle: Oracle, sample: Sample, sheets: Path) -> dict[str, float]:
     """Return `<style>/...` of images whose prompts ask for drawings, and for snapshots."""
     metrics: dict[str, float] = {}
     for style, opening in OPENINGS.items():
         singles, pairs = prompts_single(space.names, opening), prompts_pair(space, opening)
-        images, pair_images = draw(generator, singles), draw(generator, pairs)
+        images, pair_images = draw(sample, singles), draw(sample, pairs)
         figures = single_figures(space, oracle, images, singles)
         shown = oracle.sees(pair_images, space.names)
         both = [all(shown[i, space.index(n)] for n in labels) for i, (_, labels, _) in enumerate(pairs)]
@@ -200,10 +201,11 @@ def verdict(name: str, value: float) -> str:
 
 
 def measure_generator(settings: Foundation, space: LabelSpace, oracle: Oracle) -> dict[str, float]:
-    preset = load_params(PRESET).generator
-    config = preset.config.model_copy(update={"model": str(settings.published / "diffusion")})
-    generator = preset.model_copy(update={"config": config}).build(torch.device("cpu"))
-    return measure_drawing(space, oracle, generator, REPORTS / "plots")
+    params = load_params(PRESET)
+    config = params.generator.config.model_copy(update={"model": str(settings.published / "diffusion")})
+    generator = params.generator.model_copy(update={"config": config}).build(torch.device("cpu"))
+    sample = partial(generator.sample, num_inference_steps=params.generate_images.num_inference_steps)
+    return measure_drawing(space, oracle, sample, REPORTS / "plots")
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 
 PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
 SEEDS = [5, 6, 7]
-SCHEDULERS = ["dpm++_2m", "euler", "ddim"]
+SCHEDULERS = ["dpm++_2m", "dpm++_2m_early", "euler", "ddim"]
 ALL_SCHEDULERS = [*SCHEDULERS, "ddim_trailing"]
 Make = Callable[..., StableDiffusion]
 

@@ -92,7 +92,7 @@ def stock_images(pipeline: Any, generator: StableDiffusion, num_inference_steps:
     ).images
 
 
-@pytest.mark.parametrize("scheduler", ["dpm++_2m", "euler", "ddim"])
+@pytest.mark.parametrize("scheduler", ["dpm++_2m", "dpm++_2m_early", "euler", "ddim"])
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0, 0.0])
 @pytest.mark.parametrize("negative_prompt", ["", "the tree"])
 def test_images_equal_the_stock_pipelines(
@@ -105,7 +105,7 @@ def test_images_equal_the_stock_pipelines(
     torch.testing.assert_close(ours.sample(PROMPTS, SEEDS, 4), expected, **SAME)
 
 
-@pytest.mark.parametrize("scheduler", ["dpm++_2m", "euler", "ddim"])
+@pytest.mark.parametrize("scheduler", ["dpm++_2m", "dpm++_2m_early", "euler", "ddim"])
 def test_images_from_photos_equal_the_stock_pipelines(make: Make, folder: Path, scheduler: str) -> None:
     ours = make(scheduler=scheduler)
     stock = StableDiffusionXLImg2ImgPipeline.from_pretrained(folder)
