@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from foundation_settings import Foundation, load_settings
 from measure_captions import measure_captions
+from measure_drawing import measure_generator, measure_steps
 from measure_llm import measure_llm
 from probe import from_scratch_map, mean_average_precision, probe_map
-from tqdm import tqdm
 from train_oracle import through_vae
 from train_vae import published_vae
 
 from tailorset.clip.model import load_clip
-from tailorset.images.sheets import contact_sheet
-from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
-from tailorset.seeding import numpy_rng, sample_seed
+from tailorset.seeding import numpy_rng
 from tailorset.storage.files import read_metrics, write_json
-from tailorset.toybox.objects import COLOURS
 from tailorset.toybox.oracle import Oracle, load_oracle
 from tailorset.toybox.scenes import photo_scene, render, web_scene
 
@@ -49,87 +45,8 @@ BARS = {
     "judge/web_map": (0.80, 1.0),
     "llm/4bit/raw_acceptance": (0.60, 1.0),
 }
-OPENINGS = {"drawing": "a drawing of", "snapshot": "a photo of"}
-PLACES = ("on the grass", "on the sand", "on the snow", "in the sky", "on a table", "in front of a pink wall")
-Prompt = tuple[str, tuple[str, ...], str]  # text, labels, colour
-Sample = Callable[[list[str], list[int]], torch.Tensor]  # prompts and seeds -> images (B, 3, H, W)
-SINGLES_PER_LABEL, PROMPTS_PER_PAIR, BATCH = 20, 14, 70
 PHOTOS_TO_LEARN, PHOTOS_TO_TEST = 4000, 2000
-PRESET = Path("presets/toybox.yaml")  # how the generator draws
 REPORTS = Path("reports/foundation")
-
-
-def prompts_single(names: tuple[str, ...], opening: str) -> list[Prompt]:
-    """(prompt, labels, colour) with colour and place varied evenly."""
-    colours = [c for c in COLOURS if c != "white"]
-    return [
-        (
-            f"{opening} a {colours[i % len(colours)]} {name} {PLACES[i % len(PLACES)]}",
-            (name,),
-            colours[i % len(colours)],
-        )
-        for name in names
-        for i in range(SINGLES_PER_LABEL)
-    ]
-
-
-def prompts_pair(space: LabelSpace, opening: str) -> list[Prompt]:
-    colours = [c for c in COLOURS if c != "white"]
-    rng = numpy_rng("report pairs")
-    prompts: list[Prompt] = []
-    for pair in (pair for pair in space.pairs() if len(pair) == 2):
-        for i in range(PROMPTS_PER_PAIR):
-            first, second = rng.permutation(len(colours))[:2]
-            things = f"a {colours[first]} {pair[0]} next to a {colours[second]} {pair[1]}"
-            prompts.append((f"{opening} {things} {PLACES[i % len(PLACES)]}", pair, ""))
-    return prompts
-
-
-def draw(sample: Sample, prompts: list[Prompt]) -> torch.Tensor:
-    images = []
-    for start in tqdm(range(0, len(prompts), BATCH), desc="drawing"):
-        texts = [text for text, _, _ in prompts[start : start + BATCH]]
-        seeds = [sample_seed("report", start + i) for i in range(len(texts))]
-        images.append(sample(texts, seeds))
-    return torch.cat(images)
-
-
-def measure_drawing(space: LabelSpace, oracle: Oracle, sample: Sample, sheets: Path) -> dict[str, float]:
-    """Return `<style>/...` of images whose prompts ask for drawings, and for snapshots."""
-    metrics: dict[str, float] = {}
-    for style, opening in OPENINGS.items():
-        singles, pairs = prompts_single(space.names, opening), prompts_pair(space, opening)
-        images, pair_images = draw(sample, singles), draw(sample, pairs)
-        figures = single_figures(space, oracle, images, singles)
-        shown = oracle.sees(pair_images, space.names)
-        both = [all(shown[i, space.index(n)] for n in labels) for i, (_, labels, _) in enumerate(pairs)]
-        figures["pair/both_shown"] = float(np.mean(both))
-        snapshots = oracle.snapshots(torch.cat([images, pair_images])) > 0.5
-        figures["style_right"] = (snapshots == (style == "snapshot")).float().mean().item()
-        metrics |= {f"{style}/{name}": value for name, value in figures.items()}
-        tiles = torch.cat([images[::5], pair_images[::7]])
-        arrays = [(255 * tile.permute(1, 2, 0)).round().byte().numpy() for tile in tiles]
-        sheets.mkdir(parents=True, exist_ok=True)
-        texts = [text for text, _, _ in singles[::5] + pairs[::7]]
-        contact_sheet(arrays, texts, columns=12, scale=2).save(sheets / f"{style}s.png")
-    return metrics
-
-
-def single_figures(space: LabelSpace, oracle: Oracle, images: torch.Tensor, prompts: list[Prompt]) -> dict[str, float]:
-    """Return how often the one requested object is there, in its colour."""
-    probability = oracle.probabilities(images)
-    column = torch.tensor([space.index(labels[0]) for _, labels, _ in prompts])
-    rows = torch.arange(len(prompts))
-    present = probability[rows, column, 0] > 0.5
-    colour = probability[rows, column, 1:].argmax(dim=1)
-    named = torch.tensor([list(COLOURS).index(colour) for _, _, colour in prompts])
-    figures = {
-        "single/shown": present.float().mean().item(),
-        "colour_right": (colour == named).float().mean().item(),
-    }
-    return figures | {
-        f"single/shown/{n}": present[column == i].float().mean().item() for i, n in enumerate(space.names)
-    }
 
 
 def scenes(style: str, names: tuple[str, ...], count: int) -> tuple[torch.Tensor, np.ndarray]:
@@ -200,20 +117,13 @@ def verdict(name: str, value: float) -> str:
     return f"  bar {bar}: {'met' if low <= value <= high else 'MISSED'}"
 
 
-def measure_generator(settings: Foundation, space: LabelSpace, oracle: Oracle) -> dict[str, float]:
-    params = load_params(PRESET)
-    config = params.generator.config.model_copy(update={"model": str(settings.published / "diffusion")})
-    generator = params.generator.model_copy(update={"config": config}).build(torch.device("cpu"))
-    sample = partial(generator.sample, num_inference_steps=params.generate_images.num_inference_steps)
-    return measure_drawing(space, oracle, sample, REPORTS / "plots")
-
-
 def main() -> None:
     settings = load_settings()
     space = LabelSpace.load(settings.label_space)
     oracle = load_oracle(settings.published / "oracle")
     parts: dict[str, Callable[[], dict[str, float]]] = {
-        "generator": lambda: measure_generator(settings, space, oracle),
+        "generator": lambda: measure_generator(settings, space, oracle, REPORTS / "plots"),
+        "steps": lambda: measure_steps(settings, space, oracle),
         "captions": lambda: measure_captions(settings, space),
         "oracle": lambda: measure_oracle(settings, space, oracle),
         "clips": lambda: measure_clips(settings, space),

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "pipeline" / "foundation"))
+import measure_drawing
 import measure_models
 import publish
 import training_loop
@@ -23,6 +24,7 @@ from web_images import batch_indices
 
 from tailorset.records import LabelSpace
 from tailorset.storage.files import read_metrics
+from tailorset.toybox.oracle import load_oracle
 
 TEXTS = ["a red ball next to a blue boat on the sand", "a kite above the sea", "an orange umbrella at night"]
 
@@ -135,6 +137,15 @@ def test_training_of_the_unet_counts_the_noise_at_which_captions_decide():
     figures = measure_captions(settings, LabelSpace.load(settings.label_space), num_scenes=32)
     assert figures["caption/gain/950"] > 5 * abs(figures["caption/gain/450"]) > 0
     assert figures["caption/weighted_share"] > 0.7  # min-SNR weights: 0.11
+
+
+def test_more_pairs_are_drawn_with_most_steps_where_there_is_most_noise(monkeypatch):
+    monkeypatch.setattr(measure_drawing, "PROMPTS_PER_PAIR", 1)
+    monkeypatch.setattr(measure_drawing, "STEPS", (5,))
+    settings = load_settings()
+    space = LabelSpace.load(settings.label_space)
+    figures = measure_drawing.measure_steps(settings, space, load_oracle(settings.published / "oracle"))
+    assert figures["steps/dpm++_2m_early/5"] > figures["steps/dpm++_2m/5"] + 0.1
 
 
 def test_foundation_report_measures_chosen_parts_only(monkeypatch, tmp_path, capsys):
