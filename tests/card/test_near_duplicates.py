@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from tailorset.card import near_duplicates
 from tailorset.card.near_duplicates import closest_pairs
 from tailorset.images.signatures import signature
 
@@ -50,3 +52,13 @@ def test_all_near_pairs_and_the_closest_of_the_rest_are_returned() -> None:
     assert closest_pairs(pictures, 1) == everything[:1]
     assert closest_pairs(pictures, 1, near=0.999) == everything[:3]
     assert closest_pairs(pictures, 5, near=0.999) == everything[:5]
+
+
+@pytest.mark.parametrize(("number", "near"), [(1, 0.9), (7, np.inf), (40, 0.5), (10**6, 0)])
+def test_pairs_are_the_same_when_few_are_compared_at_once(
+    number: int, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = np.random.default_rng(0).integers(-3, 4, (41, 3)).astype(np.float64)  # many equal similarities
+    at_once = closest_pairs(images, number, near)
+    monkeypatch.setattr(near_duplicates, "PAIRS_AT_ONCE", 100)
+    assert closest_pairs(images, number, near) == at_once
