@@ -196,6 +196,18 @@ def test_labels_that_are_not_annotated_are_not_absent(source: ExportSource, tmp_
         assert absent <= (set(UNSEEN) if generated else set(source.labels) - set(UNSEEN))
 
 
+def test_a_photo_without_annotations_is_not_labelled_in_fiftyone(source: ExportSource, tmp_path: Path) -> None:
+    assert source.real
+    table = pq.read_table(source.real / "targets.parquet").to_pandas()
+    table.iloc[0, 1:] = -1
+    table.to_parquet(source.real / "targets.parquet", index=False)
+    folder = export("fiftyone", source, tmp_path / "out")
+    found = {}
+    for path in folder.glob("*/labels.json"):
+        found |= json.loads(path.read_text())["labels"]
+    assert [name for name, labels in found.items() if labels is None] == [table["image_id"][0]]
+
+
 def test_a_csv_row_has_as_many_cells_as_labels(source: ExportSource, tmp_path: Path) -> None:
     text = (export("roboflow", source, tmp_path / "out") / "train" / "_classes.csv").read_text()
     assert {len(row) for row in csv.reader(io.StringIO(text))} == {1 + len(source.labels)}

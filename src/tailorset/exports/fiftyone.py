@@ -30,7 +30,10 @@ def write_labels(folder: Path, exported: ExportedSet) -> None:
         write_entries(folder / split / "labels.json", opening, entries, "\n}}\n")
 
 
-def _labels(image: ExportedImage) -> list[dict[str, object]]:
+def _labels(image: ExportedImage) -> list[dict[str, object]] | None:
+    """Return the labels with their probabilities; None, FiftyOne's "not labelled", for a photo without annotations."""
+    if not image.annotated:
+        return None
     return [{"label": label} | _confidence(image, label) for label in image.labels]
 
 
