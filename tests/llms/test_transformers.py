@@ -109,6 +109,13 @@ def test_a_context_too_short_for_dialogue_and_reply_is_refused_before_a_reply_is
         llm_of(folder, max_new_tokens=13).reply(DIALOGUES[:2], [1, 2])
 
 
+def test_replies_that_fill_the_context_are_found_without_reading_weights(tiny_llm: Path) -> None:
+    context = json.loads((tiny_llm / "config.json").read_text())["max_position_embeddings"]
+    assert Config(model=str(tiny_llm), max_new_tokens=context - 1).misfit(tiny_llm) == ""
+    problem = Config(model=str(tiny_llm), max_new_tokens=context).misfit(tiny_llm)
+    assert f"context of {context} tokens, too few for a dialogue and max_new_tokens {context}: lower" in problem
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

@@ -5,6 +5,7 @@ Shapes: B batch, P tokens of the longest dialogue, N max_new_tokens, V vocabular
 
 from __future__ import annotations
 
+import json
 import logging
 from itertools import takewhile
 from pathlib import Path
@@ -67,6 +68,23 @@ class Config(NamedModel):
     @property
     def needed_files(self) -> tuple[str, ...]:
         return (self.gguf_file,) if self.gguf_file else super().needed_files
+
+    def misfit(self, folder: Path) -> str:
+        """Return what is wrong if replies alone fill the context; how long dialogues are, only the tokenizer tells."""
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            context = config.get("text_config", config).get("max_position_embeddings")
+        except (OSError, AttributeError, ValueError):  # a GGUF file alone, or one that is damaged
+            return ""
+        is_short = isinstance(context, int) and self.max_new_tokens >= context
+        return self.too_short(context, "a dialogue") if is_short else ""
+
+    def too_short(self, context: int, dialogue: str) -> str:
+        """Return what to do about a model of `context` tokens."""
+        return (
+            f"LLM {self.title!r} has a context of {context} tokens, too few for {dialogue} and max_new_tokens"
+            f" {self.max_new_tokens}: lower write_prompts.llm.max_new_tokens, or choose a model with a longer context"
+        )
 
 
 class TransformersLLM:
@@ -135,11 +153,7 @@ class TransformersLLM:
     def _check_context(self, num_tokens: int) -> None:
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)  # None = no limit
         if context and num_tokens + self.config.max_new_tokens > context:
-            raise ValueError(
-                f"LLM {self.config.title!r} has a context of {context} tokens, too few for a dialogue of {num_tokens}"
-                f" and max_new_tokens {self.config.max_new_tokens}: lower write_prompts.llm.max_new_tokens, or choose a"
-                " model with a longer context"
-            )
+            raise ValueError(self.config.too_short(context, f"a dialogue of {num_tokens}"))
 
 
 def uniform_streams(seeds: list[int], length: int) -> Tensor:
