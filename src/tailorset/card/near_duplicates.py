@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-PAIRS_AT_ONCE = 2**22  # similarities in memory, besides those that are kept: 200 MB
+PAIRS_AT_ONCE = 2**21  # similarities in memory, besides those that are kept
 
 
 class Pair(NamedTuple):

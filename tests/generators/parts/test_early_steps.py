@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tailorset.generators.parts.early_steps import early_timesteps
-from tailorset.generators.parts.schedulers import build_scheduler
+from tailorset.generators.parts.schedulers import OWN_SPACINGS, build_scheduler
 
 
 def test_half_of_the_steps_are_in_the_noisiest_quarter() -> None:
@@ -16,6 +16,13 @@ def test_half_of_the_steps_are_in_the_noisiest_quarter() -> None:
     assert scheduler.timesteps.tolist() == [999, 989, 959, 909, 839, 749, 639, 509, 360, 190]
     assert scheduler.sigmas[-1] == 0
     assert sum(step >= 749 for step in scheduler.timesteps) == 6
+
+
+@pytest.mark.parametrize("spacing", OWN_SPACINGS)
+def test_it_replaces_the_spacing_of_the_pipeline(spacing: str) -> None:
+    scheduler = build_scheduler("dpm++_2m_early", {f"use_{spacing}": True})
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == [999, 937, 749, 437]
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 50, 999, 1000])

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+OWN_SPACINGS = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "flow_sigmas", "lu_lambdas")
 # Class of diffusers or of `early_steps`, and settings that differ from the pipeline's.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm++_2m": ("DPMSolverMultistepScheduler", {}),
-    "dpm++_2m_early": ("EarlyStepsScheduler", {}),
+    "dpm++_2m_early": ("EarlyStepsScheduler", {f"use_{name}": False for name in OWN_SPACINGS}),
     "euler": ("EulerDiscreteScheduler", {}),
     "ddim": ("DDIMScheduler", {}),
     "ddim_trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
