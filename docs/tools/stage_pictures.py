@@ -1,4 +1,4 @@
-"""Write docs/pictures/stages/, one picture per stage, from what the last `make run` left in data/ and reports/.
+"""Write docs/pictures/stages/, one picture per stage, and generated.png, from what the last `make run` left.
 
 Pictures are cropped at the bottom and stored with 128 colours; pages are photographed with Debian's chromium.
 """
@@ -24,6 +24,7 @@ PLOTS = {
     "fit_thresholds": "reports/evaluate/plots/trust.png",
     "evaluate": "reports/evaluate/plots/test_images.png",
 }
+KEPT = "reports/generate_images/plots/kept.png"  # whole, for the guide to the data card
 HTML_PAGES = {"validate_data": "reports/validation/index.html", "data_card": "reports/card/index.html"}
 MAX_SIZE = (840, 520)  # px; what is below is cropped
 NUM_PROMPTS = 10
@@ -34,9 +35,13 @@ def main() -> None:
     for stage, picture in [*plots(), *pages(), ("write_prompts", prompt_table())]:
         cropped = picture.convert("RGB").crop((0, 0, picture.width, min(picture.height, MAX_SIZE[1])))
         cropped.thumbnail(MAX_SIZE)
-        path = FOLDER / f"{stage}.png"
-        cropped.quantize(128).save(path, optimize=True)
-        print(f"{path}: {path.stat().st_size // 1024} kB")
+        save(cropped, FOLDER / f"{stage}.png")
+    save(Image.open(KEPT).convert("RGB"), FOLDER.parent / "generated.png")
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    picture.quantize(128).save(path, optimize=True)
+    print(f"{path}: {path.stat().st_size // 1024} kB")
 
 
 def plots() -> Iterator[tuple[str, Image.Image]]:
