@@ -98,7 +98,7 @@ FROM_PHOTOS = {"strength": 0.5}
         ),
         (
             {"prepare_dataset": {"lend_photos": "train"}, "generate_images": {"from_photos": {"strength": 0.04}}},
-            "generate_images.from_photos: strength 0.04 of 20 sampling steps is none",
+            "generate_images.from_photos: strength 0.04 of 10 sampling steps is none",
         ),
         ({"generate_images": {"from_photos": {"strength": 0}}}, "strength: Input should be greater than 0, not 0"),
         ({"generate_images": {"from_photos": {"strength": 1.2}}}, "strength: Input should be less than or equal to 1"),

@@ -114,7 +114,7 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     work = work_of(space)
     assert work["prepare_dataset", "photo"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
-    assert work["tune_text_encoder", "tuning step"] == 120 * 32 * (4 + 2)
+    assert work["tune_text_encoder", "tuning step"] == 120 * 32 * (5 + 2)
     assert work["tune_text_encoder", "sampling step"] == (4 + 2) * 4 * 42 * 10  # four looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
     assert work["train_classifier", "training image"] == pytest.approx(4 * 0.9 * (4000 + 2 * 500))

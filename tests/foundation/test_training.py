@@ -160,4 +160,4 @@ def test_foundation_report_measures_chosen_parts_only(monkeypatch, tmp_path, cap
     monkeypatch.setattr(sys, "argv", ["measure_models.py", "pictures"])
     with pytest.raises(SystemExit):
         measure_models.main()
-    assert "unknown: pictures; choose from generator, captions" in capsys.readouterr().err
+    assert "unknown: pictures; choose from generator, steps, captions" in capsys.readouterr().err

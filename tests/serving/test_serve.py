@@ -137,9 +137,12 @@ def test_on_sigterm_what_is_in_flight_is_answered(folder: Path, photos: Path) ->
             ).status_code
 
         with ThreadPoolExecutor(16) as pool:
-            asked = [pool.submit(ask, number) for number in range(16)]
-            while sum(future.done() for future in asked) + in_flight(url) < len(asked):  # connections not yet accepted
-                time.sleep(0.001)
+            for _ in range(20):  # on a busy machine all may be answered before this looks
+                asked = [pool.submit(ask, number) for number in range(16)]
+                while sum(one.done() for one in asked) + in_flight(url) < len(asked):  # connections not yet accepted
+                    time.sleep(0.001)
+                if not all(future.done() for future in asked):
+                    break
             assert not all(future.done() for future in asked)
             server.send_signal(signal.SIGTERM)
             assert [future.result() for future in asked] == [200] * 16
