@@ -38,9 +38,9 @@ def measure_generator(settings: Foundation, space: LabelSpace, oracle: Oracle, s
 def measure_steps(settings: Foundation, space: LabelSpace, oracle: Oracle) -> dict[str, float]:
     """Return `steps/SOLVER/T`, the share of pair prompts of both styles that show both labels in T sampling steps."""
     prompts = [prompt for opening in OPENINGS.values() for prompt in prompts_pair(space, opening)]
-    metrics = {}
+    params, metrics = load_params(PRESET), {}
     for solver in SOLVERS:
-        sample = build(load_params(PRESET), settings, scheduler=solver).sample
+        sample = build(params, settings, scheduler=solver).sample
         for steps in STEPS:
             images = draw(partial(sample, num_inference_steps=steps), prompts)
             metrics[f"steps/{solver}/{steps}"] = share_of_pairs(space, oracle, images, prompts)

@@ -27,7 +27,7 @@ def build_scheduler(name: str, scheduler_config: Mapping[str, Any]) -> Any:
     from tailorset.generators.parts import early_steps
 
     kind, changes = SCHEDULERS[name]
-    module = early_steps if hasattr(early_steps, kind) else diffusers
+    module = diffusers if hasattr(diffusers, kind) else early_steps
     return getattr(module, kind).from_config(dict(scheduler_config) | changes)
 
 
