@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LINKED = ("src", "pipeline", "models/foundation", "dvc.yaml")
 STAGES = (
     "write_prompts",
+    "tune_unet",
     "tune_text_encoder",
     "generate_images",
     "filter_images",

@@ -25,7 +25,7 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.clip.scorer import LabelScorer
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.project.assembly import open_studio
-from tailorset.project.layout import LORA, PROMPTS
+from tailorset.project.layout import PROMPTS
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace, Prompt, read_prompts
 from tailorset.seeding import numpy_rng, sample_seed
@@ -80,7 +80,7 @@ class CandidateSample:
         self.device = resolve_device(params.device)
         space = LabelSpace.load(params.label_space)
         self.settings = params.generate_images
-        self.studio: Any = open_studio(params, space, self.device, LORA)
+        self.studio: Any = open_studio(params, space, self.device)
         self.scorer = LabelScorer(self.studio.discriminator, space.unseen, params.clip.prompt_template)
         prompts = read_prompts(PROMPTS)
         order = numpy_rng(params.seed, "early rejection").integers(len(prompts), size=num_candidates)

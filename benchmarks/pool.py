@@ -20,7 +20,7 @@ from tailorset.generation.shard_store import MANIFEST_SCHEMA, ShardStore
 from tailorset.generation.studio import PlannedShard, Row, Studio
 from tailorset.project.assembly import open_studio
 from tailorset.project.definition import fingerprint, stage_definition
-from tailorset.project.layout import LORA, SYNTHETIC
+from tailorset.project.layout import SYNTHETIC
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace, Prompt
 from tailorset.storage.paths import project_root
@@ -40,7 +40,7 @@ def candidates(params: Params, prompts: Sequence[Prompt], images_per_prompt: int
     ]
     use_tf32()
     space, device = LabelSpace.load(params.label_space), resolve_device(params.device)
-    studio = open_studio(params, space, device, LORA)
+    studio = open_studio(params, space, device)
     known = {row["image_id"]: row for row in drawn_before(studio, wanted)}
     known |= {row["image_id"]: row for row in _draw(studio, [draw for draw in wanted if draw.image_id not in known])}
     return pd.DataFrame([known[draw.image_id] for draw in wanted])

@@ -13,7 +13,8 @@ import tailorset  # noqa: F401 - sets the offline and telemetry switches before 
 from tailorset.generation.engine import Shelf
 from tailorset.generation.quota import Draw
 from tailorset.generation.studio import PlannedShard
-from tailorset.project.layout import LORA, PROMPTS
+from tailorset.project.assembly import ADAPTERS
+from tailorset.project.layout import PROMPTS
 from tailorset.project.params import Params, load_params
 from tailorset.project.ray_engine import RayEngine
 from tailorset.records import LabelSpace, read_prompts
@@ -23,7 +24,7 @@ def seconds(num_workers: int, params: Params, plans: Sequence[PlannedShard]) -> 
     """Seconds for all shards except the first one of each worker, during which it loads and warms up."""
     space = LabelSpace.load(params.label_space)
     with local_cluster(num_workers) as cluster:
-        engine = RayEngine(cluster.address, params, space, LORA, (), lambda num_images: None)
+        engine = RayEngine(cluster.address, params, space, ADAPTERS, (), lambda num_images: None)
         shelf = Shelf(space.unseen, params.generate_images.quota_threshold)
         warm = [PlannedShard(f"warm-{number}", plans[number].draws) for number in range(num_workers)]
         list(engine.shards(warm, shelf))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tailorset.generators import TunableGenerator
 from tailorset.project.assembly import open_scorers
-from tailorset.project.layout import LORA, PROMPTS
+from tailorset.project.layout import LORA, PROMPTS, UNET_LORA
 from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts
 from tailorset.storage import checksums
@@ -23,6 +23,7 @@ def main() -> None:
         held_out = HeldOut(held_out_prompts, scorers, params.generate_images.num_inference_steps, params.seed)
         # With zero updates it may also be a generator that cannot be tuned: it only draws.
         generator: TunableGenerator = params.generator.build(stage.device)
+        generator.load_adapter(UNET_LORA, "denoisers")
 
         before = held_out.images(generator, "before")
         progress = tune_all(stage, generator, prompts, held_out) if config.num_updates else Progress()

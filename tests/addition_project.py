@@ -15,7 +15,7 @@ import yaml
 
 from tailorset.commands.adding import Addition
 from tailorset.plugins import load_plugin
-from tailorset.project.layout import CLASSIFIER, FITTED_TO, LORA, NOVELTY, SYNTHETIC, THRESHOLDS
+from tailorset.project.layout import CLASSIFIER, FITTED_TO, LORA, NOVELTY, SYNTHETIC, THRESHOLDS, UNET_LORA
 from tailorset.project.params import load_params
 from tailorset.records import LabelSpace
 from tailorset.storage import checksums
@@ -25,6 +25,7 @@ from tests.classifier_project import ROOT, write_classifier_project
 
 SETTINGS: dict[str, Any] = {
     "write_prompts": {"llm": {"name": "template", "batch_size": 8}, "prompts_per_pair": 3},
+    "tune_unet": {"num_updates": 0},
     "tune_text_encoder": {"num_updates": 0, "held_out_prompts": 2},
     "generate_images": {
         "images_per_label": 12,
@@ -54,8 +55,9 @@ def write_addition_project(clip: Path, judge: Path) -> None:
         params["clip"][role] = {"model": f"local-dir:{folder}"}
     Path("params.yaml").write_text(yaml.safe_dump(params))
     Path("dvc.lock").write_text("schema: '2.0'\n")
-    LORA.mkdir(parents=True)
-    (LORA / "tuning.json").write_text(json.dumps({"num_updates": 0}))
+    for adapter in (UNET_LORA, LORA):
+        adapter.mkdir(parents=True)
+        (adapter / "tuning.json").write_text(json.dumps({"num_updates": 0}))
     pq.write_table(pq.read_table("data/filtered/manifest.parquet"), SYNTHETIC / "manifest.parquet")
     write_model()
 

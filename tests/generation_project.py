@@ -48,9 +48,10 @@ def prepare_generation(project: Path, clip: Path, judge: Path, diffusion: Path) 
     clips = {role: {"model": f"local-dir:{folder}"} for role, folder in (("discriminator", clip), ("judge", judge))}
     change_params(generator=generator, clip=params["clip"] | clips, generate_images=SETTINGS)
     write_prompts(LabelSpace.load(params["label_space"]))
-    lora = project / "models" / "text_encoder_lora"
-    lora.mkdir(parents=True)
-    (lora / "tuning.json").write_text(json.dumps({"num_updates": 0}))
+    for name in ("unet_lora", "text_encoder_lora"):
+        adapter = project / "models" / name
+        adapter.mkdir(parents=True)
+        (adapter / "tuning.json").write_text(json.dumps({"num_updates": 0}))
 
 
 def change_params(**changes: Any) -> None:

@@ -17,6 +17,7 @@ IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.org")
 SMALL = {
     "prepare_dataset": {"num_train": 160, "num_val": 60, "num_test": 80},
     "write_prompts": {"prompts_per_pair": 2},
+    "tune_unet": {"num_updates": 3, "batch_size": 2, "num_photos": 40},
     "tune_text_encoder": {
         "num_updates": 2,
         "batch_size": 2,

@@ -234,16 +234,38 @@ def test_check_finds_settings_under_which_a_stage_would_stop(
     assert message in output
 
 
-def test_check_refuses_tuning_with_a_generator_that_cannot_be_tuned(project: Path) -> None:
+@pytest.mark.parametrize("stage", ["tune_unet", "tune_text_encoder"])
+def test_check_refuses_tuning_with_a_generator_that_cannot_be_tuned(project: Path, stage: str) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     model = params["generator"]["model"]
     params["generator"] = {"name": "diffusers", "model": model, "image_px": 64, "guidance": {"kind": "none"}}
+    for other in ("tune_unet", "tune_text_encoder"):
+        params[other]["num_updates"] = 7 if other == stage else 0
     Path("params.yaml").write_text(yaml.safe_dump(params))
     code, output = run("check")
     assert code == 1
-    updates = params["tune_text_encoder"]["num_updates"]
-    assert f"num_updates is {updates}, and generator diffusers cannot tune: the pipelines of that library" in output
+    assert f"{stage}.num_updates is 7, and generator diffusers cannot tune: the pipelines of that library" in output
     assert "set it to 0" in output
+
+
+def test_check_refuses_photos_for_a_unet_that_cannot_learn_from_them(project: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    start = f"tune_unet.num_updates is {params['tune_unet']['num_updates']}, and"
+    params["generator"]["few_step"] = {"model": "ByteDance/Hyper-SD", "file": "Hyper-SD15-4steps-lora.safetensors"}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = run("check")
+    assert code == 1
+    assert f"{start} generator.few_step is set" in output
+
+    labels = [{"name": name, "seen": False} for name in ("kite", "boat", "clock")]
+    Path("data/labels/unseen.yaml").write_text(yaml.safe_dump({"name": "unseen", "labels": labels}))
+    params["label_space"] = "data/labels/unseen.yaml"
+    params["train_classifier"]["train_on"] = ["synthetic"]
+    params["fit_thresholds"]["source"] = "synthetic"
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = run("check")
+    assert code == 1
+    assert f"{start} label space data/labels/unseen.yaml has no seen label, so no photo is annotated" in output
 
 
 def test_check_reads_the_annotations_of_own_photos(project: Path) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 FOLDER = Path("docs/pictures/stages")
 PLOTS = {
     "prepare_dataset": "reports/prepare_dataset/plots/photo_style.png",
+    "tune_unet": "reports/tune_unet/plots/look.png",
     "tune_text_encoder": "reports/tune_text_encoder/plots/before_after.png",
     "generate_images": "reports/generate_images/plots/pass_rate.png",
     "filter_images": "reports/generate_images/plots/rejected.png",

@@ -25,6 +25,7 @@ from tailorset.storage.files import atomic_output
 STAGES = (
     "prepare_dataset",
     "write_prompts",
+    "tune_unet",
     "tune_text_encoder",
     "generate_images",
     "filter_images",

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from tailorset.cli import app
-from tailorset.project.layout import FILTERED, LORA, THRESHOLDS
+from tailorset.project.layout import FILTERED, LORA, THRESHOLDS, UNET_LORA
 from tailorset.records import LabelSpace
 from tailorset.records.verdicts import RELABELLED, ImageVerdict, verdict_lines
 from tailorset.storage.checksums import digest
@@ -27,8 +27,9 @@ def products(project: Path) -> Path:
     space = LabelSpace.load(project / "data" / "labels" / "toybox.yaml")
     make_products(project, 60, num_photos=30, unseen=space.unseen, seen=space.seen)
     one_threshold(space.names).save(project / THRESHOLDS)
-    (project / LORA).mkdir()
-    (project / LORA / "pytorch_lora_weights.safetensors").write_bytes(b"weights")
+    for adapter in (UNET_LORA, LORA):
+        (project / adapter).mkdir()
+        (project / adapter / "pytorch_lora_weights.safetensors").write_bytes(bytes(adapter))
     return project
 
 
@@ -55,6 +56,7 @@ def test_the_description_names_models_hashes_and_clauses(products: Path) -> None
     assert content["license"] == ["Apache-2.0, part of tailorset"]
     assert "generated set: commercial use is allowed" in text
     assert digest(LORA) in text
+    assert digest(UNET_LORA) in text
     for part in ("discriminator", "judge", "diffusion", "llm"):
         assert f"models/foundation/toybox/{part}" in text
     for setting in ("rule: grouped_softmax", "threshold: 0.9", "base seed: "):

@@ -37,6 +37,7 @@ UNITS = (
     "photo captioned",
     "photo encoded",
     "reply",
+    "photo learned",
     "tuning step",
     "sampling step",
     "image read",
@@ -54,6 +55,7 @@ def space() -> LabelSpace:
 
 SIZES = {  # whatever the preset has
     "prepare_dataset": {"num_train": 4000, "num_val": 1000, "num_test": 2000},
+    "tune_unet": {"num_updates": 100, "batch_size": 16, "num_photos": 3000},
     "tune_text_encoder": {"num_updates": 120, "evaluate_every": 40, "held_out_prompts": 42},
     "generate_images": {"images_per_label": 200, "max_images": 1800, "num_inference_steps": 10},
 }
@@ -79,6 +81,7 @@ def plan_of(values: dict[str, Any], space: LabelSpace, **costs: Cost) -> Plan:
     stages = [
         "prepare_dataset",
         "write_prompts",
+        "tune_unet",
         "tune_text_encoder",
         "generate_images",
         "train_classifier",
@@ -114,6 +117,9 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     work = work_of(space)
     assert work["prepare_dataset", "photo"] == 7000
     assert work["write_prompts", "reply"] == 1.5 * len(space.pairs()) * 10
+    assert work["tune_unet", "photo encoded"] == work["tune_unet", "image read"] == 3000
+    assert work["tune_unet", "photo learned"] == 1600
+    assert work["tune_unet", "sampling step"] == 2 * 21 * 10  # the sheet before and after
     assert work["tune_text_encoder", "tuning step"] == 120 * 32 * (5 + 2)
     assert work["tune_text_encoder", "sampling step"] == (4 + 2) * 4 * 42 * 10  # four looks, before, after
     assert work["generate_images", "sampling step"] == 10_000
@@ -148,7 +154,7 @@ def test_thresholds_look_at_what_calibrates_the_labels(space: LabelSpace) -> Non
 
 
 def test_lent_photos_are_captioned_and_encoded_once_each(space: LabelSpace) -> None:
-    work = work_of(space)
+    work = work_of(space, tune_unet={"num_updates": 0})
     assert not [unit for _, unit in work if unit in ("photo captioned", "photo encoded")]
     clip = {"model": "local-dir:models/foundation/toybox/backbone"}
     blocks = {
@@ -179,9 +185,12 @@ def test_steps_that_would_copy_the_photo_are_not_named_as_cheaper(space: LabelSp
 
 
 def test_what_is_switched_off_is_no_work(space: LabelSpace) -> None:
-    values = changed(tune_text_encoder={"num_updates": 0}, train_classifier={"train_on": ["synthetic"]})
+    values = changed(
+        tune_unet={"num_updates": 0}, tune_text_encoder={"num_updates": 0}, train_classifier={"train_on": ["synthetic"]}
+    )
     work = workload(Params.model_validate(values), space, PHOTOS, 1.0, Drawing(1000, 500, 0))
-    assert "tuning step" not in {unit for _, unit, _ in work}
+    assert not {"tuning step", "photo learned"} & {unit for _, unit, _ in work}
+    assert "tune_unet" not in {stage for stage, _, _ in work}
     drawn = next(count for stage, unit, count in work if (stage, unit) == ("tune_text_encoder", "sampling step"))
     assert drawn == 4 * 42 * 10  # nothing changes between before and after
     images = next(count for stage, unit, count in work if (stage, unit) == ("train_classifier", "training image"))
@@ -202,7 +211,7 @@ def test_cheaper_settings_are_named_with_what_they_save(space: LabelSpace) -> No
     assert found["train_classifier.num_epochs"][:2] == (4, 2)
     assert found["train_classifier.num_epochs"][2] == pytest.approx(0.5 * plan.stage("train_classifier").seconds)
     assert found["generate_images.num_inference_steps"][2] == pytest.approx(
-        (plan.drawing.drawn + 24 * 42) * 5 * 0.01  # held-out images of tuning too
+        (plan.drawing.drawn + 24 * 42 + 2 * 21) * 5 * 0.01  # held-out images of tuning too, and the UNet's sheet
     )
     assert "tune_text_encoder.backprop_steps" not in found  # is 1
     savings = [saved for *_, saved in plan.cheaper()]
@@ -297,7 +306,7 @@ def test_the_last_run_stands_beside_the_estimate(space: LabelSpace) -> None:
     assert columns["last run"][0] == "1.1 min"
     assert columns["last run"][1] == "-"
     all_known = plan_table(plan, dict.fromkeys(plan.stages, 60.0) | {"add_label": 3600.0})
-    assert {column.header: list(column.cells) for column in all_known.columns}["last run"][-1] == "7.0 min + starts"
+    assert {column.header: list(column.cells) for column in all_known.columns}["last run"][-1] == "8.0 min + starts"
 
 
 def test_plan_measures_tiny_models_and_leaves_nothing_behind(

@@ -277,7 +277,8 @@ class TestPrepareDataset:
         params = yaml.safe_load(Path("params.yaml").read_text())
         params["generator"] = {"name": "retrieval", "images": str(pool), "model": model, "image_px": 16}
         params["clip"] |= {"discriminator": {"model": model}, "judge": {"model": model}}
-        params["tune_text_encoder"]["num_updates"] = 0
+        for stage in ("tune_unet", "tune_text_encoder"):
+            params[stage]["num_updates"] = 0
         Path("params.yaml").write_text(yaml.safe_dump(params))
         prepare_dataset.main()
         compared = PREPARED.read_bytes()
@@ -285,9 +286,9 @@ class TestPrepareDataset:
             if image_id in ("train-000000", "val-000001", "test-000002"):
                 image.resize((40, 40)).point(lambda level: 20 + level // 2).save(pool / f"{image_id}.png")
         params, space = load_params(), LabelSpace.load(load_params().label_space)
-        studio = open_studio(params, space, torch.device("cpu"), tmp_path)
+        studio = open_studio(params, space, torch.device("cpu"), {"text_encoders": tmp_path})
         assert [path.stem for path in studio.generator.paths] == ["train-000000"]
-        assert len(open_studio(params, space, torch.device("cpu"), None).generator.paths) == 3
+        assert len(open_studio(params, space, torch.device("cpu"), {}).generator.paths) == 3
         assert prepared_with(num_train=SIZES["train"] - 1) == compared
         assert prepared_with(num_test=SIZES["test"] - 1) != compared
 

@@ -30,6 +30,7 @@ DECIDING = (  # blocks of params.yaml that determine the images and the classifi
     "generator",
     "prepare_dataset",
     "write_prompts",
+    "tune_unet",
     "tune_text_encoder",
     "generate_images",
     "filter_images",

@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from tailorset.commands.doctor import quick
 from tailorset.messages import problems, some
 from tailorset.project.checks import contradictions
-from tailorset.project.layout import ADDED_DATA, FILTERED, LORA, NOVELTY, REAL, SYNTHETIC, THRESHOLDS
+from tailorset.project.layout import ADDED_DATA, FILTERED, LORA, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, UNET_LORA
 from tailorset.project.params import Params
 from tailorset.records import Label, LabelSpace, Record
 from tailorset.records.names import safe_file_name
 from tailorset.storage.products import missing
 
 NEEDED = (
+    UNET_LORA,
     LORA,
     SYNTHETIC / "manifest.parquet",
     FILTERED / "manifest.parquet",

@@ -18,7 +18,7 @@ from tailorset.exports.parts.croissant import Activity, Agent, Description
 from tailorset.exports.parts.run import WrittenSummary, check_target, partial_folder, run_export
 from tailorset.exports.parts.source import ExportSource, PhotoScores
 from tailorset.messages import count
-from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, REVIEW, SCORES, SYNTHETIC, THRESHOLDS
+from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, REVIEW, SCORES, SYNTHETIC, THRESHOLDS, UNET_LORA
 from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowances, of_generated_set, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
@@ -161,13 +161,13 @@ def _activities(
     writer = _agent(parts, "write_prompts.llm", llm.name)
     asked = {"prompts per pair of labels": params.write_prompts.prompts_per_pair, "seed": params.seed}
     yield Activity("write prompts", asked, [writer], {PROMPTS.as_posix(): file_digest(PROMPTS)})
-    adapter = {LORA.as_posix(): digest(LORA)} if LORA.is_dir() else {}
+    adapters = {folder.as_posix(): digest(folder) for folder in (UNET_LORA, LORA) if folder.is_dir()}
     drawing = generator.config.model_dump(mode="json", exclude={"model"})
     drawing = {key: value for key, value in drawing.items() if not isinstance(value, dict)}
     steps = {"num_inference_steps": params.generate_images.num_inference_steps, "base seed": params.seed}
     candidates = SYNTHETIC / "manifest.parquet"
     made = {candidates.as_posix(): file_digest(candidates)}
-    yield Activity("generate images", drawing | steps, [_agent(parts, "generator", generator.name)], adapter | made)
+    yield Activity("generate images", drawing | steps, [_agent(parts, "generator", generator.name)], adapters | made)
     rule = params.filter_images.config.model_dump(mode="json")
     judges = [
         _agent(parts, "clip.discriminator", clip.discriminator.title),

@@ -96,6 +96,7 @@ def rehearsal(space: LabelSpace, settings: Settings) -> Settings:
     smaller: Settings = {
         "prepare_dataset": {"name": BASE, "val_share": 0.2, "test_share": 0.3, "image_px": 64, "shard_size": 1000},
         "write_prompts": {"prompts_per_pair": 4, "llm": {"name": "template"}},
+        "tune_unet": {"num_updates": 2 if space.seen else 0},
         "tune_text_encoder": {"num_updates": 4, "held_out_prompts": 4, "evaluate_every": 2},
         "generate_images": {
             "images_per_label": REHEARSED_IMAGES,

@@ -9,12 +9,14 @@ gradients. N photos, D numbers of a signature.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from tailorset.messages import Strict
+
+Part = Literal["text_encoders", "denoisers"]  # of a model, by its attribute: what an adapter is for
 
 
 class GeneratorConfig(Strict):
@@ -57,8 +59,8 @@ class Generator(Sampler, Protocol):
         """Side of the square images."""
         ...
 
-    def load_adapter(self, folder: Path) -> None:
-        """Read an adapter that save_adapter wrote; a folder of zero updates leaves the text encoder as it is.
+    def load_adapter(self, folder: Path, part: Part = "text_encoders") -> None:
+        """Read an adapter that save_adapter wrote; a folder of zero updates leaves the model as it is.
 
         Raises:
             ValueError: there is no adapter, or one of another model.
@@ -69,8 +71,8 @@ class Generator(Sampler, Protocol):
 class PhotoGenerator(Generator, Protocol):
     """A text-to-image model that can also start from a photo: image-to-image."""
 
-    def encode(self, photo: Tensor) -> Tensor:
-        """Return latents (1, C, h, w) of a photo (1, 3, H, W) in [0, 1], of the side `image_px`."""
+    def encode(self, photos: Tensor) -> Tensor:
+        """Return latents (B, C, h, w) of photos (B, 3, H, W) in [0, 1], of the side `image_px`."""
         ...
 
     def sample_from(
@@ -96,7 +98,7 @@ class PhotoRetriever(Generator, Protocol):
 
 
 class TunableGenerator(Generator, Protocol):
-    """A text-to-image model of which only the text encoders can be tuned; most models have one."""
+    """A text-to-image model whose text encoders can be tuned; most models have one."""
 
     @property
     def text_encoders(self) -> nn.ModuleDict:
@@ -107,10 +109,26 @@ class TunableGenerator(Generator, Protocol):
         """Trade time for memory when K > 0: keep one step's activations at a time."""
         ...
 
-    def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
-        """Give the text encoders trainable low-rank matrices that change nothing yet."""
+    def add_adapter(self, rank: int, alpha: float, seed: int = 0, part: Part = "text_encoders") -> None:
+        """Give a part of the model trainable low-rank matrices that change nothing yet."""
         ...
 
-    def save_adapter(self, folder: Path) -> None:
+    def save_adapter(self, folder: Path, part: Part = "text_encoders") -> None:
         """Write the adapter in diffusers' LoRA format."""
+        ...
+
+
+class PhotoLearner(PhotoGenerator, TunableGenerator, Protocol):
+    """A model whose UNet can be tuned as well, on photos."""
+
+    @property
+    def denoisers(self) -> nn.ModuleDict:
+        """The UNet by its name in diffusers; without an adapter no weight requires a gradient."""
+        ...
+
+    def denoising_losses(self, latents: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+        """(B,) squared errors of the prediction for latents (B, C, h, w) with noise, by which the UNet was trained.
+
+        seeds: one per image, of its noise and of how much of it there is.
+        """
         ...

@@ -16,6 +16,7 @@ from pydantic import model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
+from tailorset.generators import Part
 from tailorset.generators.parts.families import TESTED, Guidance, denoiser, guidance_arguments, noise
 from tailorset.generators.parts.lora import check_zero_updates
 from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
@@ -137,7 +138,7 @@ class Diffusers:
         draw = self._draw_tested if self.family else self._draw_untested
         return torch.cat([draw([one], [seed], num_inference_steps) for one, seed in zip(prompts, seeds, strict=True)])
 
-    def load_adapter(self, folder: Path) -> None:
+    def load_adapter(self, folder: Path, part: Part = "text_encoders") -> None:
         """Accept a folder of zero updates, which changes nothing.
 
         Raises:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tailorset.clip.model import CLIP_MEMORY_REMEDY, Clip, OpenClip, load_tokenizer
 from tailorset.compute.memory import ShrinkingBatches
-from tailorset.generators import GeneratorConfig
+from tailorset.generators import GeneratorConfig, Part
 from tailorset.generators.parts.lora import check_zero_updates
 from tailorset.images.codec import decode_image, file_content, square_pixels
 from tailorset.messages import count, some
@@ -84,7 +84,7 @@ class Retrieval:
         images = [self._image(nearest[prompt], seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         return torch.stack(images).to(self.clip.device)
 
-    def load_adapter(self, folder: Path) -> None:
+    def load_adapter(self, folder: Path, part: Part = "text_encoders") -> None:
         """Accept a folder of zero updates, which changes nothing.
 
         Raises:

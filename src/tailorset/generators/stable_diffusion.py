@@ -13,8 +13,9 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
+from tailorset.generators import Part
 from tailorset.generators.parts.components import (
     TEXT_ENCODERS,
     Components,
@@ -25,6 +26,7 @@ from tailorset.generators.parts.components import (
     load_components,
     load_tokenizers,
 )
+from tailorset.generators.parts.denoising import training_pair
 from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
 from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
@@ -79,7 +81,7 @@ class Config(PipelineConfig):
 
 
 class StableDiffusion:
-    """Frozen UNet and VAE, one or two text encoders that take a LoRA adapter."""
+    """A VAE, a UNet and one or two text encoders, all frozen; UNet and text encoders take a LoRA adapter."""
 
     def __init__(self, config: Config, components: Components, device: torch.device | str) -> None:
         self.config = config
@@ -88,6 +90,7 @@ class StableDiffusion:
         self.gradient_checkpointing = False
         self.text_encoders = components.text_encoders
         self.prompt_encoder = PromptEncoder(components, config.image_px)
+        self.denoisers = nn.ModuleDict({"unet": components.unet})
         self.unet: Any = components.unet
         self.vae: Any = components.vae
         for module in (self.text_encoders, self.unet, self.vae):
@@ -102,11 +105,8 @@ class StableDiffusion:
         self._cache = FeatureCache(self.unet) if config.cache_interval > 1 else None
         self._scheduler_config = components.scheduler_config
         self._latent_shape = latent_shape(config.image_px, self.unet.config, self.vae.config)
-        self._frozen_negative = (
-            self.prompt_encoder.frozen_negative(config.negative_prompt, config.freeze_negative)
-            if self._guided
-            else None
-        )
+        negative = (config.negative_prompt, config.freeze_negative)
+        self._frozen_negative = self.prompt_encoder.frozen_negative(*negative) if self._guided else None
 
     def sample(
         self,
@@ -119,8 +119,8 @@ class StableDiffusion:
         """(B, 3, H, W) float32 in [0, 1]; see `generators.Generator`.
 
         Both guidance branches, the UNet's last K steps and the VAE pass gradients; before them the latents carry none
-        (DRaFT-K, Clark et al. 2024). K = T is the full gradient. With S < T the last step taken predicts the image
-        instead of the next latents (ReFL, Xu et al. 2023).
+        (DRaFT-K, Clark et al. 2024). With S < T the last step taken predicts the image instead of the next latents
+        (ReFL, Xu et al. 2023).
 
         Raises: ValueError for lengths or step counts that do not fit.
         """
@@ -138,9 +138,9 @@ class StableDiffusion:
             return self.decode(self._denoise(scheduler, latents, text, (0, num_steps), backprop_steps))
 
     @torch.no_grad()
-    def encode(self, photo: Tensor) -> Tensor:
-        """Latents (1, C, h, w) of a photo (1, 3, H, W) in [0, 1]: the mean of the VAE, nothing random."""
-        pixels = (2 * photo - 1).to(self.device, self.vae.dtype)
+    def encode(self, photos: Tensor) -> Tensor:
+        """Latents (B, C, h, w) of photos (B, 3, H, W) in [0, 1]: the mean of the VAE, nothing random."""
+        pixels = (2 * photos - 1).to(self.device, self.vae.dtype)
         return self.vae.encode(pixels).latent_dist.mode() * self.vae.config.scaling_factor
 
     @torch.no_grad()
@@ -158,8 +158,7 @@ class StableDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (B, C, h, w) -> images in [0, 1].
 
-        Clamping ends the gradient of a pixel that is already beyond black or white, as it should: no further change
-        there can be seen.
+        Clamping ends the gradient of a pixel that is already beyond black or white: no further change there is seen.
         """
         latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
         images = self._run(self.vae.decode, latents)
@@ -180,21 +179,29 @@ class StableDiffusion:
             for layer in block.resnets:
                 layer.forward = recomputed(layer.forward)
 
-    def add_adapter(self, rank: int, alpha: float, seed: int = 0) -> None:
-        """Add LoRA to the attention of the text encoders; the first matrix comes from the seed, the second is 0."""
-        add_lora(self.text_encoders, rank, alpha, seed)
+    def add_adapter(self, rank: int, alpha: float, seed: int = 0, part: Part = "text_encoders") -> None:
+        """Add LoRA that changes nothing yet: the first matrix comes from the seed, the second is 0."""
+        add_lora(getattr(self, part), rank, alpha, seed)
 
-    def save_adapter(self, folder: Path) -> None:
+    def save_adapter(self, folder: Path, part: Part = "text_encoders") -> None:
         """Write pytorch_lora_weights.safetensors, which the pipeline's own load_lora_weights reads."""
-        save_lora(self.text_encoders, folder)
+        save_lora(getattr(self, part), folder)
 
-    def load_adapter(self, folder: Path) -> None:
+    def load_adapter(self, folder: Path, part: Part = "text_encoders") -> None:
         """Read what save_adapter wrote, frozen.
 
-        Raises:
-            ValueError: there is no adapter, or its matrices do not fit these text encoders.
+        Raises: ValueError if there is no adapter, or its matrices do not fit.
         """
-        load_lora(self.text_encoders, folder)
+        load_lora(getattr(self, part), folder)
+
+    def denoising_losses(self, latents: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
+        """(B,) losses of the UNet's own training, for latents (B, C, h, w); see `generators.PhotoLearner`."""
+        noise = self._noise(seeds).float()
+        noisy, timesteps, target = training_pair(self._scheduler_config, latents.to(noise), noise, seeds)
+        with torch.no_grad():
+            text = tuple(part.to(self.unet.dtype) for part in self.prompt_encoder.encode(prompts))
+        prediction = self._run(self._call_unet, noisy.to(self.unet.dtype), timesteps, *text)
+        return (prediction.float() - target).square().flatten(1).mean(1)
 
     @property
     def _guided(self) -> bool:

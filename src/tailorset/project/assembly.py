@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,27 +12,33 @@ from tailorset.clip.settings import Role
 from tailorset.generation.settings import GenerateImages
 from tailorset.generation.source_photos import SourcePhotos
 from tailorset.generation.studio import Studio
+from tailorset.generators import Part
 from tailorset.generators.parts.schedulers import steps_skipped
-from tailorset.project.layout import REAL
+from tailorset.project.layout import LORA, REAL, UNET_LORA
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
 from tailorset.storage.held_out import held_out_signatures
 from tailorset.storage.lent import lent_photos
 
+ADAPTERS: Mapping[Part, Path] = {"denoisers": UNET_LORA, "text_encoders": LORA}
 
-def open_studio(params: Params, label_space: LabelSpace, device: torch.device, adapter: Path | None) -> Studio:
+
+def open_studio(
+    params: Params, label_space: LabelSpace, device: torch.device, adapters: Mapping[Part, Path] = ADAPTERS
+) -> Studio:
     """Load the generator, both CLIPs, and the photos to start from.
 
-    adapter: that of the text encoder; None: the images are only timed, and may be like a photo of val or test.
+    adapters: folders by the part they are for; without any the images are only timed, and may be like a photo of val
+    or test.
 
     Raises:
-        ValueError: a model is missing or damaged, the adapter is none or another model's, or photos are missing.
+        ValueError: a model is missing or damaged, an adapter is none or another model's, or photos are missing.
     """
     generator, from_photos = params.generator.build(device), params.generate_images.from_photos
-    if adapter is not None:
-        generator.load_adapter(adapter)
-        if params.generator.config.retrieves_photos:
-            generator = generator.without_copies(held_out_signatures(REAL))
+    for part, folder in adapters.items():
+        generator.load_adapter(folder, part)
+    if adapters and params.generator.config.retrieves_photos:
+        generator = generator.without_copies(held_out_signatures(REAL))
     photos = None
     if from_photos:
         lent = lent_photos(REAL).some(from_photos.num_photos, params.seed)

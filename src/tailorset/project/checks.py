@@ -27,6 +27,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     yield from _wordings(params)
     yield from _top_k(params, label_space)
     yield from _prompts(params, label_space, where)
+    yield from _unet(params, label_space, where)
     yield from _tuning(params, label_space)
     yield from _lent_photos(params)
     yield from _generator(params)
@@ -72,6 +73,21 @@ def _prompts(params: Params, label_space: LabelSpace, where: str) -> Iterator[st
             f" validate_data.max_template_share is {most:g}: set it to 1, or max_attempts to 1 or more"
         )
     yield from unwritable(Contract(label_space, writing.min_words))
+
+
+def _unet(params: Params, label_space: LabelSpace, where: str) -> Iterator[str]:
+    if not (updates := params.tune_unet.num_updates):
+        return
+    config, start = params.generator.config, f"tune_unet.num_updates is {updates}, and"
+    if config.untunable:
+        yield f"{start} {config.untunable}: set it to 0"
+    if not label_space.seen:
+        yield f"{start} {where} has no seen label, so no photo is annotated: set it to 0"
+    if getattr(config, "few_step", None):
+        yield (
+            f"{start} generator.few_step is set, which training on photos would undo: set num_updates to 0, or few_step"
+            " to null"
+        )
 
 
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[str]:

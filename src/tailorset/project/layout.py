@@ -10,6 +10,7 @@ REVIEW = Path("data/labels/review.yaml")  # verdicts of a person; in git
 REAL = Path("data/real")
 PREPARED = Path("data/prepared.json")
 PROMPTS = Path("data/prompts/prompts.parquet")
+UNET_LORA = MODELS / "unet_lora"
 LORA = MODELS / "text_encoder_lora"
 SYNTHETIC = Path("data/synthetic")
 FILTERED = Path("data/filtered")

@@ -11,9 +11,9 @@ from tailorset.generation.report import Tally
 from tailorset.generation.settings import GenerateImages
 from tailorset.generation.shard_store import ShardStore
 from tailorset.progress import Bar
-from tailorset.project.assembly import open_studio
+from tailorset.project.assembly import ADAPTERS, open_studio
 from tailorset.project.definition import stage_definition
-from tailorset.project.layout import LORA, PREPARED, PROMPTS, REAL
+from tailorset.project.layout import PREPARED, PROMPTS, REAL
 from tailorset.project.stage import Stage
 from tailorset.prompts.captions import Scenes, scenes_of, write_captions
 from tailorset.prompts.files import read_captions, read_ledger, save_ledger
@@ -88,10 +88,10 @@ def open_engine(stage: Stage, label_space: LabelSpace, on_batch: Callable[[int],
     """Open the devices of this machine, or of a cluster."""
     params = stage.params
     if params.engine.name == "local":
-        return LocalEngine(open_studio(params, label_space, stage.device, LORA), on_batch)
+        return LocalEngine(open_studio(params, label_space, stage.device), on_batch)
     from tailorset.project.ray_engine import RayEngine  # an optional dependency
 
     reads_photos = params.generate_images.from_photos or params.generator.config.retrieves_photos
-    sent = (PROMPTS, LORA) if reads_photos else (PROMPTS, LORA, PREPARED)
+    sent = (PROMPTS, *ADAPTERS.values(), *([] if reads_photos else [PREPARED]))
     files = [dep for dep in stage_definition("generate_images")["deps"] if Path(dep) not in sent]
-    return RayEngine(params.engine.address, params, label_space, LORA, files, on_batch)
+    return RayEngine(params.engine.address, params, label_space, ADAPTERS, files, on_batch)

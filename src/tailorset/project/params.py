@@ -25,6 +25,7 @@ from tailorset.storage.hub import NamedModel
 from tailorset.thresholds.settings import FitThresholds
 from tailorset.training.settings import TrainClassifier
 from tailorset.tuning.settings import TuneTextEncoder
+from tailorset.tuning.unet_settings import TuneUnet
 from tailorset.validation.settings import ValidateData
 
 
@@ -87,6 +88,7 @@ class Params(Block):
     generator: GeneratorSettings
     prepare_dataset: PrepareDataset
     write_prompts: WritePrompts
+    tune_unet: TuneUnet
     tune_text_encoder: TuneTextEncoder
     generate_images: GenerateImages
     filter_images: FilterImages

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import enforce_budget
 from tailorset.generation.engine import Shard, Shelf
 from tailorset.generation.studio import PlannedShard, Row, Samples
+from tailorset.generators import Part
 from tailorset.messages import first_line
 from tailorset.project.assembly import open_studio
 from tailorset.project.cluster import dial, no_cluster
@@ -38,11 +39,11 @@ log = logging.getLogger(__name__)
 
 
 class WorkerJob(NamedTuple):
-    """Work for a worker. files: those that the images depend on, next to params and adapter; state: their digest."""
+    """Work for a worker. files: those that the images depend on, next to params and adapters; state: their digest."""
 
     params: Params
     label_space: LabelSpace
-    adapter: dict[str, bytes]
+    adapters: Mapping[Part, dict[str, bytes]]  # contents of their files by name
     files: Sequence[str]
     state: str
     project: str
@@ -94,9 +95,12 @@ class Worker:
         device = resolve_device(job.params.device)
         enforce_budget(job.params.memory_budget_gb, device)
         with TemporaryDirectory() as folder:
-            for name, content in job.adapter.items():
-                Path(folder, name).write_bytes(content)
-            self._studio = open_studio(job.params, job.label_space, device, Path(folder))
+            adapters = {part: Path(folder, part) for part in job.adapters}
+            for part, files in job.adapters.items():
+                adapters[part].mkdir()
+                for name, content in files.items():
+                    (adapters[part] / name).write_bytes(content)
+            self._studio = open_studio(job.params, job.label_space, device, adapters)
 
     def ping(self) -> None:
         """Answers while the worker is there."""
@@ -110,7 +114,7 @@ class RayEngine:
     """Draws shards on a cluster; see `generation.engine.Engine`.
 
     address: of the cluster's head, or auto for the one this machine belongs to. files: what the images depend on in
-    the project's folder, beside the adapter. on_batch: called with the number of images of each shard, for progress.
+    the project's folder, beside the adapters. on_batch: called with the number of images of each shard, for progress.
 
     Raises:
         ValueError: there is no cluster at the address, or it has no device of the kind that params.yaml asks for.
@@ -121,14 +125,17 @@ class RayEngine:
         address: str,
         params: Params,
         label_space: LabelSpace,
-        adapter: Path,
+        adapters: Mapping[Part, Path],
         files: Sequence[str],
         on_batch: Callable[[int], object],
     ) -> None:
         connect(address)
         kind, number = devices(params.device)
         log.info("drawing on a Ray cluster: %d workers, a %s each", number, kind)
-        content = {path.name: path.read_bytes() for path in adapter.iterdir() if path.is_file()}
+        content = {
+            part: {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+            for part, folder in adapters.items()
+        }
         self._job = ray.put(WorkerJob(params, label_space, content, files, state_of(params, files), str(Path.cwd())))
         self.batch_size = params.generate_images.batch_size
         self._actor: Any = ray.remote(Worker).options(**{f"num_{kind.lower()}s": 1})

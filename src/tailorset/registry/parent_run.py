@@ -20,6 +20,7 @@ MAX_DIGEST_CHARS = 36  # of MLflow
 SHEETS = {  # title: picture of a stage
     "Generated images that were kept": REPORTS / "generate_images" / "plots" / "kept.png",
     "Generated images that were rejected": REPORTS / "generate_images" / "plots" / "rejected.png",
+    "The same prompts before and after tuning the UNet": REPORTS / "tune_unet" / "plots" / "look.png",
     "The same prompts before and after tuning": REPORTS / "tune_text_encoder" / "plots" / "before_after.png",
     "Test photos with their best scores": REPORTS / "evaluate" / "plots" / "test_images.png",
 }

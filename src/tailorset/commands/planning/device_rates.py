@@ -35,7 +35,9 @@ from tailorset.seeding import occurrence_numbers, sample_seed
 from tailorset.storage.image_set import ImageSet, load_image_set
 from tailorset.storage.shards import sha256, write_shard
 from tailorset.training.loop import predict, train_epochs
+from tailorset.tuning.photo_captions import PhotoCaptions, captioned
 from tailorset.tuning.tuner import new_tuner
+from tailorset.tuning.unet_tuner import UnetTuner
 
 NUM_PHOTOS = 64
 NUM_ENCODED = 8  # by the generator's VAE, one by one
@@ -101,7 +103,7 @@ class DeviceRates:
         unseen, template = self.label_space.unseen, params.clip.prompt_template
         steps, size = steps_drawn(block), block.batch_size
         from_noise = params.model_copy(update={"generate_images": block.model_copy(update={"from_photos": None})})
-        studio: Any = open_studio(from_noise, self.label_space, self.device, adapter=None)
+        studio: Any = open_studio(from_noise, self.label_space, self.device, adapters={})
         if block.from_photos:
             studio.photos, cost = self._encoded(block.from_photos, studio.generator)
             yield "photo encoded", cost
@@ -120,6 +122,8 @@ class DeviceRates:
         yield "image judged", Cost(2 * seconds / NUM_SCORED)  # by both CLIPs
         if params.tune_text_encoder.num_updates:
             yield "tuning step", self._tuning(studio.generator, LabelScorer(studio.discriminator, unseen, template))
+        if params.tune_unet.num_updates:
+            yield from self._unet(studio.generator)
 
     def _encoded(self, config: FromPhotos, generator: Any) -> tuple[SourcePhotos, Cost]:
         """Photos to start from, and what encoding one of them takes."""
@@ -129,6 +133,18 @@ class DeviceRates:
             flops = _counted(encode)
             seconds, photos = _timed(encode)
         return photos, Cost(seconds / len(some), flops / len(some))
+
+    def _unet(self, generator: Any) -> Iterator[tuple[str, Cost]]:
+        """Encode photos, and one update of the UNet on them."""
+        block, seed = self.params.tune_unet, self.params.seed
+        writer = PhotoCaptions(self.prompts, self.label_space, seed)
+        photos = self._decoded(generator.image_px)
+        seconds, examples = _timed(lambda: captioned(photos, writer, generator))
+        yield "photo encoded", Cost(seconds / len(photos))
+        updates = UnetTuner(generator, examples, block, seed).updates()
+        flops = _counted(lambda: next(updates))
+        seconds, _ = _timed(lambda: next(updates))
+        yield "photo learned", Cost(seconds / block.batch_size, flops / block.batch_size)
 
     def _tuning(self, generator: Any, discriminator: LabelScorer) -> Cost:
         block = self.params.tune_text_encoder

@@ -42,10 +42,11 @@ def notes(plan: Plan, hourly_price: float | None = None) -> Iterator[str]:
         f"Sampled here: {plan.accepted_replies:.0%} of the LLM's replies and {plan.pass_rate:.0%} of a batch of images"
         " are accepted."
     )
-    later = ["tuning"] if plan.params.tune_text_encoder.num_updates else []
+    tuned = plan.params.tune_text_encoder.num_updates or plan.params.tune_unet.num_updates
+    later = ["tuning"] if tuned else []
     later += [block.allocation.name] if block.allocation.name != "turns" else []
     if later:
-        yield f"The sample is drawn before {' and '.join(later)}, with which more images are kept."
+        yield f"The sample is drawn before {' and '.join(later)}, with which other images are kept."
     yield (
         f"So about {drawing.drawn:,} images are drawn and {drawing.kept:,} kept;"
         f" {drawing.short} of {len(plan.label_space.unseen)} labels stay under their quota."
@@ -118,4 +119,4 @@ def _plural(unit: str) -> str:
     word, _, rest = unit.partition(" ")
     if unit == "reply":
         return "replies"
-    return f"{word}s {rest}" if rest in ("captioned", "encoded", "read", "scored", "judged") else f"{unit}s"
+    return f"{word}s {rest}" if rest in ("captioned", "encoded", "learned", "read", "scored", "judged") else f"{unit}s"

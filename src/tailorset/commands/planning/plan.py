@@ -26,6 +26,7 @@ from tailorset.records import LabelSpace, Split
 
 CHEAPER: Mapping[str, Callable[[Any], float]] = {  # key of params.yaml -> a value that takes less
     "write_prompts.prompts_per_pair": lambda value: value // 2,
+    "tune_unet.num_updates": lambda value: 0,
     "tune_text_encoder.num_updates": lambda value: 0,
     "tune_text_encoder.backprop_steps": lambda value: 1,
     "generate_images.images_per_label": lambda value: value // 2,

@@ -16,6 +16,7 @@ from tailorset.seeding import numpy_rng
 from tailorset.thresholds.sources import NUM_FAMILIAR
 from tailorset.tuning.held_out import IMAGES_PER_PROMPT
 from tailorset.tuning.settings import TuneTextEncoder
+from tailorset.tuning.unet_report import SHEET_PROMPTS
 
 BACKWARD = 2.0  # a step with gradient takes its forward pass and about two more
 WITH_CROPS = 1 + CROPS_PER_SIDE**2  # passes over an image and its crops
@@ -86,6 +87,7 @@ def workload(
     return [
         Work("prepare_dataset", "photo", sum(photos.values())),
         *_prompts(params, label_space, photos, replies_per_prompt),
+        *_unet(params, photos),
         *_tuning(params, label_space),
         *_drawing(params, photos, drawing),
         *_training(params, photos, drawing.kept),
@@ -130,6 +132,16 @@ def _drawing(params: Params, photos: Mapping[Split, int], drawing: Drawing) -> I
 def _lent(params: Params, photos: Mapping[Split, int], num_photos: int) -> int:
     """Photos that are used of those asked for; how many a folder of their own holds is not known."""
     return min(num_photos, photos["train"]) if params.prepare_dataset.lend_photos == "train" else num_photos
+
+
+def _unet(params: Params, photos: Mapping[Split, int]) -> Iterator[Work]:
+    block = params.tune_unet
+    if not block.num_updates:
+        return
+    for unit in ("image read", "photo encoded"):
+        yield Work("tune_unet", unit, min(block.num_photos, photos["train"]))
+    yield Work("tune_unet", "photo learned", block.num_updates * block.batch_size)
+    yield Work("tune_unet", "sampling step", 2 * SHEET_PROMPTS * params.generate_images.num_inference_steps)
 
 
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:

@@ -1,6 +1,7 @@
-"""LoRA adapters of text encoders in diffusers' file format (Hu et al. 2022), by peft.
+"""LoRA adapters of text encoders or of a UNet in diffusers' file format (Hu et al. 2022), by peft.
 
-Text encoders are given by their names in diffusers (`text_encoder`, `text_encoder_2`), with which keys in files begin.
+Networks are given by their names in diffusers (`text_encoder`, `text_encoder_2`, `unet`), with which keys in files
+begin.
 """
 
 from __future__ import annotations
@@ -15,35 +16,41 @@ from torch import Tensor, nn
 
 from tailorset.storage import checksums
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # suffixes: transformers moved CLIP's layers between versions
+# Ends of layers' names: transformers moved CLIP's layers between versions. Of a UNet all but those that read the prompt
+# (attn2): what labels look like stays.
+_TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+_UNET_LAYERS = (
+    *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
+    *("conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv_in", "conv_out"),
+)
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NOTE = "tuning.json"
 HEADER_KEY = "lora_adapter_metadata"  # the name in diffusers
-ADAPTER_REMEDY = (
-    "tune again for this model (`dvc repro tune_text_encoder`), or name the generator.model it was tuned for"
-)
+ADAPTER_REMEDY = "tune again for this model (`dvc repro generate_images`), or name the generator.model it was tuned for"
 
 
-def add_lora(text_encoders: nn.ModuleDict, rank: int, alpha: float, seed: int) -> None:
+def add_lora(networks: nn.ModuleDict, rank: int, alpha: float, seed: int) -> None:
     """Insert trainable matrices A (from the seed) and B (zero): W x + alpha / rank * B A x.
 
     Raises: ValueError if there is an adapter already.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    _refuse_second(text_encoders)
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS))  # type: ignore[arg-type]
+    _refuse_second(networks)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(_layers(networks)))  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, text_encoders)
+        inject_adapter_in_model(config, networks)
+    for weight in _lora_weights(networks).values():
+        weight.data = weight.data.float()  # in half precision small updates would be lost
 
 
-def has_lora(text_encoders: nn.ModuleDict) -> bool:
+def has_lora(networks: nn.ModuleDict) -> bool:
     """Check whether an adapter is in place."""
-    return any(".lora_A." in name for name, _ in text_encoders.named_parameters())
+    return any(".lora_A." in name for name, _ in networks.named_parameters())
 
 
-def save_lora(text_encoders: nn.ModuleDict, folder: Path) -> None:
+def save_lora(networks: nn.ModuleDict, folder: Path) -> None:
     """Write the adapter with its alpha in the file's header, without which diffusers would use the rank instead.
 
     The same adapter gives the same bytes: the header has one entry only, as safetensors writes several in random order.
@@ -53,63 +60,82 @@ def save_lora(text_encoders: nn.ModuleDict, folder: Path) -> None:
     from diffusers.utils import convert_state_dict_to_diffusers
     from safetensors.torch import save_file
 
-    if not has_lora(text_encoders):
+    if not has_lora(networks):
         raise ValueError("there is no adapter to save: call add_adapter first")
-    config: Any = text_encoders.peft_config["default"]  # type: ignore[index]
+    config: Any = networks.peft_config["default"]  # type: ignore[index]
     settings = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
-    described = {f"{part}.{key}": value for part in text_encoders for key, value in settings.items()}
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in _lora_weights(text_encoders).items()}
+    described = {f"{part}.{key}": value for part in networks for key, value in settings.items()}
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in _lora_weights(networks).items()}
     folder.mkdir(parents=True, exist_ok=True)
     header = {HEADER_KEY: json.dumps(described)}
-    save_file(convert_state_dict_to_diffusers(weights), folder / WEIGHTS, metadata=header)
+    named = weights if "unet" in networks else convert_state_dict_to_diffusers(weights)  # as diffusers does
+    save_file(named, folder / WEIGHTS, metadata=header)
 
 
-def load_lora(text_encoders: nn.ModuleDict, folder: Path) -> None:
+def load_lora(networks: nn.ModuleDict, folder: Path) -> None:
     """Put a saved adapter in place, frozen; a folder of zero updates changes nothing.
 
     Raises:
         ValueError: there is no adapter, its file is damaged, or matrices do not fit; names the first of them.
     """
-    _refuse_second(text_encoders)
+    _refuse_second(networks)
     checksums.check(folder, ADAPTER_REMEDY)
     path = folder / WEIGHTS
     if not path.is_file() and has_zero_updates(folder):
         return
     stored, header = _read(path)
     rank = next((weight.shape[0] for name, weight in stored.items() if name.endswith(".lora_A.weight")), 0)
-    _check_fit(stored, _expected_shapes(text_encoders, rank), path)
-    alpha = next((header[key] for part in text_encoders if (key := f"{part}.lora_alpha") in header), rank)
-    add_lora(text_encoders, rank, alpha, seed=0)
-    for name, weight in _lora_weights(text_encoders).items():
+    _check_fit(stored, _expected_shapes(networks, rank), path)
+    alpha = next((header[key] for part in networks if (key := f"{part}.lora_alpha") in header), rank)
+    add_lora(networks, rank, alpha, seed=0)
+    for name, weight in _lora_weights(networks).items():
         weight.data.copy_(stored[name])
         weight.requires_grad_(False)
+    if "unet" in networks:
+        _merge(networks)
 
 
-def _refuse_second(text_encoders: nn.ModuleDict) -> None:
-    if has_lora(text_encoders):
+def _merge(networks: nn.ModuleDict) -> None:
+    """Add the adapter to the weights of its layers, with which they are as fast as without one."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in networks.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+
+
+def _refuse_second(networks: nn.ModuleDict) -> None:
+    if has_lora(networks):
         raise ValueError("there is an adapter already: build a new generator for another one")
 
 
-def _lora_weights(text_encoders: nn.ModuleDict) -> dict[str, nn.Parameter]:
+def _lora_weights(networks: nn.ModuleDict) -> dict[str, nn.Parameter]:
     """Return the adapter's matrices as peft names them in files: `<module>.lora_A.weight`, `<module>.lora_B.weight`."""
-    own = text_encoders.named_parameters()
+    own = networks.named_parameters()
     return {name.replace(".default.", "."): weight for name, weight in own if ".lora_" in name}
 
 
-def _expected_shapes(text_encoders: nn.ModuleDict, rank: int) -> dict[str, tuple[int, int]]:
-    shapes = {}
-    for name, module in text_encoders.named_modules():
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in TARGETS:
-            shapes[f"{name}.lora_A.weight"] = (rank, module.in_features)
-            shapes[f"{name}.lora_B.weight"] = (module.out_features, rank)
+def _layers(networks: nn.ModuleDict) -> tuple[str, ...]:
+    return _UNET_LAYERS if "unet" in networks else _TEXT_LAYERS
+
+
+def _expected_shapes(networks: nn.ModuleDict, rank: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the adapter's matrices; that of a convolution has its kernel in A."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    ends = tuple(f".{layer}" for layer in _layers(networks))
+    for name, module in networks.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d) and name.endswith(ends):
+            out, into, *kernel = module.weight.shape
+            shapes[f"{name}.lora_A.weight"] = (rank, into, *kernel)
+            shapes[f"{name}.lora_B.weight"] = (out, rank, *[1] * len(kernel))
     return shapes
 
 
-def _check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, int]], path: Path) -> None:
+def _check_fit(stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
     unknown, lacking = sorted(set(stored) - set(expected)), sorted(set(expected) - set(stored))
     if unknown or lacking:
         raise ValueError(
-            f"{path} does not fit the text encoders: {len(unknown)} matrices have no place there (first {unknown[:3]}),"
+            f"{path} does not fit this model: {len(unknown)} matrices have no place there (first {unknown[:3]}),"
             f" {len(lacking)} are missing (first {lacking[:3]}); {ADAPTER_REMEDY}"
         )
     for name, shape in expected.items():

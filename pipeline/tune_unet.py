@@ -1,0 +1,62 @@
+"""Tune the generator's UNet on annotated photos, so that unseen labels are drawn in the photos' look."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tailorset.compute.memory import ShrinkingBatches
+from tailorset.generators import PhotoLearner
+from tailorset.project.layout import PROMPTS, REAL, UNET_LORA
+from tailorset.project.stage import Stage, run_stage
+from tailorset.records import Prompt, read_prompts
+from tailorset.storage import checksums
+from tailorset.storage.files import atomic_output, write_json
+from tailorset.tuning.held_out import draw_images, split_prompts
+from tailorset.tuning.photo_captions import UNET_MEMORY_REMEDY, PhotoCaptions, captioned, photos_of_seen_labels
+from tailorset.tuning.unet_report import SHEET_PROMPTS, LookPictures, save_look, save_losses, unet_metrics
+from tailorset.tuning.unet_tuner import UnetTuner, restored_unet, tune_unet
+
+
+def main() -> None:
+    with run_stage("tune_unet") as stage, atomic_output(UNET_LORA) as folder:
+        folder.mkdir()
+        if stage.params.tune_unet.num_updates:
+            tuned(stage).save_adapter(folder, "denoisers")
+        else:
+            stage.save_metrics({"unet/updates": 0})
+            save_losses([], stage.plots_dir)
+        write_json(folder / "tuning.json", {"num_updates": stage.params.tune_unet.num_updates})
+        checksums.seal(folder)
+
+
+def tuned(stage: Stage) -> PhotoLearner:
+    """Tune the UNet from the last checkpoint on, and report what that changed."""
+    params, config, space = stage.params, stage.params.tune_unet, stage.label_space
+    generator: PhotoLearner = params.generator.build(stage.device)
+    prompts = read_prompts(PROMPTS)
+    photos = photos_of_seen_labels(REAL, space, config.num_photos, params.seed, generator.image_px)
+    shown = split_prompts(prompts, min(SHEET_PROMPTS, len(prompts) - 1), params.seed)[1][: len(photos)]
+    before = drawn(stage, generator, shown)
+    examples = captioned(photos, PhotoCaptions(prompts, space, params.seed), generator)
+    tuner = UnetTuner(generator, examples, config, params.seed)
+    history = restored_unet(stage.work_dir, tuner)
+    for record in tune_unet(tuner, history, stage.work_dir):
+        stage.log_metrics({"unet/loss": record.loss}, step=record.update)
+    pictures = LookPictures(photos.images[: len(shown)].float() / 255, before, drawn(stage, generator, shown))
+    stage.save_metrics(unet_metrics(history, len(photos), pictures))
+    save_losses(history, stage.plots_dir)
+    save_look(pictures, [", ".join(prompt.labels) for prompt in shown], stage.plots_dir)
+    stage.log_figures(*stage.plots_dir.glob("*.png"))
+    return generator
+
+
+def drawn(stage: Stage, generator: PhotoLearner, prompts: list[Prompt]) -> Tensor:
+    """Draw one image of each prompt, (M, 3, P, P) in [0, 1]."""
+    steps = stage.params.generate_images.num_inference_steps
+    batches = ShrinkingBatches(len(prompts), "drawing prompts before and after", UNET_MEMORY_REMEDY)
+    return torch.cat(list(draw_images(generator, prompts, stage.params.seed, steps, batches, "look")))
+
+
+if __name__ == "__main__":
+    main()
