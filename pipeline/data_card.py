@@ -44,8 +44,12 @@ def main() -> None:
         real = data_uris(pd.read_parquet(REAL / "manifest.parquet"), ids["photos"], REAL)
         parts = on_cards(parts_of(params, ask_hub=True))
         captions, from_photos = params.write_prompts.captions, params.generate_images.from_photos
-        num_captioned = captions.num_photos if captions else 0
-        own = own_photo_facts(candidates.table, num_captioned, from_photos.strength if from_photos else None)
+        own = own_photo_facts(
+            candidates.table,
+            params.tune_unet.num_photos if params.tune_unet.num_updates else 0,
+            captions.num_photos if captions else 0,
+            from_photos.strength if from_photos else None,
+        )
         facts = run_facts(candidates, params.filter_images, settings) | own | {"ladder": ladder} | uses(parts)
         rows = [(part.role, part.title, part.revision, *part.stated) for part in parts]
         page = render(cards, facts, rows, generated, real, training_notes(all_metrics()))

@@ -146,7 +146,7 @@ def test_the_map_stays_small() -> None:
     assert len(code_map.arrows()) <= 169
     assert code_map.arrows_back_up() == set()
     assert len(code_map.modules_of_a_model()) <= 25
-    assert code_map.lines_on_src() <= 127
+    assert code_map.lines_on_src() <= 137
     assert max(code_map.script_lengths().values()) <= 110
     assert statistics.median(code_map.script_lengths().values()) <= 60
     assert not code_map.clause_openers()

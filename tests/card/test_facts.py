@@ -290,6 +290,9 @@ def test_streamed_scores_are_those_of_the_stored_pixels(tmp_path: Any, tiny_clip
 def test_the_card_says_what_derives_from_photos() -> None:
     table = pd.DataFrame({"photo_id": ["a", "b", "a"], "copies_photo": [True, False, False]})
     assert own_photo_facts(table) == {}
+    learned = own_photo_facts(table, num_learned=2000)
+    assert learned["look of images"] == "learned from at most 2000 annotated photos"
+    assert "private" in learned["privacy"]
     facts = own_photo_facts(table, num_captioned=50, strength=0.7)
     assert facts["scenes of prompts"] == "captions of at most 50 photos"
     drawn = "from 2 photos, strength 0.7; 1 of 3 candidates rejected as near-duplicates of their photos"

@@ -139,6 +139,9 @@ def test_images_that_start_from_photos_carry_the_photos_licence() -> None:
     generated = allowances(parts_of(started))[0]
     assert generated.commercial is None
     assert "photos that images start from coco" in generated.answer
+    learned = allowances(parts_of(changed("coco", tune_unet={"num_updates": 500})))[0]
+    assert learned.commercial is None
+    assert "photos that the image generator learns from coco" in learned.answer
 
 
 def test_folders_of_photos_are_not_taken_for_free_and_named_without_their_place() -> None:
@@ -153,7 +156,7 @@ def test_folders_of_photos_are_not_taken_for_free_and_named_without_their_place(
     values["generator"] = {"name": "retrieval", "images": "/home/me/pool", "image_px": 64} | {
         "model": "local-dir:models/foundation/toybox/backbone"
     }
-    values["tune_text_encoder"]["num_updates"] = 0
+    values["tune_unet"]["num_updates"] = values["tune_text_encoder"]["num_updates"] = 0
     for params, words in (
         (started, "depends on photos that images start from pool"),
         (check_params(values, "params.yaml"), "depends on images to choose from pool"),

@@ -171,7 +171,7 @@ def test_in_half_precision_the_adapter_stays_in_full(tiny_diffusion_folder: Path
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_the_right_prediction_gives_the_latents_back(kind: str) -> None:
-    """What the UNet is to predict is what the sampler's own formula turns into the clean latents."""
+    """The target, read as the sampler reads a prediction, is the clean latents."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)

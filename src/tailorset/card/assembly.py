@@ -17,7 +17,7 @@ from tailorset.evaluation.bootstrap import Interval
 from tailorset.records import COPIES
 from tailorset.settings import PluginBlock
 
-PRIVACY = "prompts or images derive from lent photos and may show what is private in them: share them like the photos"
+PRIVACY = "prompts or images derive from photos and may show what is private in them: share them like the photos"
 
 
 def make_cards(
@@ -54,12 +54,17 @@ def make_cards(
     ]
 
 
-def own_photo_facts(table: pd.DataFrame, num_captioned: int = 0, strength: float | None = None) -> dict[str, str]:
-    """Return facts on photos that prompts and images start from; {} if none do.
+def own_photo_facts(
+    table: pd.DataFrame, num_learned: int = 0, num_captioned: int = 0, strength: float | None = None
+) -> dict[str, str]:
+    """Return facts on photos from which the generator learns, and from which prompts and images start; {} if none do.
 
-    table: of the candidates. num_captioned: photos whose captions are scenes, at most. strength: of image-to-image.
+    table: of the candidates. num_learned: photos that the UNet is tuned on, at most. num_captioned: photos whose
+    captions are scenes, at most. strength: of image-to-image.
     """
     facts = {}
+    if num_learned:
+        facts["look of images"] = f"learned from at most {num_learned} annotated photos"
     if num_captioned:
         facts["scenes of prompts"] = f"captions of at most {num_captioned} photos"
     if strength is not None:

@@ -20,7 +20,7 @@ from tailorset.storage.hub import LOCAL, NamedModel, cached_commit
 
 BACKBONE = "train_classifier."  # models below it are within the classifier's weights
 PHOTOS, COMPARED = "prepare_dataset", "score_baselines.clip"
-LENT, POOL = "generate_images.from_photos", "generator.images"
+LENT, LEARNED, POOL = "generate_images.from_photos", "tune_unet", "generator.images"
 OWN = "folder"  # the data set of the user's own photos
 NAMES = {  # for people, by the key in params.yaml
     "clip.discriminator": "discriminator",
@@ -31,6 +31,7 @@ NAMES = {  # for people, by the key in params.yaml
     "write_prompts.captions.captioner": "captioner",
     "write_prompts.captions.captioner.clip": "CLIP of the captioner",
     LENT: "photos that images start from",
+    LEARNED: "photos that the image generator learns from",
     POOL: "images to choose from",
     COMPARED: "CLIP to compare with",
     PHOTOS: "photos",
@@ -95,12 +96,14 @@ def parts_of(params: Params, ask_hub: bool = False) -> list[LicensedPart]:
 
 
 def _photos(params: Params) -> Iterator[LicensedPart]:
-    """Yield the real images of a run: those that are annotated, those that images start from, and those retrieved."""
+    """Yield the real images of a run: annotated ones, and those that images start from, learn from or are."""
     photos, lent = params.prepare_dataset.name, params.prepare_dataset.lend_photos
     yield LicensedPart(PHOTOS, photos, "", data_set_licence(photos))
     if params.generate_images.from_photos:
         title, source = (lent.name, OWN) if isinstance(lent, Path) else (photos, photos)
         yield LicensedPart(LENT, title, "", data_set_licence(source))
+    if params.tune_unet.num_updates:
+        yield LicensedPart(LEARNED, photos, "", data_set_licence(photos))
     if images := getattr(params.generator.config, "images", None):
         yield LicensedPart(POOL, images.name, "", data_set_licence(OWN))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from tailorset.images.sheets import contact_sheet
 from tailorset.tuning.unet_tuner import UnetUpdate
 
-SHEET_COLUMNS, SHEET_TILE_PX = 7, 192
+SHEET_COLUMNS, SHEET_TILE_PX = 7, 128
 SHEET_PROMPTS = 3 * SHEET_COLUMNS
 LAST_UPDATES = 20  # whose mean loss is reported
 
