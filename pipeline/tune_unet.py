@@ -12,6 +12,7 @@ from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts
 from tailorset.storage import checksums
 from tailorset.storage.files import atomic_output, write_json
+from tailorset.storage.image_set import load_image_set
 from tailorset.tuning.held_out import draw_images, split_prompts
 from tailorset.tuning.photo_captions import UNET_MEMORY_REMEDY, PhotoCaptions, captioned, photos_of_seen_labels
 from tailorset.tuning.unet_report import SHEET_PROMPTS, LookPictures, save_look, save_losses, unet_metrics
@@ -33,18 +34,20 @@ def main() -> None:
 def tuned(stage: Stage) -> PhotoLearner:
     """Tune the UNet from the last checkpoint on, and report what that changed."""
     params, config, space = stage.params, stage.params.tune_unet, stage.label_space
-    generator: PhotoLearner = params.generator.build(stage.device)
     prompts = read_prompts(PROMPTS)
-    photos = photos_of_seen_labels(REAL, space, config.num_photos, params.seed, generator.image_px)
-    shown = split_prompts(prompts, min(SHEET_PROMPTS, len(prompts) - 1), params.seed)[1][: len(photos)]
+    captions = PhotoCaptions(prompts, space, params.seed)
+    rows, targets = photos_of_seen_labels(REAL, space, config.num_photos, params.seed)
+    shown = split_prompts(prompts, min(SHEET_PROMPTS, len(prompts) - 1), params.seed)[1][: len(rows)]
+    generator: PhotoLearner = params.generator.build(stage.device)
     before = drawn(stage, generator, shown)
-    examples = captioned(photos, PhotoCaptions(prompts, space, params.seed), generator)
+    examples = captioned((rows, targets), REAL, captions, generator)
     tuner = UnetTuner(generator, examples, config, params.seed)
     history = restored_unet(stage.work_dir, tuner)
     for record in tune_unet(tuner, history, stage.work_dir):
         stage.log_metrics({"unet/loss": record.loss}, step=record.update)
-    pictures = LookPictures(photos.images[: len(shown)].float() / 255, before, drawn(stage, generator, shown))
-    stage.save_metrics(unet_metrics(history, len(photos), pictures))
+    photos = load_image_set(rows[: len(shown)], targets[: len(shown)], REAL, generator.image_px).images
+    pictures = LookPictures(photos.float() / 255, before, drawn(stage, generator, shown))
+    stage.save_metrics(unet_metrics(history, len(rows), pictures))
     save_losses(history, stage.plots_dir)
     save_look(pictures, [", ".join(prompt.labels) for prompt in shown], stage.plots_dir)
     stage.log_figures(*stage.plots_dir.glob("*.png"))

@@ -257,6 +257,17 @@ def test_check_refuses_photos_for_a_unet_that_cannot_learn_from_them(project: Pa
     assert code == 1
     assert f"{start} generator.few_step is set" in output
 
+    del params["generator"]["few_step"]
+    params["generator"] |= {"image_px": 128, "dtype": "float16"}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, output = run("check")
+    assert code == 1
+    assert f"{start} prepare_dataset.image_px is 64: the UNet would learn the blur of photos" in output
+    params["generator"]["image_px"] = 64
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert f"{start} generator.dtype is float16" in run("check")[1]
+
+    params["generator"]["dtype"] = "float32"
     labels = [{"name": name, "seen": False} for name in ("kite", "boat", "clock")]
     Path("data/labels/unseen.yaml").write_text(yaml.safe_dump({"name": "unseen", "labels": labels}))
     params["label_space"] = "data/labels/unseen.yaml"

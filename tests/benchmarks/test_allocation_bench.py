@@ -87,8 +87,9 @@ def test_candidates_drawn_before_are_taken_only_if_they_come_out_the_same_again(
         params["clip"][role] = {"model": f"local-dir:{folder}"}
     params["generate_images"] |= {"num_inference_steps": 2, "batch_size": 4}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    (project / "models/text_encoder_lora").mkdir(parents=True)
-    (project / "models/text_encoder_lora/tuning.json").write_text('{"num_updates": 0}')
+    for adapter in ("unet_lora", "text_encoder_lora"):
+        (project / "models" / adapter).mkdir(parents=True)
+        (project / "models" / adapter / "tuning.json").write_text('{"num_updates": 0}')
     pool, prompts = sys.modules["pool"], alone(("boat", "clock", "fish"))
 
     fresh = pool.candidates(load_params(), prompts, 2)

@@ -57,6 +57,9 @@ def test_the_description_names_models_hashes_and_clauses(products: Path) -> None
     assert "generated set: commercial use is allowed" in text
     assert digest(LORA) in text
     assert digest(UNET_LORA) in text
+    assert "tune the UNet" in text
+    assert "drawn by a diffusion model that learned from annotated photos from prompts" in text
+    assert "Photos may show people." in text
     for part in ("discriminator", "judge", "diffusion", "llm"):
         assert f"models/foundation/toybox/{part}" in text
     for setting in ("rule: grouped_softmax", "threshold: 0.9", "base seed: "):

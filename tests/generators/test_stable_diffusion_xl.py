@@ -27,6 +27,7 @@ from real_models import (
 
 from tailorset.clip.model import load_clip
 from tailorset.clip.scorer import LabelScorer
+from tailorset.generators.parts.denoising import training_pair
 from tailorset.generators.parts.lora import WEIGHTS
 from tailorset.generators.parts.schedulers import build_scheduler
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
@@ -415,3 +416,22 @@ def test_a_few_step_lora_is_fused_into_the_unet(make: Make, tmp_path: Path) -> N
     after = make(few_step=few_step, scheduler="ddim_trailing", guidance_scale=0).unet.state_dict()
     for name, weight in after.items():
         torch.testing.assert_close(weight, before[name] + changes.get(name, 0), **SAME)
+
+
+def test_the_unet_learns_without_a_caption_what_guidance_takes_in_its_place(make: Make) -> None:
+    generator = make()
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    generator.add_adapter(rank=2, alpha=2, part="denoisers")
+    assert not [name for name, _ in generator.unet.named_parameters() if ".lora_" in name and "attn2" in name]
+    of_prompt, of_none = generator.denoising_losses(latents, ["a red cup", ""], [1, 2])
+    alone = generator.denoising_losses(latents[1:], [""], [2])
+    torch.testing.assert_close(alone[0], of_none, **SAME)
+    noise = generator._noise([2])
+    noisy, timesteps, target = training_pair(generator._scheduler_config, latents[1:], noise, [2])
+    negative = generator._frozen_negative
+    assert negative is not None
+    prediction = generator._call_unet(noisy, timesteps, *negative).sample
+    torch.testing.assert_close((prediction - target).square().mean(), of_none, atol=1e-4, rtol=0)
+    weights = [weight for weight in generator.denoisers.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(of_prompt + of_none, weights)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)

@@ -179,7 +179,7 @@ def test_the_command_of_every_row_makes_the_settings_of_its_point(settings: Path
         load_params(changed_file)
 
 
-QUALITY = {"full": 2.0, "photo_look": 2.0} | dict.fromkeys(BOUNDS, 3.0)  # of made-up scores; 0.5 else
+QUALITY = {"full": 2.0, "tuned_text_encoder": 2.0} | dict.fromkeys(BOUNDS, 3.0)  # of made-up scores; 0.5 else
 
 
 def write_results(ladder: object, image_ids: list[str], targets: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from tailorset.records import LabelSpace, Prompt, prompt_id
 from tailorset.storage.files import read_metrics
+from tailorset.tuning.unet_tuner import UnetTuner
 from tests.classifier_project import ROOT, run, write_classifier_project
 
 ADAPTER, REPORT = Path("models/unet_lora"), Path("reports/tune_unet")
@@ -59,13 +60,12 @@ def test_the_stage_reports_what_it_changed(unet_project: Path) -> None:
     losses = pd.read_csv(REPORT / "plots" / "loss.csv")
     assert losses["update"].tolist() == list(range(12))
     assert metrics["unet/loss"] == pytest.approx(losses["loss"].mean())
-    assert 0 <= metrics["unet/colour_distance/after"] <= 1
     assert json.loads((ADAPTER / "tuning.json").read_text()) == {"num_updates": 12}
     assert Image.open(REPORT / "plots" / "look.png").width > 7 * 88
 
 
 def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
-    unet_project: Path, capfd: pytest.CaptureFixture[str]
+    unet_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, str(ROOT / "pipeline/tune_unet.py")]
@@ -77,9 +77,12 @@ def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not ADAPTER.exists()
-    capfd.readouterr()
+    made, update = [], UnetTuner._update
+    monkeypatch.setattr(UnetTuner, "_update", lambda tuner, number: made.append(number) or update(tuner, number))
     run("tune_unet")
-    assert "tune_unet:   0%" not in capfd.readouterr().err  # the progress bar starts where the kill was
+    assert made == list(range(made[0], 12))
+    assert made[0] >= 2  # what the last checkpoint has is not made again
+    made.clear()
     products = [WEIGHTS, REPORT / "metrics.json", REPORT / "plots" / "loss.csv"]
     resumed = [path.read_bytes() for path in products]
     run("tune_unet")

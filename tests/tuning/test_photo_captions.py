@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from tailorset.records import Label, LabelSpace, Prompt, prompt_id
@@ -53,3 +54,24 @@ def test_without_prompts_of_pairs_one_label_is_named() -> None:
 def test_a_prompt_that_names_its_label_twice_is_no_pattern() -> None:
     twice = PROMPTS[0].model_copy(update={"text": "a photo of a kite and another kite"})
     assert PhotoCaptions([twice, *PROMPTS], SPACE, seed=0).frames == PhotoCaptions(PROMPTS, SPACE, seed=0).frames
+    with pytest.raises(ValueError, match=r"none of 1 prompts .* set tune_unet\.num_updates to 0"):
+        PhotoCaptions([twice], SPACE, seed=0)
+
+
+def test_another_label_that_a_prompt_happens_to_name_stays() -> None:
+    """NUS-WIDE has a label "photo", and every prompt begins with "a photo of"."""
+    beside = PROMPTS[0].model_copy(update={"text": "a photo of a red kite behind a bench"})
+    writer = PhotoCaptions([beside], SPACE, seed=0)
+    assert writer.caption(torch.tensor([0, 1, 0, -1, -1, -1]), "x") == "a photo of a red dog behind a bench"
+
+
+def test_a_photo_with_fewer_labels_than_any_prompt_has_no_caption() -> None:
+    writer = PhotoCaptions(PROMPTS[1:], SPACE, seed=0)
+    assert writer.caption(torch.tensor([0, 1, 0, -1, -1, -1]), "x") == ""
+    assert writer.caption(torch.tensor([0, 1, 1, -1, -1, -1]), "x")
+
+
+def test_a_label_is_named_as_prompts_name_it() -> None:
+    labels = (Label(name="tie_2", seen=True, aliases=("necktie",)), *SPACE.labels[3:])
+    writer = PhotoCaptions(PROMPTS, LabelSpace(name="aliases", labels=labels), seed=0)
+    assert writer.caption(torch.tensor([1, -1, -1, -1]), "x") == "a photo of a red necktie in the snow"

@@ -20,4 +20,4 @@ def test_small_images_are_enlarged_and_large_ones_are_not(tiny_clip_folder: Path
     scorer = LabelScorer(load_clip(f"local-dir:{tiny_clip_folder}", "cpu"), UNSEEN, "a photo of a {}")
     images = torch.rand(2, 3, image_px, image_px)
     sheet = before_after_sheet(scorer, PROMPTS[:2], Pictures(images, images))
-    assert sheet.width == 4 * tile_px + 5 * GAP_PX
+    assert sheet.width == 2 * tile_px + 3 * GAP_PX  # two prompts, before above after

@@ -119,6 +119,29 @@ def test_a_batch_that_does_not_fit_is_split_with_the_same_result(
     assert [record.loss for record in found] == pytest.approx([record.loss for record in expected], rel=1e-4)
 
 
+def test_what_sampling_has_cached_is_not_trained_on(tiny_diffusion_folder: Path) -> None:
+    config = TuneUnet.model_validate(PARAMS | SMALL)
+    plain = UnetTuner(generator_of(tiny_diffusion_folder), PHOTOS, config, seed=0)
+    cached = generator_of(tiny_diffusion_folder, cache_interval=2)
+    cached.sample(["kite", "boat"], [1, 2], 4)  # its last step reuses what the one before it has cached
+    tuner = UnetTuner(cached, PHOTOS, config, seed=0)
+    assert next(tuner.updates()).loss == pytest.approx(next(plain.updates()).loss)
+
+
+def test_a_gradient_that_is_not_finite_is_not_taken(new_tuner: NewTuner, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = new_tuner()
+    before, losses = weights_of(tuner), tuner.generator.denoising_losses
+
+    def flat_and_steep(*batch: Any) -> torch.Tensor:
+        loss = losses(*batch)
+        return loss + (loss - loss.detach()) * 1e38 * 10
+
+    monkeypatch.setattr(tuner.generator, "denoising_losses", flat_and_steep)
+    with pytest.raises(ValueError, match="a gradient of norm"):
+        next(tuner.updates())
+    assert all(torch.equal(a, b) for a, b in zip(before, weights_of(tuner), strict=True))
+
+
 def test_a_loss_that_is_not_finite_names_the_remedy(new_tuner: NewTuner, monkeypatch: pytest.MonkeyPatch) -> None:
     tuner = new_tuner()
     losses = tuner.generator.denoising_losses
@@ -181,6 +204,14 @@ def test_the_right_prediction_gives_the_latents_back(kind: str) -> None:
     for i in range(5):
         clean = scheduler.step(target[i], int(timesteps[i]), noisy[i]).pred_original_sample
         torch.testing.assert_close(clean, PHOTOS.latents[i], atol=1e-3, rtol=0)
+
+
+def test_another_kind_of_prediction_is_refused() -> None:
+    noise = torch.zeros_like(PHOTOS.latents)
+    with pytest.raises(
+        ValueError, match="'flow_prediction', and the UNet can be tuned for epsilon, v_prediction, sample"
+    ):
+        training_pair({"prediction_type": "flow_prediction"}, PHOTOS.latents, noise, range(5))
 
 
 def test_noise_and_its_strength_depend_on_the_photo_s_own_seed(tiny_diffusion_folder: Path) -> None:

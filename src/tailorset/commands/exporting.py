@@ -19,7 +19,7 @@ from tailorset.exports.parts.run import WrittenSummary, check_target, partial_fo
 from tailorset.exports.parts.source import ExportSource, PhotoScores
 from tailorset.messages import count
 from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, REVIEW, SCORES, SYNTHETIC, THRESHOLDS, UNET_LORA
-from tailorset.project.licences import NO_ADVICE, PHOTOS, LicensedPart, allowances, of_generated_set, parts_of
+from tailorset.project.licences import LEARNED, NO_ADVICE, PHOTOS, LicensedPart, allowances, of_generated_set, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
 from tailorset.records import LabelSpace
@@ -161,6 +161,9 @@ def _activities(
     writer = _agent(parts, "write_prompts.llm", llm.name)
     asked = {"prompts per pair of labels": params.write_prompts.prompts_per_pair, "seed": params.seed}
     yield Activity("write prompts", asked, [writer], {PROMPTS.as_posix(): file_digest(PROMPTS)})
+    if params.tune_unet.num_updates:
+        learned = _agent(parts, LEARNED, params.prepare_dataset.name)
+        yield Activity("tune the UNet", params.tune_unet.model_dump(mode="json"), [learned])
     adapters = {folder.as_posix(): digest(folder) for folder in (UNET_LORA, LORA) if folder.is_dir()}
     drawing = generator.config.model_dump(mode="json", exclude={"model"})
     drawing = {key: value for key, value in drawing.items() if not isinstance(value, dict)}
@@ -191,8 +194,10 @@ def _review() -> str:
 def _rai(export: Export, params: Params, space: LabelSpace) -> dict[str, str | list[str]]:
     """Return what the vocabulary for responsible use asks for."""
     clip, retrieved = params.clip, params.generator.config.retrieves_photos
-    shows_photos = export.photos or retrieved or params.generate_images.from_photos is not None
-    made = "real ones that a CLIP found by" if retrieved else "drawn by a diffusion model from"
+    learned = bool(params.tune_unet.num_updates)
+    shows_photos = export.photos or retrieved or learned or params.generate_images.from_photos is not None
+    model = "a diffusion model that learned from annotated photos" if learned else "a diffusion model"
+    made = "real ones that a CLIP found by" if retrieved else f"drawn by {model} from"
     annotation = [
         f"Generated images carry the unseen labels ({len(space.unseen)}) that the filter {params.filter_images.name}"
         f" kept, by the scores of {clip.discriminator.title}; {_review()}."

@@ -51,9 +51,8 @@ class Config(PipelineConfig):
     # Decode images larger than the VAE's own size in overlapping tiles. Their pixels differ slightly, so it is never
     # switched on by itself.
     vae_tiling: bool = False
-    # dpm++_2m needs few steps; dpm++_2m_early takes more of them where there is most noise and the prompt decides what
-    # is drawn where; euler is the paper's; ddim is the plainest; ddim_trailing starts from pure noise, as models
-    # distilled to few steps are trained to.
+    # dpm++_2m needs few steps; dpm++_2m_early takes more of them where the prompt decides what is drawn where; euler is
+    # the paper's; ddim_trailing starts from pure noise, as models distilled to few steps are trained to.
     scheduler: Literal["dpm++_2m", "dpm++_2m_early", "euler", "ddim", "ddim_trailing"] = "dpm++_2m"
     few_step: FewStep | None = None  # a LoRA that makes a few-step model, fused into the UNet
     # Fuse the operations of the UNet and the decoder by torch.compile when there is no gradient. It takes a minute or
@@ -168,7 +167,7 @@ class StableDiffusion:
         """Recompute the UNet and the decoder in the backward pass, one of their blocks at a time.
 
         Steps before the last are recomputed as a whole first, so that memory does not grow with K; in the decoder one
-        layer at a time: at 768 px the three layers of its last block keep 7 GB per image.
+        layer at a time: at 768 px the three of its last block keep 7 GB per image.
         """
         if self.gradient_checkpointing:
             return
@@ -198,8 +197,9 @@ class StableDiffusion:
         """(B,) losses of the UNet's own training, for latents (B, C, h, w); see `generators.PhotoLearner`."""
         noise = self._noise(seeds).float()
         noisy, timesteps, target = training_pair(self._scheduler_config, latents.to(noise), noise, seeds)
-        with torch.no_grad():
-            text = tuple(part.to(self.unet.dtype) for part in self.prompt_encoder.encode(prompts))
+        if self._cache:
+            self._cache.reuse = False
+        text = tuple(part.to(self.unet.dtype) for part in self.prompt_encoder.encode_captions(prompts))
         prediction = self._run(self._call_unet, noisy.to(self.unet.dtype), timesteps, *text)
         return (prediction.float() - target).square().flatten(1).mean(1)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 FONT_PX = 11
 LINE_PX = 14
@@ -49,6 +50,25 @@ def contact_sheet(
                 draw.text((left, top + height + 1 + LINE_PX * line_index), line, fill=INK, font=font)
         top += row_height
     return sheet
+
+
+def sheet_of_kinds(
+    images: Sequence[Tensor], captions: Sequence[Sequence[str]], columns: int, tile_px: int
+) -> Image.Image:
+    """Lay out images of several kinds, so that what belongs together is in one column: a row of each kind, and again.
+
+    images: (M, 3, P, P) in [0, 1] of each kind; captions: M of each kind. tile_px: side to which small ones are
+    enlarged. Rows are whole: of more than `columns` images the last ones may be left out.
+    """
+    columns = min(columns, len(images[0]))
+    tiles: list[np.ndarray] = []
+    texts: list[str] = []
+    for start in range(0, len(images[0]) // columns * columns, columns):
+        part = slice(start, start + columns)
+        for kind, words in zip(images, captions, strict=True):
+            tiles += list((kind[part] * 255).round().byte().permute(0, 2, 3, 1).numpy())
+            texts += words[part]
+    return contact_sheet(tiles, texts, columns, scale=max(1, tile_px // tiles[0].shape[1]))
 
 
 def _check(images: Sequence[np.ndarray], captions: Sequence[str], columns: int, scale: int) -> None:

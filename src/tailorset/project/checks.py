@@ -83,6 +83,14 @@ def _unet(params: Params, label_space: LabelSpace, where: str) -> Iterator[str]:
         yield f"{start} {config.untunable}: set it to 0"
     if not label_space.seen:
         yield f"{start} {where} has no seen label, so no photo is annotated: set it to 0"
+    stored, drawn = (getattr(block, "image_px", 0) for block in (params.prepare_dataset.config, config))
+    if 0 < stored < drawn:
+        yield (
+            f"{start} prepare_dataset.image_px is {stored}: the UNet would learn the blur of photos that are enlarged"
+            f" to generator.image_px {drawn}; raise prepare_dataset.image_px to {drawn}, or set num_updates to 0"
+        )
+    if getattr(config, "dtype", "") == "float16":
+        yield f"{start} generator.dtype is float16, in which small gradients vanish: set it to bfloat16 or float32"
     if getattr(config, "few_step", None):
         yield (
             f"{start} generator.few_step is set, which training on photos would undo: set num_updates to 0, or few_step"

@@ -12,42 +12,56 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import PhotoGenerator
+from tailorset.images.codec import square_pixels
+from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Prompt
 from tailorset.seeding import numpy_rng, pick, sample_seed
-from tailorset.storage.image_set import ImageSet, load_image_set, real_rows
+from tailorset.storage.image_set import AnnotatedRows, real_rows
+from tailorset.storage.shards import load_images
 
-ENCODED_AT_ONCE = 16
 UNET_MEMORY_REMEDY = "lower generator.image_px, or set generator.dtype: bfloat16"
 _GAP = "{}"
 
 
 class PhotoCaptions:
-    """Writes captions by putting a photo's labels in the place of those of a written prompt.
+    """Captions made of written prompts, with a photo's labels in the place of those that a prompt requests.
 
     What else a prompt says, such as its scene, is not true of the photo. So the UNet learns to draw a photo's
     surroundings whatever the prompt says; by captions that only name labels it would learn nothing about prompts with
     a scene, which it then draws as before.
+
+    Raises: ValueError if no prompt names each of its labels once.
     """
 
     def __init__(self, prompts: Sequence[Prompt], label_space: LabelSpace, seed: int) -> None:
         self.label_space, self.seed = label_space, seed
+        self.columns = label_space.columns(label_space.seen)
         self.frames: dict[int, list[str]] = {}  # number of labels -> texts of prompts with gaps for their names
         for prompt in prompts:
             text, named = label_space.without_names(prompt.text, _GAP)
-            if len(named) == text.count(_GAP) == len(prompt.labels):
-                self.frames.setdefault(len(named), []).append(text)
+            requested = [name for name in named if name in prompt.labels]
+            if text.count(_GAP) == len(named) and sorted(requested) == sorted(prompt.labels):
+                gaps = [_GAP if name in requested else name for name in named]
+                self.frames.setdefault(len(requested), []).append(text.format(*gaps))
+        if not self.frames:
+            raise ValueError(
+                f"none of {len(prompts)} prompts names each of its labels once, so photos cannot be given captions"
+                " like them: set tune_unet.num_updates to 0, or write other prompts"
+            )
 
     def caption(self, targets: Tensor, image_id: str) -> str:
-        """Return a caption that names one or two seen labels of a photo, of which it shows at least one.
+        """Return a caption that names seen labels of a photo, as many as prompts do; "" if it shows too few.
 
         targets: (L,), 1 where a label is present.
         """
         rng = numpy_rng(self.seed, "caption", image_id)
-        shown = [name for name in self.label_space.seen if targets[self.label_space.index(name)] == 1]
-        chosen = rng.permutation(shown)[: max(self.frames)]
-        return pick(rng, self.frames[len(chosen)]).format(*chosen)
+        shown = [name for name, column in zip(self.label_space.seen, self.columns, strict=True) if targets[column] == 1]
+        size = max((size for size in self.frames if size <= len(shown)), default=0)
+        if not size:
+            return ""
+        chosen = rng.permutation(shown)[:size]
+        return pick(rng, self.frames[size]).format(*(self.label_space.prompt_names(name)[0] for name in chosen))
 
 
 @dataclass(frozen=True)
@@ -58,27 +72,30 @@ class CaptionedPhotos:
     captions: tuple[str, ...]
 
 
-def photos_of_seen_labels(real: Path, label_space: LabelSpace, most: int, seed: int, image_px: int) -> ImageSet:
-    """Decode photos of train that show a seen label, at most so many, chosen by their ids and the seed.
-
-    They are squashed to squares, as the classifier sees them.
+def photos_of_seen_labels(real: Path, label_space: LabelSpace, most: int, seed: int) -> AnnotatedRows:
+    """Return photos of train that show a seen label, at most so many, chosen by their ids and the seed.
 
     Raises:
         ValueError: no photo shows one.
     """
     rows, targets = real_rows(real, "train", label_space)
-    shows = (targets[:, [label_space.index(name) for name in label_space.seen]] == 1).any(1).tolist()
+    shows = (targets[:, label_space.columns(label_space.seen)] == 1).any(1).tolist()
     numbers = [number for number, shows_one in enumerate(shows) if shows_one]
     if not numbers:
         raise ValueError(f"no photo of train in {real} shows a seen label: set tune_unet.num_updates to 0")
     ids = rows["image_id"].tolist()
     chosen = sorted(sorted(numbers, key=lambda number: sample_seed("photo of", seed, ids[number]))[:most])
-    return load_image_set(rows.iloc[chosen], targets[torch.tensor(chosen)], real, image_px)
+    return rows.iloc[chosen], targets[torch.tensor(chosen)]
 
 
-def captioned(photos: ImageSet, writer: PhotoCaptions, generator: PhotoGenerator) -> CaptionedPhotos:
-    """Write a caption for each photo, and encode all of them once."""
-    batches = ShrinkingBatches(ENCODED_AT_ONCE, "photos encoded", UNET_MEMORY_REMEDY)
-    latents = batches.concatenated(lambda pixels: generator.encode(pixels.float() / 255), photos.images)
-    captions = [writer.caption(row, image_id) for image_id, row in zip(photos.ids, photos.targets, strict=True)]
-    return CaptionedPhotos(latents, tuple(captions))
+def captioned(
+    photos: AnnotatedRows, folder: Path, captions: PhotoCaptions, generator: PhotoGenerator
+) -> CaptionedPhotos:
+    """Write a caption for each photo of a folder, and encode it, squashed to a square as the classifier sees it."""
+    rows, targets = photos
+    images = Bar(load_images(rows, folder), total=len(rows), desc="photos encoded", unit="photo")
+    latents = [
+        generator.encode(square_pixels(image, generator.image_px)[None].float() / 255).cpu() for _, image in images
+    ]
+    texts = [captions.caption(row, image_id) for image_id, row in zip(rows["image_id"], targets, strict=True)]
+    return CaptionedPhotos(torch.cat(latents), tuple(texts))

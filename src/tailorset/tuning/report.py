@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from tailorset.clip.scorer import LabelScorer
 from tailorset.clip.settings import ROLES
-from tailorset.images.sheets import contact_sheet
+from tailorset.images.sheets import sheet_of_kinds
 from tailorset.records import Prompt
 from tailorset.tuning.early_stop import Evaluation, reward_hacking
 from tailorset.tuning.held_out import HeldOut
@@ -100,17 +99,15 @@ def gauge_figure(table: pd.DataFrame, kept_update: int) -> Figure:
 def before_after_sheet(scorer: LabelScorer, prompts: Sequence[Prompt], pictures: Pictures) -> Image.Image:
     """Rows in pairs: images before tuning, below them the same prompts and seeds after it."""
     prompts = prompts[:SHEET_PROMPTS]
-    tiles: list[np.ndarray] = []
-    captions: list[str] = []
-    for start in range(0, len(prompts), SHEET_COLUMNS):
-        part = slice(start, min(start + SHEET_COLUMNS, len(prompts)))
-        for when, images in pictures._asdict().items():
-            tiles += list((images[part] * 255).round().byte().permute(0, 2, 3, 1).numpy())
-            weakest = scorer.weakest(images[part], prompts[part]).tolist()
-            captions += [
-                f"{when} {score:.2f}\n{', '.join(p.labels)}" for p, score in zip(prompts[part], weakest, strict=True)
-            ]
-    return contact_sheet(tiles, captions, SHEET_COLUMNS, scale=max(1, SHEET_TILE_PX // tiles[0].shape[1]))
+    shown = [images[: len(prompts)] for images in pictures]
+    captions = [
+        [
+            f"{when} {score:.2f}\n{', '.join(prompt.labels)}"
+            for prompt, score in zip(prompts, scorer.weakest(images, prompts).tolist(), strict=True)
+        ]
+        for when, images in zip(pictures._fields, shown, strict=True)
+    ]
+    return sheet_of_kinds(shown, captions, SHEET_COLUMNS, SHEET_TILE_PX)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -9,12 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tailorset.images.sheets import contact_sheet
+from tailorset.images.sheets import sheet_of_kinds
 from tailorset.tuning.unet_tuner import UnetUpdate
 
 SHEET_COLUMNS, SHEET_TILE_PX = 7, 128
@@ -66,13 +65,5 @@ def save_look(pictures: LookPictures, labels: Sequence[str], folder: Path) -> No
 
     labels: what each of the M prompts requests.
     """
-    tiles: list[np.ndarray] = []
-    captions: list[str] = []
-    for start in range(0, len(labels), SHEET_COLUMNS):
-        part = slice(start, start + SHEET_COLUMNS)
-        for kind, images in pictures._asdict().items():
-            tiles += list((images[part] * 255).round().byte().permute(0, 2, 3, 1).numpy())
-            captions += [kind if kind == "photo" else f"{kind}\n{requested}" for requested in labels[part]]
-    contact_sheet(tiles, captions, SHEET_COLUMNS, scale=max(1, SHEET_TILE_PX // tiles[0].shape[1])).save(
-        folder / "look.png"
-    )
+    captions = [[kind if kind == "photo" else f"{kind}\n{words}" for words in labels] for kind in pictures._fields]
+    sheet_of_kinds(pictures, captions, SHEET_COLUMNS, SHEET_TILE_PX).save(folder / "look.png")

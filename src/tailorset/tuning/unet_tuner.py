@@ -63,23 +63,24 @@ class UnetTuner:
         chosen, captions = self._batch(update)
         seeds = [sample_seed(self.seed, "unet", update, place) for place in places]
 
-        def share(part: slice) -> tuple[Tensor, list[Tensor]]:
+        def share(part: slice) -> tuple[float, tuple[Tensor, ...]]:
             """Return what some photos add to the mean loss and to its gradient."""
             latents = self.photos.latents[chosen[part]]
             losses = self.generator.denoising_losses(latents, captions[part], seeds[part])
             loss = losses.sum() / len(places)
-            return loss.detach(), list(torch.autograd.grad(loss, list(self.adapter)))
+            return float(loss.detach()), torch.autograd.grad(loss, list(self.adapter))
 
-        losses, gradients = zip(*(result for _, result in self.batches.over(len(places), share)), strict=True)
-        loss = float(torch.stack(losses).sum())
-        if not math.isfinite(loss):
+        loss = 0.0
+        for _, (part_of_loss, gradient) in self.batches.over(len(places), share):
+            loss += part_of_loss
+            for weight, tensor in zip(self.adapter, gradient, strict=True):
+                weight.grad = tensor if weight.grad is None else weight.grad + tensor
+        norm = float(nn.utils.clip_grad_norm_(list(self.adapter), self.config.max_grad_norm))
+        if not math.isfinite(loss + norm):
             raise ValueError(
-                f"update {update} of the UNet has the loss {loss}: lower tune_unet.learning_rate, or set"
-                " generator.dtype to float32"
+                f"update {update} of the UNet has the loss {loss:g} and a gradient of norm {norm:g}: lower"
+                " tune_unet.learning_rate, or set generator.dtype to float32"
             )
-        for weight, tensors in zip(self.adapter, zip(*gradients, strict=True), strict=True):
-            weight.grad = torch.stack(tensors).sum(0)
-        nn.utils.clip_grad_norm_(list(self.adapter), self.config.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * _rate(update, self.config.num_updates)
         self.optimizer.step()

@@ -123,7 +123,7 @@ class DeviceRates:
         if params.tune_text_encoder.num_updates:
             yield "tuning step", self._tuning(studio.generator, LabelScorer(studio.discriminator, unseen, template))
         if params.tune_unet.num_updates:
-            yield from self._unet(studio.generator)
+            yield from self._unet()
 
     def _encoded(self, config: FromPhotos, generator: Any) -> tuple[SourcePhotos, Cost]:
         """Photos to start from, and what encoding one of them takes."""
@@ -134,13 +134,17 @@ class DeviceRates:
             seconds, photos = _timed(encode)
         return photos, Cost(seconds / len(some), flops / len(some))
 
-    def _unet(self, generator: Any) -> Iterator[tuple[str, Cost]]:
-        """Encode photos, and one update of the UNet on them."""
-        block, seed = self.params.tune_unet, self.params.seed
-        writer = PhotoCaptions(self.prompts, self.label_space, seed)
-        photos = self._decoded(generator.image_px)
-        seconds, examples = _timed(lambda: captioned(photos, writer, generator))
-        yield "photo encoded", Cost(seconds / len(photos))
+    def _unet(self) -> Iterator[tuple[str, Cost]]:
+        """Encode photos, and one update of the UNet on them, by a generator without an adapter or checkpointing."""
+        generator, seed = self.params.generator.build(self.device), self.params.seed
+        block = self.params.tune_unet.model_copy(update={"num_updates": 2})
+        captions = PhotoCaptions(self.prompts, self.label_space, seed)
+        with self._stored() as (rows, folder):
+            some = rows.head(NUM_ENCODED)
+            encode = partial(captioned, (some, self._targets()[: len(some)]), folder, captions, generator)
+            flops = _counted(encode)
+            seconds, examples = _timed(encode)
+        yield "photo encoded", Cost(seconds / len(some), flops / len(some))
         updates = UnetTuner(generator, examples, block, seed).updates()
         flops = _counted(lambda: next(updates))
         seconds, _ = _timed(lambda: next(updates))
@@ -177,10 +181,13 @@ class DeviceRates:
 
     def _decoded(self, image_px: int) -> ImageSet:
         """The sampled photos as stages read them."""
-        labels = self.label_space.names
-        targets = torch.tensor([[photo.targets.get(name, -1) for name in labels] for photo in self.photos])
         with self._stored() as (rows, folder):
-            return load_image_set(rows, targets, folder, image_px)
+            return load_image_set(rows, self._targets(), folder, image_px)
+
+    def _targets(self) -> torch.Tensor:
+        """Return the targets (N, L) of the sampled photos."""
+        labels = self.label_space.names
+        return torch.tensor([[photo.targets.get(name, -1) for name in labels] for photo in self.photos])
 
     @contextmanager
     def _stored(self) -> Iterator[tuple[pd.DataFrame, Path]]:

@@ -18,6 +18,7 @@ def training_pair(
     """Return latents with noise (B, C, h, w), their timesteps (B,), and the prediction that is right for them.
 
     latents, noise: (B, C, h, w). A timestep depends on its image's own seed only.
+    Raises: ValueError if the scheduler's config names another kind of prediction than diffusers trains UNets for.
     Source: Ho et al. 2020; Salimans, Ho 2022 for models that predict v.
     """
     from diffusers import DDPMScheduler
@@ -26,8 +27,11 @@ def training_pair(
     own = [torch.Generator().manual_seed(seed ^ 1) for seed in seeds]  # the noise is drawn with the seed itself
     steps = [torch.randint(scheduler.config.num_train_timesteps, (), generator=generator) for generator in own]
     timesteps = torch.stack(steps).to(latents.device)
-    noisy = scheduler.add_noise(latents, noise, timesteps)
-    targets = {"epsilon": lambda: noise, "sample": lambda: latents}
-    kind = scheduler.config.prediction_type
-    target = targets[kind]() if kind in targets else scheduler.get_velocity(latents, noise, timesteps)
-    return noisy, timesteps, target
+    velocity = scheduler.get_velocity(latents, noise, timesteps)
+    targets = {"epsilon": noise, "v_prediction": velocity, "sample": latents}
+    if (kind := scheduler.config.prediction_type) not in targets:
+        raise ValueError(
+            f"the generator's scheduler has prediction_type {kind!r}, and the UNet can be tuned for"
+            f" {', '.join(targets)}: set tune_unet.num_updates to 0"
+        )
+    return scheduler.add_noise(latents, noise, timesteps), timesteps, targets[kind]

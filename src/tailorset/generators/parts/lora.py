@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from tailorset.storage import checksums
 
-# Ends of layers' names: transformers moved CLIP's layers between versions. Of a UNet all but those that read the prompt
-# (attn2): what labels look like stays.
+# Ends of layers' names: transformers moved CLIP's layers between versions. Of a UNet its convolutions, attention to
+# itself and feed-forward layers, and none that reads the prompt (attn2; in SDXL time_emb_proj): what labels look like
+# stays.
 _TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 _UNET_LAYERS = (
     *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
-    *("conv1", "conv2", "conv_shortcut", "time_emb_proj", "conv_in", "conv_out"),
+    *("conv1", "conv2", "conv_shortcut", "conv_in", "conv_out"),
 )
 WEIGHTS = "pytorch_lora_weights.safetensors"
 NOTE = "tuning.json"
@@ -42,7 +43,7 @@ def add_lora(networks: nn.ModuleDict, rank: int, alpha: float, seed: int) -> Non
         torch.manual_seed(seed)
         inject_adapter_in_model(config, networks)
     for weight in _lora_weights(networks).values():
-        weight.data = weight.data.float()  # in half precision small updates would be lost
+        weight.data = weight.data.to(torch.promote_types(weight.dtype, torch.float32))  # half would lose small updates
 
 
 def has_lora(networks: nn.ModuleDict) -> bool:

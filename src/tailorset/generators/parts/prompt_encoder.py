@@ -46,6 +46,16 @@ class PromptEncoder:
         pooled, time_ids = added
         return torch.zeros_like(states), torch.zeros_like(pooled), time_ids
 
+    @torch.no_grad()
+    def encode_captions(self, captions: Sequence[str]) -> Text:
+        """Return the text of B captions; an empty one is what guidance takes in the place of a prompt."""
+        text, zero = self.encode(captions), self.frozen_negative("", freeze=False)
+        if zero is None:
+            return text
+        empty = torch.tensor([not caption for caption in captions], device=text[0].device)
+        pairs = zip(text, zero, strict=True)
+        return tuple(torch.where(empty.view(-1, *[1] * (part.ndim - 1)), none, part) for part, none in pairs)
+
     def _by_one(self, prompts: list[str]) -> Text:
         (encoder,) = self.text_encoders.values()
         tokens = self._tokens(0, prompts)
