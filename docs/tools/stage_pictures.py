@@ -14,6 +14,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from PIL import Image
 
+from tailorset.generators.parts.lora import has_zero_updates
+from tailorset.project.layout import LORA, UNET_LORA
+
 FOLDER = Path("docs/pictures/stages")
 PLOTS = {
     "prepare_dataset": "reports/prepare_dataset/plots/photo_style.png",
@@ -25,6 +28,7 @@ PLOTS = {
     "fit_thresholds": "reports/evaluate/plots/trust.png",
     "evaluate": "reports/evaluate/plots/test_images.png",
 }
+ADAPTERS = {"tune_unet": UNET_LORA, "tune_text_encoder": LORA}
 KEPT = "reports/generate_images/plots/kept.png"  # whole, for the guide to the data card
 HTML_PAGES = {"validate_data": "reports/validation/index.html", "data_card": "reports/card/index.html"}
 MAX_SIZE = (840, 520)  # px; what is below is cropped
@@ -46,9 +50,12 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 def plots() -> Iterator[tuple[str, Image.Image]]:
-    """Yield the plots that stages have made."""
+    """Yield the plots that stages have made; where nothing was tuned, the former picture stays."""
     for stage, path in PLOTS.items():
-        yield stage, Image.open(path)
+        if has_zero_updates(ADAPTERS.get(stage, Path())):
+            print(f"{FOLDER / stage}.png stays: the last run had no updates")
+        else:
+            yield stage, Image.open(path)
 
 
 def pages() -> Iterator[tuple[str, Image.Image]]:
