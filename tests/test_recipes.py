@@ -151,7 +151,7 @@ def test_the_generator_keeps_the_contract(plugin: ModuleType, tmp_path: Path) ->
         ("zero", generator_contract.test_a_folder_of_zero_updates_is_no_change),
     ):
         (tmp_path / name).mkdir()
-        check(make, tmp_path / name)
+        check(make, "text_encoders", tmp_path / name)
     nothing = generator_contract.Tiny()
     generator_contract.test_tokenizers_say_how_much_of_a_prompt_is_read(RECIPES["generators"].name, nothing)
 

@@ -49,6 +49,7 @@ def small_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project with few and small images, and no MLflow server to talk to."""
     sizes = {f"num_{split}": size for split, size in SIZES.items()}
     change_params("prepare_dataset", **sizes, image_px=16, shard_size=8)
+    change_params("tune_unet", num_updates=0)
     change_params("validate_data", min_images_per_label=3)
     monkeypatch.setattr("tailorset.project.tracking.connect", refuse)
     monkeypatch.setattr(report, "NUM_EXAMPLES", 2)

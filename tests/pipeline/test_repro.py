@@ -34,7 +34,7 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     make_small_project(folder)
     output = run(folder, "tailorset", "run")
-    assert [line for line in output.splitlines() if "stage 12 of 12" in line]
+    assert [line for line in output.splitlines() if "stage 13 of 13" in line]
     assert not NOISE.search(output), output
     return folder
 

@@ -47,6 +47,7 @@ def tuning_project(project: Path, tiny_clip_folder: Path, tiny_judge_folder: Pat
     params["generator"] |= {"model": str(tiny_diffusion_folder), "image_px": 8}
     for role, folder in (("discriminator", tiny_clip_folder), ("judge", tiny_judge_folder)):
         params["clip"][role] = {"model": f"local-dir:{folder}"}
+    params["tune_unet"]["num_updates"] = 0
     params["tune_text_encoder"] |= SETTINGS
     Path("params.yaml").write_text(yaml.safe_dump(params))
     prompts = [
@@ -54,6 +55,8 @@ def tuning_project(project: Path, tiny_clip_folder: Path, tiny_judge_folder: Pat
         for labels in LabelSpace.load(params["label_space"]).pairs()
         for i, colour in enumerate(("red", "blue"))
     ]
+    Path("models/unet_lora").mkdir(parents=True)
+    Path("models/unet_lora/tuning.json").write_text('{"num_updates": 0}')
     Path("data/prompts").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist([p.model_dump() for p in prompts]), "data/prompts/prompts.parquet")
     return project
@@ -102,7 +105,7 @@ def test_after_kill_9_the_run_ends_as_if_nothing_had_happened(
         products.pop(0)  # the untuned text encoder has the lowest loss: there is no adapter
     resumed = [path.read_bytes() for path in products]
     assert not list(Path(".work/tune_text_encoder").iterdir())
-    for folder in ("models", "reports"):
+    for folder in (LORA, "reports"):
         shutil.rmtree(folder)
     run_stage_script()
     assert [path.read_bytes() for path in products] == resumed

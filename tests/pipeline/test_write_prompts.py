@@ -190,6 +190,7 @@ def caption_project(template_project: Path, tiny_clip_folder: Path) -> Path:
     params = yaml.safe_load(Path("params.yaml").read_text())
     sizes = {"num_train": 20, "num_val": 4, "num_test": 4, "image_px": 16}
     params["prepare_dataset"] |= sizes | {"lend_photos": "train"}
+    params["tune_unet"]["num_updates"] = 0
     captioner = CAPTIONS["captioner"] | {"clip": {"model": f"local-dir:{tiny_clip_folder}"}}
     params["write_prompts"] |= {"captions": CAPTIONS | {"captioner": captioner}}
     Path("params.yaml").write_text(yaml.safe_dump(params))

@@ -23,6 +23,7 @@ class GeneratorConfig(Strict):
     """Base of the settings of every generator."""
 
     starts_from_photos: ClassVar[bool] = False  # True if `build` returns a PhotoGenerator
+    learns_photos: ClassVar[bool] = False  # True if `build` returns a PhotoLearner
     retrieves_photos: ClassVar[bool] = False  # True if `build` returns a PhotoRetriever
 
     @property

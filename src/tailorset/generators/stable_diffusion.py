@@ -39,6 +39,7 @@ class Config(PipelineConfig):
     """A pipeline, the way it samples, and options for speed and memory."""
 
     starts_from_photos: ClassVar[bool] = True
+    learns_photos: ClassVar[bool] = True
     guidance_scale: float = Field(default=7.5, ge=0)  # 1 or less switches guidance off and halves the cost
     negative_prompt: str = ""
     # Keep the text states that the negative prompt has without an adapter, in tuning and in drawing, so that only
@@ -48,8 +49,7 @@ class Config(PipelineConfig):
     # float32, in which small updates are not lost.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     vae_slicing: bool = False  # decode one image at a time: the same images for less memory
-    # Decode images larger than the VAE's own size in overlapping tiles. Their pixels differ slightly, so it is never
-    # switched on by itself.
+    # Decode large images in overlapping tiles: pixels differ slightly, so it is never switched on by itself.
     vae_tiling: bool = False
     # dpm++_2m needs few steps; dpm++_2m_early takes more of them where the prompt decides what is drawn where; euler is
     # the paper's; ddim_trailing starts from pure noise, as models distilled to few steps are trained to.

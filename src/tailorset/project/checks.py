@@ -79,8 +79,9 @@ def _unet(params: Params, label_space: LabelSpace, where: str) -> Iterator[str]:
     if not (updates := params.tune_unet.num_updates):
         return
     config, start = params.generator.config, f"tune_unet.num_updates is {updates}, and"
-    if config.untunable:
-        yield f"{start} {config.untunable}: set it to 0"
+    if not config.learns_photos:
+        reason = config.untunable or f"generator {params.generator.name} cannot learn from photos"
+        yield f"{start} {reason}: set it to 0"
     if not label_space.seen:
         yield f"{start} {where} has no seen label, so no photo is annotated: set it to 0"
     stored, drawn = (getattr(block, "image_px", 0) for block in (params.prepare_dataset.config, config))
