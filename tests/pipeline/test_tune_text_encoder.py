@@ -150,7 +150,7 @@ def test_the_best_adapter_survives_an_interruption(tuning_project: Path, monkeyp
         REPORT / "plots" / "reward_hacking.csv",
     ]
     resumed = [path.read_bytes() for path in products]
-    shutil.rmtree("models")
+    shutil.rmtree(LORA)
     run_stage_script()
     assert [path.read_bytes() for path in products] == resumed
 
