@@ -11,35 +11,50 @@ from tailorset.storage import checksums
 from tailorset.storage.files import atomic_output, write_json
 from tailorset.tuning.held_out import HeldOut, split_prompts
 from tailorset.tuning.loop import Progress, restored, tune
-from tailorset.tuning.report import Pictures, live_metrics, metrics, save_plots
+from tailorset.tuning.report import Pictures, before_after_sheet, live_metrics, metrics, save_curves
 from tailorset.tuning.tuner import new_tuner
 
 
 def main() -> None:
     with run_stage("tune_text_encoder", parallel=True) as stage:
-        params, config = stage.params, stage.params.tune_text_encoder
-        prompts, held_out_prompts = split_prompts(read_prompts(PROMPTS), config.held_out_prompts, params.seed)
-        scorers = open_scorers(params, stage.label_space, stage.device)
-        held_out = HeldOut(held_out_prompts, scorers, params.generate_images.num_inference_steps, params.seed)
-        # With zero updates it may also be a generator that cannot be tuned: it only draws.
-        generator: TunableGenerator = params.generator.build(stage.device)
-        generator.load_adapter(UNET_LORA, "denoisers")
+        if stage.params.tune_text_encoder.num_updates:
+            tune_and_measure(stage)
+        elif stage.is_main:
+            save_adapter(None)
+            stage.save_metrics({"tune/updates": 0, "tune/kept_update": 0})
+            save_curves(Progress(), stage.plots_dir)
 
-        before = held_out.images(generator, "before")
-        progress = tune_all(stage, generator, prompts, held_out) if config.num_updates else Progress()
-        if not stage.is_main:
-            return
-        after = held_out.images(generator, "after") if progress.kept_update else before
-        with atomic_output(LORA) as folder:
-            if progress.kept_update:
-                generator.save_adapter(folder)
-            write_json(folder / "tuning.json", {"num_updates": progress.kept_update})
-            checksums.seal(folder)
 
-        pictures = Pictures(before, after)
-        stage.save_metrics(metrics(progress, held_out, pictures))
-        save_plots(progress, held_out, pictures, stage.plots_dir)
-        stage.log_figures(*stage.plots_dir.glob("*.png"))
+def tune_and_measure(stage: Stage) -> None:
+    """Tune, keep the best adapter, and draw the held-out prompts with it and without."""
+    params, config = stage.params, stage.params.tune_text_encoder
+    prompts, held_out_prompts = split_prompts(read_prompts(PROMPTS), config.held_out_prompts, params.seed)
+    scorers = open_scorers(params, stage.label_space, stage.device)
+    held_out = HeldOut(held_out_prompts, scorers, params.generate_images.num_inference_steps, params.seed)
+    generator: TunableGenerator = params.generator.build(stage.device)
+    generator.load_adapter(UNET_LORA, "denoisers")
+
+    before = held_out.images(generator, "before")
+    progress = tune_all(stage, generator, prompts, held_out)
+    if not stage.is_main:
+        return
+    after = held_out.images(generator, "after") if progress.kept_update else before
+    save_adapter(generator, progress.kept_update)
+
+    pictures = Pictures(before, after)
+    stage.save_metrics(metrics(progress, held_out, pictures))
+    save_curves(progress, stage.plots_dir)
+    before_after_sheet(scorers["discriminator"], held_out.shown, pictures).save(stage.plots_dir / "before_after.png")
+    stage.log_figures(*stage.plots_dir.glob("*.png"))
+
+
+def save_adapter(generator: TunableGenerator | None, num_updates: int = 0) -> None:
+    """Write the stage's product; without updates it says only that the text encoder is untuned."""
+    with atomic_output(LORA) as folder:
+        if generator and num_updates:
+            generator.save_adapter(folder)
+        write_json(folder / "tuning.json", {"num_updates": num_updates})
+        checksums.seal(folder)
 
 
 def tune_all(stage: Stage, generator: TunableGenerator, prompts: list[Prompt], held_out: HeldOut) -> Progress:

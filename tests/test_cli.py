@@ -218,7 +218,11 @@ def test_check_finds_models_that_are_not_there(project: Path, edit: Callable[[An
     ("block", "changed", "message"),
     [
         ("generate_images", {"max_images": 3}, "max_images is 3, and label space data/labels/toybox.yaml has 6 unseen"),
-        ("tune_text_encoder", {"held_out_prompts": 1000}, "held_out_prompts is 1000, and 210 prompts will be written"),
+        (
+            "tune_text_encoder",
+            {"num_updates": 80, "held_out_prompts": 1000},
+            "held_out_prompts is 1000, and 210 prompts will be written",
+        ),
         ("prepare_dataset", {"annotate_unseen": True}, "set validate_data.annotated_unseen to true as well"),
         ("filter_images", {"threshold": 1.0}, "less than 1"),
     ],

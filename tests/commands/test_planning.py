@@ -190,9 +190,7 @@ def test_what_is_switched_off_is_no_work(space: LabelSpace) -> None:
     )
     work = workload(Params.model_validate(values), space, PHOTOS, 1.0, Drawing(1000, 500, 0))
     assert not {"tuning step", "photo learned"} & {unit for _, unit, _ in work}
-    assert "tune_unet" not in {stage for stage, _, _ in work}
-    drawn = next(count for stage, unit, count in work if (stage, unit) == ("tune_text_encoder", "sampling step"))
-    assert drawn == 4 * 42 * 10  # nothing changes between before and after
+    assert not {"tune_unet", "tune_text_encoder"} & {stage for stage, _, _ in work}
     images = next(count for stage, unit, count in work if (stage, unit) == ("train_classifier", "training image"))
     assert images == pytest.approx(4 * 0.9 * 2 * 500)
 

@@ -100,7 +100,9 @@ def _unet(params: Params, label_space: LabelSpace, where: str) -> Iterator[str]:
 
 
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[str]:
-    if (updates := params.tune_text_encoder.num_updates) and (reason := params.generator.config.untunable):
+    if not (updates := params.tune_text_encoder.num_updates):
+        return
+    if reason := params.generator.config.untunable:
         yield f"tune_text_encoder.num_updates is {updates}, and {reason}: set it to 0"
     total = params.write_prompts.num_prompts(label_space)
     if (held_out := params.tune_text_encoder.held_out_prompts) >= total:

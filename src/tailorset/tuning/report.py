@@ -52,16 +52,15 @@ def metrics(progress: Progress, held_out: HeldOut, pictures: Pictures) -> dict[s
     }
 
 
-def save_plots(progress: Progress, held_out: HeldOut, pictures: Pictures, folder: Path) -> None:
-    """Write curve.csv and .png, reward_hacking.csv and .png (if there was an evaluation), and before_after.png."""
-    curve = pd.DataFrame(progress.updates, columns=list(Update._fields))
-    curve.to_csv(folder / "curve.csv", index=False)
-    _save(curve_figure(curve), folder / "curve.png")
-    gauge = gauge_table(progress.evaluations)
-    gauge.to_csv(folder / "reward_hacking.csv", index=False)
+def save_curves(progress: Progress, folder: Path) -> None:
+    """Write curve.csv and reward_hacking.csv, and a PNG of each that has a row."""
+    curve, gauge = pd.DataFrame(progress.updates, columns=list(Update._fields)), gauge_table(progress.evaluations)
+    for name, table in (("curve", curve), ("reward_hacking", gauge)):
+        table.to_csv(folder / f"{name}.csv", index=False)
+    if progress.updates:
+        _save(curve_figure(curve), folder / "curve.png")
     if progress.evaluations:
         _save(gauge_figure(gauge, progress.kept_update), folder / "reward_hacking.png")
-    before_after_sheet(held_out.scorers["discriminator"], held_out.shown, pictures).save(folder / "before_after.png")
 
 
 def curve_figure(curve: pd.DataFrame) -> Figure:

@@ -146,12 +146,12 @@ def _unet(params: Params, photos: Mapping[Split, int]) -> Iterator[Work]:
 
 def _tuning(params: Params, label_space: LabelSpace) -> Iterator[Work]:
     block = params.tune_text_encoder
-    looks = 1 + math.ceil(block.num_updates / block.evaluate_every) if block.num_updates else 0
+    if not block.num_updates:
+        return
+    looks = 3 + math.ceil(block.num_updates / block.evaluate_every)  # before and after, and at each evaluation
     held_out = min(block.held_out_prompts, params.write_prompts.num_prompts(label_space))
-    before_and_after = 2 if block.num_updates else 1  # an untuned encoder is looked at once
-    images = (looks + before_and_after) * IMAGES_PER_PROMPT * held_out
-    if block.num_updates:
-        yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * tuning_passes(block))
+    images = looks * IMAGES_PER_PROMPT * held_out
+    yield Work("tune_text_encoder", "tuning step", block.num_updates * block.batch_size * tuning_passes(block))
     yield Work("tune_text_encoder", "sampling step", images * params.generate_images.num_inference_steps)
 
 
