@@ -5,10 +5,14 @@ Shapes: N images, L labels. Targets: 1 present, 0 absent, -1 not annotated (left
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tailorset.records import LabelSpace
@@ -26,17 +30,21 @@ def average_precisions(scores: Tensor, targets: Tensor) -> Tensor:
 
     It is the mean over a label's positives of the precision among all images that score as high or higher, which equals
     scikit-learn's sum over thresholds, ties included. Two plain sorts per label are many times faster than sorting the
-    images' indices (benchmarks/bench.py).
+    images' indices (benchmarks/bench.py), and numpy sorts on as many threads as torch uses.
     """
     _check(scores, targets)
-    values = np.full(scores.shape[1], np.nan)
     as_rows = (scores.T.contiguous().cpu().numpy(), targets.T.contiguous().cpu().numpy())  # (L, N) each
-    for label, (of_label, target) in enumerate(zip(*as_rows, strict=True)):
-        positives, known = np.sort(of_label[target == 1]), np.sort(of_label[target >= 0])
-        if len(positives):
-            true = len(positives) - np.searchsorted(positives, positives)
-            values[label] = np.mean(true / (len(known) - np.searchsorted(known, positives)))
-    return torch.from_numpy(values)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        return torch.tensor(list(threads.map(_average_precision, *as_rows)), dtype=torch.float64)
+
+
+def _average_precision(scores: NDArray[Any], targets: NDArray[Any]) -> float:
+    """scores, targets: (N,) of one label."""
+    positives, known = np.sort(scores[targets == 1]), np.sort(scores[targets >= 0])
+    if not len(positives):
+        return math.nan
+    true = len(positives) - np.searchsorted(positives, positives)
+    return float(np.mean(true / (len(known) - np.searchsorted(known, positives))))
 
 
 def top_k_metrics(scores: Tensor, targets: Tensor, k: int) -> dict[str, float]:
