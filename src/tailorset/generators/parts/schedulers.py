@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 OWN_SPACINGS = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "flow_sigmas", "lu_lambdas")
+# A pipeline may bring the settings of a solver that draws noise in every step, which no seed of an image reaches.
+_DPM_2M = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+_DDIM = {"clip_sample": False}  # for pixels: diffusers clips by default, to a range that latents exceed
 # Class of diffusers or of `early_steps`, and settings that differ from the pipeline's.
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dpm++_2m": ("DPMSolverMultistepScheduler", {}),
-    "dpm++_2m_early": ("EarlyStepsScheduler", {f"use_{name}": False for name in OWN_SPACINGS}),
+    "dpm++_2m": ("DPMSolverMultistepScheduler", _DPM_2M),
+    "dpm++_2m_early": ("EarlyStepsScheduler", _DPM_2M | {f"use_{name}": False for name in OWN_SPACINGS}),
     "euler": ("EulerDiscreteScheduler", {}),
-    "ddim": ("DDIMScheduler", {}),
-    "ddim_trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "ddim": ("DDIMScheduler", _DDIM),
+    "ddim_trailing": ("DDIMScheduler", _DDIM | {"timestep_spacing": "trailing"}),
 }
 
 
