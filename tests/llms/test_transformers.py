@@ -116,6 +116,16 @@ def test_replies_that_fill_the_context_are_found_without_reading_weights(tiny_ll
     assert f"context of {context} tokens, too few for a dialogue and max_new_tokens {context}: lower" in problem
 
 
+def test_a_model_without_a_cache_to_continue_from_is_refused(tiny_llm: Path, tmp_path: Path) -> None:
+    from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
+
+    folder = shutil.copytree(tiny_llm, tmp_path / "llm")
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": 257, "n_positions": 1024}
+    OpenAIGPTLMHeadModel(OpenAIGPTConfig(**sizes)).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"OpenAIGPTLMHeadModel does not return past_key_values.*llm\.model"):
+        llm_of(folder).reply(DIALOGUES, [1, 2, 3])
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

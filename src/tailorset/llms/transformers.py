@@ -113,7 +113,7 @@ class TransformersLLM:
         """Return one reply per dialogue, special tokens and thoughts removed.
 
         Raises:
-            ValueError: dialogue and reply exceed the model's context, or its logits are NaN.
+            ValueError: dialogue and reply exceed the model's context, its logits are NaN, or it returns no cache.
         """
         replies: list[str] = []
         for _, rows in self.batches.over(len(dialogues), lambda part: self._sample(dialogues[part], seeds[part])):
@@ -145,10 +145,19 @@ class TransformersLLM:
             ended |= torch.isin(chosen, stops)
             if ended.all():
                 break
-            cache, ids = output.past_key_values, chosen[:, None]
+            cache, ids = self._cache_of(output), chosen[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         rows = torch.stack(tokens, dim=1).tolist()
         return [list(takewhile(lambda token: token not in self.stop_ids, row)) for row in rows]
+
+    def _cache_of(self, output: Any) -> Any:
+        """Return the state from which the model continues a text; a few architectures keep another one or none."""
+        if getattr(output, "past_key_values", None) is None:
+            raise ValueError(
+                f"LLM {self.config.title!r}: a {type(self.model).__name__} does not return past_key_values, from which"
+                " a reply is continued: name another model in write_prompts.llm.model"
+            )
+        return output.past_key_values
 
     def _check_context(self, num_tokens: int) -> None:
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)  # None = no limit
