@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tailorset.generators import TunableGenerator
+from tailorset.generators.parts.lora import NOTE
 from tailorset.project.assembly import open_scorers
 from tailorset.project.layout import LORA, PROMPTS, UNET_LORA
 from tailorset.project.stage import Stage, run_stage
@@ -23,7 +24,6 @@ def main() -> None:
             save_adapter(None)
             stage.save_metrics({"tune/updates": 0, "tune/kept_update": 0})
             save_curves(Progress(), stage.plots_dir)
-
 
 def tune_and_measure(stage: Stage) -> None:
     """Tune, keep the best adapter, and draw the held-out prompts with it and without."""
@@ -53,7 +53,7 @@ def save_adapter(generator: TunableGenerator | None, num_updates: int = 0) -> No
     with atomic_output(LORA) as folder:
         if generator and num_updates:
             generator.save_adapter(folder)
-        write_json(folder / "tuning.json", {"num_updates": num_updates})
+        write_json(folder / NOTE, {"num_updates": num_updates})
         checksums.seal(folder)
 
 

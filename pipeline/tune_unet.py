@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import PhotoLearner
+from tailorset.generators.parts.lora import NOTE
 from tailorset.project.layout import PROMPTS, REAL, UNET_LORA
 from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts
@@ -27,7 +28,7 @@ def main() -> None:
         else:
             stage.save_metrics({"unet/updates": 0})
             save_losses([], stage.plots_dir)
-        write_json(folder / "tuning.json", {"num_updates": stage.params.tune_unet.num_updates})
+        write_json(folder / NOTE, {"num_updates": stage.params.tune_unet.num_updates})
         checksums.seal(folder)
 
 

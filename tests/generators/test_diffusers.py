@@ -398,6 +398,16 @@ def test_tokenizers_have_the_limit_of_the_pipeline(folder_of: FolderOf, name: st
     assert [tokenizer.model_max_length for tokenizer in tokenizers] == limits
 
 
+def test_a_tokenizer_that_transformers_does_not_have_is_refused(folder_of: FolderOf, tmp_path: Path) -> None:
+    """Kolors brings a class of its own, in a module of diffusers."""
+    folder = Path(shutil.copytree(folder_of("StableDiffusionPipeline"), tmp_path / "model"))
+    index = folder / "model_index.json"
+    own = {"tokenizer": ["kolors", "ChatGLMTokenizer"]}
+    index.write_text(json.dumps(json.loads(index.read_text()) | own))
+    with pytest.raises(ValueError, match=r"tokenizer cannot be loaded.*has no ChatGLMTokenizer.*another folder"):
+        build_tokenizers(Config(model=str(folder), image_px=16, guidance=OFF))
+
+
 def test_a_pipeline_of_the_hub_is_the_one_of_its_revision(
     folder_of: FolderOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from real_models import SD_1_5, SD_2_1, clip_tokenizer, random_text_encoder, ran
 from timing import peak_bytes
 
 from tailorset.generators.parts.schedulers import build_scheduler, clean_latents
-from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
+from tailorset.generators.stable_diffusion import Config, StableDiffusion, build, build_tokenizers
 
 PROMPTS = ["a photo of a red kite", "a boat next to the clock", "a boat next to the clock"]
 SEEDS = [5, 6, 7]
@@ -557,11 +557,37 @@ def test_weights_that_lack_a_tensor_are_never_filled_with_random_numbers(
         make(model=str(copied_folder))
 
 
+def test_a_unet_with_embedded_guidance_is_refused(make: Make, copied_folder: Path) -> None:
+    """It would be drawn without: latent consistency models have such a UNet."""
+    unet = copied_folder / "unet"
+    weights = unet / "diffusion_pytorch_model.safetensors"
+    settings = UNet2DConditionModel.load_config(unet) | {"time_cond_proj_dim": 8}
+    UNet2DConditionModel.from_config(settings).save_pretrained(unet)
+    assert "time_embedding.cond_proj.weight" in load_file(weights)
+    with pytest.raises(ValueError, match=r"guidance of its UNet is embedded.*generator\.name: diffusers") as refused:
+        make(model=str(copied_folder))
+    assert Config(model=str(copied_folder), image_px=8).misfit(copied_folder) == str(refused.value)
+
+
+def test_a_tokenizer_without_its_limit_is_refused(make: Make, copied_folder: Path) -> None:
+    path = copied_folder / "tokenizer" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"tokenizer cannot be loaded.*no model_max_length, which is 77"):
+        make(model=str(copied_folder))
+    with pytest.raises(ValueError, match=r"tokenizer cannot be loaded.*no model_max_length, which is 77"):
+        build_tokenizers(Config(model=str(copied_folder), image_px=8))
+
+
 def test_a_model_of_another_kind_or_nowhere_is_refused(make: Make, copied_folder: Path) -> None:
     index = copied_folder / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "StableDiffusion3Pipeline"}))
     with pytest.raises(ValueError, match=r"StableDiffusion3Pipeline, .*generator\.name: diffusers") as refused:
         make(model=str(copied_folder))
-    assert Config(model=str(copied_folder), image_px=8).misfit(copied_folder) == str(refused.value)
+    config = Config(model=str(copied_folder), image_px=8)
+    assert config.misfit(copied_folder) == str(refused.value)
+    with pytest.raises(ValueError, match=r"StableDiffusion3Pipeline, .*generator\.name: diffusers"):
+        build_tokenizers(config)
     with pytest.raises(ValueError, match=r"cannot be loaded.*HF_HUB_OFFLINE"):
         make(model="nobody/nothing")

@@ -427,7 +427,7 @@ def test_the_unet_learns_without_a_caption_what_guidance_takes_in_its_place(make
     alone = generator.denoising_losses(latents[1:], [""], [2])
     torch.testing.assert_close(alone[0], of_none, **SAME)
     noise = generator._noise([2])
-    noisy, timesteps, target = training_pair(generator._scheduler_config, latents[1:], noise, [2])
+    noisy, timesteps, target = training_pair(generator._training_scheduler, latents[1:], noise, [2])
     negative = generator._frozen_negative
     assert negative is not None
     prediction = generator._call_unet(noisy, timesteps, *negative).sample

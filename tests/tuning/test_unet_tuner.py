@@ -12,7 +12,7 @@ import torch
 import yaml
 from diffusers import StableDiffusionPipeline
 
-from tailorset.generators.parts.denoising import training_pair
+from tailorset.generators.parts.denoising import training_pair, training_scheduler
 from tailorset.generators.stable_diffusion import Config, StableDiffusion, build
 from tailorset.tuning.photo_captions import CaptionedPhotos
 from tailorset.tuning.unet_settings import TuneUnet
@@ -199,7 +199,7 @@ def test_the_right_prediction_gives_the_latents_back(kind: str) -> None:
 
     scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
     noise = torch.randn(5, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-    noisy, timesteps, target = training_pair(scheduler.config, PHOTOS.latents, noise, range(5))
+    noisy, timesteps, target = training_pair(training_scheduler(scheduler.config), PHOTOS.latents, noise, range(5))
     scheduler.set_timesteps(1000)
     for i in range(5):
         clean = scheduler.step(target[i], int(timesteps[i]), noisy[i]).pred_original_sample
@@ -207,11 +207,10 @@ def test_the_right_prediction_gives_the_latents_back(kind: str) -> None:
 
 
 def test_another_kind_of_prediction_is_refused() -> None:
-    noise = torch.zeros_like(PHOTOS.latents)
     with pytest.raises(
         ValueError, match="'flow_prediction', and the UNet can be tuned for epsilon, v_prediction, sample"
     ):
-        training_pair({"prediction_type": "flow_prediction"}, PHOTOS.latents, noise, range(5))
+        training_scheduler({"prediction_type": "flow_prediction"})
 
 
 def test_noise_and_its_strength_depend_on_the_photo_s_own_seed(tiny_diffusion_folder: Path) -> None:

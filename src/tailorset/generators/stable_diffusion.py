@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -23,10 +24,11 @@ from tailorset.generators.parts.components import (
     check_configs,
     fuse_few_step,
     latent_shape,
+    load_checked_index,
     load_components,
     load_tokenizers,
 )
-from tailorset.generators.parts.denoising import training_pair
+from tailorset.generators.parts.denoising import training_pair, training_scheduler
 from tailorset.generators.parts.feature_cache import FeatureCache
 from tailorset.generators.parts.lora import add_lora, load_lora, save_lora
 from tailorset.generators.parts.pipeline_config import INDEX, PipelineConfig
@@ -49,8 +51,7 @@ class Config(PipelineConfig):
     # float32, in which small updates are not lost.
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     vae_slicing: bool = False  # decode one image at a time: the same images for less memory
-    # Decode large images in overlapping tiles: pixels differ slightly, so it is never switched on by itself.
-    vae_tiling: bool = False
+    vae_tiling: bool = False  # decode large images in overlapping tiles, whose pixels differ slightly
     # dpm++_2m needs few steps; dpm++_2m_early takes more of them where the prompt decides what is drawn where; euler is
     # the paper's; ddim_trailing starts from pure noise, as models distilled to few steps are trained to.
     scheduler: Literal["dpm++_2m", "dpm++_2m_early", "euler", "ddim", "ddim_trailing"] = "dpm++_2m"
@@ -58,8 +59,7 @@ class Config(PipelineConfig):
     # Fuse the operations of the UNet and the decoder by torch.compile when there is no gradient. It takes a minute or
     # two at the start, and images differ by rounding.
     compile: bool = False
-    # Run the whole UNet only every n-th step, and its outermost blocks in between
-    # (`tailorset.generators.parts.feature_cache`); 1 = always the whole.
+    # Run the whole UNet only every n-th step, else its outermost blocks (`parts.feature_cache`); 1 = always the whole.
     cache_interval: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
@@ -160,8 +160,7 @@ class StableDiffusion:
         Clamping ends the gradient of a pixel that is already beyond black or white: no further change there is seen.
         """
         latents = latents.to(self.vae.dtype) / self.vae.config.scaling_factor
-        images = self._run(self.vae.decode, latents)
-        return (images / 2 + 0.5).clamp(0, 1)
+        return (self._run(self.vae.decode, latents) / 2 + 0.5).clamp(0, 1)
 
     def enable_gradient_checkpointing(self) -> None:
         """Recompute the UNet and the decoder in the backward pass, one of their blocks at a time.
@@ -187,21 +186,22 @@ class StableDiffusion:
         save_lora(getattr(self, part), folder)
 
     def load_adapter(self, folder: Path, part: Part = "text_encoders") -> None:
-        """Read what save_adapter wrote, frozen.
-
-        Raises: ValueError if there is no adapter, or its matrices do not fit.
-        """
+        """Read what save_adapter wrote, frozen; see `generators.Generator`."""
         load_lora(getattr(self, part), folder)
 
     def denoising_losses(self, latents: Tensor, prompts: list[str], seeds: list[int]) -> Tensor:
         """(B,) losses of the UNet's own training, for latents (B, C, h, w); see `generators.PhotoLearner`."""
         noise = self._noise(seeds).float()
-        noisy, timesteps, target = training_pair(self._scheduler_config, latents.to(noise), noise, seeds)
+        noisy, timesteps, target = training_pair(self._training_scheduler, latents.to(noise), noise, seeds)
         if self._cache:
             self._cache.reuse = False
         text = tuple(part.to(self.unet.dtype) for part in self.prompt_encoder.encode_captions(prompts))
         prediction = self._run(self._call_unet, noisy.to(self.unet.dtype), timesteps, *text)
         return (prediction.float() - target).square().flatten(1).mean(1)
+
+    @cached_property
+    def _training_scheduler(self) -> Any:
+        return training_scheduler(self._scheduler_config)
 
     @property
     def _guided(self) -> bool:
@@ -295,6 +295,6 @@ def build_tokenizers(config: Config) -> list[Any]:
     """Return one tokenizer per text encoder, without loading anything else.
 
     Raises:
-        ValueError: the folder or hub id is missing, or a tokenizer is damaged.
+        ValueError: the folder or hub id is missing or of another class, or a tokenizer is damaged.
     """
-    return load_tokenizers(config.model, config.revision)
+    return load_tokenizers(config.model, load_checked_index(config.model, config.revision), config.revision)

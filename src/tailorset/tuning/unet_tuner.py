@@ -17,12 +17,12 @@ from tailorset.progress import Bar
 from tailorset.seeding import numpy_rng, sample_seed
 from tailorset.storage.checkpoint import load_checkpoint, save_checkpoint
 from tailorset.storage.files import write_json
+from tailorset.tuning.loop import HISTORY, LAST
 from tailorset.tuning.photo_captions import UNET_MEMORY_REMEDY, CaptionedPhotos
 from tailorset.tuning.unet_settings import TuneUnet
 
 WARMUP_UPDATES = 20
 NO_CAPTION = 0.1  # share of photos that an update sees without their caption, as guidance needs it
-HISTORY, LAST = "history.json", "adapter.safetensors"
 
 
 class UnetUpdate(NamedTuple):

@@ -28,6 +28,7 @@ TEXT_ENCODERS = {
     "StableDiffusionXLPipeline": {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
 }
 
+MAX_TEXT = 10**6  # tokens; transformers takes 10^30 where a tokenizer's config does not say it
 DEFAULTS: dict[str, dict[str, Any]] = {  # of diffusers, where a config does not say it
     "unet": {"block_out_channels": (320, 640, 1280, 1280), "in_channels": 4},
     "vae": {"block_out_channels": (64,)},
@@ -75,22 +76,21 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 
     pinned = {"revision": revision}
-    index = load_index(model, revision)
-    _check_class(model, index)
+    index = load_checked_index(model, revision)
     encoders = TEXT_ENCODERS[index["_class_name"]]
     check_files(Path(model), (*encoders, "unet", "vae"))
     vae = load_weights(model, "vae", AutoencoderKL, torch.float32, revision)
-    _check_unshifted(model, vae.config)
-    tokenizers = (part.replace("text_encoder", "tokenizer") for part in encoders)
+    unet = load_weights(model, "unet", UNet2DConditionModel, unet_dtype, revision)
+    _check_inputs(model, unet.config, vae.config)
     return Components(
-        [_tokenizer(model, part, transformers.CLIPTokenizer, revision) for part in tokenizers],
+        load_tokenizers(model, index, revision),
         nn.ModuleDict(
             {
                 part: load_weights(model, part, getattr(transformers, name), torch.float32, revision)
                 for part, name in encoders.items()
             }
         ),
-        load_weights(model, "unet", UNet2DConditionModel, unet_dtype, revision),
+        unet,
         vae,
         guarded(model, "scheduler", lambda: DDIMScheduler.load_config(model, subfolder="scheduler", **pinned)),
         index.get("force_zeros_for_empty_prompt", index["_class_name"] == "StableDiffusionXLPipeline"),
@@ -109,7 +109,7 @@ def check_configs(folder: Path, image_px: int) -> None:
 
     _check_class(str(folder), read(INDEX))
     unet, vae = (DEFAULTS[part] | read(f"{part}/config.json") for part in ("unet", "vae"))
-    _check_unshifted(str(folder), vae)
+    _check_inputs(str(folder), unet, vae)
     latent_shape(image_px, unet, vae)
 
 
@@ -139,17 +139,25 @@ def load_index(model: str, revision: str | None = None) -> dict[str, Any]:
     return guarded(model, INDEX, lambda: DiffusionPipeline.load_config(model, revision=revision))
 
 
-def load_tokenizers(model: str, revision: str | None = None) -> list[Any]:
-    """Return one tokenizer per text encoder of the pipeline.
+def load_checked_index(model: str, revision: str | None = None) -> dict[str, Any]:
+    """Return what `load_index` does, for a class that is drawn here.
+
+    Raises:
+        ValueError: it cannot be loaded, or is of another class.
+    """
+    index = load_index(model, revision)
+    _check_class(model, index)
+    return index
+
+
+def load_tokenizers(model: str, index: Mapping[str, Any], revision: str | None = None) -> list[Any]:
+    """Return one tokenizer per text encoder of a pipeline; index: its model_index.json.
 
     Raises:
         ValueError: one cannot be loaded.
     """
-    import transformers
-
-    index = load_index(model, revision)
     kinds = {part: kind[1] for part, kind in sorted(index.items()) if part.startswith("tokenizer") and kind[1]}
-    return [_tokenizer(model, part, getattr(transformers, kind), revision) for part, kind in kinds.items()]
+    return [_tokenizer(model, part, kind, revision) for part, kind in kinds.items()]
 
 
 def fuse_few_step(unet: Any, few_step: FewStep) -> None:
@@ -196,22 +204,28 @@ def _check_class(model: str, index: Mapping[str, Any]) -> None:
         )
 
 
-def _check_unshifted(model: str, vae: Mapping[str, Any]) -> None:
-    """Refuse a VAE whose latents do not have the mean 0, as those of the published ones of both classes."""
-    if vae.get("latents_mean"):
-        raise ValueError(
-            f"generator.model {model!r}: its VAE has latents_mean, which this plug-in does not apply; set"
-            " generator.name: diffusers to draw with it untuned"
-        )
+def _check_inputs(model: str, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+    """Refuse what would be left out without an error: a mean of the latents, and guidance that the UNet reads."""
+    faults = {
+        "its VAE has latents_mean, which this plug-in does not apply": vae.get("latents_mean"),
+        "the guidance of its UNet is embedded, which this plug-in does not pass on": unet.get("time_cond_proj_dim"),
+    }
+    if fault := next((fault for fault, value in faults.items() if value), None):
+        raise ValueError(f"generator.model {model!r}: {fault}; set generator.name: diffusers to draw with it untuned")
 
 
-def _tokenizer(model: str, part: str, kind: Any, revision: str | None) -> Any:
-    """Load a tokenizer; one without a vocabulary, which transformers makes when files are missing, is refused."""
+def _tokenizer(model: str, part: str, kind: str, revision: str | None) -> Any:
+    """Load a tokenizer of transformers; what transformers silently makes up for missing files is refused."""
+    import transformers
 
     def load() -> Any:
-        tokenizer = kind.from_pretrained(model, subfolder=part, revision=revision)
+        if not hasattr(transformers, kind):
+            raise ValueError(f"the transformers library has no {kind}")
+        tokenizer = getattr(transformers, kind).from_pretrained(model, subfolder=part, revision=revision)
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ValueError("its vocabulary is missing")
+        if isinstance(tokenizer, transformers.CLIPTokenizer) and tokenizer.model_max_length > MAX_TEXT:
+            raise ValueError("its tokenizer_config.json has no model_max_length, which is 77 for a CLIP")
         return tokenizer
 
     return guarded(model, part, load)

@@ -70,9 +70,10 @@ def load_limited_tokenizers(model: str, revision: str | None) -> list[Any]:
     Raises:
         ValueError: it is not a text-to-image pipeline, or a tokenizer cannot be loaded.
     """
-    call = _text_to_image_class(model, load_index(model, revision)).__call__
+    index = load_index(model, revision)
+    call = _text_to_image_class(model, index).__call__
     cut = inspect.signature(call).parameters.get("max_sequence_length")
-    tokenizers = load_tokenizers(model, revision)
+    tokenizers = load_tokenizers(model, index, revision)
     if cut:
         for tokenizer in tokenizers:
             limit = cut.default - _num_template_tokens(tokenizer)

@@ -49,12 +49,12 @@ class PromptEncoder:
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Text:
         """Return the text of B captions; an empty one is what guidance takes in the place of a prompt."""
-        text, zero = self.encode(captions), self.frozen_negative("", freeze=False)
-        if zero is None:
+        text = self.encode(captions)
+        if not self.zero_negative:
             return text
-        empty = torch.tensor([not caption for caption in captions], device=text[0].device)
-        pairs = zip(text, zero, strict=True)
-        return tuple(torch.where(empty.view(-1, *[1] * (part.ndim - 1)), none, part) for part, none in pairs)
+        states, pooled, time_ids = text
+        empty = torch.tensor([not caption for caption in captions], device=states.device)
+        return states.masked_fill(empty.view(-1, 1, 1), 0), pooled.masked_fill(empty.view(-1, 1), 0), time_ids
 
     def _by_one(self, prompts: list[str]) -> Text:
         (encoder,) = self.text_encoders.values()
