@@ -398,6 +398,26 @@ def test_tokenizers_have_the_limit_of_the_pipeline(folder_of: FolderOf, name: st
     assert [tokenizer.model_max_length for tokenizer in tokenizers] == limits
 
 
+@pytest.mark.parametrize("part", ["tokenizer", "processor"])
+def test_the_tokenizer_of_a_processor_is_found(folder_of: FolderOf, tmp_path: Path, part: str) -> None:
+    """FLUX.2 has a processor as its tokenizer, Qwen-Image 2.1 only a processor."""
+    import transformers
+
+    folder = Path(shutil.copytree(folder_of("StableDiffusionPipeline"), tmp_path / "model"))
+    config = Config(model=str(folder), image_px=16, guidance=OFF)
+    (tokenizer,) = build_tokenizers(config)
+    shutil.rmtree(folder / "tokenizer")
+    transformers.CLIPProcessor(transformers.CLIPImageProcessor(), tokenizer).save_pretrained(folder / part)
+    index = folder / "model_index.json"
+    others = {name: value for name, value in json.loads(index.read_text()).items() if name != "tokenizer"}
+    index.write_text(json.dumps(others | {part: ["transformers", "CLIPProcessor"]}))
+    (found,) = build_tokenizers(config)
+    assert found(PROMPTS[0])["input_ids"] == tokenizer(PROMPTS[0])["input_ids"]
+    index.write_text(json.dumps(others))
+    with pytest.raises(ValueError, match=r"lists no tokenizer in model_index\.json"):
+        build_tokenizers(config)
+
+
 def test_a_tokenizer_that_transformers_does_not_have_is_refused(folder_of: FolderOf, tmp_path: Path) -> None:
     """Kolors brings a class of its own, in a module of diffusers."""
     folder = Path(shutil.copytree(folder_of("StableDiffusionPipeline"), tmp_path / "model"))

@@ -156,7 +156,10 @@ def load_tokenizers(model: str, index: Mapping[str, Any], revision: str | None =
     Raises:
         ValueError: one cannot be loaded.
     """
-    kinds = {part: kind[1] for part, kind in sorted(index.items()) if part.startswith("tokenizer") and kind[1]}
+    parts = (part for part in sorted(index) if part.startswith(("tokenizer", "processor")))
+    kinds = {part: index[part][1] for part in parts if index[part][1]}
+    if not kinds:
+        raise ValueError(f"generator.model {model!r} lists no tokenizer in {INDEX}: name another model")
     return [_tokenizer(model, part, kind, revision) for part, kind in kinds.items()]
 
 
@@ -215,13 +218,14 @@ def _check_inputs(model: str, unet: Mapping[str, Any], vae: Mapping[str, Any]) -
 
 
 def _tokenizer(model: str, part: str, kind: str, revision: str | None) -> Any:
-    """Load a tokenizer of transformers; what transformers silently makes up for missing files is refused."""
+    """Load a tokenizer, or that of a processor; what transformers silently makes up for missing files is refused."""
     import transformers
 
     def load() -> Any:
         if not hasattr(transformers, kind):
             raise ValueError(f"the transformers library has no {kind}")
-        tokenizer = getattr(transformers, kind).from_pretrained(model, subfolder=part, revision=revision)
+        loaded = getattr(transformers, kind).from_pretrained(model, subfolder=part, revision=revision)
+        tokenizer = getattr(loaded, "tokenizer", loaded)
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             raise ValueError("its vocabulary is missing")
         if isinstance(tokenizer, transformers.CLIPTokenizer) and tokenizer.model_max_length > MAX_TEXT:
