@@ -41,7 +41,9 @@ def test_a_split_without_prompts_on_one_side_is_refused(num_held_out: int) -> No
         split_prompts(PROMPTS, num_held_out, seed=0)
 
 
-def test_acceptance_is_the_share_of_images_that_show_every_requested_label(tiny_clip_folder: Path) -> None:
+def test_acceptance_is_the_share_of_images_that_show_every_requested_label(
+    tiny_clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scorer = LabelScorer(load_clip(f"local-dir:{tiny_clip_folder}", "cpu"), UNSEEN, "a photo of a {}")
     images = torch.rand(len(PROMPTS), 3, 8, 8, generator=torch.Generator().manual_seed(0))
     probabilities = scorer.probabilities(images, PROMPTS)
@@ -51,7 +53,8 @@ def test_acceptance_is_the_share_of_images_that_show_every_requested_label(tiny_
     ]
     assert 0 < sum(expected) < len(expected)
     assert acceptance(scorer, images, PROMPTS) == pytest.approx(sum(expected) / len(expected))
-    assert acceptance(scorer, images, PROMPTS, batch_size=4) == acceptance(scorer, images, PROMPTS)
+    monkeypatch.setattr("tailorset.clip.scorer.SCORED_AT_ONCE", 4)
+    assert acceptance(scorer, images, PROMPTS) == pytest.approx(sum(expected) / len(expected))
 
 
 def test_drawing_repeats_itself_whatever_the_batch_and_varies_a_repeated_prompt(tiny_diffusion_folder: Path) -> None:

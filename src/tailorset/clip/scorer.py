@@ -19,6 +19,7 @@ from tailorset.compute.memory import ShrinkingBatches
 from tailorset.records import Prompt, requested_mask
 
 ACCEPTED_ABOVE = 0.5  # grouped probability that counts as "shows the label"
+SCORED_AT_ONCE = 64  # images; fewer if the memory is too small
 
 
 class LabelScorer:
@@ -54,9 +55,9 @@ def weakest_requested(probabilities: Tensor, requested: Tensor) -> Tensor:
     return probabilities.masked_fill(~requested, 1.0).amin(dim=1)
 
 
-def acceptance(scorer: LabelScorer, images: Tensor, prompts: Sequence[Prompt], batch_size: int = 64) -> float:
+def acceptance(scorer: LabelScorer, images: Tensor, prompts: Sequence[Prompt]) -> float:
     """Share of the images (N, 3, H, W) in which every requested label has a probability above one half."""
-    batches = ShrinkingBatches(batch_size, "scoring", CLIP_MEMORY_REMEDY)
+    batches = ShrinkingBatches(SCORED_AT_ONCE, "scoring", CLIP_MEMORY_REMEDY)
     parts = batches.over(len(prompts), lambda part: scorer.weakest(images[part], prompts[part]))
     weakest = torch.cat([part for _, part in parts])
     return float((weakest > ACCEPTED_ABOVE).double().mean())

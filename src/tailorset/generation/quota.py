@@ -136,8 +136,8 @@ class QuotaPlanner:
     def _plan(self) -> RoundPlan:
         """Return an empty round.
 
-        Its targets are the quotas and about one standard deviation of the missing images, so that few rounds come
-        after it; prompts that request a given-up label are not used.
+        Its targets are the quotas plus about one standard deviation of the missing images, so that few rounds follow;
+        prompts that request a given-up label are not used.
         """
         kept, quota = self.counts.by_label(self.counts.kept), np.array(list(self.quotas.values()))
         hopeless = np.isin(self.labels, self.given_up)

@@ -161,7 +161,7 @@ class Diffusers:
         return self._call(num_inference_steps, latents=latents, generator=generators, **texts)
 
     def _draw_untested(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> Tensor:
-        """Draw one image: of a class that is not tested nobody knows how images of a batch influence each other."""
+        """Draw one image alone: in a class that is not tested, images of a batch might influence each other."""
         (prompt,), (seed,) = prompts, seeds
         negative = {"negative_prompt": self.config.negative_prompt} if self._guided else {}
         negative = fitting(self.pipeline.__call__, negative)

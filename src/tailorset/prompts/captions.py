@@ -39,7 +39,7 @@ class Scenes:
 
 
 def write_captions(captioner: CaptionWriter, photos: pd.DataFrame, folder: Path) -> Iterator[dict[str, str]]:
-    """Yield the captions of a batch of photos after the other, {image_id: caption}.
+    """Yield the captions of one batch of photos after another, {image_id: caption}.
 
     photos: rows of the manifest in `folder`.
 

@@ -24,8 +24,8 @@ def best_evaluation(evaluations: Sequence[Evaluation]) -> Evaluation:
 
     Only evaluations count at which the discriminator accepts at least as many images as of the untuned text encoder,
     the first evaluation: a lower loss can come with fewer images that pass the filter. As a measure of progress,
-    shares of accepted images are too coarse; the judge only measures. A loss that is NaN, as a single image of NaN
-    makes it in float16, is the highest.
+    shares of accepted images are too coarse; the judge only measures. A NaN loss, for which a single NaN image is
+    enough in float16, counts as the highest.
     """
     harmless = [e for e in evaluations if e.discriminator >= evaluations[0].discriminator]
     return min(harmless, key=lambda evaluation: (math.isnan(evaluation.loss), evaluation.loss))

@@ -73,7 +73,7 @@ class CaptionedPhotos:
 
 
 def photos_of_seen_labels(real: Path, label_space: LabelSpace, most: int, seed: int) -> AnnotatedRows:
-    """Return photos of train that show a seen label, at most so many, chosen by their ids and the seed.
+    """Return photos of train that show a seen label, `most` of them at most, chosen by their ids and the seed.
 
     Raises:
         ValueError: no photo shows one.

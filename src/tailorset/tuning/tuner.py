@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tailorset.clip.losses import asymmetric_loss
-from tailorset.clip.scorer import ACCEPTED_ABOVE, LabelScorer, weakest_requested
+from tailorset.clip.scorer import ACCEPTED_ABOVE, SCORED_AT_ONCE, LabelScorer, weakest_requested
 from tailorset.compute import processes
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import TunableGenerator
@@ -26,7 +26,6 @@ from tailorset.tuning.settings import TuneTextEncoder
 
 MAX_SKIPPED_IN_A_ROW = 10
 MAX_ZERO_IN_A_ROW = 20
-SCORED_AT_ONCE = 64  # finished images; fewer if the memory is too small
 NORM_WINDOW = 20  # updates, up to the present one, whose median gradient norm is the unit of its norm
 TUNING_MEMORY_REMEDY = "lower generator.image_px or backprop_steps, or set generator.dtype: bfloat16"
 

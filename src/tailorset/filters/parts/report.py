@@ -96,7 +96,7 @@ def reason_table(decisions: Sequence[FilterDecision]) -> pd.DataFrame:
 
 
 def review_metrics(decisions: Sequence[FilterDecision], outdated: Mapping[str, int]) -> dict[str, float]:
-    """Return counts of verdicts by a person; outdated: of verdicts on pictures that are no more, by reason."""
+    """Return counts of verdicts by a person; outdated: those on images that no longer exist, by reason."""
     reasons = [decision.reason for decision in decisions]
     figures: dict[str, float] = {"filter/struck": reasons.count(STRUCK), "filter/relabelled": reasons.count(RELABELLED)}
     return figures | {f"filter/verdicts_{reason}": number for reason, number in outdated.items()}

@@ -41,7 +41,7 @@ class Family(NamedTuple):
     encoded: arguments of the call, in the order in which `encode_prompt` returns them.
     scale: argument that sets classifier-free guidance; off: its value without guidance, which stands for scale 1.
     layout: of the latents that the call takes.
-    cells: the side of an image is a multiple of so many latent pixels.
+    cells: the side of an image must be a multiple of this many latent pixels.
     in_float32: latents stay in float32 whatever the dtype.
     pads: prompts must be padded, as they are encoded to as many states as they have tokens.
     one_by_one: images are drawn in batches of one, as the class fails for more with classifier-free guidance.

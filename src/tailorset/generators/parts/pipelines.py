@@ -96,7 +96,7 @@ class DecoderOutOfMemory(RuntimeError):
 
 
 def guard_decoder(vae: Any) -> None:
-    """Let the VAE take latents of any dtype, as its weights stay in float32, and let its want of memory be seen."""
+    """Let the VAE take latents of any dtype, as its weights stay in float32, and report where it runs out of memory."""
     decode = vae.decode
 
     def guarded_decode(latents: Tensor, *others: Any, **options: Any) -> Any:

@@ -35,17 +35,14 @@ class NoModelList(ValueError):
 
 
 class ModelServer:
-    """Requests to one model of a server; several threads may share it.
+    """Requests to one model of a server; several threads may share it."""
 
-    wait: sleeps for some seconds; by default until `stop` is called.
-    """
-
-    def __init__(self, config: ServedModel, wait: Callable[[float], object] | None = None) -> None:
+    def __init__(self, config: ServedModel) -> None:
         import httpx2
 
         self.config, self.key = config, config.api_key()
         self.stopping = threading.Event()
-        self.wait = wait or self.stopping.wait
+        self.wait: Callable[[float], object] = self.stopping.wait  # for some seconds, or until `stop` is called
         self.has_answered = False
         self.client = httpx2.Client(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
