@@ -221,6 +221,9 @@ def test_extra_fields_cannot_replace_settings(chat: ChatServer) -> None:
         Config(**chat.settings(extra_body={"temperature": 1, "seed": 2}))
     with pytest.raises(ValidationError, match="at least 1 item"):
         Config(**chat.settings(extra_body={}))
+    for value in (datetime.now(UTC).date(), float("inf"), {1: 0, "two": 0}):
+        with pytest.raises(ValidationError, match=r"cannot be sent as JSON .*: quote dates, and give text as keys"):
+            Config(**chat.settings(extra_body={"field": value}))
 
 
 def test_no_proxy_is_asked_for_this_machine(chat: ChatServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +401,10 @@ def _closed_port() -> int:
 
 def test_retry_after_is_honoured_in_seconds_and_as_a_date(chat: ChatServer) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=40), usegmt=True)
-    chat.faults = [Response(429, "", {"Retry-After": value}) for value in ("17", date, "soon", "-3", "nan")]
+    chat.faults = [
+        Response(429, "", {"Retry-After": value})
+        for value in ("17", date, "soon", "-3", "nan", "1 Jan 9999999999 00:00")
+    ]
     llm = llm_of(chat)
     llm.reply(DIALOGUES[:1], [1])
     pauses = pauses_of(llm)

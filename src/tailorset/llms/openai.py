@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
@@ -20,9 +21,13 @@ OWN_FIELDS = ("model", "messages", "seed", "temperature", "top_p", "max_tokens",
 
 
 def _free(extra: dict[str, Any]) -> dict[str, Any]:
-    """Check that no extra field is one that this plug-in sends itself."""
+    """Check that extra fields can be sent, and that none of them is one that this plug-in sends itself."""
     if taken := sorted(set(extra) & set(OWN_FIELDS)):
         raise ValueError(f"{', '.join(taken)} cannot be set here: use temperature, top_p, max_new_tokens and model")
+    try:
+        json.dumps(extra, allow_nan=False, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"cannot be sent as JSON ({error}): quote dates, and give text as keys") from None
     return extra
 
 
