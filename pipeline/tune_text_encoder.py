@@ -25,6 +25,7 @@ def main() -> None:
             stage.save_metrics({"tune/updates": 0, "tune/kept_update": 0})
             save_curves(Progress(), stage.plots_dir)
 
+
 def tune_and_measure(stage: Stage) -> None:
     """Tune, keep the best adapter, and draw the held-out prompts with it and without."""
     params, config = stage.params, stage.params.tune_text_encoder
