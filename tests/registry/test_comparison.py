@@ -101,6 +101,14 @@ def test_figures_are_those_of_evaluate_and_the_better_run_is_better_on_the_same_
     assert list(row) == ["ZSL mAP", "ZSL F1@3", "GZSL mAP", "GZSL F1@3"]
 
 
+def test_names_and_values_with_brackets_or_colons_are_shown_as_they_are(root: Path, space: LabelSpace) -> None:
+    log_run(root, space, "train_on=[real] (zip-bawd)", 0.8, images="[/data/photos]")
+    log_run(root, space, "train_on=[/real] (a:star:b)", 0.8, images=":star:")
+    shown = output()
+    for text in ("train_on=[real] (zip-bawd)", "train_on=[/real] (a:star:b)", "[/data/photos]", " :star: "):
+        assert text in shown
+
+
 def test_only_settings_that_differ_are_listed(root: Path, space: LabelSpace) -> None:
     log_run(root, space, "plain", 0.8, epochs="4", same="yes")
     log_run(root, space, "long", 0.8, epochs="8", same="yes", new="1")

@@ -47,6 +47,7 @@ from tailorset.records import LabelSpace
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 NOTHING_ANNOTATED = "No test photo is annotated: nothing was measured. Look at reports/card/index.html"
+COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
 READ_AGAIN = "dvc repro --force --single-item prepare_dataset"
 
 
@@ -61,7 +62,7 @@ def use(
     """Write params.yaml from a preset."""
     _need_presets()
     text = or_stop(preset_text, preset)
-    if not force and PARAMS.exists() and PARAMS.read_text(encoding="utf-8") not in _preset_texts():
+    if not force and PARAMS.exists() and PARAMS.read_bytes() not in _preset_texts():
         stop(f"{PARAMS} was edited and would be lost. Keep a copy, or overwrite it: tailorset use {preset} --force")
     PARAMS.write_text(text, encoding="utf-8")
     console.print(f"{PARAMS} is now the preset {preset}. Next: make run")
@@ -72,11 +73,11 @@ def _need_presets() -> None:
         stop(f"There is no {FOLDER}/ here: go to the folder of a tailorset project.")
 
 
-def _preset_texts() -> Iterator[str]:
+def _preset_texts() -> Iterator[bytes]:
     """The settings of every preset that is valid."""
     for name in preset_names():
         with suppress(ValueError):
-            yield preset_text(name)
+            yield preset_text(name).encode()
 
 
 @app.command()
@@ -98,7 +99,7 @@ def new(
     _need_presets()
     with stopping():
         lines = start(name, split_names(labels), split_names(seen), images, annotations, force, preset == "toybox")
-    console.print("\n".join(lines), markup=False)
+    console.print("\n".join(lines))
 
 
 @app.command()
@@ -114,9 +115,9 @@ def status() -> None:
     console.print(f"results     {or_stop(results_line, params.label_space)}")
     console.print(f"registered  {registry_line(params.model_name, params.label_space)}")
     for point, cause in failed_points():
-        console.print(f"failed      the point {point}: {cause}", markup=False)
+        console.print(f"failed      the point {point}: {cause}")
     for gap in tracking_gaps(Path.cwd()):
-        console.print(f"tracking    {gap}", markup=False)
+        console.print(f"tracking    {gap}")
 
 
 @app.command()
@@ -136,13 +137,13 @@ def plan(
     with stopping():
         planned = make_plan(read_yaml(PARAMS), space, stage_names())
     console.print(plan_table(planned, last_durations(Path.cwd()), price_per_hour))
-    console.print("\n".join(notes(planned, price_per_hour)), markup=False)
+    console.print("\n".join(notes(planned, price_per_hour)))
     try:
         alternatives = find_alternatives(flatten(planned.values), Path.cwd())
         for note in measured_notes(planned, alternatives, price_per_hour):
-            console.print(note, markup=False)
+            console.print(note)
     except TrackingError as error:
-        console.print(f"Runs that were measured are left out: {error}", markup=False)
+        console.print(f"Runs that were measured are left out: {error}")
     if reason := over_cap(planned):
         stop(reason)
 
@@ -154,11 +155,11 @@ def doctor() -> None:
 
     failed = False
     for finding in examine():
-        mark = {"ok": "[green]ok     [/]", "warning": "[yellow]warning[/]", "error": "[red]ERROR  [/]"}[finding.status]
-        console.print(f"{mark}  {finding.subject:<9}", end="")
-        console.print(finding.text, markup=False)
+        mark = "ERROR" if finding.status == "error" else finding.status
+        console.print(f"{mark:<9}", style=COLOURS[finding.status], end="")
+        console.print(f"{finding.subject:<9}{finding.text}")
         if finding.status != "ok":
-            console.print(f"{'':<18}{finding.remedy}", markup=False)
+            console.print(f"{'':<18}{finding.remedy}")
         failed |= finding.status == "error"
     if failed:
         raise typer.Exit(1)
@@ -180,7 +181,7 @@ def check(
     findings = list(quick(params, space))
     for finding in findings:
         if finding.status == "warning":
-            console.print(f"warning: {finding.sentence}", markup=False)
+            console.print(f"warning: {finding.sentence}")
     if errors := [finding.sentence for finding in findings if finding.status == "error"]:
         stop("\n".join(errors))
     settings = stage_definition("prepare_dataset")["params"]
@@ -188,14 +189,14 @@ def check(
     if has_changed(Path.cwd(), settings, REAL, block.config, block):
         stop(f"Photos or annotations have changed since they were read: {READ_AGAIN}")
     counts = f"{len(space.seen)} seen and {len(space.unseen)} unseen labels"
-    console.print(f"ok: {space.name}, {counts}; settings, models and photos can be used.", markup=False)
+    console.print(f"ok: {space.name}, {counts}; settings, models and photos can be used.")
     for finding in findings:
         if finding.status == "ok" and finding.subject == LICENCES:
-            console.print(finding.text, markup=False)
+            console.print(finding.text)
     with stopping():
         problems = list(point_problems(set_param)) if set_param else []
     for point, problem in problems:
-        console.print(f"{'NOT ok' if problem else 'ok'}: {point}{f': {problem}' if problem else ''}", markup=False)
+        console.print(f"{'NOT ok' if problem else 'ok'}: {point}{f': {problem}' if problem else ''}")
     if any(problem for _, problem in problems):
         raise typer.Exit(1)
 
@@ -210,7 +211,7 @@ def results() -> None:
     if other := or_stop(other_label_file, params.label_space):
         stop(f"{REPORTS}/ holds results of {other}, and params.yaml names {params.label_space}: make run")
     if or_stop(was_edited, params.label_space):
-        console.print(f"Measured before {params.label_space} was edited: make run", markup=False)
+        console.print(f"Measured before {params.label_space} was edited: make run")
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
     for note in or_stop(notes_on_training, metrics):
         console.print(note)
@@ -219,7 +220,7 @@ def results() -> None:
     console.print(registry_line(params.model_name, params.label_space))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")
     for gap in gaps(Path.cwd()):
-        console.print(str(gap), style="red", markup=False)
+        console.print(str(gap), style="red")
 
 
 @app.command()
@@ -236,7 +237,7 @@ def compare(
     console.print(comparison.settings())
     console.print(comparison.figures())
     page = f"{host.rstrip('/') or pages_host()}/{comparison.page()}"
-    console.print(f"Parallel coordinates, after `make ui`: {page}", markup=False)
+    console.print(f"Parallel coordinates, after `make ui`: {page}")
     if open_page and not webbrowser.open(page):
         stop("No browser could be opened: copy the address")
 

@@ -40,12 +40,12 @@ def export_data(
     with stopping():
         summary = write(Export(form, target, photos, scores, val_share, test_share, url, published), params, space)
     for title, number in summary.images.items():
-        console.print(f"{title}: {count(number, 'image')}", markup=False)
+        console.print(f"{title}: {count(number, 'image')}")
     expected = space.names if photos else space.unseen
     if never := [label for label in expected if not summary.labels[label]]:
-        console.print(f"no image shows {', '.join(never)}", markup=False)
+        console.print(f"no image shows {', '.join(never)}")
     total = count(sum(summary.images.values()), "image")
-    console.print(f"{target}: {total}, described in croissant.json", markup=False)
+    console.print(f"{target}: {total}, described in croissant.json")
 
 
 def import_data(
@@ -62,4 +62,4 @@ def import_data(
     _, space = params_and_labels()
     with stopping():
         for line in import_labels(source, output, images, space):
-            console.print(line, markup=False)
+            console.print(line)

@@ -51,9 +51,9 @@ def serve(
     load = Load(max_batch, max_wait_ms / 1000, max_waiting)
     with tidy_at_sigterm():
         service = or_stop(Service, model or champion_uri(), challenger or None, load, poll_s, backend)
-        console.print(service.champion.describe(), markup=False)
+        console.print(service.champion.describe())
         for note in filter(None, (live.predictor.note for live in service.models)):
-            console.print(note, markup=False)
+            console.print(note)
         run_server(create_app(service), host, port, DRAIN_S)
 
 
@@ -123,7 +123,7 @@ def promote(
     assessment = or_stop(assess, name, space, margin, version, measure)
     console.print(assessment.table())
     for line in assessment.lines():
-        console.print(line, markup=False)
+        console.print(line)
     if assessment.objections and not force.strip():
         stop("Not promoted. Register a better one, or give a reason: tailorset promote --force REASON")
     if dry_run:
@@ -165,12 +165,12 @@ def predict(
 
     predictor = or_stop(load_predictor, model or champion_uri(), or_stop(resolve_device, device), bf16)
     if predictor.note:
-        console.print(predictor.note, markup=False)
+        console.print(predictor.note)
     summary = or_stop(predict_file, predictor, paths, output, batch_size)
     for line in summary.failures:
-        console.print(line, markup=False)
+        console.print(line)
     unread = f", {summary.num_failed:,} of them could not be read" if summary.num_failed else ""
-    console.print(f"{count(summary.num_images, 'image')}{unread}, by {predictor.origin.title}: {output}", markup=False)
+    console.print(f"{count(summary.num_images, 'image')}{unread}, by {predictor.origin.title}: {output}")
 
 
 def export(
@@ -184,7 +184,7 @@ def export(
         stop(f"{output} is a file: name a folder to write to")
     with stopping():
         for line in write(model or champion_uri(), output):
-            console.print(line, markup=False)
+            console.print(line)
 
 
 def add_label(

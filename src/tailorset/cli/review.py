@@ -56,7 +56,7 @@ def review(
 def _open(desk: Desk, port: int) -> None:
     from tailorset.serving.reviewing import create_review_app
 
-    console.print(f"{len(desk.saved()):,} of {len(desk.ids):,} images are saved. {desk.help}", markup=False)
+    console.print(f"{len(desk.saved()):,} of {len(desk.ids):,} images are saved. {desk.help}")
     if port:
-        console.print(f"Open http://{HOST}:{port}/; Ctrl-C ends", markup=False)
+        console.print(f"Open http://{HOST}:{port}/; Ctrl-C ends")
     run_server(create_review_app(desk), HOST, port, DRAIN_S)

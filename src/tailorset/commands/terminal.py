@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NoReturn, ParamSpec, TypeVar
 
 import typer
@@ -11,7 +12,9 @@ from rich.console import Console
 
 from tailorset.messages import reason_of
 
-console = Console(soft_wrap=True, highlight=False)
+# Names and values are shown as they are: some have [brackets] or :colons:, which rich would take for its own.
+plain_console = partial(Console, soft_wrap=True, highlight=False, markup=False, emoji=False)
+console = plain_console()
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -33,5 +36,5 @@ def or_stop(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
 
 def stop(message: str) -> NoReturn:
     """End the command with a message and status 1."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(message, markup=False)
+    plain_console(stderr=True).print(message)
     raise typer.Exit(1)
