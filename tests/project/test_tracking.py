@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import shutil
 import socket
 import subprocess
 import sys
@@ -234,10 +235,10 @@ def test_a_stage_that_fails_is_marked_failed(root: Path) -> None:
 def test_without_a_server_the_stage_goes_on_and_says_so(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebody:p@ss@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     tracker = Tracker("evaluate", root, {"a": 1})
-    with pytest.warns(TrackingWarning, match="WITHOUT tracking"):
+    with pytest.warns(TrackingWarning, match="MLflow at http://127.0.0.1:9 failed .* WITHOUT tracking"):
         tracker.__enter__()
     tracker.log_metrics({"zsl/map": 0.5})
     tracker.log_file(root / "missing.png")
@@ -246,6 +247,7 @@ def test_without_a_server_the_stage_goes_on_and_says_so(
     assert not tracker.is_up
     said = capsys.readouterr().err
     assert said.count("WITHOUT tracking") == 1
+    assert "ss@" not in said
     assert "NOT RECORDED: MLflow lacks of evaluate zsl/map, missing.png (" in said
     assert "`dvc repro --force --single-item evaluate` records it" in said
 
@@ -374,6 +376,20 @@ def test_make_ui_starts_no_pages_where_a_server_has_them(uri: str, host: str, mo
     assert pages_host() == host
     commands = subprocess.check_output(["make", "--dry-run", "ui"], cwd=ROOT, text=True)
     assert ("mlflow ui" in commands) == (host == LOCAL)
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_gap(root: Path) -> None:
+    shutil.rmtree(root / ".work", ignore_errors=True)
+    (root / ".work").touch()
+    (gap,) = tracking_gaps(root)
+    assert "/.work'" in gap.text
+
+
+def test_an_empty_address_is_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    (root / "mlflow.db").unlink()
+    assert list(tracking_gaps(root)) == []
+    assert not (root / "mlflow.db").exists()
 
 
 def test_a_database_that_fails_after_it_was_opened_is_a_gap(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

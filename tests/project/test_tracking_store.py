@@ -69,7 +69,7 @@ def files(folder: Path) -> set[Path]:
     return {path.relative_to(folder) for path in folder.rglob("*")}
 
 
-@pytest.mark.parametrize("name", ["copy", "a copy, with blanks & ümlauts 100 %"])
+@pytest.mark.parametrize("name", ["copy", "a copy, with blanks & ümlauts 100 %", "of C#"])
 def test_a_copied_project_reads_and_writes_its_own_artifacts(original: Path, tmp_path: Path, name: str) -> None:
     copy = tmp_path / name
     shutil.copytree(original, copy)

@@ -6,11 +6,11 @@ Without a workflow type, MLflow opens the pages of an experiment as those of a l
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from tailorset.project.tracking import EXECUTION_TAG, connect
+from tailorset.project.tracking_store import without_passwords
 
 TRAINING = "workflowType=machine_learning"
 LOCAL = "http://127.0.0.1:5000"  # of `make ui`
@@ -19,7 +19,7 @@ LOCAL = "http://127.0.0.1:5000"  # of `make ui`
 def pages_host() -> str:
     """Return the address of MLflow's pages, without a password: of the server in MLFLOW_TRACKING_URI, or local."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return re.sub("//[^/@]*@", "//", uri.rstrip("/")) if uri.startswith("http") else LOCAL
+    return without_passwords(uri.rstrip("/")) if uri.startswith("http") else LOCAL
 
 
 def runs_page(experiment_id: str) -> str:

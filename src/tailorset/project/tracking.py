@@ -30,6 +30,7 @@ from tailorset.project.tracking_store import (
     settle,
     shorten,
     tracking_uri,
+    without_passwords,
 )
 from tailorset.project.unlogged import Gap, clear, gaps, keep
 
@@ -64,7 +65,7 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
     if registry_uri := os.environ.get("MLFLOW_REGISTRY_URI"):
         mlflow.set_registry_uri(from_root(registry_uri, root))
     database = database_of(uri)
-    with _lock(root), reached(uri):
+    with reached(uri), _lock(root):
         if database:
             settle(database)
         client = mlflow.MlflowClient()  # opens the database already
@@ -114,7 +115,7 @@ def tracking_gaps(root: Path) -> Iterator[Gap]:
 
 def is_set_up(root: Path) -> bool:
     """Check that runs and registry have a home; `connect` would make a database here."""
-    return "MLFLOW_TRACKING_URI" in os.environ or (root / "mlflow.db").exists()
+    return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (root / "mlflow.db").exists()
 
 
 class Tracker:
@@ -219,7 +220,7 @@ class Tracker:
             yield
         except Exception as error:  # noqa: BLE001 - whatever MLflow, SQLAlchemy or HTTP raise, the stage goes on
             self.client = None
-            self.cause = shorten(f"{type(error).__name__}: {error}")
+            self.cause = shorten(without_passwords(f"{type(error).__name__}: {error}"))
             warn_untracked(self.stage, self.root, self.cause)
 
 
@@ -252,7 +253,7 @@ def mlflow_name(key: str) -> str:
 def warn_untracked(stage: str, root: Path, cause: str) -> None:
     """Say loudly that MLflow failed and that the products of the stage are unaffected."""
     message = (
-        f"{stage}: MLflow at {tracking_uri(root)} failed ({cause}). "
+        f"{stage}: MLflow at {without_passwords(tracking_uri(root))} failed ({cause}). "
         "The stage goes on WITHOUT tracking; its products are not affected. "
         "Check MLFLOW_TRACKING_URI; the stage says at its end what is missing and how to record it."
     )

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 EXPERIMENT = "tailorset"
 ARTIFACTS = "mlartifacts"  # beside the database
+SQLITE = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
 RELATIVE_SQLITE = re.compile(r"(sqlite(?:\+\w+)?:///)(?![/:])(.+)")
 RELATIVE_FOLDER = re.compile(r"(?:file:)?(?!/|databricks|uc\b)([^:]+)")
 ADDRESSES = (  # (table, column) of MLflow's schema that hold addresses of artifacts
@@ -50,16 +51,22 @@ def reached(uri: str) -> Iterator[None]:
     """Around questions to MLflow that have an answer wherever it can be used.
 
     Raises:
-        UnreachableError: it fails.
+        UnreachableError: it fails, or the project's folder cannot be written to.
     """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
-    except MlflowException as error:
-        text = f"MLflow at {uri} failed ({shorten(str(error))})"
-        text = re.sub("//[^/@ ]*@", "//", text)  # no password
+    except TrackingError:
+        raise
+    except (MlflowException, OSError) as error:
+        text = without_passwords(f"MLflow at {uri} failed ({shorten(str(error))})")
         raise UnreachableError(text, "start it, or correct MLFLOW_TRACKING_URI") from error
+
+
+def without_passwords(text: str) -> str:
+    """Leave user and password out of all addresses in a text."""
+    return re.sub("//[^/ ]*@", "//", text)
 
 
 def shorten(text: str) -> str:
@@ -87,7 +94,8 @@ def from_root(uri: str, root: Path) -> str:
 
 def database_of(uri: str) -> Path | None:
     """The file of a SQLite address."""
-    return Path(urlsplit(uri).path[1:]) if uri.startswith("sqlite") else None
+    match = SQLITE.match(uri)  # as SQLAlchemy reads it: a folder's name may hold a `#`, which ends the path of a URL
+    return Path(match[1]) if match else None
 
 
 def artifacts_of(database: Path) -> str:
