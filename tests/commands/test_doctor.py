@@ -415,6 +415,29 @@ def test_the_disk_of_a_cache_that_is_not_there_yet_is_measured(hub: FakeHub) -> 
     assert availability.free_for_downloads() > 0
 
 
+def test_the_disk_of_a_cache_that_is_elsewhere_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 if path == tmp_path else 0))
+    assert availability.free_for_downloads() == 1
+
+
+def test_weights_that_are_never_read_are_neither_counted_nor_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = cached_repository(tmp_path, {"main": "a" * 40}, b"weights")
+    whole = availability.hub_weights("generator", NamedModel(model="some/model"))
+    snapshot = repository / "snapshots" / ("a" * 40)
+    damaged = repository / "blobs" / hashlib.sha256(b"other").hexdigest()
+    damaged.write_bytes(b"weights")
+    for name in ("pytorch_model.bin", "model.fp16.safetensors", "unet/model.safetensors"):
+        (snapshot / name).parent.mkdir(exist_ok=True)
+        (snapshot / name).symlink_to(damaged)
+    (snapshot / "tokenizer.json").symlink_to(damaged.with_name("f" * 64))  # somebody deleted it
+    assert availability.hub_weights("generator", NamedModel(model="some/model")) == whole
+
+
 @pytest.mark.parametrize(
     ("model", "text", "remedy"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -17,7 +17,16 @@ from tailorset.llms.parts.server import ModelServer, NoModelList
 from tailorset.messages import GIB, MIB, first_line, some
 from tailorset.project.known_models import PICKLES_REMEDY, Obstacle, departure, gate, no_safetensors, obstacle
 from tailorset.storage import checksums
-from tailorset.storage.hub import SAFETENSORS, NamedModel, cache_of, cached_commit, is_read, lacking, pickles_in
+from tailorset.storage.hub import (
+    SAFETENSORS,
+    SINGLE_FILES,
+    NamedModel,
+    cache_of,
+    cached_commit,
+    is_read,
+    lacking,
+    pickles_in,
+)
 
 ANSWER_SECONDS = 5
 ALLOW = (
@@ -131,7 +140,7 @@ def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
         return not_downloaded(f"{key}: {wanted}", model)
     if missing := model.lacking_in(snapshot):
         return not_downloaded(f"{key}: all of {wanted} (the cache lacks {some(missing)})", model)
-    blobs = {file.resolve() for file in snapshot.rglob("*")}  # other revisions have others, beside them
+    blobs = {path.resolve() for path in read_in(snapshot, model)}  # other revisions have others, beside them
     files = sorted(file for file in blobs if checksums.SHA256.fullmatch(file.name))
     for file in files if whole else ():
         if checksums.file_digest(file) != file.name:
@@ -143,6 +152,14 @@ def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
     if gone := departure(repository):
         return Finding("warning", "weights", f"{text}; {gone}", "keep a copy of it: nobody else can download it")
     return Finding("ok", "weights", text)
+
+
+def read_in(snapshot: Path, model: NamedModel) -> Iterator[Path]:
+    """Yield the files of a snapshot without weights that are never read, as pickles and variants are."""
+    for path in filter(Path.is_file, snapshot.rglob("*")):
+        name = path.relative_to(snapshot).as_posix()
+        if is_read(name, model.needed_files) or not name.endswith(SINGLE_FILES):
+            yield path
 
 
 def snapshot_of(model: NamedModel) -> Path | None:
@@ -181,7 +198,8 @@ def free_for_downloads() -> int:
     """Return the free bytes of the disk that holds the hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return shutil.disk_usage(next(path for path in Path(HF_HUB_CACHE).absolute().parents if path.is_dir())).free
+    cache = Path(HF_HUB_CACHE).absolute()  # its folder may be on another disk than the one above it
+    return shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.is_dir())).free
 
 
 def ask_hub(model: NamedModel) -> int | Obstacle:
