@@ -54,6 +54,8 @@ def test_use_keeps_edited_settings_unless_forced(presets: Path) -> None:
     assert code == 1
     assert "--force" in output
     assert Path("params.yaml").read_text() == "seed: 7\n"
+    Path("params.yaml").write_bytes("seed: 7  # größer\n".encode("latin-1"))
+    assert "was edited" in run("use", "toybox")[1]
     assert run("use", "toybox", "--force")[0] == 0
     assert Path("params.yaml").read_bytes() == (presets / "toybox.yaml").read_bytes()
 
@@ -127,6 +129,10 @@ def test_results_of_other_labels_are_not_shown(project: Path) -> None:
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate": evaluated}}))
     assert run("results")[0] == 0
     params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params.replace("data/labels/", "./data/labels/"))
+    evaluated["params"]["params.yaml"]["label_space"] = f"./{labels}"
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"evaluate": evaluated}}))
+    assert run("results")[0] == 0
     Path("params.yaml").write_text(params.replace("labels/toybox.yaml", "labels/coco.yaml"))
     code, output = run("results")
     assert code == 1
@@ -329,6 +335,12 @@ def test_status_explains_faulty_settings(project: Path) -> None:
     code, output = run("status")
     assert code == 1
     assert "treshold" in output
+
+
+def test_status_leads_to_doctor_where_weights_are_missing(project: Path) -> None:
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("models/foundation/toybox/diffusion", "models/mine/v2"))
+    assert "MISSING: models/mine/v2: `tailorset doctor` has the remedy" in run("status")[1]
 
 
 def test_commands_say_that_the_server_does_not_answer(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,16 @@ def test_few_photos_of_unseen_labels_have_figures_without_intervals(root: Path, 
     assert "[" in next(line for line in lines if "GZSL mAP" in line)
 
 
+def test_runs_without_results_are_compared_by_name(root: Path) -> None:
+    client, experiment = connect(root)
+    for name, epochs in (("plain", "4"), ("long", "8")):
+        run = client.create_run(experiment, tags={EXECUTION_TAG: name, "mlflow.runName": name})
+        client.log_param(run.info.run_id, "epochs", epochs)
+    text = output("plain", "long")
+    assert "epochs" in text
+    assert "mAP" not in text
+
+
 @pytest.mark.parametrize("name", ["nan", "007"])
 def test_a_label_may_look_like_no_name(root: Path, name: str) -> None:
     space = LabelSpace(

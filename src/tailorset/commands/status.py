@@ -81,15 +81,15 @@ def results_line(label_file: Path) -> str:
 
 def other_label_file(label_file: Path) -> str:
     """Label file of the figures in reports/, where dvc.lock records another one than that of params.yaml."""
-    known = _evaluated().get("params", {}).get("params.yaml", {}).get("label_space", str(label_file))
-    return "" if known == str(label_file) else str(known)
+    known = Path(_evaluated().get("params", {}).get("params.yaml", {}).get("label_space", label_file))
+    return "" if known == label_file else str(known)
 
 
 def was_edited(label_file: Path) -> bool:
     """Check if the label file has changed since the figures in reports/ were measured."""
-    sums = {dep["path"]: dep.get("md5") for dep in _evaluated().get("deps", ())}
+    sums = {Path(dep["path"]): dep.get("md5") for dep in _evaluated().get("deps", ())}
     now = hashlib.md5(label_file.read_bytes(), usedforsecurity=False).hexdigest()
-    return bool(sums.get(str(label_file), now) != now)
+    return bool(sums.get(label_file, now) != now)
 
 
 def _evaluated() -> dict[str, Any]:
@@ -103,7 +103,7 @@ def weights_line(params: Params) -> str:
     folders = [model.folder for _, model in named_models(params) if model.folder]
     missing = [str(folder) for folder in folders if not any(folder.glob("*"))]
     if missing:
-        return f"MISSING: {', '.join(missing)}: git checkout them"
+        return f"MISSING: {', '.join(missing)}: `tailorset doctor` has the remedy"
     others = len(list(named_models(params))) - len(folders)
     return f"{len(folders)} local models present" + (f", {others} others: tailorset doctor" if others else "")
 

@@ -36,6 +36,7 @@ from tailorset.evaluation.bootstrap import (
 )
 from tailorset.evaluation.results import ANNOTATIONS, OURS, columns, percent
 from tailorset.evaluation.score_table import read_scores
+from tailorset.messages import count
 from tailorset.project.layout import PER_LABEL, SCORES
 from tailorset.project.tracking import EXECUTION_TAG, connect, is_set_up
 from tailorset.storage.label_tables import read_label_table
@@ -141,7 +142,7 @@ class Comparison:
         for one in later:
             table.add_column(one.name)
             table.add_column("minus first")
-        keys = columns(first.metrics)
+        keys = {title: key for title, key in columns(first.metrics).items() if self._is_measured(key)}
         cells = (self._plain if reason else self._with_intervals)(list(keys.values()))
         for title, row in zip(keys, cells, strict=True):
             table.add_row(title, *row)
@@ -153,6 +154,9 @@ class Comparison:
         ids = json.dumps([one.run.info.run_id for one in self.executions], separators=(",", ":"))
         experiments = json.dumps([self.experiment_id])
         return f"#/compare-runs?runs={quote(ids)}&experiments={quote(experiments)}"
+
+    def _is_measured(self, key: str) -> bool:
+        return any(key in one.metrics for one in self.executions)
 
     def _why_unpaired(self) -> str:
         first = self.executions[0]
@@ -205,9 +209,11 @@ def compare(texts: Sequence[str], root: Path) -> Comparison:
     client, experiment_id = connect(root)
     known = executions(client, experiment_id)
     evaluated = [one for one in known if "zsl/map" in one.metrics]
-    if len(evaluated) < 2:
-        raise ValueError(f"{len(evaluated)} runs with results in MLflow: two are needed. `make run` makes one.")
-    chosen = [find(text, known) for text in texts] if texts else evaluated[1::-1]
+    if not texts and len(evaluated) < 2:
+        raise ValueError(
+            f"{count(len(evaluated), 'run')} with results in MLflow: two are needed. `make run` makes one."
+        )
+    chosen = [find(text, known) for text in texts] or evaluated[1::-1]
     if len({one.run.info.run_id for one in chosen}) < max(len(chosen), 2):
         raise ValueError(f"{' '.join(texts)}: name two or more different runs")
     return Comparison(tuple(chosen), experiment_id)
@@ -239,4 +245,5 @@ def find(text: str, known: Sequence[Execution]) -> Execution:
     shown = fitting or known
     names = ", ".join(f"{one.name} ({one.run.info.run_id[:8]})" for one in shown[:NUM_NAMED])
     more = f" and {len(shown) - NUM_NAMED} others" if len(shown) > NUM_NAMED else ""
-    raise ValueError(f"{text!r} is {len(fitting) or 'not the name of any'} of the runs: choose {names}{more}")
+    choices = f"choose {names}{more}" if names else "`make run` makes one"
+    raise ValueError(f"{text!r} is {len(fitting) or 'not the name of any'} of the runs: {choices}")
