@@ -20,7 +20,7 @@ from torch import Tensor
 
 import tailorset
 from tailorset.classifiers import extend_classifier, load_classifier, saved_labels
-from tailorset.commands.adding import NEEDED, NOTES, Addition, checked_space, earlier_folders
+from tailorset.commands.adding import NEEDED, NOTES, Addition, checked_space, earlier_folders, folder_name
 from tailorset.datasets.reading.further_labels import with_further_labels
 from tailorset.evaluation.comparison import clip_logits
 from tailorset.evaluation.selection import best_candidate
@@ -90,6 +90,11 @@ class AdditionRun:
         return self.addition.names
 
     @cached_property
+    def title(self) -> str:
+        """Name of the folders in data/added and models/added."""
+        return folder_name(self.addition, self.stage.params.label_space)
+
+    @cached_property
     def before(self) -> LabelSpace:
         """The labels of the classifier."""
         return saved_labels(self.base)[1]
@@ -131,9 +136,10 @@ def add(run: AdditionRun) -> None:
     figures["added/largest_change"] = largest
     grown = Grown(run.origin.title, measured, rules, figures)
     grown.complete(run.models, run.base.parent, collection.photos("test"))
-    write_json(run.data / NOTES, {"labels": list(run.names), "to": run.origin.title})
+    notes = {"labels": list(run.names), "next_to": list(run.before.unseen), "to": run.origin.title}
+    write_json(run.data / NOTES, notes | {"label_file": str(run.stage.params.label_space)})
     run.stage.log_metrics(figures)
-    write_json(run.stage.report_dir / f"{run.addition.title}.json", figures)
+    write_json(run.stage.report_dir / f"{run.title}.json", figures)
     publish(run, measured)
     print(*grown.lines(), "Next: `tailorset promote`, which compares it with the champion.", sep="\n")
 
@@ -257,8 +263,8 @@ def publish(run: AdditionRun, measured: Measurement) -> None:
     Raises:
         ValueError: MLflow does not answer.
     """
-    title, tracker, name = run.addition.title, run.stage.tracker, run.stage.params.model_name
-    data, models = ADDED_DATA / title, ADDED_MODELS / title
+    tracker, name = run.stage.tracker, run.stage.params.model_name
+    data, models = ADDED_DATA / run.title, ADDED_MODELS / run.title
     for source, target in ((run.data, data), (run.models, models)):
         with atomic_output(target) as folder:
             shutil.copytree(source, folder)

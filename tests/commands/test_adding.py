@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from tailorset import cli
-from tailorset.commands.adding import NOTES, Addition, checked_space, earlier_folders
+from tailorset.commands.adding import NOTES, Addition, checked_space, earlier_folders, folder_name
 from tailorset.inference.predictor import model_labels
 from tailorset.project.layout import ADDED_DATA, CLASSIFIER, LORA, THRESHOLDS
 from tailorset.project.params import load_params
@@ -145,3 +146,24 @@ def test_images_of_earlier_additions_are_found_by_their_labels() -> None:
     with_drum = Addition(names=("drum",), model=MODEL).label_space(base)
     assert earlier_folders(base) == []
     assert earlier_folders(with_drum) == [ADDED_DATA / "drum"]
+
+
+def test_images_that_show_a_label_which_the_model_lacks_are_not_of_its_additions() -> None:
+    base = Addition(names=("drum",), model=MODEL).label_space(LabelSpace.load("data/labels/small.yaml"))
+    for name, others in (("drum", ["cup"]), ("drum-of-other", ["boat"])):
+        (ADDED_DATA / name).mkdir(parents=True)
+        (ADDED_DATA / name / NOTES).write_text(json.dumps({"labels": ["drum"], "next_to": others}))
+    assert earlier_folders(base) == [ADDED_DATA / "drum"]
+
+
+def test_a_label_added_under_two_label_files_has_two_folders() -> None:
+    addition, mine, other = (
+        Addition(names=("drum",), model=MODEL),
+        Path("data/labels/a.yaml"),
+        Path("data/labels/b.yaml"),
+    )
+    assert folder_name(addition, mine) == "drum"
+    (ADDED_DATA / "drum").mkdir(parents=True)
+    (ADDED_DATA / "drum" / NOTES).write_text(json.dumps({"labels": ["drum"], "label_file": str(mine)}))
+    assert folder_name(addition, mine) == "drum"
+    assert folder_name(addition, other) == "drum-of-b"

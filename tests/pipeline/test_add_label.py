@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -77,6 +78,10 @@ def test_the_added_label_has_images_a_score_a_threshold_and_a_version(
     assert measured.added == {"drum": [None, None]}
     assert measured.before is not None
     assert set(measured.before.average_precision) == set(before.labels)
+    notes = json.loads((data / "added.json").read_text())
+    assert notes == {"labels": ["drum"], "next_to": ["key", "cup", "fish"], "to": str(CLASSIFIER)} | {
+        "label_file": "data/labels/small.yaml"
+    }
     output = capsys.readouterr().out
     assert "Prompts: 12, after 0 refused replies." in output
     kept = int(pd.read_parquet(data / "filtered" / "manifest.parquet")["kept"].sum())

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -26,7 +27,7 @@ NEEDED = (
     REAL / "manifest.parquet",
     REAL / "targets.parquet",
 )
-NOTES = "added.json"  # in the folder of an addition: its labels, and the model that they were added to
+NOTES = "added.json"  # in the folder of an addition: its labels, those drawn next to them, label file and model
 
 
 class Addition(Record):
@@ -111,5 +112,19 @@ def _problems(
 
 def earlier_folders(base: LabelSpace) -> list[Path]:
     """Return data/added/* of the labels that a model has: their images show it what an added label is not."""
-    notes = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in ADDED_DATA.glob(f"*/{NOTES}")}
-    return sorted(folder for folder, note in notes.items() if set(note["labels"]) <= set(base.names))
+    notes = {path.parent: _notes(path) for path in ADDED_DATA.glob(f"*/{NOTES}")}
+    drawn = {folder: {*note["labels"], *note.get("next_to", ())} for folder, note in notes.items()}
+    return sorted(folder for folder, names in drawn.items() if names <= set(base.names))
+
+
+def folder_name(addition: Addition, label_file: Path) -> str:
+    """Return the name of an addition's folders, which differs if those of another label file have the usual one."""
+    path = ADDED_DATA / addition.title / NOTES
+    owner = _notes(path).get("label_file") if path.exists() else None
+    is_free = owner in (None, str(label_file))
+    return addition.title if is_free else f"{addition.title}-of-{safe_file_name(label_file.stem)}"
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    notes: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return notes
