@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -178,7 +179,7 @@ def test_the_champion_answers_unless_another_model_is_named(
     registry: Path, label_space: LabelSpace, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(registry)
-    monkeypatch.setattr(model_commands, "model_name_and_labels", lambda: ("tiny", label_space))
+    monkeypatch.setattr(model_commands, "params_and_labels", lambda: (SimpleNamespace(model_name="tiny"), label_space))
     try:
         code, said = run(photos, "--output", tmp_path / "out.csv")
         assert code == 1
@@ -190,7 +191,7 @@ def test_the_champion_answers_unless_another_model_is_named(
         others = LabelSpace.model_validate(
             {"name": "others", "labels": [{"name": name, "seen": False} for name in ("ball", "fish")]}
         )
-        monkeypatch.setattr(model_commands, "model_name_and_labels", lambda: ("tiny", others))
+        monkeypatch.setattr(model_commands, "params_and_labels", lambda: (SimpleNamespace(model_name="tiny"), others))
         code, said = run(photos, "--output", tmp_path / "out.csv")
         assert code == 1
         assert "is not of the labels of others in params.yaml: it alone has tea cup and it lacks fish" in said

@@ -113,7 +113,8 @@ def promote(
     from tailorset.registry.promotion import assess
     from tailorset.registry.promotion import promote as move_alias
 
-    name, space = model_name_and_labels()
+    params, space = params_and_labels()
+    name = params.model_name
     if best:
         if version:
             stop("--best chooses the version itself: leave out --version")
@@ -139,7 +140,7 @@ def rollback(
     """Make the previous champion the champion again."""
     from tailorset.registry.promotion import rollback as move_alias
 
-    champion, previous = or_stop(move_alias, model_name_and_labels()[0], reason)
+    champion, previous = or_stop(move_alias, params_and_labels()[0].model_name, reason)
     console.print(
         f"models:/{champion.name}@champion is version {previous.version} again, no longer {champion.version}."
     )
@@ -221,17 +222,11 @@ def params_and_labels() -> tuple[Params, LabelSpace]:
     return params, or_stop(LabelSpace.load, params.label_space)
 
 
-def model_name_and_labels() -> tuple[str, LabelSpace]:
-    """Return the name of the registered model and the labels of params.yaml."""
-    params, space = params_and_labels()
-    return params.model_name, space
-
-
 def champion_uri() -> str:
     """Return the model that answers if none is named."""
     from tailorset.registry.promotion import check_labels
 
-    name, space = model_name_and_labels()
-    uri = f"models:/{name}@champion"
+    params, space = params_and_labels()
+    uri = f"models:/{params.model_name}@champion"
     or_stop(check_labels, uri, space)
     return uri

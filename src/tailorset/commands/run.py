@@ -11,8 +11,7 @@ import typer
 
 from tailorset.commands.terminal import stop
 from tailorset.project.busy import choose_wait_policy
-from tailorset.project.resume import forget_finished
-from tailorset.project.running import running_stages
+from tailorset.project.running import forget_finished, running_stages
 
 INTERRUPTED = "Interrupted between two stages. What is finished is kept: run the same command again to go on."
 

@@ -1,8 +1,12 @@
-"""The stage that runs now: its progress file in the resume folder, and how long stages took the last time."""
+"""The stage that runs now: its resume folder, the progress file in it, and how long stages took the last time.
+
+A resume folder, .work/STAGE/FINGERPRINT, stays until DVC has stored what its stage made.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +20,35 @@ from tailorset.progress import Position, Report, reporting
 from tailorset.project.busy import Others
 from tailorset.project.definition import stage_names
 from tailorset.project.layout import is_own_folder
-from tailorset.storage.files import write_json
+from tailorset.storage.files import remove_at_once, write_json
 
+FINISHED = "finished"  # an empty file in the folder of a stage that has ended, which DVC may not have stored yet
 PROGRESS = "progress.json"
 DURATIONS = Path(".work/durations")
+
+
+def open_work_dir(root: Path, work_dir: Path) -> None:
+    """Make the resume folder, or continue in it, once those that are no longer needed are deleted."""
+    forget_finished(root)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    (work_dir / FINISHED).unlink(missing_ok=True)
+
+
+def close_work_dir(name: str, work_dir: Path) -> None:
+    """Mark the resume folder as finished where DVC runs the stage and is yet to store its products; else delete it."""
+    if os.environ.get("DVC_STAGE") == name:
+        (work_dir / FINISHED).touch()
+    else:
+        remove_at_once(work_dir)
+
+
+def forget_finished(root: Path) -> None:
+    """Delete the folders of stages that ended before DVC last stored products, which is when it writes dvc.lock."""
+    lock = Path("dvc.lock")
+    stored = lock.stat().st_mtime if lock.exists() else 0.0
+    for mark in (root / ".work").glob(f"*/*/{FINISHED}"):
+        if mark.stat().st_mtime < stored:
+            remove_at_once(mark.parent)
 
 
 @contextmanager

@@ -19,14 +19,13 @@ from tailorset.compute import processes
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.compute.memory import enforce_budget, explained
 from tailorset.messages import GB
-from tailorset.project import resume
 from tailorset.project.busy import yield_to_others
 from tailorset.project.checks import contradictions
 from tailorset.project.definition import fingerprint, stage_definition
 from tailorset.project.layout import REPORTS
 from tailorset.project.limits import clear_when_full, exclusive_run, time_limit
 from tailorset.project.params import Params, load_params
-from tailorset.project.running import progress_shown
+from tailorset.project.running import close_work_dir, open_work_dir, progress_shown
 from tailorset.project.tracking import Tracker
 from tailorset.records import LabelSpace
 from tailorset.seeding import sample_seed
@@ -140,7 +139,7 @@ def run_stage(name: str, parallel: bool = False, definition: Mapping[str, Any] |
     tracker = Tracker(name, root, definition["params"])
     with exclusive_run(name, lock) if is_main else contextlib.nullcontext():
         if is_main:
-            resume.begin(root, work_dir)
+            open_work_dir(root, work_dir)
         processes.barrier()
         with (
             tracker if is_main else contextlib.nullcontext(),
@@ -155,7 +154,7 @@ def run_stage(name: str, parallel: bool = False, definition: Mapping[str, Any] |
                 tracker.log_metrics({"memory/peak_gb": peak / GB})
         processes.barrier()
         if is_main:
-            resume.end(name, work_dir)
+            close_work_dir(name, work_dir)
     processes.destroy_process_group()
 
 
