@@ -91,6 +91,26 @@ def test_the_mixture_stays_usable_where_no_photo_shows_a_label(moved: float) -> 
         assert float(fitted(photos).mean()) < 0.01
 
 
+def test_labels_whose_photos_all_score_alike_keep_the_calibration_of_generated_images() -> None:
+    """A sure classifier has scores at the limit for a label that no photo shows; val may hold a single photo."""
+    photos = torch.tensor([-13.8, 13.8, 0.0]).double() + torch.tensor([0.0, 0.0, 1.0]) * torch.randn(300, 1).double()
+    start = Affine(torch.full((3,), 4.0).double(), torch.full((3,), -1.0).double())
+    fitted = fitting.fit_mixture(start, photos)
+    assert (fitted.scale[:2].tolist(), fitted.bias[:2].tolist()) == ([4.0] * 2, [-1.0] * 2)
+    assert fitted.scale[2] != 4.0
+    one = fitting.fit_mixture(start, photos[:1])
+    assert torch.equal(one.scale, start.scale)
+    fitting.make_thresholds(NAMES, one, photos[:1], None, 0.3)
+
+
+def test_a_label_that_every_photo_surely_shows_has_thresholds() -> None:
+    photos = torch.full((9, 2), 13.8).double() + torch.rand(9, 2, generator=torch.Generator().manual_seed(0))
+    seen = Affine(torch.full((1,), 4.0).double(), torch.zeros(1).double())
+    for pooling in (0.0, 1.0):
+        fitting.make_thresholds(NAMES[:2], fitting.transfer(seen, photos, pooling), photos, None, 0.3)
+    fitting.make_thresholds(NAMES[:2], fitting.fit_mixture(seen, photos), photos, None, 0.3)
+
+
 def test_the_bias_makes_the_mean_probability_the_share() -> None:
     scores, share = simulated(300)[0] * 5, torch.tensor([0.001, 0.5, 0.93]).double()
     bias = fitting.bias_for_share(scores, share)

@@ -24,6 +24,12 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error(probabilities, targets) == pytest.approx((first + abs(0.2 - 1 / 3)) / 2, abs=1e-6)
 
 
+def test_a_label_that_nobody_annotated_has_no_calibration_error() -> None:
+    probabilities, targets = random_case()
+    targets[:, 2] = -1
+    assert calibration_error(probabilities, targets) == calibration_error(probabilities[:, :2], targets[:, :2])
+
+
 def test_true_probabilities_have_little_error_and_distorted_ones_more() -> None:
     probabilities, targets = random_case(20_000)
     assert calibration_error(probabilities, targets) < 0.02

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tailorset.thresholds.fitting import Affine, make_thresholds
 from tailorset.thresholds.rules import LabelRule, Thresholds, abstain_band, one_threshold
 
 RULES = Thresholds({"cup": LabelRule(2.0, 0.5, 0.4, 0.3, 0.7), "key": LabelRule(1.0, -1.0, 0.2, 0.2, 0.7)})
@@ -39,6 +40,14 @@ def test_the_band_holds_the_decisions_that_are_wrong_too_often() -> None:
         for probability in torch.linspace(0.005, 0.995, 100).tolist():
             risk = 1 - probability if probability >= threshold else probability
             assert (low < probability < high) == (risk > 0.3)
+
+
+@pytest.mark.parametrize(("share", "word"), [(0.1, "open"), (0.75, "present")])
+def test_a_label_that_all_photos_score_alike_is_open_where_it_would_be_wrong_too_often(share: float, word: str) -> None:
+    """A sure classifier's scores at the limit are equal: their probability is the threshold."""
+    calibration = Affine(torch.tensor([1.0]).double(), torch.tensor([share]).double().logit())
+    fitted = make_thresholds(("cup",), calibration, torch.zeros(9, 1).double(), None, 0.3)
+    assert fitted.apply(torch.full((5, 1), 0.5)).words == [[word]] * 5
 
 
 def test_more_risk_leaves_fewer_questions_open() -> None:

@@ -22,8 +22,8 @@ class Rule(BaseModel):
     label: str
     seen: bool = Field(description="annotated in photos; otherwise learned from generated images")
     threshold: float = Field(description="present from here on")
-    abstain_low: float = Field(description="strictly between the two, the question is better left open")
-    abstain_high: float
+    abstain_low: float = Field(description="above it, and below the threshold, the question is better left open")
+    abstain_high: float = Field(description="below it, and from the threshold on, too")
 
 
 class LabelAnswer(Rule):

@@ -18,6 +18,7 @@ from tailorset.thresholds.rules import LabelRule, Thresholds, abstain_band
 
 SCALE_SPREAD = 0.3  # prior standard deviation of a label's log scale around the shared one
 MIN_SHARE = 1e-3  # of photos that show a label: 0 has no logit
+MIN_VARIANCE = 1e-12  # of a label's logits: in equal ones there are no two normal distributions
 NUM_ITERATIONS = 300
 
 
@@ -75,7 +76,7 @@ def transfer(seen: Affine, photo_logits: Tensor, share_pooling: float) -> Affine
     The bias then makes the mean probability equal that share.
     """
     scale = seen.scale.log().mean().exp().expand(photo_logits.shape[1])
-    own = Affine(scale, seen.bias.mean())(photo_logits).mean(0)
+    own = Affine(scale, seen.bias.mean())(photo_logits).mean(0).clamp(max=1 - MIN_SHARE)  # 1 has no logit
     share = ((1 - share_pooling) * own.logit() + share_pooling * own.mean().logit()).sigmoid()
     return Affine(scale, bias_for_share(scale * photo_logits, share))
 
@@ -106,20 +107,24 @@ def shift_priors(source: Affine, source_share: Tensor, photo_logits: Tensor) -> 
 def fit_mixture(start: Affine, photo_logits: Tensor) -> Affine:
     """Fit two normal distributions with one variance per label to unannotated photo logits (N, L) by EM.
 
-    `start` gives the first probabilities; equal variances make the posterior a sigmoid of a line again.
+    `start` gives the first probabilities; equal variances make the posterior a sigmoid of a line again. A label stays
+    as it is where the photos' logits are all equal, or surely belong to one distribution.
     """
     fitted = start
     for _ in range(NUM_ITERATIONS):
-        fitted = _mixture_step(fitted(photo_logits), photo_logits)
+        fitted = _mixture_step(fitted, photo_logits)
     return fitted
 
 
-def _mixture_step(shown: Tensor, logits: Tensor) -> Affine:
+def _mixture_step(fitted: Affine, logits: Tensor) -> Affine:
+    shown = fitted(logits)
     share = shown.mean(0).clamp(MIN_SHARE, 1 - MIN_SHARE)
     present = (shown * logits).sum(0) / shown.sum(0)
     absent = ((1 - shown) * logits).sum(0) / (1 - shown).sum(0)
     variance = (shown * (logits - present) ** 2 + (1 - shown) * (logits - absent) ** 2).mean(0)
-    return Affine((present - absent) / variance, share.logit() - (present**2 - absent**2) / (2 * variance))
+    scale, bias = (present - absent) / variance, share.logit() - (present**2 - absent**2) / (2 * variance)
+    is_defined = variance > MIN_VARIANCE  # not if it is NaN
+    return Affine(torch.where(is_defined, scale, fitted.scale), torch.where(is_defined, bias, fitted.bias))
 
 
 def best_threshold(probabilities: Tensor, shown: Tensor) -> float:

@@ -20,12 +20,14 @@ NUM_BINS = 15
 def calibration_error(probabilities: Tensor, targets: Tensor) -> float:
     """Return the expected calibration error of a label's probabilities in 15 equal bins, averaged over the labels.
 
-    Source: Naeini et al. 2015; one label at a time, because errors of opposite sign cancel in a common bin.
+    Labels without an annotation are left out. Source: Naeini et al. 2015; one label at a time, because errors of
+    opposite sign cancel in a common bin.
     """
-    errors = []
-    for values, truth in zip(probabilities.T, targets.T, strict=True):
-        known = truth >= 0
-        errors.append(binary_calibration_error(values[known], truth[known].long(), n_bins=NUM_BINS, norm="l1"))
+    errors = [
+        binary_calibration_error(values[known], truth[known].long(), n_bins=NUM_BINS, norm="l1")
+        for values, truth in zip(probabilities.T, targets.T, strict=True)
+        if (known := truth >= 0).any()
+    ]
     return float(torch.stack(errors).mean())
 
 

@@ -24,7 +24,7 @@ LOGIT_EPS = 1e-6  # probabilities of exactly 0 or 1 have no logit
 class LabelRule:
     """calibrated = sigmoid(scale * logit(score) + bias); the label is present from `threshold` on.
 
-    A score with a calibrated probability strictly between `abstain_low` and `abstain_high` is better left open.
+    It is better left open if it would be present below `abstain_high`, or absent above `abstain_low`.
     """
 
     scale: float = 1.0
@@ -99,9 +99,9 @@ class Thresholds:
         if scores.shape[-1] != len(self.rules):
             raise ValueError(f"{scores.shape[-1]} scores per image, thresholds for {len(self.rules)}: {self.labels}")
         probabilities = (self._column("scale") * score_logits(scores) + self._column("bias")).sigmoid()
+        present = probabilities >= self._column("threshold")
         low, high = self._column("abstain_low"), self._column("abstain_high")
-        abstained = (probabilities > low) & (probabilities < high)
-        return Decisions(probabilities, probabilities >= self._column("threshold"), abstained)
+        return Decisions(probabilities, present, torch.where(present, probabilities < high, probabilities > low))
 
     def save(self, path: Path) -> None:
         """Write stable JSON: a version, the photos' size and one object per label, in the order of the scores."""
