@@ -30,6 +30,7 @@ from soak_server import NAME, Server, build_project, expected_scores
 from timing import timed_call
 
 import tailorset  # noqa: F401 - sets the offline and telemetry switches before any library is imported
+from tailorset.inference.library import Model
 from tailorset.inference.onnx import ONNX_FILE
 from tailorset.inference.onnx_predictor import export_apart, open_session, with_session
 from tailorset.inference.predictor import Predictor, model_files, open_predictor
@@ -71,8 +72,8 @@ def open_sides(root: Path, work: Path, photos: Sequence[bytes]) -> dict[str, Pre
 
 def differences(sides: Mapping[str, Predictor], photos: Sequence[bytes]) -> dict[str, float]:
     """Return the largest difference of a score from torch's, by side."""
-    expected = sides["torch"].predict(photos, BATCH)
-    return {name: float((side.predict(photos, BATCH) - expected).abs().max()) for name, side in sides.items()}
+    scores = {name: Model(side).predict(photos, "score", BATCH).to_numpy() for name, side in sides.items()}
+    return {name: float(abs(found - scores["torch"]).max()) for name, found in scores.items()}
 
 
 def computing(sides: Mapping[str, Predictor], photos: Sequence[bytes], size: Size) -> dict[str, dict[str, float]]:

@@ -21,9 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_backbone import write_backbone
 
+import tailorset
 from tailorset.classifiers import load_classifier
 from tailorset.images.codec import encode_png
-from tailorset.inference.predictor import load_predictor
 from tailorset.plugins import load_plugin
 from tailorset.project.layout import FITTED_TO
 from tailorset.project.tracking import connect
@@ -70,11 +70,8 @@ def point_to(root: Path, version: str) -> None:
 def expected_scores(root: Path, photos: list[bytes]) -> dict[str, list[dict[str, float]]]:
     """version -> scores by label for each photo, computed here."""
     with contextlib.chdir(root):
-        predictors = {version: load_predictor(f"models:/{NAME}/{version}") for version in ("1", "2")}
-    return {
-        version: [dict(zip(predictor.labels, row.tolist(), strict=True)) for row in predictor.predict(photos)]
-        for version, predictor in predictors.items()
-    }
+        models = {version: tailorset.load(f"models:/{NAME}/{version}") for version in ("1", "2")}
+    return {version: model.predict(photos, "score").to_dict("records") for version, model in models.items()}
 
 
 class Server:

@@ -7,7 +7,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tiny_backbone import write_backbone
+from torch import Tensor
 
 from tailorset.images.codec import encode_png
+from tailorset.inference.predictor import Predictor
 from tailorset.plugins import load_plugin
 from tailorset.project.layout import CLASSIFIER, EXAMPLES, FITTED_TO, MEASURED, MODEL_CARD, NOVELTY, THRESHOLDS
 from tailorset.project.tracking import connect
@@ -144,6 +146,11 @@ def other_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     save_file(tensors, weights)
     checksums.seal(weights.parent)
     return root / "classifier"
+
+
+def scores_of(predictor: Predictor, contents: Sequence[bytes]) -> Tensor:
+    """Scores (N, L) of the bytes of photos."""
+    return predictor.scores(torch.stack([predictor.pixels(content) for content in contents]))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from soak_load import Expected, Reply, after, closed_loop, open_loop, p99_ms, so
 from soak_mutated import Findings, send_generated, send_mutated
 from soak_server import build_project, expected_scores
 
-from tailorset.inference.predictor import load_predictor
+import tailorset
 from tailorset.serving.service import Load, Service
 from tests.registered import running
 
@@ -61,8 +61,8 @@ def test_what_goes_wrong_is_found() -> None:
 
 def test_under_overload_every_answer_is_right_or_says_when_to_come_again(folder: Path) -> None:
     photos = some_photos(8)
-    service, predictor = Service(str(folder), load=Load(max_batch=4, max_waiting=4)), load_predictor(folder)
-    scores = [dict(zip(predictor.labels, row.tolist(), strict=True)) for row in predictor.predict(photos)]
+    service = Service(str(folder), load=Load(max_batch=4, max_waiting=4))
+    scores = tailorset.load(folder).predict(photos, "score").to_dict("records")
     with running(service) as url:
         busy = asyncio.run(closed_loop(url, photos, 4, after(1.0)))
         assert statuses(busy) == {"200": len(busy)}

@@ -24,6 +24,7 @@ from tailorset.inference.sources import image_sources
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import add_member, write_shard
 from tailorset.thresholds.rules import LabelRule, Thresholds
+from tests.registered import scores_of
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -89,7 +90,7 @@ def test_every_file_is_a_row_with_the_endpoint_s_scores_or_its_error(
     assert f"{len(table)} images, {len(BROKEN)} of them could not be read" in said
     for name in BROKEN:
         assert f"{album / name}: " in said
-    expected = predictor.predict([path.read_bytes() for path in photos]).numpy()
+    expected = scores_of(predictor, [path.read_bytes() for path in photos]).numpy()
     answered = table.loc[[str(path) for path in photos], ["score/tea cup", "score/ball"]].to_numpy()
     np.testing.assert_allclose(answered, expected, atol=1e-5)
 
@@ -136,7 +137,7 @@ def test_labels_are_decided_and_left_open_as_the_thresholds_say(
     output = tmp_path / "out.jsonl"
     assert run(photos, "--model", model, "--output", output, "--device", "cpu")[0] == 0
     rows = [json.loads(line) for line in output.read_text().splitlines()]
-    decisions = predictor.decide(predictor.predict([Path(row["path"]).read_bytes() for row in rows]))
+    decisions = predictor.decide(scores_of(predictor, [Path(row["path"]).read_bytes() for row in rows]))
     labels = np.array(predictor.labels)
     certain = decisions.present & ~decisions.abstained  # as the web service says it
     assert [row["present"] for row in rows] == [labels[mask].tolist() for mask in certain.numpy()]

@@ -17,6 +17,7 @@ from PIL import Image
 import tailorset
 from tailorset.inference import declared_environment
 from tailorset.inference.predictor import load_predictor
+from tests.registered import scores_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -44,7 +45,7 @@ def test_a_table_has_a_row_per_photo_and_a_column_per_label(
     assert list(table.columns) == list(model.labels)
     assert list(table.index) == list(map(str, files))
     predictor = load_predictor(registry / "models" / "classifier", "cpu")
-    scores = predictor.predict([file.read_bytes() for file in files])
+    scores = scores_of(predictor, [file.read_bytes() for file in files])
     np.testing.assert_allclose(table, predictor.decide(scores).probabilities, atol=1e-5)
     np.testing.assert_allclose(model.predict(files, "score"), scores, atol=1e-5)
     assert set(model.predict(files, "decision").to_numpy().ravel()) <= {"present", "absent", "open"}

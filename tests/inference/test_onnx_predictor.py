@@ -12,6 +12,7 @@ from tailorset.inference import onnx, onnx_predictor
 from tailorset.inference.onnx import TOLERANCE
 from tailorset.inference.onnx_predictor import NotExportable, export_apart, load_onnx_predictor
 from tailorset.inference.predictor import Predictor, load_predictor
+from tests.registered import scores_of
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_scores_and_novelty_are_those_of_torch_for_any_batch(
 
 def test_photos_of_all_kinds_get_the_same_decisions(pair: tuple[Predictor, Predictor], photos: Path) -> None:
     files = [path.read_bytes() for path in sorted(photos.iterdir())]
-    by_torch, by_onnx = (predictor.predict(files) for predictor in pair)
+    by_torch, by_onnx = (scores_of(predictor, files) for predictor in pair)
     torch.testing.assert_close(by_onnx, by_torch, atol=TOLERANCE, rtol=0)
     assert pair[1].decide(by_onnx).words == pair[0].decide(by_torch).words
 

@@ -24,6 +24,7 @@ from tailorset.serving.app import PAGE, create_app
 from tailorset.serving.server_log import ACCESS, LogfmtFormatter, log_config
 from tailorset.serving.service import Load, Service
 from tailorset.thresholds.rules import Thresholds
+from tests.registered import scores_of
 
 PNG = {"content-type": "image/png"}
 
@@ -59,7 +60,7 @@ def test_every_way_to_ask_gives_the_scores_of_the_predictor(
     backend: str, request: pytest.FixtureRequest, predictor: Predictor, photo: bytes
 ) -> None:
     client: TestClient = request.getfixturevalue(backend)
-    expected = predictor.predict([photo])[0]
+    expected = scores_of(predictor, [photo])[0]
     text = base64.b64encode(photo).decode()
     raw = client.post("/predict", content=photo, headers={"content-type": "image/jpeg"}).json()
     unnamed = client.post("/predict", content=photo, headers={"content-type": "application/octet-stream"}).json()
@@ -121,7 +122,7 @@ def test_two_models_are_compared_on_request(client: TestClient, other_folder: Pa
     plain = client.post("/predict", content=photo, headers=PNG).json()
     assert plain["challenger"] is None
     both = client.post("/predict?compare=true&map=ball", content=photo, headers=PNG).json()
-    expected = load_predictor(other_folder).predict([photo])[0]
+    expected = scores_of(load_predictor(other_folder), [photo])[0]
     torch.testing.assert_close(scores(both), scores(plain), atol=1e-5, rtol=0)
     torch.testing.assert_close(scores(both["challenger"]), expected, atol=1e-5, rtol=0)
     assert not torch.allclose(scores(both), expected, atol=1e-3)

@@ -24,7 +24,7 @@ from tailorset.registry.version import log_model
 from tailorset.serving.live import LiveModel
 from tailorset.serving.service import Service
 from tailorset.storage.checksums import bind
-from tests.registered import running
+from tests.registered import running, scores_of
 
 PNG = {"content-type": "image/png"}
 
@@ -73,7 +73,7 @@ def point_to(version: str) -> None:
 
 def test_answers_switch_under_load_and_no_request_fails(project_of_two: Path, photos: Path) -> None:
     photo = (photos / "turned.jpg").read_bytes()
-    expected = {version: load_predictor(f"models:/live/{version}").predict([photo])[0] for version in ("1", "2")}
+    expected = {version: scores_of(load_predictor(f"models:/live/{version}"), [photo])[0] for version in ("1", "2")}
     assert not torch.allclose(expected["1"], expected["2"], atol=1e-3)
     with running(Service("models:/live@champion", poll_s=0.2)) as url, ThreadPoolExecutor(8) as pool:
         stop = time.monotonic() + 60
@@ -144,8 +144,8 @@ def test_onnx_answers_as_torch_does_before_and_after_the_alias_moves(project_of_
     for version in ("1", "2"):
         point_to(version)
         assert live.refresh() is (version == "2")
-        expected = load_predictor(f"models:/live/{version}").predict(files)
-        torch.testing.assert_close(live.predictor.predict(files), expected, atol=1e-4, rtol=0)
+        expected = scores_of(load_predictor(f"models:/live/{version}"), files)
+        torch.testing.assert_close(scores_of(live.predictor, files), expected, atol=1e-4, rtol=0)
 
 
 def test_a_version_that_cannot_be_exported_does_not_take_over_and_is_not_tried_again(

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from tailorset.inference.predictor import load_predictor
+from tests.registered import scores_of
 
 START_TIMEOUT_S = 120
 
@@ -68,4 +69,4 @@ def test_a_base64_photo_in_dataframe_split_gets_the_predictor_s_scores(url: str,
         predictions = json.load(answer)["predictions"]
     predictor = load_predictor(registry / "models" / "classifier", "cpu")
     said = [[row[f"score/{label}"] for label in predictor.labels] for row in predictions]
-    np.testing.assert_allclose(said, predictor.predict(contents).numpy(), atol=1e-5)
+    np.testing.assert_allclose(said, scores_of(predictor, contents).numpy(), atol=1e-5)

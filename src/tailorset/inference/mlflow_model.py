@@ -17,7 +17,7 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, DataType, Schema
 
 from tailorset.inference.predictor import CLASSIFIER, answer_columns, load_predictor
-from tailorset.inference.uploads import file_bytes, item_named
+from tailorset.inference.uploads import file_bytes, row_named
 
 IMAGE = "image"
 TYPES = {float: DataType.double, str: DataType.string}
@@ -44,7 +44,7 @@ class ServedClassifier(PythonModel):
             raise ValueError("There are no rows: give one per image.")
         rows = []
         for number, content in enumerate(model_input[IMAGE]):
-            with item_named(number):
+            with row_named(number):
                 rows.append(self.predictor.pixels(file_bytes(content)))
         looked = self.predictor.look(torch.stack(rows))
         return pd.DataFrame(self.predictor.answers(looked), index=model_input.index)

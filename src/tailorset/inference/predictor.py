@@ -6,7 +6,7 @@ Shapes: N images, L labels, P x P pixels.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,6 @@ from torch import Tensor
 from tailorset.classifiers import Classifier, load_classifier, saved_labels
 from tailorset.compute.device import resolve_device, use_tf32
 from tailorset.images.codec import decode_image, shrunk, square_pixels, upright_rgb
-from tailorset.inference.uploads import item_named
 from tailorset.storage.checksums import check_bound
 from tailorset.thresholds.novelty import Novelty
 from tailorset.thresholds.rules import Decisions, Thresholds, one_threshold
@@ -94,20 +93,6 @@ class Predictor:
         self.bf16 = bf16 and device.type == "cuda"
         self.labels, self.label_space = classifier.labels, classifier.label_space
         self.seen, self.unseen = self.label_space.seen, self.label_space.unseen
-
-    def predict(self, images: Sequence[Image.Image | bytes], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return scores (N, L) in [0, 1], float32 on the CPU, of RGB images or of the bytes of image files.
-
-        Raises:
-            ValueError: bytes that are not an image; names its number, from 0.
-        """
-        if not images:
-            return torch.empty(0, len(self.labels))
-        rows = []
-        for number, image in enumerate(images):
-            with item_named(number, "image"):
-                rows.append(self.pixels(image))
-        return self.scores(torch.stack(rows), batch_size)
 
     def pixels(self, image: Image.Image | bytes) -> Tensor:
         """Return (3, P, P) uint8: one photo as the classifier was measured on it. May be called from several threads.

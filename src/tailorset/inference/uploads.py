@@ -55,14 +55,14 @@ def check_upload(content: bytes) -> None:
 
 
 @contextmanager
-def item_named(number: int, what: str = "row") -> Iterator[None]:
-    """Put the number of an image in front of the message of its error."""
+def row_named(number: int) -> Iterator[None]:
+    """Put the number of an image's row in front of the message of its error."""
     try:
         yield
     except Refusal as refusal:
-        raise Refusal(refusal.status, f"{what} {number}: {refusal.text}", refusal.retry_after_s) from None
+        raise Refusal(refusal.status, f"row {number}: {refusal.text}", refusal.retry_after_s) from None
     except ValueError as error:
-        raise ValueError(f"{what} {number}: {error}") from None
+        raise ValueError(f"row {number}: {error}") from None
 
 
 def file_bytes(content: object) -> bytes:

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import tailorset
-from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes, item_named
+from tailorset.inference.uploads import MEDIA_TYPES, Refusal, file_bytes, row_named
 from tailorset.serving.admission import Admission, refused
 from tailorset.serving.answers import (
     Answer,
@@ -184,7 +184,7 @@ async def _rows(request: Request) -> list[bytes]:
 
 def _files(images: Iterable[object]) -> Iterator[bytes]:
     for number, image in enumerate(images):
-        with item_named(number):
+        with row_named(number):
             yield file_bytes(image)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tailorset.images.codec import decode_image
 from tailorset.inference.predictor import NOVEL, Looked, Predictor, is_unfamiliar
-from tailorset.inference.uploads import Refusal, check_upload, damaged, item_named
+from tailorset.inference.uploads import Refusal, check_upload, damaged, row_named
 from tailorset.messages import unknown
 from tailorset.serving.answers import Answer, Attention, ModelAnswer, model_answer
 from tailorset.serving.batching import Batcher, Full
@@ -156,7 +156,7 @@ class Service:
     ) -> list[ScoringJob]:
         loop, jobs = asyncio.get_running_loop(), []
         for number, content in enumerate(contents):
-            with item_named(number) if len(contents) > 1 else nullcontext():
+            with row_named(number) if len(contents) > 1 else nullcontext():
                 decoded = await loop.run_in_executor(self._decoders, _decode, predictors, content)
             jobs += [
                 ScoringJob(predictor, pixels, label) for predictor, pixels in zip(predictors, decoded, strict=True)
