@@ -250,6 +250,11 @@ def test_normalising_scores_by_hand() -> None:
     torch.testing.assert_close(normalise_scores(scores), expected)
 
 
+def test_normalising_keeps_the_order_of_the_images_of_a_single_label() -> None:
+    scores = torch.tensor([[1.0], [5.0], [3.0]])
+    torch.testing.assert_close(normalise_scores(scores), torch.tensor([[-1.0], [1.0], [0.0]]) * 1.5**0.5)
+
+
 def test_weights_of_a_folder_are_not_chosen_by_a_tag() -> None:
     with pytest.raises(ValueError, match="pretrained is 'openai', but local-dir:somewhere has its own weights: remove"):
         OpenClip(model="local-dir:somewhere", pretrained="openai")

@@ -221,11 +221,12 @@ def interpolation_of(preprocess_cfg: Mapping[str, Any]) -> Interpolation:
 
 
 def normalise_scores(scores: Tensor) -> Tensor:
-    """Training-free baseline: z-score each label over the images, then each image over the labels.
+    """Training-free baseline: z-score each label over the images, then each image over the labels, if several.
 
     scores: (N, L); a column or row without spread becomes 0.
     """
-    return _standardise(_standardise(scores, dim=0), dim=1)
+    by_label = _standardise(scores, dim=0)
+    return _standardise(by_label, dim=1) if scores.shape[1] > 1 else by_label
 
 
 def _standardise(scores: Tensor, dim: int) -> Tensor:
