@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from tailorset.generators import TunableGenerator
-from tailorset.generators.parts.lora import NOTE
+from tailorset.generators.parts.lora import seal_adapter
 from tailorset.project.assembly import open_scorers
 from tailorset.project.layout import LORA, PROMPTS, UNET_LORA
 from tailorset.project.stage import Stage, run_stage
-from tailorset.records import Prompt, read_prompts
-from tailorset.storage import checksums
-from tailorset.storage.files import atomic_output, write_json
+from tailorset.records import read_prompts
+from tailorset.storage.files import atomic_output
 from tailorset.tuning.held_out import HeldOut, split_prompts
 from tailorset.tuning.loop import Progress, restored, tune
 from tailorset.tuning.report import Pictures, before_after_sheet, live_metrics, metrics, save_curves
@@ -21,13 +20,14 @@ def main() -> None:
         if stage.params.tune_text_encoder.num_updates:
             tune_and_measure(stage)
         elif stage.is_main:
-            save_adapter(None)
+            with atomic_output(LORA) as folder:
+                seal_adapter(folder, 0)
             stage.save_metrics({"tune/updates": 0, "tune/kept_update": 0})
             save_curves(Progress(), stage.plots_dir)
 
 
 def tune_and_measure(stage: Stage) -> None:
-    """Tune, keep the best adapter, and draw the held-out prompts with it and without."""
+    """Tune from the last checkpoint on, keep the best adapter, and draw the held-out prompts with it and without."""
     params, config = stage.params, stage.params.tune_text_encoder
     prompts, held_out_prompts = split_prompts(read_prompts(PROMPTS), config.held_out_prompts, params.seed)
     scorers = open_scorers(params, stage.label_space, stage.device)
@@ -36,37 +36,23 @@ def tune_and_measure(stage: Stage) -> None:
     generator.load_adapter(UNET_LORA, "denoisers")
 
     before = held_out.images(generator, "before")
-    progress = tune_all(stage, generator, prompts, held_out)
+    tuner = new_tuner(generator, scorers["discriminator"], prompts, config, stage.label_space, params.seed)
+    progress = restored(stage.work_dir, tuner)
+    for record in tune(tuner, held_out, progress, stage.work_dir):
+        stage.log_metrics(live_metrics(record, progress), step=record.update)
+    stage.log_metrics({"tune/micro_batch": tuner.batches.size})
     if not stage.is_main:
         return
     after = held_out.images(generator, "after") if progress.kept_update else before
-    save_adapter(generator, progress.kept_update)
-
+    with atomic_output(LORA) as folder:
+        if progress.kept_update:
+            generator.save_adapter(folder)
+        seal_adapter(folder, progress.kept_update)
     pictures = Pictures(before, after)
     stage.save_metrics(metrics(progress, held_out, pictures))
     save_curves(progress, stage.plots_dir)
     before_after_sheet(scorers["discriminator"], held_out.shown, pictures).save(stage.plots_dir / "before_after.png")
     stage.log_figures(*stage.plots_dir.glob("*.png"))
-
-
-def save_adapter(generator: TunableGenerator | None, num_updates: int = 0) -> None:
-    """Write the stage's product; without updates it says only that the text encoder is untuned."""
-    with atomic_output(LORA) as folder:
-        if generator and num_updates:
-            generator.save_adapter(folder)
-        write_json(folder / NOTE, {"num_updates": num_updates})
-        checksums.seal(folder)
-
-
-def tune_all(stage: Stage, generator: TunableGenerator, prompts: list[Prompt], held_out: HeldOut) -> Progress:
-    """Tune from the last checkpoint on; the generator is left with the best adapter."""
-    config, discriminator = stage.params.tune_text_encoder, held_out.scorers["discriminator"]
-    tuner = new_tuner(generator, discriminator, prompts, config, stage.label_space, stage.params.seed)
-    progress = restored(stage.work_dir, tuner)
-    for record in tune(tuner, held_out, progress, stage.work_dir):
-        stage.log_metrics(live_metrics(record, progress), step=record.update)
-    stage.log_metrics({"tune/micro_batch": tuner.batches.size})
-    return progress
 
 
 if __name__ == "__main__":

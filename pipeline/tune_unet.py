@@ -7,12 +7,11 @@ from torch import Tensor
 
 from tailorset.compute.memory import ShrinkingBatches
 from tailorset.generators import PhotoLearner
-from tailorset.generators.parts.lora import NOTE
+from tailorset.generators.parts.lora import seal_adapter
 from tailorset.project.layout import PROMPTS, REAL, UNET_LORA
 from tailorset.project.stage import Stage, run_stage
 from tailorset.records import Prompt, read_prompts
-from tailorset.storage import checksums
-from tailorset.storage.files import atomic_output, write_json
+from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import load_image_set
 from tailorset.tuning.held_out import draw_images, split_prompts
 from tailorset.tuning.photo_captions import UNET_MEMORY_REMEDY, PhotoCaptions, captioned, photos_of_seen_labels
@@ -28,8 +27,7 @@ def main() -> None:
         else:
             stage.save_metrics({"unet/updates": 0})
             save_losses([], stage.plots_dir)
-        write_json(folder / NOTE, {"num_updates": stage.params.tune_unet.num_updates})
-        checksums.seal(folder)
+        seal_adapter(folder, stage.params.tune_unet.num_updates)
 
 
 def tuned(stage: Stage) -> PhotoLearner:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tailorset.storage import checksums
+from tailorset.storage.files import write_json
 
 # Ends of layers' names: transformers moved CLIP's layers between versions. Of a UNet its convolutions, attention to
 # itself and feed-forward layers, and none that reads the prompt (attn2; in SDXL time_emb_proj): what labels look like
@@ -71,6 +72,12 @@ def save_lora(networks: nn.ModuleDict, folder: Path) -> None:
     header = {HEADER_KEY: json.dumps(described)}
     named = weights if "unet" in networks else convert_state_dict_to_diffusers(weights)  # as diffusers does
     save_file(named, folder / WEIGHTS, metadata=header)
+
+
+def seal_adapter(folder: Path, num_updates: int) -> None:
+    """Add the number of updates and checksums to a folder of tuning; after zero updates it holds nothing else."""
+    write_json(folder / NOTE, {"num_updates": num_updates})
+    checksums.seal(folder)
 
 
 def load_lora(networks: nn.ModuleDict, folder: Path) -> None:
