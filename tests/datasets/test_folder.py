@@ -482,3 +482,21 @@ def test_labels_with_hardly_a_photo_for_their_thresholds_are_named(photos: Path)
     with_sofa = {name: truth | {"sofa": truth["mug"]} for name, truth in truths.items()}  # so no mug is trained on
     (note,) = few_held_out(with_sofa, config, SPACE, held_out_share=0.4)
     assert "mug (about 0.0)" in note
+
+
+def test_thousands_of_labels_are_looked_up_once_and_not_for_every_photo(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = [{"name": f"label {number}", "seen": number > 3} for number in range(2000)]
+    space = LabelSpace.model_validate({"name": "many", "labels": labels})
+    rows = [f"{name},label {number}; label {number + 64}" for number, name in enumerate(SHOWN)]
+    looked_up: list[str] = []
+    wordings = LabelSpace.wordings
+    monkeypatch.setattr(LabelSpace, "wordings", lambda self, name: [looked_up.append(name), wordings(self, name)][1])
+    table = write_csv(photos, ["image,labels", *rows])
+    truths = read_truths(table, photos, find_photos(photos), space)
+    assert [name for name, present in truths["001.jpg"].items() if present] == ["label 1", "label 65"]
+    assert len(looked_up) <= len(labels)
+    with pytest.raises(ValueError, match="no category 'label 0', 'label 1', 'label 2', 'label 3' in"):
+        read_truths(coco_file(photos, {}), photos, find_photos(photos), space)
+    assert len(looked_up) <= len(labels)

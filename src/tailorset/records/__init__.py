@@ -81,11 +81,7 @@ Alias = Annotated[str, AfterValidator(_alias)]
 Reference = Annotated[str, AfterValidator(composed)]  # to a label, by its name
 
 
-class Record(Strict):
-    """Base of all records."""
-
-
-class Label(Record):
+class Label(Strict):
     """One label: annotated in real images if `seen`, otherwise learned from generated ones."""
 
     name: Name
@@ -94,7 +90,7 @@ class Label(Record):
     parents: tuple[Reference, ...] = ()
 
 
-class LabelSpace(Record):
+class LabelSpace(Strict):
     """The labels of a task in file order, and what is known about them."""
 
     name: Name
@@ -130,7 +126,7 @@ class LabelSpace(Record):
         for label in self.labels:
             if seen_of.setdefault(label.name, label.seen) != label.seen:
                 yield f"label {label.name!r} is both seen and unseen: keep one of the two entries"
-        if repeated := _repeated(self.names):
+        if repeated := sorted(name for name, count in Counter(self.names).items() if count > 1):
             yield f"labels {repeated} are listed more than once: keep one entry each"
         if not self.unseen:
             yield "no label has `seen: false`: name at least one label to generate images for"
@@ -171,11 +167,15 @@ class LabelSpace(Record):
     def unseen(self) -> tuple[str, ...]:
         return tuple(label.name for label in self.labels if not label.seen)
 
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self.names)}
+
     def index(self, name: str) -> int:
         """Position of a label in `names`."""
-        if name not in self.names:
+        if name not in self._positions:
             raise ValueError(f"unknown label {name!r}: choose from {list(self.names)}")
-        return self.names.index(name)
+        return self._positions[name]
 
     def columns(self, names: Sequence[str]) -> list[int]:
         """Positions of labels in `names`, and so in a matrix with one column per label."""
@@ -188,6 +188,11 @@ class LabelSpace(Record):
     def wordings(self, name: str) -> tuple[str, ...]:
         """Every name that counts for a label: its own and its aliases."""
         return tuple(dict.fromkeys((name, *self.prompt_names(name))))
+
+    @cached_property
+    def label_of(self) -> dict[str, str]:
+        """The label of every wording."""
+        return {wording: name for name in self.names for wording in self.wordings(name)}
 
     def named_in(self, text: str) -> frozenset[str]:
         """The labels that a text names; of names that overlap the longest one counts."""
@@ -230,7 +235,7 @@ class LabelSpace(Record):
         return [(a,) if a == b else (a, b) for a, b in pairs if {a, b} not in self.confusable]
 
 
-class Prompt(Record):
+class Prompt(Strict):
     """One accepted prompt; `origin` says who wrote it, `attempt` in which round of asking (0 for a template)."""
 
     prompt_id: str
@@ -290,7 +295,3 @@ def requested_mask(requested: Sequence[Collection[str]], labels: Sequence[str]) 
             raise ValueError(f"requested labels {list(names)}: give one or more of {list(labels)}")
         row[[column[name] for name in names]] = True
     return mask
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted(name for name, count in Counter(names).items() if count > 1)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from tailorset.datasets.reading.categories import check_categories, labels_of, similar
+from tailorset.datasets.reading.categories import check_categories, folded_wordings, labels_of
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.coco_instances import read_instances
 from tailorset.messages import MAX_NAMED, some, unknown
@@ -87,9 +87,9 @@ def _truths_of_folders(found: Found, label_space: LabelSpace) -> Iterator[tuple[
 
 def folder_labels(found: Found, label_space: LabelSpace) -> dict[str, str]:
     """folder -> the label that it is called like, whatever its case, blanks and hyphens."""
-    label_of = {fold(wording): label for label in label_space.names for wording in label_space.wordings(label)}
+    by_fold = folded_wordings(label_space)
     folders = {folder_of(name) for name in found.photos}
-    return {folder: label_of[fold(folder)] for folder in folders if fold(folder) in label_of}
+    return {folder: label_space.label_of[by_fold[fold(folder)]] for folder in folders if fold(folder) in by_fold}
 
 
 def folder_of(name: str) -> str:
@@ -176,7 +176,7 @@ def _known_labels(names: Sequence[str], label_space: LabelSpace, where: str) -> 
     label_of = labels_of(label_space, names)
     for name in names:
         if name not in label_of:
-            near = similar([name], [wording for label in label_space.names for wording in label_space.wordings(label)])
+            near = folded_wordings(label_space).get(fold(name))
             hint = f" There is {near!r}." if near else ""
             raise ValueError(f"{where}: {unknown('label', name.strip(), label_space.names)}{hint}")
     return label_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from tailorset.messages import some
 from tailorset.records import LabelSpace
@@ -11,9 +11,8 @@ from tailorset.records.names import composed, fold
 
 def labels_of(label_space: LabelSpace, offered: Iterable[str]) -> dict[str, str]:
     """offered name -> label, for the names that a label has; blanks around a name do not count."""
-    known = {wording: label for label in label_space.names for wording in label_space.wordings(label)}
     spelt = {name: composed(" ".join(name.split())) for name in offered}
-    return {name: known[spelling] for name, spelling in spelt.items() if spelling in known}
+    return {name: label_space.label_of[text] for name, text in spelt.items() if text in label_space.label_of}
 
 
 def check_categories(
@@ -25,8 +24,9 @@ def check_categories(
         ValueError: names the labels, the categories that may be meant, and the remedy.
     """
     found = set(labels_of(label_space, offered).values())
-    names = [label for label in label_space.names if label not in found]
-    lacking = {label: similar(label_space.wordings(label), offered) for label in names}
+    by_fold = folded_wordings(label_space)
+    near_of = {label_space.label_of[by_fold[fold(name)]]: name for name in offered if fold(name) in by_fold}
+    lacking = {label: near_of.get(label) for label in label_space.names if label not in found}
     if not any(near or label in needed for label, near in lacking.items()):
         return
     named = [f"{label!r}" + (f" (there is {near!r})" if near else "") for label, near in lacking.items() if near]
@@ -37,7 +37,6 @@ def check_categories(
     )
 
 
-def similar(wordings: Sequence[str], offered: Iterable[str]) -> str | None:
-    """An offered name that differs in case, blanks or hyphens only."""
-    wanted = set(map(fold, wordings))
-    return next((name for name in offered if fold(name) in wanted), None)
+def folded_wordings(label_space: LabelSpace) -> dict[str, str]:
+    """folded -> the wording of a label that differs from it in case, blanks or hyphens only."""
+    return {fold(wording): wording for wording in label_space.label_of}
