@@ -139,6 +139,32 @@ def test_a_name_as_macos_writes_it_is_found(tmp_path: Path) -> None:
     assert list(rows_of(tmp_path / "corrected.csv")) == ["caf\u00e9"]
 
 
+@pytest.mark.parametrize("name", ["x.png", "x", "backup/x.png", "backup\\x"])
+def test_a_picture_is_found_by_its_path_though_others_have_its_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / "backup").mkdir()
+    for path in ("x.png", "backup/x.png"):
+        (tmp_path / path).touch()
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {name: ["key"]}}))
+    import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+    expected = "backup/x.png" if "backup" in name else "x.png"
+    assert [line.split(",")[0] for line in (tmp_path / "corrected.csv").read_text().splitlines()[1:]] == [expected]
+
+
+def test_a_name_without_folders_that_two_pictures_have_is_told(tmp_path: Path) -> None:
+    for path in ("a", "b"):
+        (tmp_path / path).mkdir()
+        (tmp_path / path / "x.png").touch()
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"x": ["key"]}}))
+    with pytest.raises(ValueError, match=r"names x, and .* has a/x.png, b/x.png"):
+        import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", None, SPACE)
+
+
+def test_a_folder_of_pictures_that_is_not_there_is_told_by_its_option(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps({"classes": ["key"], "labels": {"x": ["key"]}}))
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere: set --images"):
+        import_labels(tmp_path / "labels.json", tmp_path / "corrected.csv", tmp_path / "nowhere", SPACE)
+
+
 def test_labels_are_not_given_to_a_picture_of_another_name(tmp_path: Path) -> None:
     """Only Label Studio's prefix may be missing, not every beginning before a hyphen."""
     (tmp_path / "1.png").touch()
@@ -199,6 +225,15 @@ def test_unknown_labels_are_named(label: str, source: ExportSource, tmp_path: Pa
         ('{"classes": ["key", "ball"], "labels": {"val-000000": ["key"], "val-000000.png": []}}', "twice, with other"),
         ('[{"data": 4, "annotations": []}]', r"given\.json is not valid:\n  0\.data: .*, not 4"),
         ('[{"data": {"file": "x"}, "annotations": [{"result": 4}]}]', r"0\.annotations\.0\.result: .*, not 4"),
+        ('{"classes": ["Umbrella", "key"], "labels": {"val-000000": ["key"]}}', r"'umbrella' \(there is 'Umbrella'\)"),
+        (
+            '[{"data": {"file": "x"}, "annotations": [{"result": [{"type": "rectanglelabels", "value": {"x": 1}}]}]}]',
+            "labels are given as rectanglelabels: annotate with the choices",
+        ),
+        (
+            '[{"data": {"file": "x"}, "annotations": [{"result": [{"type": "taxonomy", "value": {}}]}]}]',
+            "labels are given as taxonomy: annotate with the choices",
+        ),
         (
             '[{"data": {"file": "x"}, "annotations": [{"result": [{"type": "choices", "value": {"choices": 4}}]}]}]',
             "choices are 4, not a list of labels",

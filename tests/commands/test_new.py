@@ -176,7 +176,10 @@ def test_nothing_is_overwritten_unless_forced() -> None:
     [
         (("rooms", "--labels", "mug, lamp, so/fa", "--images", "photos"), "'so/fa' is not a label name"),
         (("rooms", "--labels", "mug, lamp, mug", "--images", "photos"), "labels ['mug'] are listed more than once"),
-        (("rooms", "--labels", "mug, lamp, sofa", "--images", "nowhere"), "there is no folder nowhere"),
+        (
+            ("rooms", "--labels", "mug, lamp, sofa", "--images", "nowhere"),
+            "there is no folder nowhere: set --images to",
+        ),
         (("../rooms", *LABELS), "'../rooms' is not a label name"),
         (("folder", *LABELS, "--force"), "presets/folder.yaml was not written by `tailorset new`"),
         (("rooms", "--labels", "mug, lamp", "--images", "photos"), "--labels names 2: name at least 3"),

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tailorset.commands.formats import readers
 from tailorset.datasets.reading.annotations import annotation_table, check_column_names
-from tailorset.datasets.reading.categories import labels_of
+from tailorset.datasets.reading.categories import check_categories, labels_of
 from tailorset.exports import Corrections
 from tailorset.messages import count, first_line, invalid, some, unknown
 from tailorset.records import LabelSpace
@@ -123,6 +123,7 @@ def _truths(
     """
     named = sorted({label for labels in corrections.shown.values() for label in labels})
     classes = space.names if corrections.classes is None else corrections.classes
+    check_categories(space, {*named, *classes}, (), path, "label")
     label_of = labels_of(space, {*named, *classes, *chain.from_iterable(known.values())})
     if strange := [label for label in named if label not in label_of]:
         others = f" {count(len(strange) - 1, 'more label')} are unknown." if len(strange) > 1 else ""
@@ -165,18 +166,21 @@ def _stored_name(name: str) -> str:
 
 
 class _Places:
-    """Pictures of a folder, found by the names that programs give them: path, path without suffix, or file name.
+    """Pictures of a folder, found by the names that programs give them: path or file name, with or without suffix.
 
     Label Studio writes a prefix before the name of an uploaded file, and the name without blanks and brackets.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.paths: dict[str, list[str]] = {}
         self.files: dict[str, list[str]] = {}
         self.uploads: dict[str, list[str]] = {}
-        for name in find_photos(folder).photos:
+        for name in find_photos(folder, "--images").photos:
             path = Path(name)
-            for key in {name, path.with_suffix("").as_posix(), path.name, path.stem}:
+            for key in {name, path.with_suffix("").as_posix()}:
+                self.paths.setdefault(key, []).append(name)
+            for key in {path.name, path.stem}:
                 self.files.setdefault(key, []).append(name)
             for key in {path.name, _stored_name(path.name)}:
                 self.uploads.setdefault(key, []).append(name)
@@ -187,8 +191,9 @@ class _Places:
         Raises:
             ValueError: there is none, or several.
         """
-        path = Path(composed(name))
-        found = self.files.get(path.as_posix()) or self.files.get(path.name) or self._uploaded(path.name)
+        written = composed(name)
+        path = Path(written if written in self.paths else written.replace("\\", "/"))
+        found = self.paths.get(path.as_posix()) or self.files.get(path.name) or self._uploaded(path.name)
         if not found:
             raise ValueError(
                 f"{source} names {name}, and {self.folder} has no such picture: name the folder of the pictures"

@@ -135,7 +135,7 @@ def start(
     _refuse_others_files([preset, trial] if rehearse else [preset], labels)
     if images.resolve() == Path.cwd():
         raise ValueError("--images is this project's own folder: name the folder of your photos")
-    found = find_photos(images)
+    found = find_photos(images, "--images")
     settings: Settings = {
         "prepare_dataset": {"images": str(images), "annotations": annotations or str(table)},
         "tune_text_encoder": {"held_out_prompts": held_out_prompts(space)},

@@ -83,6 +83,8 @@ class _Result(BaseModel):
     value: dict[str, Any] = {}
 
     def chosen(self) -> list[str]:
+        if self.type.endswith("labels") or self.type == "taxonomy":  # e.g. boxes: all labels would count as absent
+            raise ValueError(f"labels are given as {self.type}: annotate with the choices of label_config.xml instead")
         choices = self.value.get("choices") if self.type == "choices" else ()
         if not isinstance(choices, list | tuple) or not all(isinstance(choice, str) for choice in choices):
             raise ValueError(f"choices are {choices!r}, not a list of labels: export in the form JSON")

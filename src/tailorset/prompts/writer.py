@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pydantic import Field
 
-from tailorset.prompts.captions import Scenes
 from tailorset.messages import Strict
+from tailorset.prompts.captions import Scenes
 from tailorset.prompts.contract import (
     ADVICE,
     Contract,
