@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tailorset.datasets.nus_wide import Config, build
+from tailorset.datasets.nus_wide import Config, OfficialFiles, build, shown_labels
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.records import LabelSpace, RealSample
 from tests.unreadable import forbid
@@ -86,6 +86,15 @@ def test_concepts_come_from_the_ground_truth_and_other_labels_from_the_tags(nus:
     for sample in samples(data, "train"):
         assert shown(sample) == expected(int(sample.image_id.removeprefix("nus-"))) - set(CONCEPTS)
     assert {sample.image_id for sample in samples(data, "test")} == {f"nus-{number:06d}" for number in range(8, 12)}
+
+
+def test_a_label_is_read_by_all_its_names_and_the_ground_truth_of_one_counts_before_tags(nus: Path) -> None:
+    names = {"red": ["blue"], "nature": ["sky"], "cat": [], "airport": []}  # blue and red are tags, sky is a concept
+    labels = [{"name": name, "seen": name == "red", "aliases": aliases} for name, aliases in names.items()]
+    space = LabelSpace.model_validate({"name": "synonyms", "labels": labels})
+    found = list(shown_labels(OfficialFiles(nus), space, len(LINES)))
+    assert ["red" in labels for labels in found] == [bool(tagged[2] or tagged[3]) for tagged in TAGGED]
+    assert ["nature" in labels for labels in found] == [bool(truth[2]) for truth in TRUTH]
 
 
 def test_images_without_a_label_are_counted_and_no_use(nus: Path) -> None:

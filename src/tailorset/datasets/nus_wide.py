@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tailorset.datasets.reading.categories import check_categories
+from tailorset.datasets.reading.categories import check_categories, labels_of
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, PublishedCounts, zero_shot_set
@@ -162,14 +162,15 @@ def shown_labels(files: OfficialFiles, label_space: LabelSpace, num_images: int)
     concepts, tags = files.lines(CONCEPTS), files.lines(TAGS)
     offered = dict.fromkeys([*concepts, *tags])
     check_categories(label_space, offered, label_space.names, f"{CONCEPTS} or {TAGS}", "concept or tag")
-    names = list(label_space.names)
-    spelt = {name: next(wording for wording in label_space.wordings(name) if wording in offered) for name in names}
-    shown = np.zeros((num_images, len(names)), dtype=bool)
-    for column, name in enumerate(names):
-        if spelt[name] in concepts:
-            shown[:, column] = files.zeros_and_ones(f"Labels_{spelt[name]}.txt", num_images, 1)[:, 0]
-    tagged = [name for name in names if spelt[name] not in concepts]
+    label_of = labels_of(label_space, offered)
+    shown = np.zeros((num_images, len(label_space.names)), dtype=bool)
+    own = {concept: label_of[concept] for concept in concepts if concept in label_of}
+    for concept, label in own.items():
+        truth = files.zeros_and_ones(f"Labels_{concept}.txt", num_images, 1)
+        shown[:, label_space.index(label)] |= truth[:, 0]
+    tagged = {tag: label for tag, label in label_of.items() if label not in own.values()}
     if tagged:
         matrix = files.zeros_and_ones(TAG_MATRIX, num_images, len(tags))
-        shown[:, [names.index(name) for name in tagged]] = matrix[:, [tags.index(spelt[name]) for name in tagged]]
-    return ([names[column] for column in np.flatnonzero(row)] for row in shown)
+        for tag, label in tagged.items():
+            shown[:, label_space.index(label)] |= matrix[:, tags.index(tag)]
+    return ([label_space.names[column] for column in np.flatnonzero(row)] for row in shown)
