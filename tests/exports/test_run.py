@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import multiprocessing
+import shutil
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -66,6 +67,22 @@ def counting(name: str, written: list[int], rows: list[Path], times: list[int]) 
         form.write_images(folder, labels, content)
 
     return SimpleNamespace(place=form.place, write_images=write_images, write_labels=form.write_labels)
+
+
+def test_what_is_left_of_a_finished_export_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill before the last remains are removed; a second export would take its pictures for written."""
+    source, output = make_products(tmp_path / "project", 30), tmp_path / "out"
+    rmtree = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda *args, **kw: interrupt() if output.exists() else rmtree(*args, **kw))
+    with pytest.raises(KeyboardInterrupt):
+        export("coco", source, output)
+    monkeypatch.undo()
+    shutil.rmtree(output)
+    assert digests(export("coco", source, output)) == digests(export("coco", source, tmp_path / "whole"))
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_is_left_of_another_export_is_not_used(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def run_export(
     write_lines(folder / IMAGES, (as_json(image._asdict()) for image in written.images()))
     summary = _summary(written)
     write_description(folder, source.labels, description)
+    (partial / "plan").unlink()  # nothing is left to go on with once the pictures are gone from here
     folder.rename(output)
     shutil.rmtree(partial)
     return summary
