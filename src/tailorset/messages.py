@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 MAX_SHOWN = 60  # characters of a faulty value
 MAX_NAMED = 5  # examples in a message
+MAX_CHOICES = 50  # names that may be meant: of a thousand labels a terminal shows only the last
 UNKNOWN_KEY = "no such key: correct its spelling, or remove it"
 MAX_LINE = 300  # characters of an error's first line
 GB, MIB, GIB = 10**9, 2**20, 2**30  # bytes
@@ -57,7 +58,7 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
     """Call an unknown key a typo.
 
     Raises:
-        ValueError: names the key, the nearest known one and all choices.
+        ValueError: names the key, the nearest known one and the choices.
     """
     choices = tuple(known)
     for key in given:
@@ -66,11 +67,11 @@ def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
 
 
 def unknown(what: str, name: object, choices: Iterable[str]) -> str:
-    """The sentence for a name that does not exist: nearest name first, then every choice."""
+    """The sentence for a name that does not exist: nearest name first, then the choices."""
     choices = tuple(choices)
     nearest = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    return f"Unknown {what}: {name!r}.{hint} Choices: {', '.join(choices) or 'none yet'}."
+    return f"Unknown {what}: {name!r}.{hint} Choices: {some(choices, MAX_CHOICES) or 'none yet'}."
 
 
 def invalid(source: object, error: ValidationError) -> str:

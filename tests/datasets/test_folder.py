@@ -303,6 +303,8 @@ def test_a_file_too_large_for_a_photo_is_rejected_unread(
         (["image,labels", "000.jpg,mug,sofa"], r"line 2: 2 columns were expected"),
         (["image,mug,sofa", "000.jpg,1"], r"line 2: 3 columns were expected"),
         (["file,labels", "000.jpg,mug"], r"has the columns \['file', 'labels'\]: give `image,labels`"),
+        (["image,mug,", "000.jpg,1,"], r"has the columns \['image', 'mug', ''\]: give"),
+        ([",image,mug", "0,000.jpg,1"], r"has the columns \['', 'image', 'mug'\]: give"),
         (["image,labels"], "at least one row"),
         (["image,labels", "000.jpg,sofa"], r"photos annotated for every label .* an unseen one: 1 .*: annotate more"),
         (["image,labels", "000.jpg,sofa", "001.jpg,sofa"], r"no photo is left for train: .*: annotate more"),
@@ -500,3 +502,5 @@ def test_thousands_of_labels_are_looked_up_once_and_not_for_every_photo(
     with pytest.raises(ValueError, match="no category 'label 0', 'label 1', 'label 2', 'label 3' in"):
         read_truths(coco_file(photos, {}), photos, find_photos(photos), space)
     assert len(looked_up) <= len(labels)
+    with pytest.raises(ValueError, match=r"Unknown label: 'lable 9'. Did you mean .*Choices: .* and 1950 more"):
+        read_truths(write_csv(photos, ["image,labels", "000.jpg,lable 9"]), photos, find_photos(photos), space)

@@ -251,7 +251,7 @@ def test_verdicts_that_somebody_else_wrote_are_kept(tmp_path: Path, space: Label
     (tmp_path / "review.yaml").write_text(verdict_lines(other))
     desk.save(desk.ids[0], dict.fromkeys(space.unseen, 0))
     assert set(read_verdicts(tmp_path / "review.yaml")) == {"elsewhere-0000", desk.ids[0]}
-    assert "1 verdicts are on pictures that are no more" in image_desk(tmp_path, space).help
+    assert "1 verdict on pictures that no longer exist" in image_desk(tmp_path, space).help
     assert (tmp_path / "review.yaml").read_text().startswith(HEADER)
 
 

@@ -10,7 +10,7 @@ import typer
 from tailorset.cli.models import params_and_labels
 from tailorset.commands.formats import FORMATS
 from tailorset.commands.terminal import console, stopping
-from tailorset.messages import count
+from tailorset.messages import MAX_CHOICES, count, some
 
 
 def export_data(
@@ -43,7 +43,7 @@ def export_data(
         console.print(f"{title}: {count(number, 'image')}")
     expected = space.names if photos else space.unseen
     if never := [label for label in expected if not summary.labels[label]]:
-        console.print(f"no image shows {', '.join(never)}")
+        console.print(f"no image shows {some(never, MAX_CHOICES)}")
     total = count(sum(summary.images.values()), "image")
     console.print(f"{target}: {total}, described in croissant.json")
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tailorset.commands.findings import Finding
 from tailorset.commands.shared_files import lock_of
+from tailorset.messages import count
 from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
 from tailorset.records import LabelSpace, read_prompts
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
@@ -33,7 +34,8 @@ class ImageDesk:
         self.images, self.synthetic, self.review = images, synthetic, review
         self._verdicts, outdated = self._current(space)
         self.title, self.labels, self.ids = "Review generated images", space.unseen, list(images.index)
-        rest = f"; {sum(outdated.values())} verdicts are on pictures that are no more" if any(outdated.values()) else ""
+        gone = count(sum(outdated.values()), "verdict")
+        rest = f"; {gone} on pictures that no longer exist" if any(outdated.values()) else ""
         self.help = f"Saved to {review}; `make run` applies it{rest}"
 
     def _current(self, space: LabelSpace) -> tuple[dict[str, ImageVerdict], dict[str, int]]:

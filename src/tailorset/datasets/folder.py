@@ -14,7 +14,7 @@ from tailorset.datasets import DatasetConfig
 from tailorset.datasets.reading.annotations import FOLDERS, Annotations, Truth, folder_labels, folder_of, read_truths
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import Photo, PhotoSet
-from tailorset.messages import count, some
+from tailorset.messages import MAX_CHOICES, count, some
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Split
 from tailorset.seeding import sample_seed
@@ -156,13 +156,13 @@ def check_truths(truths: Mapping[str, Truth], config: Config, label_space: Label
     if num_measured < 2:
         raise ValueError(
             f"photos annotated for every label that show an unseen one: {num_measured}"
-            f" ({', '.join(label_space.unseen)}), where val and test need one each: {MORE}"
+            f" ({some(label_space.unseen)}), where val and test need one each: {MORE}"
         )
     spare = [truth for truth in truths.values() if truth not in showing or len(truth) < len(label_space.names)]
     if label_space.seen and not any(truth.keys() & set(label_space.seen) for truth in spare):
         raise ValueError(
             f"no photo is left for train: each one that is annotated for a seen label"
-            f" ({', '.join(label_space.seen)}) shows an unseen one: {MORE}"
+            f" ({some(label_space.seen)}) shows an unseen one: {MORE}"
         )
 
 
@@ -178,7 +178,7 @@ def check_splits(splits: Mapping[Split, Sequence[Photo]], config: Config, label_
         raise ValueError(f"no photo of {config.images} is left for {' and '.join(empty)}: {more}")
     for split in ("val", "test") if config.annotations else ():
         if not any(photo.shown & set(label_space.unseen) for photo in splits[split]):
-            raise ValueError(f"no photo for {split} shows an unseen label ({', '.join(label_space.unseen)}): {more}")
+            raise ValueError(f"no photo for {split} shows an unseen label ({some(label_space.unseen)}): {more}")
 
 
 def choose_split(truth: Truth, digest: str, config: Config, label_space: LabelSpace, seed: int) -> Split:
@@ -236,6 +236,6 @@ def _notes(
     if found.others:
         notes.append(f"left alone: {count(len(found.others), 'other file')}: {some(found.others)}")
     for split in ("val", "test") if known else ():
-        counts = {name: sum(name in photo.shown for photo in splits[split]) for name in label_space.names}
-        notes.append(f"{split} shows " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+        counts = [f"{name} {sum(name in photo.shown for photo in splits[split])}" for name in label_space.names]
+        notes.append(f"{split} shows {some(counts, MAX_CHOICES)}")
     return notes

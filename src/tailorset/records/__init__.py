@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_validator
 
-from tailorset.messages import Strict, invalid
+from tailorset.messages import MAX_CHOICES, Strict, invalid, some
 from tailorset.records.names import NameFinder, composed, fold, name_problem, wording_problem
 
 # columns of data/prompts/prompts.parquet
@@ -139,10 +139,10 @@ class LabelSpace(Strict):
     def _unknown_names(self) -> Iterator[str]:
         for pair in sorted(map(sorted, self.confusable)):
             if len(pair) != 2 or not set(pair) <= set(self.names):
-                yield f"confusable {pair}: give two different labels out of {list(self.names)}"
+                yield f"confusable {pair}: give two different labels out of {some(self.names, MAX_CHOICES)}"
         for label in self.labels:
             if unknown := sorted(set(label.parents) - set(self.names)):
-                yield f"label {label.name!r} has unknown parents {unknown}: choose from {list(self.names)}"
+                yield f"label {label.name!r} has unknown parents {unknown}: choose from {some(self.names, MAX_CHOICES)}"
 
     def _shared_wordings(self) -> Iterator[str]:
         """Names that no text and no annotation could tell apart."""

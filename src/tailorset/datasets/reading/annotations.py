@@ -123,7 +123,7 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a readable CSV file in UTF-8 ({error})") from error
     filled = [(line, row) for line, row in rows if any(row.values())]  # spreadsheets end with empty ones
-    if IMAGE not in columns or len(columns) < 2 or not filled:
+    if IMAGE not in columns or "" in columns or len(columns) < 2 or not filled:
         raise ValueError(
             f"{path} has the columns {columns}: give `image,labels`, or `image` and a column for each annotated label,"
             " with commas between them, and at least one row"

@@ -10,6 +10,7 @@ import pandas as pd
 
 from tailorset.datasets import Dataset
 from tailorset.images.sheets import contact_sheet
+from tailorset.messages import some
 from tailorset.records import LabelSpace
 
 NUM_EXAMPLES = 24  # on each sheet
@@ -42,7 +43,7 @@ def check_measurable(splits: pd.Series, targets: pd.DataFrame, label_space: Labe
         is_used = rows.eq(1) if split == "val" else rows.ge(0)  # a val that shows nothing is not used
         if is_used.any(axis=None) and not rows[unseen].eq(1).any(axis=None):
             raise ValueError(
-                f"none of {len(rows)} {split} images shows an unseen label ({', '.join(unseen)}), so nothing can be"
+                f"none of {len(rows)} {split} images shows an unseen label ({some(unseen)}), so nothing can be"
                 f" measured on them: raise prepare_dataset.num_{split} where there is one, or annotate more images"
             )
 
