@@ -27,7 +27,7 @@ from tailorset.evaluation.selection import best_candidate
 from tailorset.filters.parts.report import added_metrics, decide_all, filtered_manifest, label_table, too_few
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.shard_store import ShardStore
-from tailorset.inference.predictor import FIT_REMEDY, Provenance, model_files
+from tailorset.inference.predictor import Provenance, model_files
 from tailorset.inference.versions import CHALLENGER
 from tailorset.progress import step
 from tailorset.project.busy import yield_to_others
@@ -105,7 +105,7 @@ def main() -> None:
     addition = Addition.model_validate_json(sys.argv[1])
     with model_files(addition.model) as (base, origin):
         space = checked_space(addition, load_params(), base, *saved_labels(base))
-        check_bound(base, base.parent / FITTED_TO.name, FIT_REMEDY)
+        check_bound(base, base.parent / FITTED_TO.name)
         with run_stage("add_label", definition=definition(addition, base)) as stage:
             add(AdditionRun(stage, addition, space, base, origin))
 

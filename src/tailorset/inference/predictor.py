@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safetensors"  # side by side, everywhere
 EXAMPLES, FITTED_TO = "examples", "fitted_to.sha256"  # the same
-FIT_REMEDY = "run `dvc repro fit_thresholds` for thresholds of this classifier, or restore the one that had them"
 REGISTRY = "models:/"
 BATCH_SIZE = 64
 NOVEL = "novelty"
@@ -217,7 +216,7 @@ def open_predictor(folder: Path, origin: Provenance, device: torch.device, bf16:
     rules = Thresholds.load(thresholds) if thresholds.exists() else None
     limit = Novelty.load(novelty) if novelty.exists() else None  # older versions have none, and no examples
     classifier = load_classifier(folder, device)
-    check_bound(folder, folder.parent / FITTED_TO, FIT_REMEDY)  # older versions have no note
+    check_bound(folder, folder.parent / FITTED_TO)  # older versions have no note
     predictor = Predictor(classifier, rules, limit, origin, device, bf16)
     predictor.examples = tuple(file.read_bytes() for file in sorted((folder.parent / EXAMPLES).glob("*.png")))
     return predictor

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from pydantic import Field
 
-from tailorset.messages import Strict
 from tailorset.prompts.captions import Scenes
 from tailorset.prompts.contract import (
     ADVICE,
@@ -25,7 +24,7 @@ from tailorset.prompts.settings import WritePrompts
 from tailorset.prompts.slots import Slot, all_slots
 from tailorset.prompts.token_limit import TokenLimit
 from tailorset.prompts.wording import Dialogue, dialogue, of_kind, template_phrase, without_kind
-from tailorset.records import LabelSpace, Origin, Prompt
+from tailorset.records import LabelSpace, Origin, Prompt, Record
 from tailorset.seeding import numpy_rng, sample_seed
 
 Ask = Callable[[list[Dialogue], list[int]], list[str]]  # dialogues and their seeds -> one reply each
@@ -34,7 +33,7 @@ TEMPLATE_DRAWS = 1000
 FEW_DRAWS = 20  # templates that are tried with a label before any reply is requested
 
 
-class Ledger(Strict):
+class Ledger(Record):
     """State of the writing: all that a restart needs to continue as if nothing had happened.
 
     counts: "first_replies", "raw_accepted" (first replies that meet the contract as they came), "rejected/<reason>",

@@ -81,7 +81,11 @@ Alias = Annotated[str, AfterValidator(_alias)]
 Reference = Annotated[str, AfterValidator(composed)]  # to a label, by its name
 
 
-class Label(Strict):
+class Record(Strict):
+    """Base of all records."""
+
+
+class Label(Record):
     """One label: annotated in real images if `seen`, otherwise learned from generated ones."""
 
     name: Name
@@ -90,7 +94,7 @@ class Label(Strict):
     parents: tuple[Reference, ...] = ()
 
 
-class LabelSpace(Strict):
+class LabelSpace(Record):
     """The labels of a task in file order, and what is known about them."""
 
     name: Name
@@ -190,8 +194,7 @@ class LabelSpace(Strict):
         return tuple(dict.fromkeys((name, *self.prompt_names(name))))
 
     @cached_property
-    def label_of(self) -> dict[str, str]:
-        """The label of every wording."""
+    def label_of_wording(self) -> dict[str, str]:
         return {wording: name for name in self.names for wording in self.wordings(name)}
 
     def named_in(self, text: str) -> frozenset[str]:
@@ -235,7 +238,7 @@ class LabelSpace(Strict):
         return [(a,) if a == b else (a, b) for a, b in pairs if {a, b} not in self.confusable]
 
 
-class Prompt(Strict):
+class Prompt(Record):
     """One accepted prompt; `origin` says who wrote it, `attempt` in which round of asking (0 for a template)."""
 
     prompt_id: str

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import Field, RootModel, ValidationError
 
-from tailorset.messages import Strict, invalid, unknown
+from tailorset.messages import invalid, unknown
+from tailorset.records import Record
 from tailorset.records.yaml_files import read_yaml
 
 KEPT, RELABELLED = "kept", "relabelled in review"  # reasons of images that are kept
@@ -21,7 +22,7 @@ HEADER = """\
 """
 
 
-class ImageVerdict(Strict):
+class ImageVerdict(Record):
     """Labels that a person sees on an image, none = struck out; it holds for the picture of this sha256 only."""
 
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

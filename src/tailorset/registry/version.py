@@ -18,7 +18,6 @@ import pandas as pd
 import tailorset
 from tailorset.evaluation.selection import training_notes
 from tailorset.inference.mlflow_model import IMAGE, signature
-from tailorset.inference.predictor import FIT_REMEDY
 from tailorset.inference.versions import CHALLENGER, TRAINING
 from tailorset.project.execution import git_revision
 from tailorset.project.layout import (
@@ -125,7 +124,7 @@ def log_model(name: str, labels: Sequence[str], models: Path = MODELS, metrics: 
     Raises:
         ValueError: the thresholds were fitted to another classifier.
     """
-    check_bound(models / CLASSIFIER.name, models / FITTED_TO.name, FIT_REMEDY)
+    check_bound(models / CLASSIFIER.name, models / FITTED_TO.name)
     with TemporaryDirectory() as folder:
         info = mlflow.pyfunc.log_model(
             name="model",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 SUMS = "SHA256SUMS"
 SHA256 = re.compile(r"[0-9a-f]{64}")  # also the name of a large file in the hub's cache
+REFIT = "run `dvc repro fit_thresholds` for thresholds of this classifier, or restore the one that had them"
 RESTORE = "restore it (`git checkout -- models/foundation`, `dvc checkout`)"
 
 
@@ -45,14 +46,14 @@ def bind(folder: Path, note: Path) -> None:
     note.write_text(f"{_fingerprint(folder)}  {folder.name}\n", encoding="utf-8")
 
 
-def check_bound(folder: Path, note: Path, remedy: str) -> None:
+def check_bound(folder: Path, note: Path) -> None:
     """Compare a folder with the one that `bind` noted; without a note there is nothing to compare.
 
     Raises:
         ValueError: its content is another.
     """
     if note.is_file() and note.read_bytes().decode("utf-8", "replace").partition(" ")[0] != _fingerprint(folder):
-        raise ValueError(f"what is next to {folder} was fitted to other content of it, by {note}; {remedy}")
+        raise ValueError(f"what is next to {folder} was fitted to other content of it, by {note}; {REFIT}")
 
 
 def _fingerprint(folder: Path) -> str:

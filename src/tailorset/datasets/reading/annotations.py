@@ -89,7 +89,9 @@ def folder_labels(found: Found, label_space: LabelSpace) -> dict[str, str]:
     """folder -> the label that it is called like, whatever its case, blanks and hyphens."""
     by_fold = folded_wordings(label_space)
     folders = {folder_of(name) for name in found.photos}
-    return {folder: label_space.label_of[by_fold[fold(folder)]] for folder in folders if fold(folder) in by_fold}
+    return {
+        folder: label_space.label_of_wording[by_fold[fold(folder)]] for folder in folders if fold(folder) in by_fold
+    }
 
 
 def folder_of(name: str) -> str:

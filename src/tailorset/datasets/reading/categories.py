@@ -11,8 +11,9 @@ from tailorset.records.names import composed, fold
 
 def labels_of(label_space: LabelSpace, offered: Iterable[str]) -> dict[str, str]:
     """offered name -> label, for the names that a label has; blanks around a name do not count."""
+    known = label_space.label_of_wording
     spelt = {name: composed(" ".join(name.split())) for name in offered}
-    return {name: label_space.label_of[text] for name, text in spelt.items() if text in label_space.label_of}
+    return {name: known[spelling] for name, spelling in spelt.items() if spelling in known}
 
 
 def check_categories(
@@ -25,7 +26,7 @@ def check_categories(
     """
     found = set(labels_of(label_space, offered).values())
     by_fold = folded_wordings(label_space)
-    near_of = {label_space.label_of[by_fold[fold(name)]]: name for name in offered if fold(name) in by_fold}
+    near_of = {label_space.label_of_wording[by_fold[fold(name)]]: name for name in offered if fold(name) in by_fold}
     lacking = {label: near_of.get(label) for label in label_space.names if label not in found}
     if not any(near or label in needed for label, near in lacking.items()):
         return
@@ -39,4 +40,4 @@ def check_categories(
 
 def folded_wordings(label_space: LabelSpace) -> dict[str, str]:
     """folded -> the wording of a label that differs from it in case, blanks or hyphens only."""
-    return {fold(wording): wording for wording in label_space.label_of}
+    return {fold(wording): wording for wording in label_space.label_of_wording}
