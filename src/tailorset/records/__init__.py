@@ -142,10 +142,10 @@ class LabelSpace(Record):
 
     def _unknown_names(self) -> Iterator[str]:
         for pair in sorted(map(sorted, self.confusable)):
-            if len(pair) != 2 or not set(pair) <= set(self.names):
+            if len(pair) != 2 or not set(pair) <= self._positions.keys():
                 yield f"confusable {pair}: give two different labels out of {some(self.names, MAX_CHOICES)}"
         for label in self.labels:
-            if unknown := sorted(set(label.parents) - set(self.names)):
+            if unknown := sorted(set(label.parents) - self._positions.keys()):
                 yield f"label {label.name!r} has unknown parents {unknown}: choose from {some(self.names, MAX_CHOICES)}"
 
     def _shared_wordings(self) -> Iterator[str]:
