@@ -40,7 +40,7 @@ REMEDIES = {
 }
 
 
-def reason_of(error: OSError | ValueError) -> str:
+def reason_of(error: Exception) -> str:
     """Return the message of an error; that of a file which cannot be used names it and the remedy."""
     if isinstance(error, OSError) and error.filename and (remedy := REMEDIES.get(error.errno or 0)):
         return f"{error.filename} cannot be used ({error.strerror}): {remedy}"

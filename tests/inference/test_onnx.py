@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from google.protobuf.message import EncodeError
 from tiny_backbone import TIMM, write_timm_backbone
 from torch import nn
 from torch.nn import functional as F
@@ -51,6 +52,20 @@ def test_the_file_answers_as_the_classifier_does_for_any_batch(registry: Path, p
         expected = predictor.classifier.look(batch.float() / 255)
         np.testing.assert_allclose(scores, expected[0].detach().numpy(), atol=1e-4)
         np.testing.assert_allclose(features, expected[1].detach().numpy(), atol=1e-4)
+
+
+def test_a_classifier_too_large_for_one_file_is_refused_with_the_other_way(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: object) -> None:
+        raise EncodeError("Failed to serialize proto")  # as protobuf does beyond 2 GiB
+
+    monkeypatch.setattr(onnx, "save", save)
+    code, output = run("--model", registry / "models" / "classifier", "--output", tmp_path)
+    assert code == 1
+    assert "larger than the 2 GiB" in output
+    assert "serve --backend torch" in output
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_is_exported_into_its_own_folder(

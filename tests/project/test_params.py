@@ -32,6 +32,7 @@ def test_params_are_frozen_and_reach_the_plugin() -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        (lambda p: p.update(max_hours=1e12), "max_hours.*less than or equal to 8760"),
         (lambda p: p.update(sed=1), r"'sed'.*Did you mean 'seed'.*Choices: .*filter_images"),
         (lambda p: p["generate_images"].update(max_image=1), r"generate_images: .*Did you mean 'max_images'"),
         (lambda p: p["clip"]["judge"].update(modle="x"), r"clip\.judge: .*Did you mean 'model'"),

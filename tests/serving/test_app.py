@@ -310,6 +310,11 @@ def test_the_second_model_is_optional(folder: Path, photo: bytes) -> None:
         assert (refused.status_code, "--challenger" in refused.json()["error"]) == (422, True)
 
 
+def test_a_queue_that_cannot_hold_a_photo_of_both_models_is_refused(folder: Path, other_folder: Path) -> None:
+    with pytest.raises(ValueError, match="max_waiting is 1, and a photo waits twice"):
+        Service(str(folder), str(other_folder), Load(max_waiting=1))
+
+
 def test_the_facts_about_the_model(
     client: TestClient, folder: Path, other_folder: Path, thresholds: Thresholds
 ) -> None:

@@ -24,7 +24,7 @@ def stopping() -> Iterator[None]:
     """End the command with one line where it cannot use what it was given."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         stop(reason_of(error))
 
 

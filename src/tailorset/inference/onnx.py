@@ -74,10 +74,11 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
         The largest difference from torch.
 
     Raises:
-        ValueError: onnxruntime answers differently; nothing is written.
+        ValueError: onnxruntime answers differently, or one file cannot hold the classifier; nothing is written.
     """
     import onnx
     import torch.onnx
+    from google.protobuf.message import EncodeError
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it logs every node that it does not fold
     program = torch.onnx.export(
@@ -92,7 +93,13 @@ def export_onnx(predictor: Predictor, path: Path) -> float:
     assert program is not None
     onnx.helper.set_model_props(model := program.model_proto, metadata(predictor))
     with atomic_output(path) as partial:
-        onnx.save(model, partial)
+        try:
+            onnx.save(model, partial)
+        except EncodeError as error:
+            raise ValueError(
+                f"the classifier is larger than the 2 GiB that one ONNX file can hold: {path} was not written; it can"
+                " be served by torch (`tailorset serve --backend torch`)"
+            ) from error
         onnx.checker.check_model(str(partial))
         difference = largest_difference(predictor, partial)
         if not difference <= TOLERANCE:

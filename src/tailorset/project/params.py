@@ -82,7 +82,7 @@ class Params(Block):
     engine: EngineSettings = EngineSettings(name="local")
     storage: Annotated[str, AfterValidator(_address)] | None
     label_space: Path
-    max_hours: float | None = Field(None, gt=0)
+    max_hours: float | None = Field(None, gt=0, le=8760)  # a year; timers overflow far beyond
     licences: Literal["any", "commercial"] = "any"
     clip: Clips
     generator: GeneratorSettings

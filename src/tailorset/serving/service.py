@@ -75,9 +75,15 @@ class Service:
         """Load the models.
 
         Raises:
-            ValueError: one of them cannot be used or computed by the backend, or they have different labels.
+            ValueError: one of them cannot be used or computed by the backend, they have different labels, or the queue
+                has no room for a photo of both.
         """
         self.load, self.poll_s, self.measures = load or Load(), poll_s, Measures()
+        if challenger and self.load.max_waiting < 2:
+            raise ValueError(
+                f"max_waiting is {self.load.max_waiting}, and a photo waits twice where two models are compared:"
+                " choose 2 or more"
+            )
         self.champion = LiveModel(model, self.measures.loaded, backend)
         self.challenger = LiveModel(challenger, self.measures.loaded, backend) if challenger else None
         if self.challenger and set(self.challenger.predictor.labels) != set(self.champion.predictor.labels):
