@@ -13,13 +13,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from tailorset import cli
 from tailorset.cli import models as model_commands
 from tailorset.images.codec import encode_png
-from tailorset.inference.predictor import Predictor, load_predictor
+from tailorset.inference.predictor import Looked, Predictor, load_predictor
 from tailorset.inference.sources import image_sources
 from tailorset.records import LabelSpace
 from tailorset.storage.shards import add_member, write_shard
@@ -68,6 +69,30 @@ BROKEN = {"notes.txt", "cut.jpg", "empty.png", "gone.png", "cut.tar", "pipe.jpg"
 def read(path: Path) -> pd.DataFrame:
     readers = {".parquet": pd.read_parquet, ".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True)}
     return readers[path.suffix](path)
+
+
+def test_batches_shrink_for_good_when_memory_runs_out(
+    photos: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = (photos, photos, photos, "--model", model, "--batch-size", 4, "--device", "cpu", "--output")
+    run(*asked, tmp_path / "roomy.csv")
+    look, tried, room = Predictor.look, list[int](), 2
+
+    def look_at_few(self: Predictor, pixels: torch.Tensor, batch_size: int) -> Looked:
+        tried.append(len(pixels))
+        if len(pixels) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return look(self, pixels, batch_size)
+
+    monkeypatch.setattr(Predictor, "look", look_at_few)
+    code, said = run(*asked, tmp_path / "cramped.csv")
+    assert code == 0, said
+    pd.testing.assert_frame_equal(read(tmp_path / "cramped.csv"), read(tmp_path / "roomy.csv"), atol=1e-5)
+    assert [size for size in tried if size > room] == tried[:1]
+    room = 0
+    code, said = run(*asked, tmp_path / "none.csv")
+    assert (code, "not even one at a time fits" in said, "--device cpu" in said) == (1, True, True)
+    assert not (tmp_path / "none.csv").exists()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])

@@ -47,28 +47,6 @@ def test_it_answers_as_the_registered_model_does(registry: Path, contents: list[
     pd.testing.assert_frame_equal(served, answers, atol=1e-5)
 
 
-def test_batches_shrink_for_good_when_memory_runs_out(
-    contents: list[bytes], predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = torch.stack([predictor.pixels(content) for content in contents * 3])
-    expected, tried, look = predictor.look(pixels), list[int](), predictor.classifier.look
-
-    def look_at_two(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        tried.append(len(images))
-        if len(images) > 2:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return look(images)
-
-    monkeypatch.setattr(predictor.classifier, "look", look_at_two)
-    torch.testing.assert_close(predictor.look(pixels).scores, expected.scores, atol=1e-5, rtol=0)
-    tried.clear()
-    predictor.look(pixels)
-    assert max(tried) <= 2
-    monkeypatch.setattr(predictor.classifier, "look", lambda _: look_at_two(torch.zeros(3, 3, 8, 8)))
-    with pytest.raises(MemoryError, match=r"not even one at a time fits .* predict on the CPU"):
-        predictor.look(pixels)
-
-
 def test_it_answers_as_the_evaluation_does(registry: Path, photos: Path, tmp_path: Path, predictor: Predictor) -> None:
     content = (photos / "turned.jpg").read_bytes()
     write_shard(tmp_path / "shards" / "test.tar", [("a", content)])

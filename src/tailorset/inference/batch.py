@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from tailorset.compute.memory import ShrinkingBatches
 from tailorset.inference.predictor import Predictor, answer_columns
 from tailorset.inference.sources import Source, image_sources
 from tailorset.inference.tables import prediction_file
@@ -26,6 +27,7 @@ from tailorset.progress import Bar
 Read = tuple[str, Tensor | str]  # name, and pixels or an error
 PATH, PRESENT, OPEN, ERROR = "path", "present", "open", "error"
 TYPES = {float: pa.float32(), str: pa.string()}
+MEMORY_REMEDY = "free the device's memory, or predict on the CPU (--device cpu)"
 NUM_LISTED = 20  # failures listed at the end; the file has them all
 
 
@@ -74,24 +76,25 @@ def schema(predictor: Predictor) -> pa.Schema:
 
 def predict_tables(predictor: Predictor, sources: Iterable[Source], batch_size: int) -> Iterator[pa.Table]:
     """Yield one table per batch, one row per source in their order; see `schema`."""
-    columns = schema(predictor)
+    columns, fitting = schema(predictor), ShrinkingBatches(batch_size, "predicting", MEMORY_REMEDY)
     images = _read_ahead(predictor, sources, 2 * batch_size)
     while batch := list(islice(images, batch_size)):
         pixels = [content for _, content in batch if isinstance(content, Tensor)]
-        rows = iter(_rows(predictor, torch.stack(pixels)) if pixels else [])
+        rows = iter(_rows(predictor, torch.stack(pixels), fitting) if pixels else [])
         found = [next(rows) if isinstance(content, Tensor) else {ERROR: content} for _, content in batch]
         yield pa.Table.from_pylist(
             [{PATH: name} | row for (name, _), row in zip(batch, found, strict=True)], schema=columns
         )
 
 
-def _rows(predictor: Predictor, pixels: Tensor) -> Iterator[dict[str, object]]:
-    answers = predictor.answers(predictor.look(pixels, len(pixels)))
-    for values in zip(*answers.values(), strict=True):
-        row: dict[str, object] = dict(zip(answers, values, strict=True))
-        for word in (PRESENT, OPEN):
-            row[word] = [label for label in predictor.labels if row[f"decision/{label}"] == word]
-        yield row
+def _rows(predictor: Predictor, pixels: Tensor, fitting: ShrinkingBatches) -> Iterator[dict[str, object]]:
+    for _, looked in fitting.over(len(pixels), lambda part: predictor.look(pixels[part], len(pixels))):
+        answers = predictor.answers(looked)
+        for values in zip(*answers.values(), strict=True):
+            row: dict[str, object] = dict(zip(answers, values, strict=True))
+            for word in (PRESENT, OPEN):
+                row[word] = [label for label in predictor.labels if row[f"decision/{label}"] == word]
+            yield row
 
 
 def _read_ahead(predictor: Predictor, sources: Iterable[Source], num_ahead: int) -> Iterator[Read]:

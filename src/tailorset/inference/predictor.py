@@ -5,7 +5,6 @@ Shapes: N images, L labels, P x P pixels.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from torch import Tensor
 
 from tailorset.classifiers import Classifier, load_classifier, saved_labels
 from tailorset.compute.device import resolve_device, use_tf32
-from tailorset.compute.memory import ShrinkingBatches
 from tailorset.images.codec import decode_image, shrunk, square_pixels, upright_rgb
 from tailorset.storage.checksums import check_bound
 from tailorset.thresholds.novelty import Novelty
@@ -32,7 +30,6 @@ CLASSIFIER, THRESHOLDS, NOVELTY = "classifier", "thresholds.json", "novelty.safe
 EXAMPLES, FITTED_TO = "examples", "fitted_to.sha256"  # the same
 REGISTRY = "models:/"
 BATCH_SIZE = 64
-MEMORY_REMEDY = "free the device's memory, or predict on the CPU (--device cpu)"
 NOVEL = "novelty"
 ANSWER_KINDS = {"probability": float, "decision": str, "threshold": float, "score": float}  # one column each per label
 
@@ -91,7 +88,6 @@ class Predictor:
             thresholds.check_labels(classifier.labels)
         self.classifier, self.thresholds, self.novelty = classifier, thresholds, novelty
         self.origin, self.device = origin, device
-        self._fitting = sys.maxsize  # photos at once that memory has room for, as far as is known
         self.examples: tuple[bytes, ...] = ()  # PNG files of photos to try
         self.bf16 = bf16 and device.type == "cuda"
         self.labels, self.label_space = classifier.labels, classifier.label_space
@@ -114,21 +110,11 @@ class Predictor:
 
     @torch.inference_mode()
     def look(self, pixels: Tensor, batch_size: int = BATCH_SIZE) -> Looked:
-        """Return scores of (N, 3, P, P) uint8, and the novelty of each photo.
-
-        batch_size: at most as many at once; fewer from then on if memory runs out.
-        """
-        batches = ShrinkingBatches(min(batch_size, self._fitting), "predicting", MEMORY_REMEDY)
-        parts = [part for _, part in batches.over(len(pixels), lambda part: self._look(pixels[part]))]
-        if batches.size < batch_size:
-            self._fitting = batches.size
-        scores, features = (torch.cat(column) for column in zip(*parts, strict=True))
-        return Looked(scores, self.novelty.of(features) if self.novelty else None)
-
-    def _look(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scores of (N, 3, P, P) uint8, and the novelty of each photo."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            scores, features = self.classifier.look(pixels.to(self.device).float() / 255)
-        return scores.float().cpu(), features.float().cpu()
+            batches = [self.classifier.look(batch.to(self.device).float() / 255) for batch in pixels.split(batch_size)]
+        scores, features = (torch.cat(parts).float().cpu() for parts in zip(*batches, strict=True))
+        return Looked(scores, self.novelty.of(features) if self.novelty else None)
 
     @torch.inference_mode()
     def map(self, pixels: Tensor, label: str) -> Tensor:
