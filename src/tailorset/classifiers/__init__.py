@@ -49,12 +49,12 @@ class Classifier(Trainable, Protocol):
 
 
 class Extension(Trainable, Protocol):
-    """A trained classifier that learns the parameters of further labels, behind its own, and nothing else."""
+    """A trained classifier with further labels appended: only their parameters are learned."""
 
     image_px: int
 
     def grown(self) -> Classifier:
-        """Return the classifier of all labels; the scores of the earlier ones are what they were."""
+        """Return the classifier of all labels; the scores of the earlier labels are unchanged."""
         ...
 
 
@@ -86,10 +86,10 @@ def saved_labels(folder: str | Path) -> tuple[str, LabelSpace]:
 
 
 def check_file(path: Path) -> None:
-    """Check that a file of a saved classifier is there.
+    """Check that a file of a saved classifier exists.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the file is missing.
     """
     if not path.is_file():
         raise ValueError(
@@ -101,7 +101,7 @@ def check_file(path: Path) -> None:
 def extend_classifier(config: TrainingConfig, folder: Path, label_space: LabelSpace, device: torch.device) -> Extension:
     """Return a saved classifier that learns the labels behind its own in `label_space`.
 
-    config: how the labels are learned, of the variant that saved it, which needs `extend`.
+    config: training settings of the variant that saved the classifier; the variant must have `extend`.
 
     Raises:
         ValueError: the folder is not usable.

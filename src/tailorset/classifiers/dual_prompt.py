@@ -26,7 +26,7 @@ from tailorset.clip.model import Clip, OpenClip, preprocessed
 from tailorset.records import LabelSpace, Source
 from tailorset.training.contract import TrainingConfig
 
-if TYPE_CHECKING:  # what training alone needs is imported where it is used: a loaded classifier needs little
+if TYPE_CHECKING:  # only training needs these, so they are imported inside functions
     from tailorset.classifiers.parts.added_labels import AddedLabels
     from tailorset.classifiers.parts.label_prompts import LabelPrompts
 
@@ -50,7 +50,7 @@ class Config(TrainingConfig):
     score_scale: float | None = Field(None, gt=0)  # of the summed similarity; None = the backbone's logit_scale
     spatial_scale: float | None = Field(None, gt=0)  # of the softmax over positions; None = a fifth of it
     global_weight: float = Field(0.5, ge=0, le=1)  # share of the pooled feature next to the dense ones; 0 = the paper
-    separate_tokens: int = Field(0, ge=0, exclude_if=not_)  # of each context, for photos and generated images apart
+    separate_tokens: int = Field(0, ge=0, exclude_if=not_)  # of each context, learned separately by source
     cache: CacheConfig | None = Field(None, exclude_if=not_)  # generated images to compare with; None = none
     crop_weight: float = Field(0.0, ge=0, le=1, exclude_if=not_)  # share of the best crop in a saved classifier's score
 
@@ -59,7 +59,7 @@ class Config(TrainingConfig):
         return self.template
 
     def problems(self, label_space: LabelSpace) -> list[str]:
-        """Return why a label's name does not fit behind the contexts; nothing is known of a model on the hub."""
+        """Return why a label's name does not fit after the contexts; a backbone from the hub is not checked."""
         from tailorset.classifiers.parts.label_prompts import misfit, token_counts
 
         counted = self.backbone.folder and token_counts(self.backbone.folder, label_space.names)
@@ -122,7 +122,7 @@ class DualPrompt(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of all but the tower, whose statistics never change; leaving training computes label features.
+        """Set the mode of all but the tower, whose statistics stay fixed; leaving training updates label features.
 
         Raises:
             ValueError: the classifier was loaded for inference.
@@ -141,11 +141,11 @@ class DualPrompt(nn.Module):
         return self.logits(images, label_indices).sigmoid()
 
     def logits(self, images: Tensor, label_indices: Sequence[int] | None = None) -> Tensor:
-        """The calibrated difference of positive and negative score, (B, L), with the share of the best crop's."""
+        """Return the calibrated difference of positive and negative score, (B, L), mixed with that of the best crop."""
         return self._with_crops(self.of_features(*self.features(images), label_indices), images, label_indices)
 
     def without_cache(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, L) logits and (B, D) features, as the cache takes them."""
+        """Return (B, L) logits and (B, D) features: the inputs of the cache."""
         dense, pooled = self.features(images)
         return self.calibration(self.difference(dense, pooled, self._text(None))), pooled
 
@@ -170,7 +170,7 @@ class DualPrompt(nn.Module):
         return self._with_crops(self.of_features(dense, pooled), images).sigmoid(), dense.mean(1)
 
     def describe(self, images: Tensor) -> Tensor:
-        """(B, D) features as `look` returns them, in a fifth of its time where it looks at crops."""
+        """(B, D) features as `look` returns them, in a fifth of its time if it scores crops."""
         return self.features(images)[0].mean(1)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -261,7 +261,7 @@ def build(config: Config, label_space: LabelSpace, device: torch.device | str = 
 
 
 def on_clip(config: Config, label_space: LabelSpace, clip: Clip) -> DualPrompt:
-    """Return the same, with the same errors, for a backbone that is loaded already."""
+    """Return what `build` does, for a backbone that is already loaded."""
     from tailorset.classifiers.parts.label_prompts import LabelPrompts
 
     prompts = LabelPrompts.of(clip, label_space.names, config)

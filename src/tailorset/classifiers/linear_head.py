@@ -1,7 +1,7 @@
 """A linear layer with max pooling over the positions of a CLIP's last feature map: nothing is shared between labels.
 
-The simplest classifier on frozen features, and a bound from outside for any other on the same backbone: as a linear
-probe (`backbone_learning_rate: 0`) it shows what the features hold, as a fine-tuned network what the images hold.
+The simplest classifier on frozen features, and an independent baseline for the others on the same backbone: a linear
+probe (`backbone_learning_rate: 0`) shows how much the features contain, a fine-tuned network how much the images do.
 It learns a label from that label's own images only, so it has no zero-shot start.
 Shapes: B images of a batch, N images, L labels, P positions, C channels.
 """

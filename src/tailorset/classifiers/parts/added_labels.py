@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tailorset.classifiers.dual_prompt import Config, DualPrompt
     from tailorset.clip.model import Clip
 
-LEARNING_RATE = 1.0e-4  # of the residual; at 3.0e-3 it leaves the start for how generated images look
+LEARNING_RATE = 1.0e-4  # of the residual; at 3.0e-3 it drifts towards the look of generated images
 
 
 class AddedText(nn.Module):
@@ -40,7 +40,7 @@ class AddedText(nn.Module):
         self.residual = nn.Parameter(torch.zeros_like(start))
 
     def forward(self) -> Tensor:
-        """Return unit norm, but zero where start and residual are: raw CLIP has no negative prompt."""
+        """Return text features of unit norm, or zero if both terms are: raw CLIP has no negative prompt."""
         return F.normalize(self.start + self.residual, dim=-1)
 
 
@@ -60,7 +60,7 @@ def _check_same_tower(base: DualPrompt, clip: Clip) -> None:
 class AddedLabels(nn.Module):
     """A Trainable: the classifier with A further labels behind its own.
 
-    The scores of its own L labels are constants, computed as it computes them, but without crops.
+    The scores of its own L labels are computed as before, but without crops and gradients.
     """
 
     def __init__(self, config: Config, base: DualPrompt, label_space: LabelSpace, start: Tensor) -> None:
@@ -121,7 +121,7 @@ class AddedLabels(nn.Module):
         )
 
     def raw_clip(self) -> AddedLabels:
-        """Return the same, to be left as it starts: only the added labels could be raw CLIP's."""
+        """Return the untrained start: raw CLIP could only replace the added labels, not the learned ones."""
         return AddedLabels(self.config, self.base, self.label_space, self.text.start).to(self.text.start.device)
 
     def learned_modules(self) -> dict[str, nn.Module]:

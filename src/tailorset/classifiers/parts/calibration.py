@@ -17,7 +17,7 @@ PRIOR = 0.01  # weight of log_scale squared
 class Calibration(nn.Module):
     """logits -> exp(log_scale) * logits + bias; starts as the identity.
 
-    num_labels: a pair per label; None = one pair for all labels.
+    num_labels: number of labels with their own scale and bias; None = one scale and bias for all.
 
     Zero-shot scores on a new domain are overconfident. Uncalibrated, a classification loss is lowered fastest by
     making the positive and negative prompts alike, which destroys the ranking they start with.

@@ -1,4 +1,4 @@
-"""A dual-prompt classifier to which labels were added: the scores of the earlier ones are what they were."""
+"""A dual-prompt classifier to which labels were added: the scores of the earlier ones are unchanged."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from tailorset.classifiers.parts.saved import write_saved
 class GrownPrompt(DualPrompt):
     """groups: number of labels that were learned together: first those of training, then those of each addition.
 
-    Each group is a contiguous matrix of its own, since one of another shape or other strides may be multiplied in
-    another order: in a matrix with the added labels, or a view of it, the scores of the earlier ones would change in
-    their last digits. The cache is of the first group.
+    Each group is a separate contiguous matrix. In one matrix of all labels, or a view of it, products may be summed in
+    another order, which would change the last digits of the earlier labels' scores. The cache covers the first group.
     """
 
     def __init__(self, groups: Sequence[int], *parts: Any) -> None:

@@ -32,8 +32,8 @@ class LabelPrompts(nn.Module):
     CLIP's feature of the label and the negative one the mean of all labels' features, so training starts at
     zero-shot CLIP, for any M, and the contexts learn the change.
 
-    separate_tokens: last tokens of the contexts that are learned apart for photos and for generated images. Photos have
-    theirs in `contexts`, and so has prediction; for generated images `generated_tokens` take their place. None if 0.
+    separate_tokens: number of last context tokens that are learned separately for photos and generated images. Those of
+    photos, also used in prediction, are in `contexts`; generated images use `generated_tokens` (None if 0) instead.
     Source: SYNC-CLIP, Liu et al. 2023, which does the same to prompts of the visual tower.
 
     Deviation: the residuals (task residual, Yu et al. 2023), zero at the start. They learn from a label's own images
@@ -84,7 +84,7 @@ class LabelPrompts(nn.Module):
         return self._features(self.contexts, label_indices)
 
     def of_sources(self, label_indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the same for photos and for generated images, both read at once."""
+        """Return these features for photos and for generated images, encoded in one pass."""
         if self.generated_tokens is None:
             return (features := self(label_indices)), features
         shared = self.contexts[:, : -self.generated_tokens.shape[1]]

@@ -106,7 +106,7 @@ def write_saved(
 
 @contextmanager
 def reading_saved(folder: Path) -> Iterator[Saved]:
-    """Read what `write_saved` wrote, for a block that builds the classifier from it.
+    """Yield what `write_saved` wrote; errors while the classifier is built from it become a ValueError.
 
     Raises:
         ValueError: config and weights are missing, damaged or of different models, or do not fit the classifier.

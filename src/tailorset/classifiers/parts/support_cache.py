@@ -35,9 +35,9 @@ class SupportCache(nn.Module):
 
     Nothing is added, and nothing stored, until the cache is filled.
 
-    Deviation: Tip-Adapter adds the affinities up. Here they are shares of 1, and a label's share of all kept images is
-    subtracted. A photo is far from all generated images, by an amount that says nothing about labels but would change
-    the order of photos; and a label gains nothing from having more images.
+    Deviation: Tip-Adapter sums the affinities. Here they are normalised to sum to 1, and a label's share of all kept
+    images is subtracted. So a photo's mean distance from generated images, which says nothing about labels, does not
+    affect the ranking of photos, and a label gains nothing from having more images.
     """
 
     features: Tensor  # (K, D), unit norm

@@ -98,8 +98,8 @@ class TextTower:
 class WholeTextTower(TextTower):
     """A text side whose tokens all see each other, and which is read at its last position: SigLIP's.
 
-    Each label is a text of its own, [context][label][end][padding] over the tower's whole length, since padding is
-    seen too. What follows from that for a text is found by comparing it with an empty one.
+    Each label is a separate text, [context][label][end][padding], of the tower's full length, since tokens see padding
+    too. Start, end and padding tokens are found by comparing the tokens of a text with those of an empty one.
     """
 
     labels_at_once = 8  # in memory at once, with their padding
@@ -128,7 +128,7 @@ class WholeTextTower(TextTower):
         return token_ids[0, self.num_start : self.num_start + count]
 
     def encode_behind(self, contexts: Tensor, token_ids: Tensor) -> Tensor:
-        """As in `TextTower`; the layers are computed again for the gradient, so that few texts need memory at once."""
+        """As in `TextTower`; layers are recomputed in the backward pass, since padded texts need much memory."""
         if torch.is_grad_enabled() and contexts.requires_grad:
             read: Tensor = checkpoint(self._read, contexts, token_ids, use_reentrant=False)
             return read
