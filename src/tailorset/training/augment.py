@@ -26,7 +26,7 @@ Operation = Callable[[Tensor, float], Tensor]  # (uint8 images, signed magnitude
 
 
 def _torchvision() -> Any:
-    """Return its functions; imported late, because that takes two seconds."""
+    """Return torchvision's functional transforms, imported lazily: that takes two seconds."""
     from torchvision.transforms.v2 import functional
 
     return functional

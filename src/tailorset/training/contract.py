@@ -69,7 +69,7 @@ class TrainingConfig(BaseModel):
         return None
 
     def problems(self, label_space: LabelSpace) -> list[str]:
-        """Return why these labels cannot be learned with these settings, as far as no weights are needed to tell."""
+        """Return why these labels cannot be learned with these settings; only what can be checked without weights."""
         return []
 
     @model_validator(mode="after")
@@ -115,12 +115,12 @@ class Trainable(Protocol):
 
 @runtime_checkable
 class SourceAware(Protocol):
-    """A classifier that may learn something apart from photos and from generated images."""
+    """A classifier that may learn some parameters separately for photos and for generated images."""
 
     def of_sources(
         self, images: Tensor, sources: Sequence[Source], label_indices: Sequence[int] | None = None
     ) -> Tensor:
-        """Return the probabilities (B, L) that training compares with the targets; sources: of each image."""
+        """Return the probabilities (B, L) that training compares with the targets; sources: one per image."""
         ...
 
 
@@ -147,7 +147,7 @@ class Support(Protocol):
 
 @runtime_checkable
 class Supported(Protocol):
-    """A classifier that may keep generated images, to compare photos with."""
+    """A classifier that may keep generated images and compare photos with them."""
 
     @property
     def cache(self) -> Support: ...

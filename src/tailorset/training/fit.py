@@ -31,7 +31,7 @@ Learner = TypeVar("Learner", bound=Trainable)
 
 @dataclass(frozen=True)
 class Validation:
-    """Measures candidates on the images of val; of_seen: by the labels that have annotated photos, too."""
+    """Measures candidates on the images of val. of_seen: also measure mAP over the seen labels alone."""
 
     val: ImageSet
     label_space: LabelSpace
@@ -110,9 +110,9 @@ def fit(
 
 @dataclass(frozen=True)
 class StoredCandidates:
-    """Weights of the candidates that may still be wanted: the start, the best of all, and the best epoch.
+    """Weights of the candidates that may still be needed: the start, the best of all, and the best epoch.
 
-    Each is named by its place in the history, so that one of an attempt that was cut off is never taken for another.
+    Files are named by place in the history, so that a file of an interrupted attempt is never mistaken for another.
     """
 
     folder: Path
@@ -130,13 +130,13 @@ class StoredCandidates:
         return self.of(1), self.of(_place(history, best_candidate(history[2:])))
 
     def save(self, history: History, learned: Mapping[str, nn.Module]) -> None:
-        """Store the weights of the latest candidate, if they may be wanted; process 0 does."""
+        """Store the weights of the latest candidate, if they may be needed; only process 0 does."""
         latest = self.of(len(history) - 1)
         if processes.rank() == 0 and latest in self._wanted(history):
             save_checkpoint(latest, int(history[-1]["epoch"]), **learned)
 
     def tidy(self, history: History) -> None:
-        """Delete what is no longer wanted."""
+        """Delete weights that are no longer needed."""
         wanted = self._wanted(history)
         for path in set(self.folder.glob("candidate-*.safetensors")) - set(wanted):
             path.unlink()

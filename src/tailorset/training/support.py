@@ -21,7 +21,7 @@ AT_ONCE = 128  # images
 
 
 def check_support(classifier: Trainable, val: ImageSet) -> None:
-    """Check that photos choose the weight of kept images: held-out generated images would want the largest.
+    """Check that photos choose the weight of kept images: generated images would always favour the largest.
 
     Raises:
         ValueError: images are to be kept, and val has generated images.
@@ -51,19 +51,19 @@ def add_support(
         return []
     chosen = support_images(data, classifier.cache.max_images)
     parts = [chosen[start : start + AT_ONCE] for start in range(0, len(chosen), AT_ONCE)]
-    features = torch.cat([_looked(classifier, data.pixels(part))[1] for part in parts])
+    features = torch.cat([_encoded(classifier, data.pixels(part))[1] for part in parts])
     classifier.cache.fill(features, data.targets[chosen].to(features.device))
     kept = best_candidate(history)
-    trials = classifier.cache.trials(*_looked(classifier, val.images))
+    trials = classifier.cache.trials(*_encoded(classifier, val.images))
     tried = [kept | setting | measure(logits.sigmoid().cpu()) for setting, logits in trials]
     classifier.cache.use(best_candidate([*history, *tried]))
     return tried
 
 
 @torch.no_grad()
-def _looked(classifier: Supported, images: Tensor) -> tuple[Tensor, Tensor]:
+def _encoded(classifier: Supported, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits (N, L) and features (N, D) of images (N, 3, P, P) uint8, on the classifier's device."""
-    batches = ShrinkingBatches(AT_ONCE, "looking", TRAINING_MEMORY_REMEDY)
+    batches = ShrinkingBatches(AT_ONCE, "encoding images for the cache", TRAINING_MEMORY_REMEDY)
     parts = [
         found
         for _, found in batches.over(len(images), lambda part: classifier.without_cache(images[part].float() / 255))
