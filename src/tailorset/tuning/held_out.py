@@ -106,7 +106,7 @@ def draw_images(
     batches: ShrinkingBatches,
     purpose: str = "held out",
 ) -> Iterator[Tensor]:
-    """Yield batches of images (B, 3, H, W) in [0, 1] of the prompts in order, on the CPU: all of them may be many.
+    """Yield batches of images (B, 3, H, W) in [0, 1], in prompt order, on the CPU: a device may not hold all of them.
 
     A repeated prompt gets new seeds. purpose: another one gives other images of the same prompts.
     """

@@ -77,7 +77,7 @@ def restored(work_dir: Path, tuner: Tuner) -> Progress:
 
 
 def _progress_until(update: int, path: Path) -> Progress:
-    """The history may be longer than the checkpoint, see `_keep`."""
+    """Return the history up to an update: it may be longer than the checkpoint, see `_keep`."""
     history = json.loads(path.read_text(encoding="utf-8"))
     evaluations = [Evaluation(*row) for row in history["evaluations"]]
     return Progress(
@@ -95,7 +95,7 @@ def _evaluated(tuner: Tuner, held_out: HeldOut, progress: Progress, work_dir: Pa
 
 
 def _best_file(work_dir: Path, progress: Progress) -> Path:
-    """Return the file of the best adapter, named by its update: one of an attempt that was cut off is never taken."""
+    """Return the file of the best adapter, named by its update: a file of an interrupted attempt is never used."""
     return work_dir / f"best-{best_evaluation(progress.evaluations).update}.safetensors"
 
 

@@ -74,7 +74,7 @@ def curve_figure(curve: pd.DataFrame) -> Figure:
 
 
 def gauge_table(evaluations: Sequence[Evaluation]) -> pd.DataFrame:
-    """The evaluations, with the gauge of reward hacking of each against the first."""
+    """Return the evaluations, each with its gauge of reward hacking against the first."""
     table = pd.DataFrame(evaluations, columns=list(Evaluation._fields))
     return table.assign(reward_hacking=[reward_hacking(evaluations[0], latest) for latest in evaluations])
 

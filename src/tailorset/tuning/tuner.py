@@ -100,7 +100,7 @@ class Tuner:
 
     @torch.no_grad()
     def held_out_loss(self, images: Tensor, prompts: Sequence[Prompt]) -> float:
-        """Return the mean loss of finished images (N, 3, H, W) of prompts that it does not tune on."""
+        """Return the mean loss of images (N, 3, H, W) drawn for held-out prompts."""
         batches = ShrinkingBatches(SCORED_AT_ONCE, "scoring", TUNING_MEMORY_REMEDY)
         parts = batches.over(
             len(prompts), lambda part: self._assess(images[part], prompts[part])[0] * len(prompts[part]) / len(prompts)
@@ -197,7 +197,7 @@ def new_tuner(
 
 
 def _check_gradients(history: Sequence[Update]) -> None:
-    """Raise ValueError when updates have come to nothing for too long."""
+    """Raise ValueError if too many updates in a row were skipped or had a gradient of zero."""
     skipped = _trailing(history, lambda record: record.skipped)
     if skipped >= MAX_SKIPPED_IN_A_ROW:
         raise ValueError(
@@ -213,5 +213,5 @@ def _check_gradients(history: Sequence[Update]) -> None:
 
 
 def _trailing(history: Sequence[Update], applies: Callable[[Update], bool]) -> int:
-    """Number of records at the end, without a gap, to which something applies."""
+    """Return the number of consecutive records at the end for which `applies` is true."""
     return len(list(takewhile(applies, reversed(history))))

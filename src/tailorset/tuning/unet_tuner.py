@@ -1,4 +1,4 @@
-"""Tune a generator's UNet on annotated photos, so that it draws in their look what they do not show."""
+"""Tune a generator's UNet on annotated photos, so that labels without photos are drawn in the look of photos, too."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tailorset.tuning.photo_captions import UNET_MEMORY_REMEDY, CaptionedPhotos
 from tailorset.tuning.unet_settings import TuneUnet
 
 WARMUP_UPDATES = 20
-NO_CAPTION = 0.1  # share of photos that an update sees without their caption, as guidance needs it
+NO_CAPTION = 0.1  # share of photos without a caption, as classifier-free guidance needs it
 
 
 class UnetUpdate(NamedTuple):
@@ -115,7 +115,8 @@ def restored_unet(work_dir: Path, tuner: UnetTuner) -> list[UnetUpdate]:
     if not done:
         return []
     losses = json.loads((work_dir / HISTORY).read_text(encoding="utf-8"))["losses"]
-    return [UnetUpdate(*record) for record in enumerate(losses[:done])]  # written before the checkpoint: maybe longer
+    # The history is written before the checkpoint, so it may be longer.
+    return [UnetUpdate(*record) for record in enumerate(losses[:done])]
 
 
 def _rate(update: int, num_updates: int) -> float:
