@@ -1,7 +1,7 @@
 """Allocators: which label is served next, and by which prompt, when the budget of a round is spent.
 
 `uniform`: every pair in equal shares, as published. `turns`: labels take turns, each with its least drawn prompt.
-`thompson`: the label most short of its quota, with the prompt that promises most by what was kept before.
+`thompson`: the label furthest below its quota, with the prompt that promises most given what was kept so far.
 
 Shapes: P prompts, R pairs (what a prompt requests, be it one label or more), U unseen labels.
 """
@@ -19,7 +19,7 @@ from tailorset.generation.settings import Allocation
 from tailorset.records import Prompt, requested_mask
 from tailorset.seeding import numpy_rng
 
-PRIOR_IMAGES = 4.0  # weight of a prior in images; prompts of a toybox pair differ as much as 3 to 6 would let them
+PRIOR_IMAGES = 4.0  # weight of a prior, in images; the prompts of a toybox pair vary as 3 to 6 predict
 
 
 @dataclass
@@ -58,7 +58,7 @@ class DrawCounts:
 
 
 def _order_as_row(columns: tuple[int, ...]) -> list[int]:
-    """Sort key of a pair's columns that orders pairs as their rows of False and True: an early True comes late."""
+    """Return a sort key for a pair's columns: pairs are ordered like their rows of bool, False before True."""
     return [-column for column in columns]
 
 
@@ -161,11 +161,11 @@ class Turns(Unlimited):
 
 @dataclass(frozen=True)
 class Thompson:
-    """The label most short of its quota, with the prompt of the largest expected gain by a sample of the posterior.
+    """The label furthest below its quota, with the prompt of the largest gain in a sample of the posterior.
 
     config.gain: `images`, the chance to be kept; or `labels`, that chance times the number of requested labels that
-    are still short. A prompt (or pair) supplies at most its share of a label's quota, even if every image is kept; a
-    share below an equal one, among those not given up, means the equal one.
+    are still short. A prompt (or pair) supplies at most its share of a label's quota, even if every image is kept; the
+    share is never smaller than an equal split among the usable prompts (or pairs) of the label.
     Source: Thompson 1933; Beta-Bernoulli as in Russo et al. 2018, sec. 3.
     """
 

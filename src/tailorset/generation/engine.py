@@ -15,9 +15,9 @@ from tailorset.records import COPIES
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished shard: per image a manifest row and whether it counts toward the quota, as no copy of a photo does.
+    """A finished shard: one manifest row per image, and whether the image counts toward the quota (a copy does not).
 
-    found: it was finished before, and was not drawn now.
+    found: taken from the shelf instead of being drawn now.
     """
 
     name: str
@@ -90,8 +90,9 @@ class LocalEngine:
             for plan in wave:
                 made = own.get(plan.name) or shelf.find(plan)
                 if made is None:
-                    name = plan.name
-                    raise ValueError(f"{name} of another process is not here: all processes need the same .work folder")
+                    raise ValueError(
+                        f"{plan.name}, drawn by another process, is not here: give all processes the same .work folder"
+                    )
                 yield made
 
     def _drawn(self, plan: PlannedShard, shelf: Shelf) -> Shard:

@@ -80,7 +80,7 @@ class QuotaPlanner:
         if missing := [label for label in needed if label not in named]:
             raise ValueError(f"no prompt requests {missing}; write the prompts again with these labels")
         if strange := sorted(set(weakness) - set(self.labels)):
-            raise ValueError(f"weakness names {strange}; choices: {list(self.labels)}; leave out what is not unseen")
+            raise ValueError(f"weakness names {strange}; choices: {list(self.labels)}; remove {strange} from it")
 
     @property
     def drawn(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
 
 @dataclass
 class Tally:
-    """Outcome of the candidates, one byte each: their rows are read again from the product.
+    """Outcome of the candidates in one byte each; their rows are read again from the product when needed.
 
     passed: one flag per candidate, by the discriminator; kept, judged: images of each label that passed, by the
     discriminator and by the judge; num_judged: images that passed by the judge; num_copies: near-duplicates of the

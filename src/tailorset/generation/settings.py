@@ -29,7 +29,7 @@ class FromPhotos(Block):
     near_duplicate: an image whose pixels correlate with its photo's by this much or more is a copy, and rejected.
     """
 
-    strength: float = Field(gt=0, le=1)  # share of the sampling steps that are taken; 1 = hardly anything of the photo
+    strength: float = Field(gt=0, le=1)  # share of the sampling steps that are taken; 1 = next to nothing of the photo
     num_photos: int = Field(default=500, gt=0)
     near_duplicate: float = Field(default=0.95, gt=0, le=1)
 

@@ -1,4 +1,4 @@
-"""Photos that images start from, one for each image by its seed, and the check that none is copied into the set.
+"""Photos that images start from, chosen by the image's seed, and the check that no image is a copy of its photo.
 
 Shapes: N photos, B images of a batch, C x h x w latents, D numbers of a signature, P pixels of a side.
 """
