@@ -64,7 +64,7 @@ class Generator(Sampler, Protocol):
         """Read an adapter that save_adapter wrote; a folder of zero updates leaves the model as it is.
 
         Raises:
-            ValueError: there is no adapter, or one of another model.
+            ValueError: there is no adapter, or it belongs to another model.
         """
         ...
 

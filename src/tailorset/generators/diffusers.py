@@ -1,4 +1,4 @@
-"""Any text-to-image pipeline of diffusers, untuned: the pipeline's own sampling loop on latents and texts made here.
+"""Any text-to-image pipeline of diffusers, untuned: its own sampling loop, with latents and text states made here.
 
 Shapes: B images of a batch.
 """
@@ -142,7 +142,7 @@ class Diffusers:
         """Accept a folder of zero updates, which changes nothing.
 
         Raises:
-            ValueError: there is an adapter, which a stock pipeline is not drawn with, or no folder of tuning.
+            ValueError: the folder holds an adapter, which stock pipelines do not use, or is not a product of tuning.
         """
         check_zero_updates(folder, self.config.untunable)
 
@@ -151,7 +151,7 @@ class Diffusers:
         return self.config.guidance.kind == "classifier_free"
 
     def _draw_tested(self, prompts: list[str], seeds: list[int], num_inference_steps: int) -> Tensor:
-        """Draw images of a tested class; the generators go on to feed schedulers that add noise in every step."""
+        """Draw a batch with a tested class; schedulers that add noise in every step use the same generators."""
         assert self.family
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         latents = noise(self.pipeline, self.family, self.image_px, generators).to(self.device)
@@ -192,7 +192,7 @@ class Diffusers:
         return {name: _joined([encoded[prompt][name] for prompt in prompts]) for name in names}
 
     def _encode(self, prompt: str) -> dict[str, Any]:
-        """Return the arguments for one prompt, and those for the negative one if `encode_prompt` makes none of it."""
+        """Return the arguments for one prompt, and for the negative one if `encode_prompt` does not encode it."""
         own = self._encoded(prompt)
         if self._guided and "negative_prompt" not in inspect.signature(self.pipeline.encode_prompt).parameters:
             own |= {f"negative_{name}": value for name, value in self._encoded(self.config.negative_prompt).items()}
@@ -250,7 +250,7 @@ def build(config: Config, device: torch.device | str) -> Diffusers:
 
     Raises:
         ValueError: the folder or hub id is missing, is not a text-to-image pipeline, has damaged or incomplete weights,
-            or none of this guidance or size; or `offload` is set and the device is the CPU.
+            or does not support this guidance or size; or `offload` is set and the device is the CPU.
     """
     if config.offload != "none" and torch.device(device).type == "cpu":
         raise ValueError(f"generator.offload is {config.offload}, and the device is the CPU itself: set it to none")

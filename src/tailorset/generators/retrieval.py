@@ -88,7 +88,7 @@ class Retrieval:
         """Accept a folder of zero updates, which changes nothing.
 
         Raises:
-            ValueError: there is an adapter, or no folder of tuning.
+            ValueError: the folder holds an adapter, or is not a product of tuning.
         """
         check_zero_updates(folder, self.config.untunable)
 
@@ -149,7 +149,7 @@ def build(config: Config, device: torch.device | str) -> Retrieval:
 
     @torch.no_grad()
     def encode(paths: Sequence[Path]) -> Tensor:
-        return clip.encode_images(torch.stack([_whole(path, clip.image_px, damaged, signatures) for path in paths]))
+        return clip.encode_images(torch.stack([_read(path, clip.image_px, damaged, signatures) for path in paths]))
 
     batches = ShrinkingBatches(INDEX_BATCH, f"looking at {config.images}", CLIP_MEMORY_REMEDY)
     features = batches.concatenated(encode, files)
@@ -169,11 +169,11 @@ def build_tokenizers(config: Config) -> list[Any]:
     Raises:
         ValueError: the model is unknown.
     """
-    return [_Counting(load_tokenizer(config))]
+    return [_TokenCounter(load_tokenizer(config))]
 
 
-class _Counting:
-    """A tokenizer of open_clip behind the interface of one of transformers', as far as tokens are counted."""
+class _TokenCounter:
+    """Wrap a tokenizer of open_clip in the part of transformers' interface that counts tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer, self.model_max_length = tokenizer, tokenizer.context_length
@@ -185,8 +185,8 @@ class _Counting:
         return {"input_ids": [own.sot_token_id, *own.encode(text), own.eot_token_id]}
 
 
-def _whole(path: Path, image_px: int, damaged: dict[Path, str], signatures: dict[Path, np.ndarray]) -> Tensor:
-    """(3, P, P) in [0, 1], its signature kept; black, and `damaged` has the reason, if the image cannot be read."""
+def _read(path: Path, image_px: int, damaged: dict[Path, str], signatures: dict[Path, np.ndarray]) -> Tensor:
+    """Return an image, (3, P, P) in [0, 1], and note its signature; if it cannot be read, black, and note why."""
     try:
         image = decode_image(file_content(path))
         signatures[path] = photo_signature(image)

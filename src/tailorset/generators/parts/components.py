@@ -28,8 +28,8 @@ TEXT_ENCODERS = {
     "StableDiffusionXLPipeline": {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"},
 }
 
-MAX_TEXT = 10**6  # tokens; transformers takes 10^30 where a tokenizer's config does not say it
-DEFAULTS: dict[str, dict[str, Any]] = {  # of diffusers, where a config does not say it
+MAX_TEXT = 10**6  # tokens; transformers assumes 10^30 if a tokenizer's config sets no limit
+DEFAULTS: dict[str, dict[str, Any]] = {  # of diffusers, for keys that a config omits
     "unet": {"block_out_channels": (320, 640, 1280, 1280), "in_channels": 4},
     "vae": {"block_out_channels": (64,)},
 }
@@ -53,7 +53,7 @@ class FewStep(NamedModel):
 class Components(NamedTuple):
     """The parts of a pipeline that sampling needs.
 
-    tokenizers: one per text encoder. zero_negative: an empty negative prompt stands for zeros instead of its states.
+    tokenizers: one per text encoder. zero_negative: an empty negative prompt is encoded as zeros.
     """
 
     tokenizers: list[Any]
@@ -98,10 +98,10 @@ def load_components(model: str, unet_dtype: torch.dtype, revision: str | None = 
 
 
 def check_configs(folder: Path, image_px: int) -> None:
-    """Compare a folder's configs with what is drawn here; no framework is loaded for it.
+    """Check that this plug-in can draw with a folder's configs, without loading a framework.
 
     Raises:
-        ValueError: the pipeline, its VAE or the size of its images is another, or a config is damaged.
+        ValueError: the pipeline, its VAE or the size of the images is not supported, or a config is damaged.
     """
 
     def read(file: str) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def _check_class(model: str, index: Mapping[str, Any]) -> None:
 
 
 def _check_inputs(model: str, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-    """Refuse what would be left out without an error: a mean of the latents, and guidance that the UNet reads."""
+    """Refuse features that would be ignored silently: a mean of the latents, and embedded guidance."""
     faults = {
         "its VAE has latents_mean, which this plug-in does not apply": vae.get("latents_mean"),
         "the guidance of its UNet is embedded, which this plug-in does not pass on": unet.get("time_cond_proj_dim"),
@@ -218,7 +218,7 @@ def _check_inputs(model: str, unet: Mapping[str, Any], vae: Mapping[str, Any]) -
 
 
 def _tokenizer(model: str, part: str, kind: str, revision: str | None) -> Any:
-    """Load a tokenizer, or that of a processor; what transformers silently makes up for missing files is refused."""
+    """Load a tokenizer, or that of a processor; refuse what transformers silently makes up for missing files."""
     import transformers
 
     def load() -> Any:

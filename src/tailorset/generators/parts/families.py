@@ -22,7 +22,7 @@ class Guidance(Strict):
     """
 
     kind: Literal["classifier_free", "embedded", "none"]
-    scale: float | None = Field(default=None, ge=0)  # with `none` there is none
+    scale: float | None = Field(default=None, ge=0)  # unset for `none`
 
     @model_validator(mode="after")
     def _scale_fits(self) -> Self:

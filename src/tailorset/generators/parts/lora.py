@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from tailorset.storage import checksums
 from tailorset.storage.files import write_json
 
-# Ends of layers' names: transformers moved CLIP's layers between versions. Of a UNet its convolutions, attention to
-# itself and feed-forward layers, and none that reads the prompt (attn2; in SDXL time_emb_proj): what labels look like
-# stays.
+# Suffixes of layer names, as transformers moved CLIP's layers between versions. In a UNet, convolutions, self-attention
+# and feed-forward layers are adapted, but no layer that reads the prompt (attn2; in SDXL time_emb_proj): what labels
+# look like must not change.
 _TEXT_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
 _UNET_LAYERS = (
     *("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out"),
@@ -104,7 +104,7 @@ def load_lora(networks: nn.ModuleDict, folder: Path) -> None:
 
 
 def _merge(networks: nn.ModuleDict) -> None:
-    """Add the adapter to the weights of its layers, with which they are as fast as without one."""
+    """Merge the adapter into the weights of its layers, so that it costs no time."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for layer in networks.modules():

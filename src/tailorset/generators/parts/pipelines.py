@@ -1,4 +1,4 @@
-"""Whole text-to-image pipelines of diffusers: the class that model_index.json names, no code of others."""
+"""Whole text-to-image pipelines of diffusers: the class that model_index.json names; no code of a model is run."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def fitting(function: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class DecoderOutOfMemory(RuntimeError):
-    """Memory ran out in a VAE: not torch's own error, which Sana's pipeline catches and goes on without an image."""
+    """Memory ran out in a VAE; Sana's pipeline would catch torch's own error and go on without an image."""
 
     def __init__(self, inner_exception: torch.OutOfMemoryError) -> None:
         super().__init__(str(inner_exception))

@@ -33,9 +33,9 @@ class PromptEncoder:
 
     @torch.no_grad()
     def frozen_negative(self, prompt: str, freeze: bool) -> Text | None:
-        """Return the text of the negative prompt, B = 1, if no adapter may change it.
+        """Return the text of the negative prompt, B = 1, if no adapter may change it, else None.
 
-        That is so if `freeze` is set, and for an empty prompt that stands for zeros.
+        It is fixed if `freeze` is set, or if it is empty and encoded as zeros.
         """
         is_zero = self.zero_negative and not prompt
         if not freeze and not is_zero:
@@ -48,7 +48,7 @@ class PromptEncoder:
 
     @torch.no_grad()
     def encode_captions(self, captions: Sequence[str]) -> Text:
-        """Return the text of B captions; an empty one is what guidance takes in the place of a prompt."""
+        """Return the text of B captions; an empty one is encoded as guidance encodes an empty negative prompt."""
         text = self.encode(captions)
         if not self.zero_negative:
             return text
@@ -63,10 +63,9 @@ class PromptEncoder:
         return (encoder(tokens.input_ids, attention_mask=tokens.attention_mask if use_mask else None)[0],)
 
     def _by_two(self, prompts: list[str]) -> Text:
-        """Return the states before the last layer, of both encoders side by side, and what else SDXL reads.
+        """Return the states before the last layer, of both encoders side by side, pooled embeddings and time ids.
 
-        That is the second encoder's pooled embedding, and as time ids the size of a training photo, its crop (none)
-        and the size of the image.
+        The second encoder is pooled. Time ids are the size of a training photo, its crop (none) and the image's size.
         """
         outputs = [
             encoder(self._tokens(number, prompts).input_ids, output_hidden_states=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 OWN_SPACINGS = ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "flow_sigmas", "lu_lambdas")
-# A pipeline may bring the settings of a solver that draws noise in every step, which no seed of an image reaches.
+# A pipeline's config may be that of a solver that draws noise in every step, without the image's seed.
 _DPM_2M = {"algorithm_type": "dpmsolver++", "solver_order": 2}
 _DDIM = {"clip_sample": False}  # for pixels: diffusers clips by default, to a range that latents exceed
 # Class of diffusers or of `early_steps`, and settings that differ from the pipeline's.
