@@ -70,7 +70,7 @@ class Config(NamedModel):
         return (self.gguf_file,) if self.gguf_file else super().needed_files
 
     def misfit(self, folder: Path) -> str:
-        """Return what is wrong if replies alone fill the context; how long dialogues are, only the tokenizer tells."""
+        """Return what is wrong if replies alone fill the context; dialogues cannot be counted without the tokenizer."""
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             context = config.get("text_config", config).get("max_position_embeddings")
@@ -80,7 +80,7 @@ class Config(NamedModel):
         return self.too_short(context, "a dialogue") if is_short else ""
 
     def too_short(self, context: int, dialogue: str) -> str:
-        """Return what to do about a model of `context` tokens."""
+        """Return the error for a model whose context of `context` tokens is too short."""
         return (
             f"LLM {self.title!r} has a context of {context} tokens, too few for {dialogue} and max_new_tokens"
             f" {self.max_new_tokens}: lower write_prompts.llm.max_new_tokens, or choose a model with a longer context"

@@ -32,7 +32,7 @@ class CaptionWriter(Protocol):
 
 @dataclass(frozen=True)
 class Scenes:
-    """texts: at least one, as often as photos show it. counts: for the report, see `scenes_of`."""
+    """texts: at least one; a scene of several photos is repeated. counts: for the report, see `scenes_of`."""
 
     texts: tuple[str, ...]
     counts: dict[str, int]

@@ -173,7 +173,7 @@ def _without_thoughts(reply: str) -> str:
 def _bare(line: str) -> str:
     """Return the phrase of a line: numbering, preamble and quotes are removed layer by layer.
 
-    The fence of a block of code stays: what follows it is no phrase.
+    The fence of a block of code stays: what follows it is not a phrase.
     """
     text = " ".join(line.split())
     if text.startswith("```") and " " not in text:

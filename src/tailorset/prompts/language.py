@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-MIN_FOREIGN = 3  # different little words: "de la" and "Los" also stand in English
+MIN_FOREIGN = 3  # different little words: "de la" and "Los" also occur in English
 _ENGLISH = (
     "a above against among an and are around as at before behind below beneath beside between by down for from"
     " front has in inside into is its near next of off on one onto or out over showing shows some that the their there"

@@ -34,9 +34,8 @@ class WritePrompts(Block):
     max_prompts: int | None = Field(gt=0)  # cap on all prompts, spread over labels and pairs; None = no cap
     min_words: int = Field(ge=1)
     max_attempts: int = Field(ge=0)  # rounds of asking; the rest comes from the template
-    kinds: tuple[
-        Words, ...
-    ]  # of pictures, e.g. "a photo of": what prompts of a pair begin with, in turn; () = as replied
+    # Kinds of pictures, e.g. "a photo of": the prompts of a pair begin with one of them in turn; () = as replied.
+    kinds: tuple[Words, ...]
     llm: Llm
     captions: Captions | None = None  # None = prompts of any scene
 

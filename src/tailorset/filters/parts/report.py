@@ -18,7 +18,7 @@ COPY = "near-duplicate of its photo"  # a reason
 
 
 class Outcome(NamedTuple):
-    """Of each candidate the labels that were requested, the decision, and the decision by the judge's scores."""
+    """For each candidate: the requested labels, the decision, and the decision by the judge's scores."""
 
     requested: list[tuple[str, ...]]
     decisions: list[FilterDecision]

@@ -1,4 +1,4 @@
-"""Plug-ins that say in words what photos show; the scenes of prompts come from them.
+"""Plug-ins that describe photos in words; the scenes of prompts come from them.
 
 A captioner is one file here with a `Config` and `build(config, device) -> Captioner`. Its captions are untrusted text:
 `tailorset.prompts.captions` keeps plain words of them, and replaces the names of labels.

@@ -48,7 +48,7 @@ class DialogueTokens:
         return list(encoded["input_ids"])
 
     def _templated_parts(self, messages: Dialogue) -> list[int]:
-        """Encode messages of parts, as chat templates of models that also see pictures may want them."""
+        """Encode messages as lists of parts, which chat templates of vision models may require."""
         return self._templated([one | {"content": [{"type": "text", "text": one["content"]}]} for one in messages])
 
     def _working(self, ways: Sequence[Encode], title: str) -> Encode:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class ChatReply(NamedTuple):
-    """Text of a reply; thoughts: only of a server that returns them apart."""
+    """Text of a reply. thoughts: only from a server that returns them separately."""
 
     content: str
     thoughts: str = ""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-MAX_PAUSE = 60.0  # seconds; a server that asks for more is not waited for
+MAX_PAUSE = 60.0  # seconds; if a server asks for more, its request fails
 _BUSY = (408, 425, 429)
 _NEVER = 501  # not implemented
 

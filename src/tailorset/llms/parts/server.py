@@ -72,7 +72,7 @@ class ModelServer:
         Raises:
             NoModelList: the server has no list, but it has /chat/completions.
             ValueError: the server refuses, or answers with something else than the API.
-            ConnectionError: the server cannot be reached, is busy, or still loads a model.
+            ConnectionError: the server cannot be reached, is busy, or is still loading a model.
         """
         try:
             return self._listed()

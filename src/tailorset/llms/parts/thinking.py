@@ -11,7 +11,7 @@ ONLY_THOUGHTS = "<think>"  # the contract counts it as a reply that ends within 
 def spoken(content: str, thoughts: str = "") -> str:
     """Return a reply without its finished thoughts; unfinished ones stay, and the contract counts them.
 
-    thoughts: of a server that returns them apart from the content.
+    thoughts: from a server that returns them separately from the content.
     """
     return ONLY_THOUGHTS if thoughts and not content.strip() else after_thoughts(content)
 
