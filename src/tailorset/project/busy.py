@@ -17,44 +17,44 @@ log = logging.getLogger(__name__)
 
 
 class Others:
-    """Cores that other programs used since the last look, or the beginning."""
+    """Measures the cores that other programs use, from one call to the next."""
 
     def __init__(self) -> None:
         self.last = self._times()
         self.recent = 0.0
 
     def recent_cores(self) -> float:
-        """As `cores`, of the last seconds; 0 if there are not many."""
+        """Return what `cores` last measured, renewed every few seconds; 0 below BUSY_CORES."""
         if time.monotonic() - self.last[0] >= SECONDS_PER_LOOK:
             cores = self.cores()
             self.recent = cores if cores >= BUSY_CORES else 0.0
         return self.recent
 
     def cores(self) -> float:
-        """Mean number of cores, at least 0; a look takes no time."""
+        """Return the mean number of cores since the last call, at least 0, without waiting."""
         before, self.last = self.last, self._times()
         seconds, all_programs, own = (now - then for now, then in zip(self.last, before, strict=True))
         return max(0.0, all_programs - own) / seconds if seconds else 0.0
 
     @staticmethod
     def _times() -> tuple[float, float, float]:
-        """Now, and the CPU seconds that all programs and this one have used."""
+        """Return the time, and the CPU seconds used so far by all programs and by this one."""
         total, own = psutil.cpu_times(), psutil.Process().cpu_times()
         return time.monotonic(), total.user + total.system + getattr(total, "nice", 0.0), own.user + own.system
 
 
 def cores_used_by_others(seconds: float) -> float:
-    """Mean number of cores during so many seconds."""
+    """Return the mean number of cores that other programs use during the next `seconds`."""
     others = Others()
     time.sleep(seconds)
     return others.cores()
 
 
 def busiest(seconds: float) -> str:
-    """Name and id of the program that computes most, apart from this one; empty if none does."""
+    """Return name and id of the program that uses the CPU most, apart from this one; "" if none does."""
     processes = [process for process in psutil.process_iter() if process.pid != os.getpid()]
     shares = {}
-    for wait in (0.0, seconds):  # a share is that since the look before
+    for wait in (0.0, seconds):  # psutil measures from the previous call on, so the first one only starts it
         time.sleep(wait)
         for process in processes:
             with suppress(psutil.Error):
@@ -66,9 +66,9 @@ def busiest(seconds: float) -> str:
 def choose_wait_policy() -> bool:
     """If other programs compute on this machine, let threads of processes started from now on sleep while they wait.
 
-    A waiting thread usually spins. Where the one it waits for had to make room for another program, both lose their
-    core for a time slice, and work that takes seconds takes minutes. Alone spinning is faster, by a tenth to a
-    quarter. Results are the same either way. What the environment says already stays.
+    A waiting thread usually spins. If the thread that it waits for was preempted by another program, both lose their
+    core for a time slice, and work of seconds takes minutes. On an idle machine spinning is a tenth to a quarter
+    faster. Results are the same either way. A policy that the environment sets is kept.
     """
     if POLICY in os.environ or os.environ.get("OMP_NUM_THREADS") == "1":
         return False
@@ -81,9 +81,9 @@ def choose_wait_policy() -> bool:
 
 
 def yield_to_others() -> None:
-    """Start this process again if another wait policy is better: OpenMP reads it only when it is loaded.
+    """Restart this process if another wait policy is better: OpenMP reads it only when it is loaded.
 
-    Only a process whose command is the running script: one that merely runs it, as a test does, would be lost.
+    Only a process whose own command is the running script restarts; a test that runs the script in-process does not.
     """
     is_own_command = sys.orig_argv[-len(sys.argv) :] == sys.argv
     if is_own_command and choose_wait_policy():

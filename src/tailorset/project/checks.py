@@ -113,7 +113,7 @@ def _tuning(params: Params, label_space: LabelSpace) -> Iterator[str]:
 
 
 def _lent_photos(params: Params) -> Iterator[str]:
-    """Faults of what starts from lent photos."""
+    """Yield faults of settings that need lent photos."""
     drawing, config = params.generate_images, params.generator.config
     users = {
         "write_prompts.captions": params.write_prompts.captions,

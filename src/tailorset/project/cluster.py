@@ -14,11 +14,11 @@ def no_cluster(address: str, reason: str) -> tuple[str, str]:
 
 
 def dial(address: str) -> None:
-    """Connect to HOST:PORT and hang up, which Ray itself would try for minutes; `auto` is left to it.
+    """Connect to HOST:PORT and hang up, as Ray itself would retry for minutes; `auto` is left to Ray.
 
     Raises:
         OSError: nobody listens there.
-        ValueError: this is no HOST:PORT.
+        ValueError: the address is not HOST:PORT.
     """
     if address != "auto":
         host, _, port = address.rpartition(":")

@@ -51,7 +51,7 @@ def execution_name() -> str:
 
 
 def changed_settings(now: Mapping[str, Any], committed: Mapping[str, Any]) -> str:
-    """The settings that differ, by name and value, as many as a name can hold; of other labels nothing else."""
+    """Return the first settings that differ, as KEY=VALUE; if the label file differs, only its name."""
     changed = {key: value for key, value in now.items() if committed and committed.get(key) != value}
     if "label_space" in changed:
         return f"labels {Path(str(changed['label_space'])).stem}"
@@ -71,7 +71,7 @@ def _settings() -> dict[str, Any]:
 
 
 def _committed_settings() -> dict[str, Any]:
-    """Those of the commit that an experiment starts from, or that is checked out; {} where there is none."""
+    """Return the settings of the commit that an experiment starts from, or that is checked out; {} without one."""
     revision = os.environ.get("DVC_EXP_BASELINE_REV") or "HEAD"
     command = ["git", "show", f"{revision}:./{PARAMS}"]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)

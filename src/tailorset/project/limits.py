@@ -64,7 +64,7 @@ def exclusive_run(name: str, lock: Path) -> Iterator[None]:
 
 @contextmanager
 def clear_when_full(name: str) -> Iterator[None]:
-    """Say what to do where nothing more can be written.
+    """Name the remedy in an error that means there is no room left to write.
 
     Raises:
         OSError: the disk, a quota or a limit on the size of files is reached.
@@ -73,7 +73,7 @@ def clear_when_full(name: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         code = getattr(error, "errno", None)
-        if found := re.search(r"os error (\d+)", str(error)):  # safetensors says it in words only
+        if found := re.search(r"os error (\d+)", str(error)):  # safetensors has the code in its message only
             code = int(found[1])
         if code not in NO_ROOM:
             raise

@@ -1,4 +1,4 @@
-"""Loops of the stages that a stage of its own and `tailorset add-label` run, with progress, logging and resume."""
+"""Loops that a stage and `tailorset add-label` both run, with progress, logging and resume."""
 
 from __future__ import annotations
 

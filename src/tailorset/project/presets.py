@@ -39,7 +39,7 @@ class Entry:
         return found[0].strip() if found else ""
 
     def over(self, other: Entry) -> Entry:
-        """This entry in the place of another one, whose comments it keeps where it has none."""
+        """Return this entry with the comments of the one it replaces, where it has none itself."""
         line = self.line
         if other.comment and not self.comment:
             line = f"{line:<{other.line.index(other.comment) - 2}}  {other.comment}"
@@ -121,7 +121,7 @@ def _is_block(entries: dict[KeyPath, Entry], path: KeyPath) -> bool:
 
 
 def _put(entries: dict[KeyPath, Entry], path: KeyPath, entry: Entry) -> dict[KeyPath, Entry]:
-    """Entries with one more, or with another value; a new key comes last in its block."""
+    """Return the entries with one replaced or added; a new key comes last in its block."""
     if path in entries:
         kept = {key: other for key, other in entries.items() if key == path or key[: len(path)] != path}
         return {key: entry.over(other) if key == path else other for key, other in kept.items()}
@@ -132,7 +132,7 @@ def _put(entries: dict[KeyPath, Entry], path: KeyPath, entry: Entry) -> dict[Key
 
 
 def _entries(text: str) -> tuple[dict[KeyPath, Entry], list[str]]:
-    """Entries by the path of their keys, in order, and the comment at the top."""
+    """Return the entries of a text by key path, in order, and the comment lines at its top."""
     lines = text.rstrip("\n").split("\n")
     start = next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))
     entries: dict[KeyPath, Entry] = {}

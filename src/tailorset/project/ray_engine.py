@@ -33,7 +33,7 @@ from tailorset.records import LabelSpace
 from tailorset.storage.hub import cached_commit
 
 MAX_LOSSES = 3  # of one shard, or in a row of each worker before it is ready: the next one would be lost as well
-LEAD = 4  # shards a worker by which drawing may be ahead of the first that is missing
+LEAD = 4  # shards per worker that may be drawn ahead of the first missing one
 PATIENCE_SECONDS = 60
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Worker:
         """Load the models.
 
         Raises:
-            ValueError: what the images depend on is not here as on the machine that started the stage.
+            ValueError: code or models differ from those of the machine that started the stage.
         """
         if Path(job.project).is_dir():  # else `ray start` was called in the project's folder on this machine
             os.chdir(job.project)
@@ -103,10 +103,10 @@ class Worker:
             self._studio = open_studio(job.params, job.label_space, device, adapters)
 
     def ping(self) -> None:
-        """Answers while the worker is there."""
+        """Answer, to show that the worker is alive."""
 
     def draw(self, plan: PlannedShard) -> tuple[list[Row], Samples, int]:
-        """Result of `Studio.draw_shard`, and the number of images it draws at once."""
+        """Return the result of `Studio.draw_shard`, and the number of images drawn at once."""
         return *self._studio.draw_shard(plan), self._studio.drawing.size
 
 
@@ -147,7 +147,7 @@ class RayEngine:
             self._add_worker()
 
     def shards(self, plans: Sequence[PlannedShard], shelf: Shelf) -> Iterator[Shard]:
-        """Each is on the shelf as soon as it is drawn, whatever the order, and in memory until its turn comes."""
+        """Yield the shards in order; each is stored once it is drawn, and kept in memory until its turn."""
         made: dict[str, Shard] = {}
         waiting: deque[PlannedShard] = deque()
         ahead, lead = iter(plans), LEAD * self._num_workers
@@ -188,14 +188,14 @@ class RayEngine:
             yield task, rows, samples
 
     def _wait(self) -> tuple[Any, PlannedShard | Task, Any]:
-        """The next actor that answers, what it did and the answer."""
+        """Wait for the next actor that answers; return it, its task and the answer."""
         while not (answers := ray.wait(list(self._running), timeout=PATIENCE_SECONDS)[0]):
             if all(task is Task.OPEN for _, task in self._running.values()):
                 log.warning("waiting for a worker: the cluster has no room, or models load; `ray status` tells")
         return *self._running.pop(answers[0]), answers[0]
 
     def _lost(self, task: PlannedShard | Task, error: RayError, waiting: deque[PlannedShard]) -> None:
-        """Somebody else does it. Those who idle may be on the machine that was lost: they draw if they answer.
+        """Give the task of a lost worker to another one; ping idle workers first, as they may be lost, too.
 
         Raises:
             RuntimeError: a shard, or loading the models, is too much for any worker.

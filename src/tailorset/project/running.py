@@ -88,7 +88,7 @@ def last_durations(root: Path) -> dict[str, float]:
 
 
 def running_stages(root: Path) -> list[str]:
-    """A line per stage whose process is alive; what a killed one left behind is passed over."""
+    """Return a line per stage whose process is alive; files that a killed one left behind are ignored."""
     found = []
     for path in sorted((root / ".work").glob(f"*/*/{PROGRESS}")):
         content = _read(path)
@@ -110,7 +110,7 @@ def _is_alive(pid: int, created: float) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """None where the stage has just ended, and its folder with it."""
+    """Read a progress file; None if the stage has just ended and removed it."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

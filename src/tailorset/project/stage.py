@@ -94,7 +94,7 @@ class Stage:
         return folder
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Send metrics of the moment to MLflow only."""
+        """Send intermediate metrics to MLflow only."""
         self.tracker.log_metrics(metrics, step)
 
     def save_metrics(self, metrics: Mapping[str, float]) -> None:
@@ -171,7 +171,7 @@ def meet_processes(params: Params) -> None:
             raise ValueError(f"num_processes is {params.num_processes}: choose 1 to {num_gpus}, the GPUs there are")
         processes.relaunch(params.num_processes)
     processes.init_process_group(device)
-    if processes.rank():  # process 0 says it for all
+    if processes.rank():  # process 0 logs for all
         _log_plainly(logging.ERROR)
     if processes.world_size() > 1:
         log.info("%d processes share this stage", processes.world_size())
@@ -190,7 +190,7 @@ def _plain(value: Any) -> float | int:
 
 
 def _log_plainly(level: int = logging.INFO) -> None:
-    """Our own messages and everybody's warnings: open_clip and others tell their every step on the root logger."""
+    """Show our own messages, and only warnings of others: open_clip and others log every step to the root logger."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for ours in ("__main__", "tailorset"):
         logging.getLogger(ours).setLevel(level)

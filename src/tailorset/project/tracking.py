@@ -77,7 +77,7 @@ def connect(root: Path) -> tuple[MlflowClient, str]:
 
 
 def registry(root: Path) -> MlflowClient:
-    """A client of the model registry; asking makes no database where there is none.
+    """Return a client of the model registry; unlike `connect`, create no database.
 
     Raises:
         ValueError: there is no database here and no MLFLOW_TRACKING_URI.
@@ -99,7 +99,7 @@ def restore(client: MlflowClient, experiment_id: str) -> None:
 
 
 def tracking_gaps(root: Path) -> Iterator[Gap]:
-    """Whatever keeps, or kept, runs out of MLflow; asking makes no database."""
+    """Yield what keeps, or kept, runs from being recorded in MLflow; create no database."""
     try:
         if is_set_up(root):
             client, experiment_id = connect(root)
@@ -114,7 +114,7 @@ def tracking_gaps(root: Path) -> Iterator[Gap]:
 
 
 def is_set_up(root: Path) -> bool:
-    """Check that runs and registry have a home; `connect` would make a database here."""
+    """Check that there is a store of runs; `connect` would create a database."""
     return bool(os.environ.get("MLFLOW_TRACKING_URI")) or (root / "mlflow.db").exists()
 
 
@@ -205,7 +205,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def noted(self, names: Collection[str]) -> Iterator[None]:
-        """As `tolerant`, around the logging of these: the stage's end names them where MLflow fails or is not there."""
+        """Be `tolerant` while these are logged: if MLflow fails or is missing, the stage lists them at its end."""
         self.unlogged |= dict.fromkeys(names)
         with self.tolerant():
             yield
@@ -215,7 +215,7 @@ class Tracker:
 
     @contextlib.contextmanager
     def tolerant(self) -> Iterator[None]:
-        """Around every use of MLflow: whatever it raises is said loudly, ends the tracking, and stops nothing else."""
+        """Turn any error of MLflow into a loud warning that ends the tracking; the stage goes on."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - whatever MLflow, SQLAlchemy or HTTP raise, the stage goes on

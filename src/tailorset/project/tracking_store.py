@@ -48,7 +48,7 @@ class UnreachableError(TrackingError, ConnectionError):
 
 @contextmanager
 def reached(uri: str) -> Iterator[None]:
-    """Around questions to MLflow that have an answer wherever it can be used.
+    """Raise UnreachableError for errors of queries that fail only if MLflow cannot be used.
 
     Raises:
         UnreachableError: it fails, or the project's folder cannot be written to.
@@ -140,7 +140,7 @@ def _correct(connection: sqlite3.Connection, database: Path) -> None:
 
 
 def _old_home(connection: sqlite3.Connection) -> Path | None:
-    """The folder in which the project's experiment believes its artifacts; None if they were put elsewhere."""
+    """Return the project folder that the experiment's artifact address names; None if they are stored elsewhere."""
     if ("experiments", "artifact_location") not in set(_columns(connection)):
         return None
     query = "SELECT artifact_location FROM experiments WHERE name = ?"
@@ -152,7 +152,7 @@ def _old_home(connection: sqlite3.Connection) -> Path | None:
 
 
 def _columns(connection: sqlite3.Connection) -> Iterator[tuple[str, str]]:
-    """Those of ADDRESSES that this database has: versions of MLflow differ."""
+    """Yield those of ADDRESSES that exist in this database: schemas differ between versions of MLflow."""
     for table, column in ADDRESSES:
         if any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})").fetchall()):
             yield table, column
