@@ -111,7 +111,7 @@ def _problems(
 
 
 def earlier_folders(base: LabelSpace) -> list[Path]:
-    """Return data/added/* of the labels that a model has: their images show it what an added label is not."""
+    """Return the folders data/added/* of labels that a model has: their images are negatives of an added label."""
     notes = {path.parent: _notes(path) for path in ADDED_DATA.glob(f"*/{NOTES}")}
     drawn = {folder: {*note["labels"], *note.get("next_to", ())} for folder, note in notes.items()}
     return sorted(folder for folder, names in drawn.items() if names <= set(base.names))

@@ -79,7 +79,7 @@ class PhotoDesk:
         return encode_png(np.asarray(shrunk(self._decoded(image_id), SHOWN_PX)))
 
     def save(self, image_id: str, ticks: Mapping[str, int | None]) -> None:
-        """Write the table anew, with what others wrote to it meanwhile.
+        """Write the table again, including what others saved to it in the meantime.
 
         Raises:
             ValueError: it can no longer be read, or its row of the photo is gone.

@@ -89,7 +89,7 @@ def server_finding(key: str, model: ServedModel, is_needed: bool) -> Finding:
 
 
 def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAFETENSORS) -> Finding:
-    """A folder's files of weights opened, for one that was cut off does not open; `whole`: against its checksums."""
+    """Open every file of weights in a folder, as a truncated one does not open; `whole` also compares checksums."""
     if not folder.exists():
         remedy = f"correct it in params.yaml; a model of the hub is named OWNER/NAME, and ours: {checksums.RESTORE}"
         return Finding("error", "weights", f"{key}: there is no folder {folder}", remedy)
@@ -113,7 +113,7 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
 
 
 def lacks(text: str, folder: Path, remedy: str) -> Finding:
-    """An error about weights that are not there; pickles in their place are named."""
+    """Return the error on missing weights, which names pickles if there are some instead."""
     if pickles := pickles_in(folder):
         return Finding("error", "weights", f"{text}, and has {some(pickles)}", PICKLES_REMEDY)
     return Finding("error", "weights", text, remedy)
@@ -133,7 +133,7 @@ def open_weights(file: Path) -> None:
 
 
 def hub_weights(key: str, model: NamedModel, whole: bool = True) -> Finding:
-    """Files of a hub model's revision in the cache; `whole`: each large one has the sha256 that is its name."""
+    """Check a hub model's revision in the cache; `whole` also compares the sha256 of large files with their names."""
     repository, snapshot = str(model.repository), snapshot_of(model)
     wanted = f"{model.title} at revision {model.revision}" if model.revision else f"{model.title}, the latest"
     if snapshot is None:

@@ -57,7 +57,7 @@ def _untracked(needed: Iterable[Path], root: Path, tracked: set[str]) -> Iterato
 
 
 def foreign_queue(root: Path) -> Iterator[Finding]:
-    """Experiments that were queued in another folder: a worker here would run them there."""
+    """Yield experiments that were queued in another folder: a worker here would run them there."""
     folders = {task[0][0]["dvc_root"] for task in map(_task, (root / QUEUE).glob("*.celery.msg")) if task}
     for folder in sorted(folders - {str(root.resolve())}):
         text = f"{root.resolve()} holds experiments that were queued in {folder} and would run there"
@@ -65,7 +65,7 @@ def foreign_queue(root: Path) -> Iterator[Finding]:
 
 
 def _task(message: Path) -> list[list[dict[str, str]]]:
-    """The arguments of a queued task; none for a message of another kind, or one that a worker has just taken."""
+    """Return the arguments of a queued experiment; [] for another kind of message, or one that is gone."""
     try:
         content = json.loads(message.read_text(encoding="utf-8"))
     except FileNotFoundError:

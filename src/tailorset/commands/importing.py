@@ -161,14 +161,14 @@ def _annotated_before(folder: Path, path: Path) -> dict[str, set[str]]:
 
 
 def _stored_name(name: str) -> str:
-    """The name under which Django, and so Label Studio, keeps an uploaded file."""
+    """Return the name that Django, and so Label Studio, gives an uploaded file."""
     return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
 
 
 class _Places:
     """Pictures of a folder, found by the names that programs give them: path or file name, with or without suffix.
 
-    Label Studio writes a prefix before the name of an uploaded file, and the name without blanks and brackets.
+    Label Studio adds a prefix to the name of an uploaded file, and removes blanks and brackets from it.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -70,7 +70,7 @@ class ImageDesk:
         return load_content(self.synthetic, row["shard"], image_id, row["sha256"])
 
     def save(self, image_id: str, ticks: Mapping[str, int | None]) -> None:
-        """Write the file of verdicts anew, with what others wrote to it meanwhile.
+        """Write the file of verdicts again, including what others saved to it in the meantime.
 
         Raises:
             ValueError: it is no longer valid.

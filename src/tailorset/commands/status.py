@@ -99,7 +99,7 @@ def _evaluated() -> dict[str, Any]:
 
 
 def weights_line(params: Params) -> str:
-    """Local models only; `tailorset doctor` examines all of them."""
+    """Return whether the local models exist; `tailorset doctor` examines all models."""
     folders = [model.folder for _, model in named_models(params) if model.folder]
     missing = [str(folder) for folder in folders if not any(folder.glob("*"))]
     if missing:
@@ -109,7 +109,7 @@ def weights_line(params: Params) -> str:
 
 
 def stages_line() -> str:
-    """Stages that run now, or that a run has to do."""
+    """Return a line on the stages that are running, or else on those that are out of date."""
     if running := running_stages(Path.cwd()):
         return "running: " + "; ".join(running)
     command = [sys.executable, "-m", "dvc", "status", "--json", "dvc.yaml"]

@@ -71,7 +71,7 @@ class DeviceRates:
         yield from self._classifier()
 
     def _photos(self) -> Iterator[tuple[str, Cost]]:
-        """Reading or drawing photos, and decoding what was stored."""
+        """Measure reading or drawing photos."""
         split = max(self.dataset.sizes, key=lambda name: self.dataset.sizes[name])
         seconds, samples = _timed(lambda: list(islice(self.dataset.samples(split), NUM_PHOTOS)))
         self.photos = [sample for sample in samples if isinstance(sample, RealSample)]
@@ -81,14 +81,14 @@ class DeviceRates:
         yield "photo", Cost(seconds / len(samples), bytes=size)
 
     def _caption(self, settings: CaptionerSettings) -> Cost:
-        """One batch of captions."""
+        """Measure one batch of captions."""
         captioner = settings.build(self.device)
         with self._stored() as (rows, folder):
             seconds, captions = _timed(lambda: next(write_captions(captioner, rows, folder)))
         return Cost(seconds / len(captions))
 
     def _reply(self) -> Cost:
-        """One batch of the LLM's replies, and how many of them meet the contract."""
+        """Measure one batch of the LLM's replies, and the share of them that meet the contract."""
         block = self.params.write_prompts
         llm = block.llm.build(self.device)
         config, size = block.model_copy(update={"max_attempts": 1}), llm.batch_size
@@ -98,7 +98,7 @@ class DeviceRates:
         return Cost(seconds / ledger.asked)
 
     def _drawing(self) -> Iterator[tuple[str, Cost]]:
-        """A batch of images drawn, scored and encoded; then tuning updates with the same generator."""
+        """Measure a batch of images drawn, scored and encoded, then tuning updates with the same generator."""
         params, block = self.params, self.params.generate_images
         unseen, template = self.label_space.unseen, params.clip.prompt_template
         steps, size = steps_drawn(block), block.batch_size
@@ -109,7 +109,7 @@ class DeviceRates:
             yield "photo encoded", cost
         plan = PlannedShard("plan", _draws(self.prompts, size))
         draw = partial(studio.draw_shard, plan)
-        draw()  # compiles, where it is asked for, and finds the batch that fits
+        draw()  # compiles if `compile` is set, and finds the batch size that fits
         flops = _counted(draw)
         seconds, (rows, pngs) = _timed(draw)
         passed = Shelf(unseen, block.quota_threshold).add(plan.name, rows, pngs).passed
@@ -126,7 +126,7 @@ class DeviceRates:
             yield from self._unet()
 
     def _encoded(self, config: FromPhotos, generator: Any) -> tuple[SourcePhotos, Cost]:
-        """Photos to start from, and what encoding one of them takes."""
+        """Return photos to start from, and the cost of encoding one of them."""
         with self._stored() as (rows, folder):
             some = rows.head(NUM_ENCODED)
             encode = partial(SourcePhotos.encode, config, generator, some, folder)
@@ -135,7 +135,7 @@ class DeviceRates:
         return photos, Cost(seconds / len(some), flops / len(some))
 
     def _unet(self) -> Iterator[tuple[str, Cost]]:
-        """Encode photos, and one update of the UNet on them, by a generator without an adapter or checkpointing."""
+        """Measure encoding photos, and one update of the UNet on them, with a new generator without an adapter."""
         generator, seed = self.params.generator.build(self.device), self.params.seed
         block = self.params.tune_unet.model_copy(update={"num_updates": 2})
         captions = PhotoCaptions(self.prompts, self.label_space, seed)
@@ -162,7 +162,7 @@ class DeviceRates:
         return Cost(seconds / 2 / steps, flops / steps)
 
     def _classifier(self) -> Iterator[tuple[str, Cost]]:
-        """Two batches of training, scoring without a gradient, and decoding to the size it reads."""
+        """Measure two batches of training, scoring without a gradient, and decoding to the classifier's size."""
         block = self.params.train_classifier
         config = block.config
         classifier: Any = block.build(self.label_space, self.device)
@@ -180,7 +180,7 @@ class DeviceRates:
         yield "image scored", Cost(seconds / len(data), flops / len(data))
 
     def _decoded(self, image_px: int) -> ImageSet:
-        """The sampled photos as stages read them."""
+        """Return the sampled photos as stages read them."""
         with self._stored() as (rows, folder):
             return load_image_set(rows, self._targets(), folder, image_px)
 
@@ -191,7 +191,7 @@ class DeviceRates:
 
     @contextmanager
     def _stored(self) -> Iterator[tuple[pd.DataFrame, Path]]:
-        """Manifest rows of the sampled photos, and the folder of the shard that holds them."""
+        """Yield manifest rows of the sampled photos, and the folder of the shard that holds them."""
         photos = self.photos
         with tempfile.TemporaryDirectory() as folder:
             write_shard(Path(folder, "shards", "plan.tar"), ((photo.image_id, photo.png) for photo in photos))
@@ -200,20 +200,20 @@ class DeviceRates:
 
 
 def _draws(prompts: Sequence[Prompt], count: int) -> list[Draw]:
-    """Spread evenly over the prompts."""
+    """Return `count` draws, spread evenly over the prompts."""
     order = [prompts[i * len(prompts) // count % len(prompts)] for i in range(count)]
     numbers = occurrence_numbers(prompt.prompt_id for prompt in order)
     return [Draw(prompt, number, prompt.labels[0]) for prompt, number in zip(order, numbers, strict=True)]
 
 
 def _tiled(images: ImageSet, count: int) -> ImageSet:
-    """`count` images, with new ids, out of fewer."""
+    """Return `count` images with new ids, repeating those given."""
     order = list(islice(cycle(range(len(images))), count))
     return ImageSet(tuple(map(str, range(count))), images.images[order], images.targets[order])
 
 
 def _timed(work: Callable[[], T]) -> tuple[float, T]:
-    """(seconds, result); on a GPU, until it has finished."""
+    """Return (seconds, result); waits for a GPU to finish."""
     start = time.perf_counter()
     result = work()
     if torch.cuda.is_available():
@@ -222,7 +222,7 @@ def _timed(work: Callable[[], T]) -> tuple[float, T]:
 
 
 def _counted(work: Callable[[], object]) -> float:
-    """FLOPs by torch's own count; this pass also warms up."""
+    """Return the FLOPs of a call by torch's own count; it also warms up."""
     with flop_counter() as counter:
         work()
     return float(counter.get_total_flops())

@@ -23,7 +23,7 @@ WITH_CROPS = 1 + CROPS_PER_SIDE**2  # passes over an image and its crops
 
 
 class Work(NamedTuple):
-    """So many units of a stage; planning.device_rates says what one takes."""
+    """A number of units of work of a stage; planning.device_rates measures the cost of one."""
 
     stage: str
     unit: str
@@ -31,7 +31,7 @@ class Work(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Of a unit of work, a stage or a run. flops: as torch counts them, 0 where it cannot; bytes: left on the disk."""
+    """Cost of a unit of work, a stage or a run. flops: as torch counts them, 0 if it cannot; bytes: left on disk."""
 
     seconds: float = 0.0
     flops: float = 0.0
@@ -60,13 +60,13 @@ def expected_replies(accepted: float, max_attempts: int) -> float:
 
 
 def template_prompts(params: Params, label_space: LabelSpace) -> tuple[Prompt, ...]:
-    """As many prompts as the LLM will write, from templates: drawing takes as long."""
+    """Return template prompts, as many as the LLM will write: drawing from them takes as long."""
     config = params.write_prompts.model_copy(update={"max_attempts": 0})
     return next(write_prompts(lambda dialogues, seeds: [], label_space, config, params.seed, batch_size=1)).prompts
 
 
 def expected_drawing(params: Params, label_space: LabelSpace, prompts: Sequence[Prompt], pass_rate: float) -> Drawing:
-    """The real planner, told by chance which images pass: every allocation is planned for as it works."""
+    """Run the real planner on random outcomes, so that every allocation is estimated as it works."""
     planner = QuotaPlanner.of(params.generate_images, label_space.unseen, prompts, params.seed)
     chance, drawn, kept = numpy_rng(params.seed, "plan"), 0, 0
     while draws := planner.plan_round():
@@ -83,7 +83,7 @@ def workload(
     replies_per_prompt: float,
     drawing: Drawing,
 ) -> list[Work]:
-    """All work of a run, in the order of the stages; early stopping is not counted on."""
+    """Return all work of a run, in the order of the stages, as if no stage stopped early."""
     return [
         Work("prepare_dataset", "photo", sum(photos.values())),
         *_prompts(params, label_space, photos, replies_per_prompt),
@@ -99,17 +99,17 @@ def workload(
 
 
 def passes_of_saved(params: Params) -> int:
-    """Passes of a saved classifier over an image that it scores; it describes an image in one."""
+    """Return the passes in which a saved classifier scores an image; it describes one in a single pass."""
     return WITH_CROPS if getattr(params.train_classifier.config, "crop_weight", 0) else 1
 
 
 def steps_taken(block: TuneTextEncoder) -> int:
-    """Sampling steps of a mean update."""
+    """Return the mean number of sampling steps of an update."""
     return round(sum(block.stop_after) / 2) if block.stop_after else block.num_inference_steps
 
 
 def tuning_passes(block: TuneTextEncoder) -> float:
-    """Forward passes that a mean update's image is worth."""
+    """Return the mean cost of an image in an update, in forward passes."""
     return steps_taken(block) + BACKWARD * min(block.backprop_steps, steps_taken(block))
 
 
@@ -130,7 +130,7 @@ def _drawing(params: Params, photos: Mapping[Split, int], drawing: Drawing) -> I
 
 
 def _lent(params: Params, photos: Mapping[Split, int], num_photos: int) -> int:
-    """Photos that are used of those asked for; how many a folder of their own holds is not known."""
+    """Return how many of the requested photos there are; a folder of other photos is not counted."""
     return min(num_photos, photos["train"]) if params.prepare_dataset.lend_photos == "train" else num_photos
 
 
@@ -165,14 +165,14 @@ def _training(params: Params, photos: Mapping[Split, int], kept: int) -> Iterato
     yield Work(
         "train_classifier", "training image", epochs * (real + (block.synthetic_repeats + block.mosaics) * synthetic)
     )
-    with_crops = passes_of_saved(params) if passes_of_saved(params) > 1 else 0  # of what was saved; training has none
+    with_crops = passes_of_saved(params) if passes_of_saved(params) > 1 else 0  # when saved; training uses no crops
     yield Work(
         "train_classifier", "image scored", (epochs + 2 + len(config.interpolation) + with_crops) * photos["val"]
     )
 
 
 def _thresholds(params: Params, label_space: LabelSpace, photos: Mapping[Split, int], kept: int) -> Iterator[Work]:
-    """Scores of val and of what calibrates the labels, then the features that set the limit of novelty."""
+    """Count scoring val and the images that calibrate labels, then the features that set the limit of novelty."""
     share, seen = params.train_classifier.held_out_share, bool(label_space.seen)
     generated = share * kept if params.fit_thresholds.source == "synthetic" else 0
     scored = photos["val"] + (share * photos["train"] if seen else 0) + generated
@@ -182,7 +182,7 @@ def _thresholds(params: Params, label_space: LabelSpace, photos: Mapping[Split, 
 
 
 def _evaluation(params: Params, photos: Mapping[Split, int]) -> Iterator[Work]:
-    """Scores of raw CLIP on test, as it is and with patches and crops, then of the saved classifier."""
+    """Count scoring by raw CLIP on test, as it is and with patches and crops, then by the saved classifier."""
     yield Work("score_baselines", "image read", photos["test"])
     yield Work("score_baselines", "image scored", (1 + WITH_CROPS) * photos["test"])
     yield Work("evaluate", "image read", photos["val"] + photos["test"])
