@@ -18,7 +18,7 @@ class DatasetConfig(Strict):
 
     @property
     def needed(self) -> tuple[Path, ...]:
-        """Files and folders with given names that it reads."""
+        """Files and folders of fixed names that the data set reads."""
         return ()
 
     @property

@@ -79,7 +79,7 @@ def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
 def without_copies(
     truths: Mapping[str, Truth], photos: Mapping[str, Path], config: Config
 ) -> dict[str, tuple[str, Truth]]:
-    """{digest: (first name, all that is known)} of files that differ.
+    """Return {digest: (first name, all that is known)} of distinct files.
 
     A copy in the folder of another label shows both.
 
@@ -99,7 +99,7 @@ def without_copies(
 
 
 def _photo_digest(name: str, path: Path) -> str:
-    """The digest of a photo's bytes, or of its name if it has none: why it cannot be used is told when it is read."""
+    """Return the digest of a photo's bytes, or of its name if it is empty or unreadable, which reading it reports."""
     try:
         if path.stat().st_size:
             return file_digest(path)

@@ -26,7 +26,7 @@ from tailorset.storage.photo_files import Unread, files_below
 
 CONCEPTS, TAGS, TAG_MATRIX = "Concepts81.txt", "TagList1k.txt", "AllTags1k.txt"
 ALL_IMAGES, TRAIN_IMAGES, TEST_IMAGES = "Imagelist.txt", "TrainImagelist.txt", "TestImagelist.txt"
-NUM_TRIED = 1000  # images, of which one at least is where the lists say, if any is
+NUM_TRIED = 1000  # images; if none of them is where the lists say, no image is
 PUBLISHED = PublishedCounts("161,789", "107,859")
 
 

@@ -18,8 +18,8 @@ from tailorset.toybox.scenes import Scene, photo_scene, render, web_scene
 class Config(DatasetConfig):
     """Number of images per split and their side length; photos become legible from about 48 px on.
 
-    annotate_unseen: train photos show and annotate unseen labels too. Nobody has such data: it is what the ladder
-    measures the full supervision with that everything else is compared to.
+    annotate_unseen: train photos show and annotate unseen labels too. The ladder measures full supervision with it, to
+    which everything else is compared; in practice nobody has such annotations.
     """
 
     num_train: int = Field(default=4000, ge=1)

@@ -35,7 +35,7 @@ _TURNS = {  # Source: EXIF 2.32, tag 0x0112
     8: Image.Transpose.ROTATE_90,
 }
 
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only such images fail as are larger still
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only much larger images are an error
 
 
 def file_content(path: Path) -> bytes:
@@ -55,7 +55,7 @@ def file_content(path: Path) -> bytes:
 def decode_image(content: bytes) -> Image.Image:
     """RGB image of any size from a file's bytes: EXIF rotation applied, transparency on white, 16 bit to 8.
 
-    Nothing else in EXIF matters, so nothing else in it can be wrong.
+    No other entry of EXIF is read, so faults in other entries do not matter.
 
     Raises:
         ValueError: the bytes are not a complete image of a known format.
@@ -84,7 +84,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def read_size(content: bytes, kind: str) -> tuple[int, int]:
-    """Width and height by the header of a file of one of FORMATS; nothing is decoded.
+    """Return width and height from the header of a file of one of FORMATS; nothing is decoded.
 
     Raises:
         DecompressionBombError: more pixels than Pillow ever decodes.

@@ -55,7 +55,7 @@ def contact_sheet(
 def sheet_of_kinds(
     images: Sequence[Tensor], captions: Sequence[Sequence[str]], columns: int, tile_px: int
 ) -> Image.Image:
-    """Lay out images of several kinds, so that what belongs together is in one column: a row of each kind, and again.
+    """Lay out images of several kinds: rows of each kind in turn, so that corresponding images share a column.
 
     images: (M, 3, P, P) in [0, 1] of each kind; captions: M of each kind. tile_px: side to which small ones are
     enlarged. Rows are whole: of more than `columns` images the last ones may be left out.

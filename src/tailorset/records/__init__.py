@@ -103,7 +103,7 @@ class LabelSpace(Record):
 
     @classmethod
     def load(cls, path: str | Path) -> LabelSpace:
-        """Reads and checks a label space file.
+        """Read and check a label space file.
 
         Raises:
             ValueError: the file is missing, is not a YAML mapping, has a key twice, or contradicts itself.
@@ -149,7 +149,7 @@ class LabelSpace(Record):
                 yield f"label {label.name!r} has unknown parents {unknown}: choose from {some(self.names, MAX_CHOICES)}"
 
     def _shared_wordings(self) -> Iterator[str]:
-        """Names that no text and no annotation could tell apart."""
+        """Yield names of different labels that no text and no annotation could tell apart."""
         owners: dict[str, list[tuple[str, str]]] = {}  # folded wording -> (label, wording)
         for label in self.labels:
             for wording in self.wordings(label.name):

@@ -84,7 +84,7 @@ def wording_problem(text: str) -> str | None:
 
 
 def shown(char: str) -> str:
-    """A character as one can look it up, for many cannot be seen."""
+    """Return a character with its code point and Unicode name, as many are invisible."""
     return f"{char!r} (U+{ord(char):04X} {unicodedata.name(char, 'without a name')})"
 
 
@@ -118,7 +118,7 @@ class NameFinder:
         exact = {tuple(fold(name).split()): label for label, names in wordings.items() for name in names}
         plurals = {(form, label) for name, label in exact.items() for form in plural(name)}
         singulars = {(form, label) for name, label in exact.items() for form in singular(name)}
-        # Another number of a name is taken for it where it is no name by itself; what could be two labels is neither.
+        # A plural or singular form stands for a label unless it is a name itself; a form of two labels stands for none.
         self._label_of: dict[tuple[str, ...], str | None] = {form: None for form, _ in singulars}
         times = Counter(form for form, _ in plurals)
         self._label_of |= {form: label if times[form] == 1 else None for form, label in plurals} | exact
@@ -155,7 +155,7 @@ class NameFinder:
 
 
 def plural(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The plurals of a name, all that are likely: a wrong one is not a word and does no harm."""
+    """Yield all likely plurals of a name: a wrong one is not a word and does no harm."""
     *others, last = name
     ends = {last + "s", last + "es"} if last.endswith(("o", "s", "x", "z", "ch", "sh")) else {last + "s"}
     if last.endswith("y") and last[-2:-1] not in tuple("aeiou"):
@@ -167,7 +167,7 @@ def plural(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def singular(name: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The likely singulars of a name."""
+    """Yield the likely singulars of a name."""
     *others, last = name
     ends = {last.removesuffix(many) + one for one, many in _IRREGULAR.items() if last.endswith(many)}
     for many, one in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), ("ves", "fe")):

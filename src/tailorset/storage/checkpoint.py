@@ -65,7 +65,7 @@ def _load(path: Path, parts: Mapping[str, Part], remedy: str) -> int:
 
 
 def _digest(step: int, tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 of everything a checkpoint says."""
+    """Return the sha256 of a checkpoint's step and tensors."""
     total = hashlib.sha256(str(step).encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())

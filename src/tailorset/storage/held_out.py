@@ -48,7 +48,7 @@ def _held_out(real: Path) -> pd.DataFrame:
 
 
 def are_copies(signatures: np.ndarray, held_out: np.ndarray) -> np.ndarray:
-    """(M,) bool: the photos, by their signatures (M, D), that are like one of val or test, by theirs (N, D)."""
+    """Return (M,) bool: whose signatures (M, D) are like one of the signatures (N, D) of val and test."""
     if not len(held_out):
         return np.zeros(len(signatures), dtype=bool)
     parts = [signatures[start : start + AT_ONCE] for start in range(0, len(signatures), AT_ONCE)]

@@ -55,7 +55,7 @@ class ImageSet:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Of each image."""
+        """Source of each image."""
         return (self.source,) * len(self)
 
     @property
@@ -71,7 +71,7 @@ class ImageSet:
 class Mixture:
     """Several sets as one, each repeated n times, without a copy of their pixels.
 
-    Each time an image has an id of its own, and so an augmentation of its own.
+    Each repetition of an image has its own id, and so its own augmentation.
     """
 
     def __init__(self, sets: Sequence[tuple[ImageSet, int]]) -> None:

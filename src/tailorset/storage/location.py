@@ -46,7 +46,7 @@ def place_shards(shards: Path, names: Iterable[str], product: Path) -> None:
 
 
 def open_storage(address: str) -> Path:
-    """A folder at an address, after something was looked for, written, read and deleted there.
+    """Return the folder at an address, after testing that files can be found, written, read and deleted there.
 
     Raises:
         ValueError: the address cannot be used.
@@ -69,7 +69,7 @@ def open_storage(address: str) -> Path:
 
 
 def _tried(probe: Any, content: bytes) -> bytes:
-    """Write a file that did not exist, and return what reading it gives."""
+    """Write a new file, read it back and delete it."""
     if probe.exists():  # to look for what is not there may be forbidden, too
         raise OSError(f"{probe} is there already")
     probe.write_bytes(content)
@@ -80,14 +80,14 @@ def _tried(probe: Any, content: bytes) -> bytes:
 
 
 def _folder(address: str) -> Any:
-    """A folder on this machine has no protocol, however it is written."""
+    """Return the folder at an address; one on this machine is a plain path, without `file://`."""
     path = UPath(address)
     return UPath(path.path) if path.protocol in ("file", "local") else path
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A path on this machine to write to: when all is written the file is at its target, and never half of it."""
+    """Yield a local path to write to; the file is moved to its target when it is complete."""
     if isinstance(target, UPath) and target.protocol:
         with TemporaryDirectory() as folder:
             local = Path(folder, target.name)

@@ -30,7 +30,7 @@ def missing(paths: Sequence[object], stage: str = "") -> str:
 
 
 def unusable(path: object, what: str, error: BaseException, stage: str) -> str:
-    """Return the message on a product of a stage that cannot be read. what: the stage writes it there."""
+    """Return the message on a product that cannot be read. what: its content; stage: the one that writes it."""
     if isinstance(error, FileNotFoundError):
         return missing([path], stage)
     if isinstance(error, OSError) and error.filename:

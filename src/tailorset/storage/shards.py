@@ -39,7 +39,7 @@ class CorruptShardError(ValueError):
 
 
 def write_shard(path: Path, samples: Iterable[tuple[str, bytes]]) -> str:
-    """Writes (image_id, PNG bytes) pairs as a tar; equal samples give equal bytes, and no half file remains.
+    """Write (image_id, PNG bytes) pairs as a tar; equal samples give equal bytes, and no half file remains.
 
     Returns the sha256 of what was written.
 
@@ -65,7 +65,7 @@ def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def read_shard(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields (image_id, bytes) in the order written.
+    """Yield (image_id, bytes) in the order written.
 
     Raises:
         CorruptShardError: the file is missing, truncated or no tar.
@@ -95,7 +95,7 @@ def read_members(path: Path, is_ours: bool = False) -> Iterator[tuple[str, bytes
 
 
 def load_images(manifest_rows: pd.DataFrame, folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
-    """Yields (image_id, RGB image) for manifest rows; see `load_contents`."""
+    """Yield (image_id, RGB image) for manifest rows; see `load_contents`."""
     for image_id, content in load_contents(manifest_rows, folder):
         yield image_id, decode_image(content)
 
@@ -145,7 +145,7 @@ def sha256(content: bytes) -> str:
 
 
 def _complete(file: BinaryIO, path: Path, unit: int) -> BinaryIO:
-    """tarfile takes a file that is cut between two members for a shorter tar, so look at its end."""
+    """Check the end of a tar: tarfile reads one that is cut between two members as a shorter tar."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - len(_TRAILER)))
     if size % unit or file.read() != _TRAILER:

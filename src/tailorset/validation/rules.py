@@ -16,7 +16,7 @@ Severity = Literal["critical", "warning"]
 
 @dataclass(frozen=True)
 class DataRule:
-    """One expectation of Great Expectations by class name, in words, with what to do when it fails."""
+    """One expectation of Great Expectations: its class name, the rule in words, and the remedy if it fails."""
 
     title: str
     expectation: str

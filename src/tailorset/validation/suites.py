@@ -64,6 +64,6 @@ def _layout(name: str, frame: pd.DataFrame, columns: Sequence[str]) -> Table:
 
 
 def _cells(name: str, frame: pd.DataFrame) -> Table:
-    """Great Expectations passes over empty cells, so that rules on their column hold."""
+    """Return the rule that no cell is empty: other rules ignore empty cells, as Great Expectations does."""
     gaps = pd.DataFrame({"row": frame.iloc[:, 0], "empty": named(frame.isna().to_numpy(), frame.columns)})
     return Table(f"{name}_cells", gaps, [blank("no cell is empty", "empty", "run its stage again")])

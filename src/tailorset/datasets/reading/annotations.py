@@ -58,7 +58,7 @@ def read_truths(annotations: Annotations, folder: Path, found: Found, label_spac
 
 
 def _placed(truths: Mapping[str, Truth], found: Found, who: str, folder: Path) -> dict[str, Truth]:
-    """The truths by the names of the photos that they are of."""
+    """Return the annotations by the names of the photos in the folder."""
     placed: dict[str, Truth] = {}
     lost: list[str] = []
     for written, truth in truths.items():
@@ -150,19 +150,19 @@ def _truths_of_csv(path: Path, label_space: LabelSpace) -> dict[str, Truth]:
 
 
 def check_column_names(label_space: LabelSpace) -> None:
-    """Raises ValueError where a label is called like a column that every CSV file has."""
+    """Raise ValueError if a label has the name of a column that every CSV file has."""
     if reserved := sorted({IMAGE, LABELS} & set(label_space.names)):
         raise ValueError(f"annotation tables have a column {reserved[0]} of their own: name the label in another way")
 
 
 def _listed_labels(cell: str, label_space: LabelSpace, where: str) -> Truth:
-    """`image,labels`: all labels that the photo shows, with ; between them; it shows no other one."""
+    """Read a cell of `image,labels`: all labels that the photo shows, with ; between them."""
     shown = _known_labels([part for part in cell.split(SEPARATOR) if part.strip()], label_space, where).values()
     return {name: int(name in shown) for name in label_space.names}
 
 
 def _label_columns(row: Mapping[str, Any], label_of: Mapping[str, str], where: str) -> Truth:
-    """`image` and a column a label: 1, 0, or nothing where it is not annotated."""
+    """Read a row with one column per label: 1, 0, or nothing where it is not annotated."""
     truth = {}
     for column, label in label_of.items():
         value = row[column].strip()
@@ -174,7 +174,7 @@ def _label_columns(row: Mapping[str, Any], label_of: Mapping[str, str], where: s
 
 
 def _known_labels(names: Sequence[str], label_space: LabelSpace, where: str) -> dict[str, str]:
-    """name -> label, each of them known by its name or an alias."""
+    """Return name -> label; each name must be that of a label or an alias."""
     label_of = labels_of(label_space, names)
     for name in names:
         if name not in label_of:

@@ -19,7 +19,7 @@ def labels_of(label_space: LabelSpace, offered: Iterable[str]) -> dict[str, str]
 def check_categories(
     label_space: LabelSpace, offered: Collection[str], needed: Collection[str], where: object, what: str = "category"
 ) -> None:
-    """Check that needed labels have their category, and no label lacks its own for being written in another way.
+    """Check that needed labels have a category, and that no label lacks one only because of its spelling.
 
     Raises:
         ValueError: names the labels, the categories that may be meant, and the remedy.

@@ -42,7 +42,7 @@ def state_of(*blocks: BaseModel) -> str:
 
 
 def remember_state(root: Path, settings: Mapping[str, Any], product: Path, state: str) -> None:
-    """Keep for a product in which state its files were read. It is one of many: DVC brings old ones back.
+    """Record the state of the files that a product was made from. Records of older products stay: DVC restores those.
 
     settings: those of the data set as params.yaml has them.
     """

@@ -1,4 +1,4 @@
-"""Photos on disk as a data set: read one by one, those that cannot be read with the reason.
+"""Photos on disk as a data set: read one by one; those that cannot be read are rejected with the reason.
 
 The data set plug-ins that read other people's files only find out what there is; the reading is here.
 """

@@ -93,7 +93,7 @@ def zero_shot_set(
 
 
 def present(part: Part) -> tuple[dict[str, Listed], list[Path]]:
-    """The images whose files are there, and the paths of the others; one look at each folder."""
+    """Return the images whose files exist, and the paths of the others; each folder is listed once."""
     folders = {image.path.parent for image in part.values()}
     files = {
         folder / entry.name for folder in folders if folder.is_dir() for entry in os.scandir(folder) if entry.is_file()
@@ -103,7 +103,7 @@ def present(part: Part) -> tuple[dict[str, Listed], list[Path]]:
 
 
 def photos(images: Part, split: Split, label_space: LabelSpace) -> list[Photo]:
-    """In the order of their ids; in train annotated for the seen labels only."""
+    """Return the photos in the order of their ids; those of train are annotated for seen labels only."""
     annotated = label_space.seen if split == "train" else label_space.names
     return [Photo(key, image.path, image.shown, annotated) for key, image in sorted(images.items())]
 
