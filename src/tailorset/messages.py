@@ -55,7 +55,7 @@ def cause_of(error: BaseException) -> str:
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    """Call an unknown key a typo.
+    """Refuse keys that are not known.
 
     Raises:
         ValueError: names the key, the nearest known one and the choices.

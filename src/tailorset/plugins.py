@@ -25,7 +25,7 @@ def plugin_names(kind: str) -> tuple[str, ...]:
 
 
 def load_plugin(kind: str, name: str) -> ModuleType:
-    """The module of one variant, with the functions that its folder asks for.
+    """Return the module of one variant, with the functions that its folder requires.
 
     Raises:
         ValueError: no variant of that name; lists the choices and the nearest name.
@@ -40,7 +40,7 @@ def load_plugin(kind: str, name: str) -> ModuleType:
 def plugin_config(kind: str, block: Mapping[str, Any], also_known: Iterable[str] = ()) -> BaseModel:
     """Validate a params block {"name": variant, other keys} with the variant's own Config.
 
-    `also_known`: keys that stand in the same block of params.yaml but belong to the stage; named among the choices.
+    also_known: keys of the same block of params.yaml that belong to the stage; errors list them among the choices.
 
     Raises:
         ValueError: no or unknown name, unknown key, missing or wrong value.

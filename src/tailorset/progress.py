@@ -25,7 +25,7 @@ FORMAT = "{line} |{bar:12}| {n_fmt}/{total_fmt} {unit}{postfix}"
 class Position:
     """Place of a stage in the pipeline.
 
-    expected: seconds that the stage takes, as far as known. after: seconds of all stages behind it, if all are known.
+    expected: seconds that the stage takes, as far as known. after: seconds of all later stages, if all are known.
     """
 
     stage: str
@@ -42,8 +42,8 @@ class Position:
 class Report:
     """Progress of the work.
 
-    share: in [0, 1]. left, after: seconds that this takes yet, and that the stages behind it take. others: cores that
-    other programs use.
+    share: in [0, 1]. left, after: seconds left of this, and seconds of the later stages. others: cores that other
+    programs use.
     """
 
     title: str
@@ -113,7 +113,7 @@ def reporting(
 
 @contextmanager
 def step(title: str, number: int, of: int) -> Iterator[None]:
-    """Let every bar inside count a part of the running stage that is as long as a stage itself."""
+    """Let every bar inside report as step `number` of `of` in the running stage."""
     global _running
     before = _running
     _running = before and replace(before, position=Position(title, number, of))

@@ -45,9 +45,10 @@ Decide = Callable[
 
 @dataclass(frozen=True)
 class Candidates:
-    """Columns of `table`: image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged
-    (would the judge keep it by the filter's rule?) and judge_confidence; all arrays have its rows.
+    """All candidates: each has one row in `table` and in every array.
 
+    table: columns image_id, shard, sha256, prompt_id, requested, kept, labels, reason, confidence, judged (True if the
+    judge would keep it by the filter's rule) and judge_confidence.
     probabilities: role -> (N, U), grouped, NaN for labels that were not requested.
     logits: role -> (N, L), against seen labels as well. signatures: (N, D).
     """
@@ -137,7 +138,7 @@ def stored_probabilities(synthetic: pd.DataFrame, unseen: Sequence[str]) -> dict
 def look_at_images(
     rows: pd.DataFrame, folder: Path, clips: Mapping[str, Clip], texts: Mapping[str, Tensor]
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Read the images once, a batch at a time: logits by role, (N, L) each, and signatures (N, D).
+    """Read the images once, batch by batch; return logits by role, (N, L) each, and signatures (N, D).
 
     texts: role -> (L, width) features of the labels' names.
     """

@@ -109,7 +109,7 @@ def label_card(
     verdict: Verdict,
     settings: DataCard,
 ) -> LabelCard:
-    """prompts: all of the run's; shortfall: what generation says of a label that missed its quota, otherwise empty."""
+    """Return the card of one label. prompts: all of the run; shortfall: why it missed its quota, else ""."""
     requested = candidates.requested(label)
     rates = rates_of(candidates, requested)
     return LabelCard(
@@ -129,7 +129,7 @@ def label_card(
 
 
 def hardest_first(cards: Sequence[LabelCard]) -> list[LabelCard]:
-    """Labels that cannot be drawn, then those that are hard to draw, then all others; by pass rate among themselves."""
+    """Sort cards: labels that cannot be drawn, then those hard to draw, then all others, each by pass rate."""
     return sorted(cards, key=lambda card: (card.rates.kept > 0, not card.problems, card.rates.pass_rate or 0))
 
 
@@ -146,7 +146,7 @@ def drawing_problems(rates: Rates, shortfall: str, low_pass_rate: float) -> tupl
 
 
 def rates_of(candidates: Candidates, chosen: np.ndarray) -> Rates:
-    """Counts over the chosen candidates, (N,) bool."""
+    """Count over the chosen candidates, (N,) bool."""
     kept, judged = candidates.kept & chosen, candidates.judged & chosen
     return Rates(int(chosen.sum()), int(kept.sum()), int(judged.sum()), int((kept & judged).sum()))
 
@@ -162,7 +162,7 @@ def partner_rates(label: str, candidates: Candidates) -> list[tuple[str, Rates]]
 
 
 def prompt_rows(label: str, candidates: Candidates, prompts: pd.DataFrame) -> list[PromptRow]:
-    """Every prompt for the label, the lowest pass rate first and those never drawn last."""
+    """Return every prompt for the label, lowest pass rate first, those never drawn last."""
     drawn = candidates.table["prompt_id"].to_numpy()
     rows = [
         PromptRow(row.text, tuple(row.labels), row.origin, rates_of(candidates, drawn == row.prompt_id))
@@ -173,7 +173,7 @@ def prompt_rows(label: str, candidates: Candidates, prompts: pd.DataFrame) -> li
 
 
 def sheets(candidates: Candidates, requested: np.ndarray, num_shown: int) -> list[Sheet]:
-    """Kept, rejected, and where the judge disagrees."""
+    """Return sheets of kept and rejected candidates, and of those on which the judge disagrees."""
     kept, judged = candidates.kept, candidates.judged
     by_filter = candidates.table["confidence"].to_numpy()
     by_judge = candidates.table["judge_confidence"].to_numpy()
@@ -204,7 +204,7 @@ def candidate_tile(candidates: Candidates, row: int) -> Tile:
 
 
 def duplicates(candidates: Candidates, chosen: np.ndarray, settings: DataCard) -> Duplicates:
-    """Near-duplicates among the chosen candidates, (N,) bool."""
+    """Return near-duplicates among the chosen candidates, (N,) bool."""
     rows, ids = np.flatnonzero(chosen), candidates.table["image_id"]
     num_shown = settings.num_shown // 2
     pairs = closest_pairs(candidates.signatures[rows], num_shown, settings.near_duplicate)

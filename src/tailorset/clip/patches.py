@@ -1,4 +1,4 @@
-"""Scores of CLIP without training that look at parts of an image too: the whole, its best position, its best crop.
+"""Scores of CLIP, without training, by the whole image, its best position and its best crop.
 
 Small objects hardly change the feature of the whole image. Kin: SPARC (Miller et al. 2025), PIAA (2026).
 Shapes: B images, L labels, D joint width, P positions.

@@ -38,7 +38,7 @@ class DeclaredFinder:
                 yield found
 
     def invalidate_caches(self) -> None:
-        """Do as Python's own finder."""
+        """Forward to Python's own finder."""
         PathFinder.invalidate_caches()
 
 

@@ -131,7 +131,7 @@ def describe_model(predictor: Predictor) -> ModelCard:
 
 
 def model_answer(predictor: Predictor, looked: Looked, attention: Attention | None) -> ModelAnswer:
-    """Return the answer on one photo. looked: at that photo."""
+    """Return the answer on one photo. looked: the results on that photo."""
     novelty = None if looked.novelty is None else float(looked.novelty[0])
     decisions = predictor.decide(looked.scores)
     probabilities = decisions.probabilities[0].tolist() if predictor.thresholds else [None] * len(predictor.labels)
