@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def report(stage: Stage, planner: QuotaPlanner, tally: Tally) -> None:
-    """Metrics, plots, and a warning for every label under quota."""
+    """Save metrics and plots, and warn of every label under quota."""
     outcome = outcome_table(planner, tally)
     stage.save_metrics(metrics(planner, tally, outcome))
     save_plots(tally, outcome, SYNTHETIC, stage.plots_dir)

@@ -38,7 +38,7 @@ def main() -> None:
         with atomic_output(CLASSIFIER) as folder:
             kept.save(folder)
         metrics = selection_metrics(history)
-        if getattr(config, "crop_weight", 0):  # which looks at more than training does
+        if getattr(config, "crop_weight", 0):  # a saved classifier also scores crops
             saved = load_classifier(CLASSIFIER, stage.device)
             metrics |= Validation(val, label_space, config.choose_on_seen).of(saved)
         for note in training_notes(metrics):

@@ -101,7 +101,7 @@ def run_point(root: Path, oracle: Path | None, point: Point) -> str:
 
 
 def kept_truth(workspace: Workspace, oracle: Oracle) -> dict[str, float]:
-    """Share of the kept images that, to the oracle, show every label they are kept for."""
+    """Return the share of kept images that show every label they are kept for, according to the oracle."""
     with working_in(workspace.folder):
         label_space = LabelSpace.load(load_params().label_space)
         images = load_image_set(*synthetic_rows(FILTERED / "manifest.parquet", label_space), SYNTHETIC, IMAGE_PX)
@@ -112,7 +112,7 @@ def kept_truth(workspace: Workspace, oracle: Oracle) -> dict[str, float]:
 
 
 def keep_results(workspace: Workspace, root: Path, point: Point, truth: dict[str, float]) -> None:
-    """Test scores of the point, the truth they are measured on, its settings, and, last, the metrics of its stages."""
+    """Store a point's test scores, their targets, its settings and, last, the metrics of its stages."""
     folder = root / point.folder
     folder.mkdir(parents=True, exist_ok=True)
     if point.part != FACTORS:
@@ -130,7 +130,7 @@ def test_targets(real: Path) -> pd.DataFrame:
 
 
 def summarise(workspace: Workspace, root: Path) -> None:
-    """All params and metrics to the point's parent run, as the pipeline's last stage does."""
+    """Log all params and metrics to the point's parent run, as the pipeline's last stage does."""
     with working_in(workspace.folder), Tracker("ladder", root, {}) as tracker:  # its settings name the parent run
         tracker.summarise(flatten(read_yaml("params.yaml")), all_metrics(workspace.folder / "reports"))
     if not tracker.is_up:

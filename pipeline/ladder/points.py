@@ -118,7 +118,7 @@ class Ladder(Block):
         return [Point(part, FULL, seed, self.settings_of(self.first_world, FULL)) for seed in self.seeds(part)]
 
     def factor_points(self, row: str) -> list[Point]:
-        """The full rung with the settings of a row."""
+        """Return the full rung with the settings of a row, one point per seed."""
         settings = self.settings_of(self.first_world, FULL) | self.factors.rows[row].settings
         return [Point(FACTORS, row, seed, settings) for seed in self.factors.seeds]
 

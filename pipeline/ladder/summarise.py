@@ -96,7 +96,7 @@ class WorldScores:
         return found
 
     def table(self) -> pd.DataFrame:
-        """One row a rung: every measure with its interval, and the step from the rung below (or raw CLIP) in ZSL mAP.
+        """Return one row per rung: measures with intervals, and the step in ZSL mAP from the rung below (or raw CLIP).
 
         A rung that has not been run is a row of its names only, and no step is measured from it.
         """
@@ -113,7 +113,7 @@ class WorldScores:
         return pd.DataFrame(rows)
 
     def difference(self, ours: str, other: str, measure: str = "zsl_map") -> Interval:
-        """Paired; NaN where one of the two has not been run."""
+        """Return the paired difference of two rungs; NaN if one of them has not been run."""
         if ours not in self.estimates or other not in self.estimates:
             return Interval(nan, nan, nan)
         return paired_difference(self.estimates[ours][measure], self.estimates[other][measure], self.ladder.level)
@@ -129,7 +129,7 @@ class WorldScores:
         return pd.DataFrame(rows)
 
     def gap(self) -> Interval | None:
-        """Share of the way from raw CLIP to the best bound; None where no such way is measurable."""
+        """Return the share of the gap from raw CLIP to the best bound that is closed; None if no gap is measurable."""
         bounds = [self.estimates[name]["zsl_map"] for name in BOUNDS if name in self.estimates]
         if not bounds:
             return None
@@ -250,7 +250,7 @@ def world_tables(ladder: Ladder, world: str) -> dict[str, pd.DataFrame]:
 
 
 def main(part: str) -> None:
-    """The tables of one part of the ladder, and which code it was measured with."""
+    """Write the tables of one part of the ladder, and which code it was measured with."""
     ladder, folder = load_ladder(), REPORT / part
     settings = flatten(read_yaml("params.yaml")) | ladder.base
     if part == FACTORS:

@@ -83,7 +83,7 @@ def code_now(root: Path) -> str:
 
 @cache
 def code_at_start(root: Path) -> str:
-    """The same, when this process first asked: what it has in memory."""
+    """Return the digest when this process first asked: that of the code it has loaded."""
     return code_now(root)
 
 
@@ -121,7 +121,7 @@ def move(source: Path, target: Path) -> None:
 
 
 def link(place: Path, target: Path) -> None:
-    """A symbolic link at `place`, instead of the one that may be there."""
+    """Make a symbolic link at `place`, replacing one that exists."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.unlink(missing_ok=True)
     place.symlink_to(target)
