@@ -193,7 +193,7 @@ def sheets(candidates: Candidates, requested: np.ndarray, num_shown: int) -> lis
 
 
 def candidate_tile(candidates: Candidates, row: int) -> Tile:
-    """Each requested label with its probability by discriminator / judge, and the reason of a rejection."""
+    """Return a tile with each requested label's probability by discriminator / judge, and the reason of a rejection."""
     record = candidates.table.iloc[row]
     lines = []
     for name in record["requested"]:

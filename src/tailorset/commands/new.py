@@ -169,7 +169,7 @@ def start(
 
 
 def _refuse_others_files(presets: Sequence[Path], labels: Path) -> None:
-    """Only files that `tailorset new` wrote may be written again.
+    """Check that only files that `tailorset new` wrote would be overwritten.
 
     Raises:
         ValueError: there is a preset, or a label file without a preset, that something else wrote.

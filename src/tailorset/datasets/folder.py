@@ -51,10 +51,10 @@ class Config(DatasetConfig):
 
 
 def build(config: Config, label_space: LabelSpace, seed: int) -> PhotoSet:
-    """Photos divided by the hashes of their bytes: a new one moves no other, and a copy is left out.
+    """Return photos divided by the hashes of their bytes: a new photo moves no other, and copies are left out.
 
-    What shows an unseen label, or cannot be trained on, is for val and test; what is annotated for seen labels only
-    is for training.
+    Photos that show an unseen label, or cannot be trained on, are for val and test; those that are annotated for seen
+    labels only are for training.
 
     Raises:
         ValueError: folder or annotations cannot be read, or name unknown labels or files; too few photos are
@@ -215,7 +215,7 @@ def _notes(
     splits: Mapping[Split, Sequence[Photo]],
     label_space: LabelSpace,
 ) -> list[str]:
-    """Every file accounted for, and what there is to measure each label by."""
+    """Return notes that account for every file, and the number of photos that show each label in val and test."""
     complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
     known = sum(bool(truth) for truth in truths.values())
     notes = [

@@ -158,7 +158,7 @@ def _filled(file: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def shown_labels(files: OfficialFiles, label_space: LabelSpace, num_images: int) -> Iterator[list[str]]:
-    """For each listed image the labels that it shows: concepts by the ground truth, all others by the users' tags."""
+    """Yield the labels that each listed image shows: concepts by the ground truth, others by the users' tags."""
     concepts, tags = files.lines(CONCEPTS), files.lines(TAGS)
     offered = dict.fromkeys([*concepts, *tags])
     check_categories(label_space, offered, label_space.names, f"{CONCEPTS} or {TAGS}", "concept or tag")

@@ -240,4 +240,6 @@ def _check(scores: Tensor, targets: Tensor, resamples: Resamples) -> None:
             f"{resamples.counts.shape[1]} images: draw them for this many, or give one score matrix"
         )
     if not scores.isfinite().all():
-        raise ValueError(f"{int((~scores.isfinite()).sum())} scores are not finite: the model diverged, lower its rate")
+        raise ValueError(
+            f"{int((~scores.isfinite()).sum())} scores are not finite: the model diverged, lower its learning rate"
+        )

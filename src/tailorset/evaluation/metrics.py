@@ -130,4 +130,6 @@ def _check(scores: Tensor, targets: Tensor) -> None:
             f"scores {tuple(scores.shape)} and targets {tuple(targets.shape)} must both be (images, labels)"
         )
     if not scores.isfinite().all():
-        raise ValueError(f"{int((~scores.isfinite()).sum())} scores are not finite: the model diverged, lower its rate")
+        raise ValueError(
+            f"{int((~scores.isfinite()).sum())} scores are not finite: the model diverged, lower its learning rate"
+        )

@@ -48,7 +48,7 @@ def time_limit(name: str, max_hours: float | None) -> Iterator[None]:
 
 @contextmanager
 def exclusive_run(name: str, lock: Path) -> Iterator[None]:
-    """One run at a time with the same settings: the next one waits. The lock of a killed process is free again."""
+    """Hold the lock of these settings, after waiting for a run that holds it; a killed process frees its lock."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(lock)
     try:

@@ -191,7 +191,9 @@ class RayEngine:
         """Wait for the next actor that answers; return it, its task and the answer."""
         while not (answers := ray.wait(list(self._running), timeout=PATIENCE_SECONDS)[0]):
             if all(task is Task.OPEN for _, task in self._running.values()):
-                log.warning("waiting for a worker: the cluster has no room, or models load; `ray status` tells")
+                log.warning(
+                    "waiting for a worker: the cluster has no free device, or models are loading; see `ray status`"
+                )
         return *self._running.pop(answers[0]), answers[0]
 
     def _lost(self, task: PlannedShard | Task, error: RayError, waiting: deque[PlannedShard]) -> None:

@@ -36,7 +36,7 @@ class Word(NamedTuple):
 
 
 def composed(name: str) -> str:
-    """One spelling of a name: systems differ in how they compose letters with accents."""
+    """Return a name in one Unicode form: systems differ in how they compose letters with accents."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -46,7 +46,7 @@ def fold(name: str) -> str:
 
 
 def words(text: str) -> list[Word]:
-    """Runs of letters and digits of any script with their accents, folded; invisible characters are skipped."""
+    """Return the folded words of a text: runs of letters and digits of any script, without invisible characters."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     visible = "".join(char for char in folded if unicodedata.category(char) != "Cf")
     runs = [(is_word, "".join(run)) for is_word, run in groupby(visible, is_word_char)]
@@ -89,7 +89,7 @@ def shown(char: str) -> str:
 
 
 def safe_file_name(name: str) -> str:
-    """A file name of a-z, 0-9, '-' and '_' that differs for names that differ, also where case does not count."""
+    """Return a file name of a-z, 0-9, '-' and '_' that is unique for the name, even if case does not count."""
     ascii_only = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     plain = re.sub(r"[^a-z0-9_-]+", "-", ascii_only.lower()).strip("-")
     return plain if plain == name else f"{plain[:60] or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"

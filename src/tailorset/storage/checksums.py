@@ -25,7 +25,7 @@ def stored_digest(path: Path) -> str:
 
 
 def digest(*paths: Path) -> str:
-    """One sha256 of files and folders: of their names, of those of the files below them, and of all contents."""
+    """Return one sha256 of files and folders: of all contents, and of the names of all files and folders."""
     total = hashlib.sha256()
     for path in paths:
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

@@ -64,7 +64,9 @@ def open_storage(address: str) -> Path:
             " null"
         ) from error
     if answer != content:
-        raise ValueError(f"storage {address!r} returns other bytes than were written: it needs to be consistent")
+        raise ValueError(
+            f"storage {address!r} returns other bytes than were written: name a store that returns the latest write"
+        )
     return folder
 
 

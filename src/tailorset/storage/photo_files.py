@@ -48,7 +48,7 @@ class Found(NamedTuple):
 
 
 def find_photos(folder: Path, setting: str = "prepare_dataset.images") -> Found:
-    """All files below a folder, which a setting names, hidden ones left aside.
+    """Return all files below a folder but hidden ones. setting: the one that names the folder, for errors.
 
     Raises:
         ValueError: no such folder, or no image in it, or two photos whose names differ in how accents are composed.
@@ -96,9 +96,9 @@ def _name(written: str) -> str:
 
 
 def files_below(path: Path) -> Iterator[Path | Unread]:
-    """The file itself, or all files in a folder and the folders below it, linked ones too, in order.
+    """Yield the file itself, or all files in a folder and the folders below it, linked ones too, in order.
 
-    A linked folder comes under both its names, as one of them may be hidden, or not the one that a table uses.
+    A linked folder is listed under both its names: one may be hidden, or not be the one that a table uses.
     What cannot be read comes with the reason: folders without permission, links to nothing, pipes and devices.
     """
     if not path.is_dir():

@@ -91,7 +91,7 @@ class Plan:
         return total([self.starts, *map(self.stage, self.stages)])
 
     def saved_by(self, changes: Mapping[str, Any]) -> float | None:
-        """Seconds by which a run is shorter with these settings, {"block.key": value}.
+        """Return the seconds that a run saves with these settings, {"block.key": value}.
 
         None if the plan cannot tell: the settings contradict each other, or change more than the amount of work.
         """
@@ -107,7 +107,7 @@ class Plan:
             return None
 
     def cheaper(self) -> Iterator[tuple[str, float, float, float]]:
-        """(key, value, a smaller one, seconds saved), the most first."""
+        """Yield (key, value, smaller value, seconds saved), largest saving first."""
         found = []
         for key, smaller in CHEAPER.items():
             block_name, name = key.split(".")

@@ -136,7 +136,7 @@ def _counts(
     config: ProtocolConfig,
     published: PublishedCounts | None,
 ) -> list[str]:
-    """Every image accounted for, next to the published counts if there are any."""
+    """Return notes that account for every image, next to published counts if there are any."""
     seen, unseen = set(label_space.seen), set(label_space.unseen)
     with_seen = [image.shown for image in train.values() if image.shown & seen]
     beside: Sequence[str] = [f" (published: {count})" for count in published] if published else ("", "")
