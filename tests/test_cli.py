@@ -319,7 +319,7 @@ def test_check_reads_the_annotations_of_own_photos(project: Path) -> None:
     table.write_text("image,boat,cup,car\na.jpg,,,\nb.jpg,,,\n")
     code, output = run("check")
     assert code == 1
-    assert "labels.csv says nothing of any photo: write 1 where one shows a label" in output
+    assert "labels.csv annotates no photo: write 1 where one shows a label" in output
 
 
 def test_damaged_figures_are_named(project: Path) -> None:

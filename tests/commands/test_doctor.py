@@ -578,7 +578,7 @@ def test_a_server_that_lists_no_models_is_a_warning_if_it_answers_dialogues(
     with ChatServer(listing=listing).serving() as chat:
         model = openai.Config(**chat.settings())
         found = availability.server_finding("write_prompts.llm", model, is_needed=True)
-        assert (found.status, "list of models cannot be had" in found.text) == ("warning", True)
+        assert (found.status, "list of models cannot be read" in found.text) == ("warning", True)
         assert "model 'qwen3:4b' cannot be checked" in found.text
         assert ("redirects to /elsewhere" in found.text) == (listing.status == 307)
         chat.key = "another"

@@ -70,7 +70,7 @@ def test_without_annotations_there_is_a_table_to_fill_in(hub: FakeHub) -> None:
     assert run("use", "rooms")[0] == 0
     code, output = run("check")
     assert code == 1
-    assert "data/labels/rooms.csv says nothing of any photo" in output  # nobody has filled it in
+    assert "data/labels/rooms.csv annotates no photo" in output  # nobody has filled it in
 
 
 @pytest.mark.usefixtures("photos")

@@ -139,9 +139,9 @@ def test_shipped_labels_are_the_published_ones_and_keep_their_hierarchy() -> Non
     ("name", "edit", "message"),
     [
         ("Groundtruth/AllLabels/Labels_cat.txt", lambda text: text[:-4], "ends after 10 of 12 lines"),
-        ("Groundtruth/AllLabels/Labels_cat.txt", lambda text: text + "1\n", "line 13: expected are 12 lines"),
-        ("Groundtruth/AllLabels/Labels_cat.txt", lambda text: "2" + text[1:], "line 1: .* 1 times 0 or 1"),
-        ("NUS_WID_Tags/AllTags1k.txt", lambda text: text.replace("\t", "", 1)[1:], "line 1: .* 4 times 0 or 1"),
+        ("Groundtruth/AllLabels/Labels_cat.txt", lambda text: text + "1\n", "line 13: 12 lines are expected"),
+        ("Groundtruth/AllLabels/Labels_cat.txt", lambda text: "2" + text[1:], "line 1: .* 1 value of 0 or 1"),
+        ("NUS_WID_Tags/AllTags1k.txt", lambda text: text.replace("\t", "", 1)[1:], "line 1: .* 4 values of 0 or 1"),
         ("ImageList/Imagelist.txt", lambda text: text + "\n" + LINES[0], "lists actor.*0000_1000.jpg twice"),
         (
             "ImageList/TrainImagelist.txt",
@@ -190,7 +190,7 @@ def test_byte_order_marks_and_empty_last_lines_change_nothing(nus: Path) -> None
 def test_an_empty_line_within_is_named(nus: Path) -> None:
     path = nus / "Groundtruth/AllLabels/Labels_cat.txt"
     path.write_text(path.read_text().replace("\n", "\n\n", 1))
-    with pytest.raises(ValueError, match=r"Labels_cat.txt, line 2: expected are 12 lines"):
+    with pytest.raises(ValueError, match=r"Labels_cat.txt, line 2: 12 lines are expected"):
         dataset(nus)
 
 

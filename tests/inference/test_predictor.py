@@ -179,7 +179,7 @@ def test_thresholds_of_another_classifier_are_refused(registry: Path, other_fold
     load_predictor(models / "classifier", "cpu")
     shutil.rmtree(models / "classifier")
     shutil.copytree(other_folder, models / "classifier")
-    with pytest.raises(ValueError, match=r"fitted to other content.*dvc repro fit_thresholds"):
+    with pytest.raises(ValueError, match=r"fitted to another classifier.*dvc repro fit_thresholds"):
         load_predictor(models / "classifier", "cpu")
     (models / "fitted_to.sha256").unlink()  # an older version
     load_predictor(models / "classifier", "cpu")

@@ -565,7 +565,7 @@ def test_the_models_of_a_server_are_listed(chat: ChatServer) -> None:
 )
 def test_a_server_without_a_list_of_models_still_serves(chat: ChatServer, listing: Response, why: str) -> None:
     chat.listing = listing
-    with pytest.raises(NoModelList, match=rf"answers, but its list of models cannot be had \(.*{why}"):
+    with pytest.raises(NoModelList, match=rf"answers, but its list of models cannot be read \(.*{why}"):
         llm_of(chat).server.models()
     assert chat.requests == [{"model": MODEL}]  # nothing to compute
     assert len(llm_of(chat).reply(DIALOGUES, SEEDS)) == 4

@@ -266,7 +266,7 @@ def test_val_that_lacks_a_label_costs_the_bound_only(small_project: Path, caplog
     assert "zsl/map" in metrics
     assert "trust/fitted/zsl/ece" in metrics
     assert not any(key.startswith("trust/real_labels") for key in metrics)
-    assert "no bound for the thresholds: val does not show with and without cup" in caplog.text
+    assert "no bound for the thresholds: val lacks photos with, or without, cup" in caplog.text
 
 
 def test_generated_images_are_shown_as_often_as_asked_each_time_augmented_anew() -> None:

@@ -50,7 +50,7 @@ def test_the_next_run_waits_and_says_so(tmp_path: Path, caplog: pytest.LogCaptur
             order.append("first")
         thread.join(10)
     assert order == ["first", "second"]
-    assert "train already runs with these very settings" in caplog.text
+    assert "train is already running with the same settings" in caplog.text
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:

@@ -84,5 +84,5 @@ def test_what_was_fitted_to_a_folder_is_refused_next_to_another(tmp_path: Path) 
         checksums.check_bound(folder, note)
         (folder / "weights").write_text("two")
         seal()
-        with pytest.raises(ValueError, match=r"classifier was fitted to other content.*dvc repro fit_thresholds"):
+        with pytest.raises(ValueError, match=r"classifier were fitted to another classifier.*dvc repro fit_thresholds"):
             checksums.check_bound(folder, note)

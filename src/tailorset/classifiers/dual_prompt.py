@@ -76,7 +76,7 @@ class Config(TrainingConfig):
         if (self.separate_tokens or self.cache) and set(self.train_on) != {"real", "synthetic"}:
             raise ValueError(f"separate_tokens and cache need train_on [real, synthetic], not {list(self.train_on)}")
         if self.cache and self.choose_on_seen:
-            raise ValueError("the cache scores unseen labels, on which choose_on_seen chooses nothing: remove one")
+            raise ValueError("the cache scores unseen labels, and choose_on_seen uses seen labels only: remove one")
         return self
 
 

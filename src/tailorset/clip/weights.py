@@ -72,7 +72,7 @@ def check_tokenizer(model: nn.Module, tokenizer: Callable[[list[str]], Tensor]) 
         )
     if int(tokens.max()) >= vocabulary:
         raise ValueError(
-            f"its tokenizer writes token {int(tokens.max())}, and its text tower knows {vocabulary}: put the model's"
+            f"its tokenizer writes token {int(tokens.max())}, and its text tower has only {vocabulary}: put the model's"
             " own tokenizer next to its weights"
         )
 

@@ -142,7 +142,7 @@ def check_truths(truths: Mapping[str, Truth], config: Config, label_space: Label
         return
     if not any(truths.values()):
         raise ValueError(
-            f"{config.annotations} says nothing of any photo: write 1 where one shows a label and 0 where it does"
+            f"{config.annotations} annotates no photo: write 1 where one shows a label and 0 where it does"
             " not, or set prepare_dataset.annotations to null, which measures nothing"
         )
     showing = [truth for truth in truths.values() if any(truth.get(name) for name in label_space.unseen)]

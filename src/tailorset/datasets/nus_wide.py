@@ -18,7 +18,7 @@ from tailorset.datasets.reading.categories import check_categories, labels_of
 from tailorset.datasets.reading.changes import UserPath
 from tailorset.datasets.reading.photo_set import PhotoSet
 from tailorset.datasets.reading.zero_shot import Listed, ProtocolConfig, PublishedCounts, zero_shot_set
-from tailorset.messages import some
+from tailorset.messages import count, some
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace
 from tailorset.records.names import plain_path
@@ -135,8 +135,8 @@ class OfficialFiles:
                 digits = np.frombuffer(line.translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")
                 if number > num_rows or len(digits) != num_columns or digits.max(initial=0) > 1:
                     raise ValueError(
-                        f"{path}, line {number}: expected are {num_rows} lines, each with {num_columns} times 0 or 1:"
-                        " unpack it again"
+                        f"{path}, line {number}: {num_rows} lines are expected, each with"
+                        f" {count(num_columns, 'value')} of 0 or 1: unpack it again"
                     )
                 table[number - 1] = digits
         if number < num_rows:

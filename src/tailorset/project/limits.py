@@ -54,7 +54,7 @@ def exclusive_run(name: str, lock: Path) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        log.warning("%s already runs with these very settings: waiting until it is done", name)
+        log.warning("%s is already running with the same settings: waiting until it is done", name)
         held.acquire()
     try:
         yield

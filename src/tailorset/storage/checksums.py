@@ -53,7 +53,7 @@ def check_bound(folder: Path, note: Path) -> None:
         ValueError: its content is another.
     """
     if note.is_file() and note.read_bytes().decode("utf-8", "replace").partition(" ")[0] != _fingerprint(folder):
-        raise ValueError(f"what is next to {folder} was fitted to other content of it, by {note}; {REFIT}")
+        raise ValueError(f"thresholds and novelty next to {folder} were fitted to another classifier ({note}); {REFIT}")
 
 
 def _fingerprint(folder: Path) -> str:

@@ -30,7 +30,7 @@ def compared_rules(
     names = fitted.labels
     rules = {"fitted": fitted, "one_threshold": one_threshold(names)}
     if missing := one_sided(val.targets, names):
-        log.warning("no bound for the thresholds: val does not show with and without %s", ", ".join(missing))
+        log.warning("no bound for the thresholds: val lacks photos with, or without, %s", ", ".join(missing))
         return rules
     values = logits(val)
     calibration = fit_platt(values, val.targets, names)

@@ -224,7 +224,7 @@ class ModelServer:
         )
 
     def _unlisted(self, why: str) -> str:
-        return f"{self.config.base_url} answers, but its list of models cannot be had ({why})"
+        return f"{self.config.base_url} answers, but its list of models cannot be read ({why})"
 
     def _target(self, answer: ServerAnswer) -> str:
         return self._quoted(answer.headers.get("location", "another address"))
