@@ -10,7 +10,7 @@ from torch import Tensor
 from tailorset.classifiers import check_labels, load_classifier
 from tailorset.evaluation.comparison import Method, all_scores, comparison_metrics, per_label_table, read_baselines
 from tailorset.evaluation.report import precision_recall_figure, prediction_sheet
-from tailorset.evaluation.results import OURS, acceptance_metrics
+from tailorset.evaluation.results import ACCEPTANCE, OURS
 from tailorset.project.layout import (
     BASELINE_SCORES,
     CLASSIFIER,
@@ -48,7 +48,9 @@ def main() -> None:
         def logits(images: Annotated) -> Tensor:
             return score_logits(predict(classifier, images.load(classifier.image_px).images))
 
-        metrics = acceptance_metrics(read_metrics(REPORTS / "tune_text_encoder" / "metrics.json"))
+        tuning = read_metrics(REPORTS / "tune_text_encoder" / "metrics.json")
+        metrics = {key: value for key, value in tuning.items() if key.startswith(ACCEPTANCE)}
+        metrics["evaluate/photos"] = len(test)
         if is_annotated(test.targets):
             metrics |= comparison_metrics(methods, test.targets, space, stage.params.evaluate.top_k)
             fitted = Thresholds.load(THRESHOLDS)

@@ -112,11 +112,13 @@ def test_what_is_not_in_mlflow_ends_the_table_and_is_in_status_and_doctor(projec
 
 
 def test_results_without_annotated_photos_say_so(project: Path) -> None:
-    write_json(project / "reports/metrics.json", {"acceptance/before/judge": 0.5})
+    write_json(project / "reports/metrics.json", {"evaluate/photos": 10})
     code, output = run("results")
     assert code == 0
     assert "No test photo is annotated" in output
     assert "raw CLIP" not in output
+    assert "Tuning the text encoder" not in output  # it was not tuned
+    assert "results     none, as no test photo is annotated" in run("status")[1]
 
 
 def test_results_of_other_labels_are_not_shown(project: Path) -> None:

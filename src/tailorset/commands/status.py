@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.table import Table
 
-from tailorset.evaluation.results import columns, percent, shown_rows
+from tailorset.evaluation.results import ACCEPTANCE, columns, percent, shown_rows
 from tailorset.evaluation.selection import training_notes
 from tailorset.messages import count
 from tailorset.project.layout import REPORTS
@@ -56,7 +56,7 @@ def acceptance_table(metrics: dict[str, float]) -> Table:
     for column in ("before", "after"):
         table.add_column(column, justify="right")
     for clip in ("discriminator", "judge"):
-        table.add_row(clip, *(percent(metrics.get(f"acceptance/{when}/{clip}")) for when in ("before", "after")))
+        table.add_row(clip, *(percent(metrics.get(f"{ACCEPTANCE}{when}/{clip}")) for when in ("before", "after")))
     return table
 
 
@@ -76,6 +76,8 @@ def results_line(label_file: Path) -> str:
     metrics = stored_metrics()
     if not metrics:
         return "none yet: make run"
+    if "zsl/map" not in metrics:
+        return "none, as no test photo is annotated"
     return ", ".join(f"{column} {percent(metrics.get(key))} %" for column, key in columns(metrics).items())
 
 

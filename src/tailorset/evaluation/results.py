@@ -25,7 +25,7 @@ ANNOTATIONS = "annotations"  # in tables of scores: what the images show, 1, 0, 
 SHOWN = (CLIP, CLIP_PATCHES, OURS)  # rows of the short table of results
 MAPS = {"zsl/map": "ZSL mAP", "gzsl/map": "GZSL mAP"}  # key of a metric: its title
 USUAL_K = 3  # of F1@k, where several were measured
-ACCEPTANCE = tuple(f"acceptance/{when}/{who}" for when in ("before", "after") for who in ("discriminator", "judge"))
+ACCEPTANCE = "acceptance/"  # begins the keys of what tune_text_encoder measured; none if it tuned nothing
 
 
 def columns(metrics: Mapping[str, float]) -> dict[str, str]:
@@ -45,19 +45,6 @@ def shown_rows(metrics: Mapping[str, float]) -> list[list[str]]:
     """Return the short table of results in percent: one row per method, its title first, then one cell per column."""
     keys = columns(metrics).values()
     return [[row.title, *(percent(metrics.get(row.prefix + key)) for key in keys)] for row in SHOWN]
-
-
-def acceptance_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return how often discriminator and judge accept generated images, before and after tuning.
-
-    metrics: those of tune_text_encoder.
-
-    Raises:
-        ValueError: one of them is missing.
-    """
-    if missing := [key for key in ACCEPTANCE if key not in metrics]:
-        raise ValueError(f"the metrics of tune_text_encoder lack {missing}: run `dvc repro tune_text_encoder`")
-    return {key: metrics[key] for key in ACCEPTANCE}
 
 
 def percent(share: float | None, digits: int = 1, signed: bool = False) -> str:
