@@ -36,7 +36,6 @@ from tailorset.commands.status import (
 )
 from tailorset.commands.terminal import console, or_stop, stop, stopping
 from tailorset.datasets.reading.changes import has_changed
-from tailorset.evaluation.results import ACCEPTANCE
 from tailorset.project.checks import contradictions
 from tailorset.project.layout import PARAMS, REPORTS
 from tailorset.project.params import Params, flatten, load_params, read_yaml
@@ -216,8 +215,8 @@ def results() -> None:
     console.print(results_table(metrics) if "zsl/map" in metrics else NOTHING_ANNOTATED)
     for note in or_stop(notes_on_training, metrics):
         console.print(note)
-    if any(key.startswith(ACCEPTANCE) for key in metrics):
-        console.print(acceptance_table(metrics))
+    if tuning := acceptance_table(metrics):
+        console.print(tuning)
     console.print(or_stop(quota_line))
     console.print(registry_line(params.model_name, params.label_space))
     console.print(f"Next: `make ui` compares runs; {REPORTS}/ holds plots and tables")

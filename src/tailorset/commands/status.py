@@ -50,8 +50,10 @@ def results_table(metrics: dict[str, float]) -> Table:
     return table
 
 
-def acceptance_table(metrics: dict[str, float]) -> Table:
-    """Share of generated images accepted before and after the text encoder was tuned."""
+def acceptance_table(metrics: dict[str, float]) -> Table | None:
+    """Share of generated images accepted before and after the text encoder was tuned; None if it was not."""
+    if not any(key.startswith(ACCEPTANCE) for key in metrics):
+        return None
     table = Table("images accepted, %", title="Tuning the text encoder (the judge never steers it)")
     for column in ("before", "after"):
         table.add_column(column, justify="right")
