@@ -112,7 +112,7 @@ def test_training_changes_both_kinds_of_tokens_and_a_saved_classifier_needs_neit
         ({"separate_tokens": -1}, "separate_tokens"),
         ({"separate_tokens": 2, "train_on": ["real"]}, r"need train_on \[real, synthetic\]"),
         ({"cache": {}, "train_on": ["synthetic"]}, r"need train_on \[real, synthetic\]"),
-        ({"cache": {}, "choose_on_seen": True}, "choose_on_seen chooses nothing: remove one"),
+        ({"cache": {}, "choose_on_seen": True}, "choose_on_seen uses seen labels only: remove one"),
         ({"interpolation": [1.5]}, "interpolation"),
     ],
 )
