@@ -1,7 +1,8 @@
-"""Speed of this project's loops against the plain way to do the same: `make bench`, ten minutes on two cores.
+"""Speed of this project's loops against the plain way to do the same: `make bench`, 20 minutes on two cores.
 
 Both sides of a comparison run in this process, in alternation, each after a warm-up; medians are reported. The models
-and settings are those of params.yaml. --write-docs writes the table of docs/performance.md.
+and settings are those of params.yaml. --parts keeps the other figures if they have the same settings, and alone runs
+nothing; --write-docs writes the table of docs/performance.md.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -192,25 +194,32 @@ class PipelineBenchmark:
         return len(self.texts) * (2 if self.config.guidance_scale > 1 else 1)
 
 
-def as_json(comparisons: Mapping[str, SpeedComparison], use: Utilisation, bench: PipelineBenchmark) -> dict[str, Any]:
+def settings(bench: PipelineBenchmark) -> dict[str, Any]:
+    """Return what the figures of a page have in common."""
     return {
-        "comparisons": {part: asdict(row) | {"ratio": row.ratio} for part, row in comparisons.items()},
-        "utilisation": asdict(use) | {"mfu": use.mfu, "goal": MFU_GOAL[bench.device.type]},
-        "settings": {
-            "repetitions": bench.repetitions,
-            "device": str(bench.device),
-            "dtype": bench.config.dtype,
-            "model": bench.config.model,
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "machine": platform.machine(),
-        },
+        "repetitions": bench.repetitions,
+        "device": str(bench.device),
+        "dtype": bench.config.dtype,
+        "model": bench.config.model,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
     }
+
+
+def stored(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures that were measured before under the same settings, or none."""
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content if content.get("settings") == wanted else {"settings": dict(wanted), "comparisons": {}}
+
+
+def as_json(comparison: SpeedComparison) -> dict[str, Any]:
+    return asdict(comparison) | {"ratio": comparison.ratio, "date": date.today().isoformat()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", help="comparisons to run (default: all)")
+    parser.add_argument("--parts", nargs="*", help="comparisons to run (default: all)")
     parser.add_argument("--repetitions", type=int, default=5, help="turns per side (default 5)")
     parser.add_argument("--judged", type=int, default=512, help="images per side that the judge scores (default 512)")
     parser.add_argument("--output", type=Path, default=Path("reports/bench.json"))
@@ -220,16 +229,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench = PipelineBenchmark(load_params(), options.repetitions, options.judged)
     if unknown := sorted(set(options.parts or ()) - set(bench.parts)):
         parser.error(f"no parts {unknown}: choose from {list(bench.parts)}")
-    comparisons = {}
-    for part in options.parts or bench.parts:
-        comparisons[part] = bench.parts[part]()
-        print(f"{part}: {comparisons[part].ratio:.1f}x", flush=True)
-    content = as_json(comparisons, bench.utilisation(), bench)
+    figures = stored(options.output, settings(bench))
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    print(table(content), f"written to {options.output}", sep="\n")
+    for part in bench.parts if options.parts is None else options.parts:
+        comparison = bench.parts[part]()
+        print(f"{part}: {comparison.ratio:.1f}x", flush=True)
+        figures["comparisons"][part] = as_json(comparison)
+        _write(options.output, figures)
+    if options.parts is None or "utilisation" not in figures:
+        use = bench.utilisation()
+        figures["utilisation"] = asdict(use) | {"mfu": use.mfu, "goal": MFU_GOAL[bench.device.type]}
+        _write(options.output, figures)
+    figures["comparisons"] = {part: row for part in bench.parts if (row := figures["comparisons"].get(part))}
+    print(table(figures), f"written to {options.output}", sep="\n")
     if options.write_docs:
-        write_docs(content)
+        write_docs(figures)
+
+
+def _write(path: Path, figures: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ def table(figures: Mapping[str, Any]) -> str:
         f"{settings['model']}, {settings['dtype']}, on {settings['device']} ({settings['machine']},"
         f" {settings['threads']} threads, torch {settings['torch']}); medians of {settings['repetitions']} turns.",
         "",
-        "| comparison | ours | plain way | times faster | goal | conditions |",
-        "|---|---|---|---|---|---|",
+        "| comparison | ours | plain way | times faster | goal | conditions | date |",
+        "|---|---|---|---|---|---|---|",
         *(_row(row) for row in figures["comparisons"].values()),
         "",
         *_utilisation(use),
@@ -35,7 +35,7 @@ def _row(row: Mapping[str, Any]) -> str:
         reached = row["equal"] and row["ratio"] >= row["goal"]
         goal = f"{row['goal']:g}: {'reached' if reached else '**missed**'}"
     times = f"{significant(row['ours_s'] * 1e3)} ms | {significant(row['plain_s'] * 1e3)} ms | {row['ratio']:.1f}"
-    return f"| {row['name']} | {times} | {goal} | {row['note']} |"
+    return f"| {row['name']} | {times} | {goal} | {row['note']} | {row['date']} |"
 
 
 def _utilisation(use: Mapping[str, Any]) -> list[str]:

@@ -217,14 +217,16 @@ def dry_run(shape: GeneratorShape) -> dict[str, Any]:
 
 
 def timed_step(shape: GeneratorShape, device: torch.device, repetitions: int) -> dict[str, Any]:
-    """Median seconds of a step in bfloat16 after a first one, or the reason for having none."""
+    """Median seconds of a step after a first one, or the reason for having none; a CPU uses float32."""
     dry = dry_run(shape)
-    needed = NEEDED * (dry["parts"]["network"]["bytes"] + dry["activation_bytes"]) / GIB
+    dtype = torch.float32 if device.type == "cpu" else shape.network.dtype
+    bytes_each = dtype.itemsize / shape.network.dtype.itemsize
+    needed = NEEDED * bytes_each * (dry["parts"]["network"]["bytes"] + dry["activation_bytes"]) / GIB
     free = psutil.virtual_memory().available / GIB
     if device.type == "cpu" and free < needed:
         return {"reason": f"it takes {needed:.0f} GiB of memory, and {free:.0f} are free"}
     try:
-        with torch.device(device), default_dtype(shape.network.dtype), torch.inference_mode():
+        with torch.device(device), default_dtype(dtype), torch.inference_mode():
             network, inputs = shape.network.build().eval(), shape.inputs()
             work = partial(network, **inputs)
             work()

@@ -69,6 +69,16 @@ def test_bench_measures_every_part_and_agrees_with_the_plain_ways(
     page = (small / "docs/performance.md").read_text()
     assert page == f"before\n<!-- bench -->\n{table(figures)}\n<!-- /bench -->\nafter\n"
 
+    main(["--repetitions", "1", "--judged", "4", "--parts", "metrics"])
+    again = json.loads(Path("reports/bench.json").read_text())
+    assert list(again["comparisons"]) == list(rows)
+    assert again["comparisons"]["metrics"] != rows["metrics"]
+    assert {**again["comparisons"], "metrics": 0} == {**rows, "metrics": 0}
+    assert again["utilisation"] == figures["utilisation"]
+
+    main(["--repetitions", "2", "--judged", "4", "--parts", "metrics"])
+    assert list(json.loads(Path("reports/bench.json").read_text())["comparisons"]) == ["metrics"]
+
 
 def test_a_part_that_is_not_there_is_named(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main = runpy.run_path(str(ROOT / "benchmarks" / "bench.py"))["main"]
@@ -89,6 +99,7 @@ def test_a_goal_is_reached_by_speed_with_the_same_outcome_only(ratio: float, equ
         "goal": 3,
         "equal": equal,
         "note": "",
+        "date": "2026-11-30",
     }
     use = {
         "mfu": 0.3,
