@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from tailorset.generation.negatives import negative_draws, negative_shards
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally, metrics, outcome_table, save_plots
 from tailorset.generation.shard_store import ShardStore
@@ -12,6 +13,7 @@ from tailorset.project.loops import draw_all
 from tailorset.project.params import load_params
 from tailorset.project.stage import Stage, run_stage
 from tailorset.records import read_prompts
+from tailorset.storage.annotated import NEGATIVES
 from tailorset.storage.files import atomic_output
 
 log = logging.getLogger(__name__)
@@ -20,12 +22,18 @@ log = logging.getLogger(__name__)
 def main() -> None:
     with run_stage("generate_images", parallel=load_params().engine.name == "local") as stage:
         config, unseen = stage.params.generate_images, stage.label_space.unseen
-        planner = QuotaPlanner.of(config, unseen, read_prompts(PROMPTS), stage.params.seed)
+        prompts, seed = read_prompts(PROMPTS), stage.params.seed
+        planner = QuotaPlanner.of(config, unseen, prompts, seed)
+        draws = negative_draws(prompts, stage.label_space, config.negative_images, seed)
+        negatives = negative_shards(draws, config.shard_size)
         store = ShardStore(stage.shard_folder, from_photos=config.from_photos is not None)
-        tally = draw_all(stage, stage.label_space, config, planner, store)
+        negative_store = ShardStore(stage.shard_folder / "negatives")
+        tally = draw_all(stage, stage.label_space, config, planner, store, negatives, negative_store)
         if stage.is_main:
             with atomic_output(SYNTHETIC) as folder:
                 store.assemble(tally.shards, folder)
+                if negatives:
+                    negative_store.assemble([plan.name for plan in negatives], folder / NEGATIVES)
             report(stage, planner, tally)
 
 

@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "generate_images": {
         "images_per_label": 12,
         "max_images": 60,
+        "negative_images": 6,
         "quota_threshold": 0.0,
         "num_inference_steps": 2,
         "batch_size": 4,

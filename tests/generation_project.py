@@ -26,6 +26,7 @@ PRODUCTS = ("data/synthetic", "reports/generate_images")
 SETTINGS = {
     "images_per_label": 30,
     "max_images": 90,
+    "negative_images": 12,
     "quota_threshold": 0.2,
     "num_inference_steps": 2,
     "batch_size": 4,
@@ -104,8 +105,8 @@ def resume_folder(process: subprocess.Popen[str], project: Path) -> Path:
 
 
 def wait_for_shards(process: subprocess.Popen[str], folder: Path, number: int) -> list[str]:
-    """Wait for at least `number` finished shards in a folder, which may be a bucket's; return their names."""
-    while len(seals := sorted(folder.glob("*.sha256"))) < number:
+    """Wait for at least `number` finished shards in or below a folder, which may be a bucket's; return their names."""
+    while len(seals := sorted(folder.rglob("*.sha256"))) < number:
         assert process.poll() is None, "the stage ended before it finished these shards"
         time.sleep(0.005)
         if isinstance(folder, UPath):

@@ -28,6 +28,7 @@ SMALL = {
     "generate_images": {
         "images_per_label": 6,
         "max_images": 96,
+        "negative_images": 12,
         "quota_threshold": 0.5,
         "num_inference_steps": 6,
         "batch_size": 32,

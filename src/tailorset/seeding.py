@@ -6,9 +6,12 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
+
+T = TypeVar("T")
 
 
 def sample_seed(*parts: str | int) -> int:
@@ -35,7 +38,7 @@ def numpy_rng(*parts: str | int) -> np.random.Generator:
     return np.random.default_rng(sample_seed(*parts))
 
 
-def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     """Draw one of the options, each as likely as the others."""
     return options[int(rng.integers(len(options)))]
 

@@ -34,7 +34,7 @@ def test_a_label_is_added_and_measured_next_to_one_trained_anew(tmp_path: Path) 
         settings[block] |= values
     settings["prepare_dataset"] |= {"num_train": 600, "num_test": 400}
     settings["tune_text_encoder"]["num_updates"] = 0
-    settings["generate_images"] |= {"images_per_label": 24, "max_images": 240}
+    settings["generate_images"] |= {"images_per_label": 24, "max_images": 240, "negative_images": 24}
     rows = compare("fish", settings, tmp_path)
     assert [row[0] for row in rows[:4]] == ["chance", "raw CLIP", "added later", "trained anew, with all labels"]
     chance, _, added, anew = (float(row[1]) for row in rows[:4])

@@ -112,6 +112,21 @@ FROM_PHOTOS = {"strength": 0.5}
             "generator retrieval cannot start from a photo: choose stable_diffusion, or remove from_photos",
         ),
         (
+            {
+                "prepare_dataset": {"lend_photos": "train"},
+                "generate_images": {"from_photos": FROM_PHOTOS, "negative_images": 9},
+            },
+            "negative_images is 9, and generate_images.from_photos starts from photos that may show unseen labels: set",
+        ),
+        (
+            {
+                "tune_text_encoder": {"num_updates": 0},
+                "generate_images": {"negative_images": 9},
+                "generator": {"name": "retrieval", "images": "photos", "image_px": 32, "model": "x"},
+            },
+            "negative_images is 9, and generator retrieval finds photos that may show unseen labels: set it to 0",
+        ),
+        (
             {"generator": {"guidance_scale": 1, "negative_prompt": "blurry"}},
             "generator.negative_prompt is 'blurry', which has no effect at guidance_scale 1: remove it, or raise",
         ),
@@ -134,7 +149,7 @@ FROM_PHOTOS = {"strength": 0.5}
 )
 def test_what_cannot_start_from_photos_is_found_before_a_run(changes: dict[str, dict], message: str) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
-    params["tune_unet"]["num_updates"] = 0
+    params["tune_unet"]["num_updates"] = params["generate_images"]["negative_images"] = 0
     for block, values in changes.items():
         params[block] = values if "name" in values else params[block] | values
     Path("params.yaml").write_text(yaml.safe_dump(params))

@@ -57,7 +57,7 @@ SIZES = {  # whatever the preset has
     "prepare_dataset": {"num_train": 4000, "num_val": 1000, "num_test": 2000},
     "tune_unet": {"num_updates": 100, "batch_size": 16, "num_photos": 3000},
     "tune_text_encoder": {"num_updates": 120, "evaluate_every": 40, "held_out_prompts": 42},
-    "generate_images": {"images_per_label": 200, "max_images": 1800, "num_inference_steps": 10},
+    "generate_images": {"images_per_label": 200, "max_images": 1800, "negative_images": 0, "num_inference_steps": 10},
 }
 
 
@@ -126,6 +126,12 @@ def test_work_is_what_the_settings_say(params: Params, space: LabelSpace) -> Non
     assert work["train_classifier", "training image"] == pytest.approx(4 * 0.9 * (4000 + 2 * 500))
     assert work["fit_thresholds", "image read"] == (1000 + 400) + (1000 + 4000)  # scores, then features
     assert work["evaluate", "image read"] == 3000
+
+
+def test_negative_images_are_drawn_once_and_all_of_them_are_trained_on(space: LabelSpace) -> None:
+    work = work_of(space, generate_images={"negative_images": 300})
+    assert work["generate_images", "sampling step"] == (1000 + 300) * 10
+    assert work["train_classifier", "training image"] == pytest.approx(4 * (0.9 * 4000 + 2 * (0.9 * 500 + 300)))
 
 
 def test_a_saved_classifier_takes_five_passes_where_it_looks_at_crops(space: LabelSpace) -> None:

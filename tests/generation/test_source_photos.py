@@ -119,7 +119,8 @@ def photo_project(generation_project: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("tailorset.project.tracking.connect", refuse)
     params = yaml.safe_load(Path("params.yaml").read_text())
     sizes = {"num_train": 9, "num_val": 4, "num_test": 4, "image_px": 24}
-    drawing = params["generate_images"] | {"from_photos": {"strength": 0.5, "num_photos": 6}, "max_images": 40}
+    drawing = params["generate_images"] | {"negative_images": 0, "max_images": 40}
+    drawing["from_photos"] = {"strength": 0.5, "num_photos": 6}
     change_params(prepare_dataset=params["prepare_dataset"] | sizes | {"lend_photos": "train"}, generate_images=drawing)
     prepare_dataset.main()
     return generation_project

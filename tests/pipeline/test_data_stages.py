@@ -280,6 +280,7 @@ class TestPrepareDataset:
         params["clip"] |= {"discriminator": {"model": model}, "judge": {"model": model}}
         for stage in ("tune_unet", "tune_text_encoder"):
             params[stage]["num_updates"] = 0
+        params["generate_images"]["negative_images"] = 0
         Path("params.yaml").write_text(yaml.safe_dump(params))
         prepare_dataset.main()
         compared = PREPARED.read_bytes()

@@ -136,17 +136,19 @@ def test_killed_and_restarted_on_another_machine_with_the_same_storage(generatio
     change_params(storage=str(bucket / "team"))
     with run_stage("generate_images") as stage:
         folder = stage.shard_folder
-    finished = run_and_kill(generation_project, 3, folder)
+    finished = run_and_kill(generation_project, 5, folder)
     shutil.rmtree(generation_project / ".work")
-    times = [_written(folder / name) for name in finished]
+    places = [next(folder.rglob(name)) for name in finished]
+    times = [_written(place) for place in places]
     run_stage_script()
-    assert [_written(folder / name) for name in finished] == times
+    assert [_written(place) for place in places] == times
     made = products(generation_project)
     assert made.pop("data/synthetic/shards_at.txt").decode().strip() == str(folder)
+    assert made.pop("data/synthetic/negatives/shards_at.txt").decode().strip() == str(folder / "negatives")
     shards = {name for name in expected if name.endswith(".tar")}
     assert made == {name: content for name, content in expected.items() if name not in shards}
     for name in shards:
-        assert (folder / Path(name).name).read_bytes() == expected[name]
+        assert next(folder.rglob(Path(name).name)).read_bytes() == expected[name]
 
 
 def test_photos_in_storage_are_made_once_and_read_by_all(project: Path, bucket: UPath) -> None:

@@ -101,6 +101,7 @@ def rehearsal(space: LabelSpace, settings: Settings) -> Settings:
         "generate_images": {
             "images_per_label": REHEARSED_IMAGES,
             "max_images": REHEARSED_IMAGES * len(space.unseen),
+            "negative_images": 0,
             "quota_threshold": 0,
             "num_inference_steps": 5,
         },

@@ -30,6 +30,7 @@ class Shard:
 class Shelf:
     """The finished shards of a run: those that an interrupted run left, and those that are added.
 
+    unseen: labels whose images count toward a quota; empty = every image counts, whatever it was asked to show.
     rows_of: rows of a shard that is stored whole, or None. keep: is called with name, rows and samples of a new shard.
     """
 
@@ -50,7 +51,7 @@ class Shelf:
         return self._shard(name, rows, found=False)
 
     def _shard(self, name: str, rows: list[Row], found: bool) -> Shard:
-        shown = passes(rows, self.unseen, self.quota_threshold).tolist()
+        shown = passes(rows, self.unseen, self.quota_threshold).tolist() if self.unseen else [True] * len(rows)
         passed = [shows and not row.get(COPIES) for shows, row in zip(shown, rows, strict=True)]
         return Shard(name, rows, passed, found)
 

@@ -20,6 +20,7 @@ from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.studio import Row
 from tailorset.images.sheets import contact_sheet
 from tailorset.records import AT_QUOTA, COPIES
+from tailorset.storage.annotated import NEGATIVES
 from tailorset.storage.shards import load_images
 
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128
@@ -102,13 +103,15 @@ def metrics(planner: QuotaPlanner, tally: Tally, outcome: pd.DataFrame) -> dict[
 
 
 def save_plots(tally: Tally, outcome: pd.DataFrame, product: Path, folder: Path) -> None:
-    """Write pass_rate.csv and .png, and kept.png and rejected.png if there are such images in the product."""
+    """Write pass_rate.csv and .png, and kept.png, rejected.png and negatives.png if the product has such images."""
     outcome.to_csv(folder / "pass_rate.csv", index=False)
     plot_pass_rates(outcome, folder / "pass_rate.png")
     passed = np.frombuffer(tally.passed, dtype=bool)
     for name, chosen in (("kept", passed), ("rejected", ~passed)):
         if chosen.any():
             save_sheet(tally.unseen, np.flatnonzero(chosen), product, folder / f"{name}.png")
+    if (negatives := product / NEGATIVES).exists():
+        save_negatives(negatives, folder / "negatives.png")
 
 
 def plot_pass_rates(outcome: pd.DataFrame, path: Path) -> None:
@@ -130,9 +133,7 @@ def save_sheet(unseen: Sequence[str], chosen: np.ndarray, product: Path, path: P
 
     Next to each requested label are its probability by the discriminator, then by the judge.
     """
-    chosen = chosen[np.linspace(0, len(chosen) - 1, min(SHEET_IMAGES, len(chosen))).round().astype(int)]
-    shown = rows_at(product / "manifest.parquet", chosen)
-    images = [np.asarray(image) for _, image in load_images(pd.DataFrame(shown), product)]
+    shown, images = some_images(chosen, product)
     scores = zip(
         shown,
         requested_probabilities(shown, unseen),
@@ -143,9 +144,28 @@ def save_sheet(unseen: Sequence[str], chosen: np.ndarray, product: Path, path: P
         "\n".join(f"{name} {ours[i]:.2f} / {judge[i]:.2f}" for i, name in enumerate(unseen) if name in row["labels"])
         for row, ours, judge in scores
     ]
-    scale = max(1, SHEET_TILE_PX // images[0].shape[1])
     title = f"{path.stem}: probability of each requested label by discriminator / judge"
-    contact_sheet(images, captions, SHEET_COLUMNS, scale, title).save(path)
+    contact_sheet(images, captions, SHEET_COLUMNS, sheet_scale(images), title).save(path)
+
+
+def save_negatives(product: Path, path: Path) -> None:
+    """Show at most 48 images of seen labels, evenly spaced, with the labels that were requested."""
+    number = pq.read_metadata(product / "manifest.parquet").num_rows
+    shown, images = some_images(np.arange(number), product)
+    captions = ["\n".join(row["labels"]) for row in shown]
+    title = "negatives: images of seen labels; no unseen label must be in them"
+    contact_sheet(images, captions, SHEET_COLUMNS, sheet_scale(images), title).save(path)
+
+
+def some_images(chosen: np.ndarray, product: Path) -> tuple[list[Row], list[np.ndarray]]:
+    """Return at most 48 of the `chosen` row numbers, evenly spaced: their rows and images."""
+    chosen = chosen[np.linspace(0, len(chosen) - 1, min(SHEET_IMAGES, len(chosen))).round().astype(int)]
+    shown = rows_at(product / "manifest.parquet", chosen)
+    return shown, [np.asarray(image) for _, image in load_images(pd.DataFrame(shown), product)]
+
+
+def sheet_scale(images: Sequence[np.ndarray]) -> int:
+    return max(1, SHEET_TILE_PX // images[0].shape[1])
 
 
 def rows_at(manifest: Path, numbers: np.ndarray) -> list[Row]:

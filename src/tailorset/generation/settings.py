@@ -39,6 +39,7 @@ class GenerateImages(Block):
 
     images_per_label: int = Field(gt=0)
     max_images: int = Field(gt=0)
+    negative_images: int = Field(default=0, ge=0)  # images of seen labels: negatives of the unseen ones
     allocation: Allocation
     weakness: dict[str, Annotated[float, Field(gt=0)]]  # label -> factor of its quota
     quota_threshold: float = Field(ge=0, le=1)

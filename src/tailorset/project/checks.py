@@ -31,6 +31,7 @@ def contradictions(params: Params, label_space: LabelSpace) -> Iterator[str]:
     yield from _tuning(params, label_space)
     yield from _lent_photos(params)
     yield from _generator(params)
+    yield from _negatives(params, label_space)
     if (most := params.generate_images.max_images) < len(label_space.unseen):
         yield (
             f"generate_images.max_images is {most}, and {where} has {len(label_space.unseen)} unseen labels: raise it,"
@@ -58,6 +59,20 @@ def _without_seen_labels(params: Params, found: str) -> Iterator[str]:
             f"{found}, so no photo is in train, but prepare_dataset.lend_photos is train: name a folder of photos, or"
             " set it to null"
         )
+
+
+def _negatives(params: Params, label_space: LabelSpace) -> Iterator[str]:
+    """Yield faults of negative images, which must not show an unseen label."""
+    drawing = params.generate_images
+    if not drawing.negative_images:
+        return
+    start = f"generate_images.negative_images is {drawing.negative_images}, and"
+    if not label_space.seen:
+        yield f"{start} these show seen labels, of which there are none: set it to 0"
+    if drawing.from_photos:
+        yield f"{start} generate_images.from_photos starts from photos that may show unseen labels: set it to 0"
+    if params.generator.config.retrieves_photos:
+        yield f"{start} generator {params.generator.name} finds photos that may show unseen labels: set it to 0"
 
 
 def _prompts(params: Params, label_space: LabelSpace, where: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from tailorset.generation.engine import Engine, LocalEngine, Shelf, generate_shards
@@ -10,6 +10,7 @@ from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
 from tailorset.generation.settings import GenerateImages
 from tailorset.generation.shard_store import ShardStore
+from tailorset.generation.studio import PlannedShard
 from tailorset.progress import Bar
 from tailorset.project.assembly import ADAPTERS, open_studio
 from tailorset.project.definition import stage_definition
@@ -66,18 +67,30 @@ def caption_all(stage: Stage, label_space: LabelSpace, config: Captions) -> Scen
 
 
 def draw_all(
-    stage: Stage, label_space: LabelSpace, config: GenerateImages, planner: QuotaPlanner, store: ShardStore
+    stage: Stage,
+    label_space: LabelSpace,
+    config: GenerateImages,
+    planner: QuotaPlanner,
+    store: ShardStore,
+    negatives: Sequence[PlannedShard] = (),
+    negative_store: ShardStore | None = None,
 ) -> Tally:
-    """Draw every candidate and return the outcome; shards are stored as they are finished."""
+    """Draw every candidate and return the outcome; shards are stored as they are finished.
+
+    negatives: further shards, all of which are drawn first, and stored in `negative_store`.
+    """
     tally = Tally(planner.labels, config.quota_threshold)
     shelf = Shelf(planner.labels, config.quota_threshold, store.finished_rows, store.keep)
-    with Bar(total=config.max_images, unit="image", is_whole=True) as bar:
+    num_negatives = sum(len(plan.draws) for plan in negatives)
+    with Bar(total=num_negatives + config.max_images, unit="image", is_whole=True) as bar:
         engine = open_engine(stage, label_space, bar.update)
+        if negative_store:
+            for shard in engine.shards(negatives, Shelf((), 0, negative_store.finished_rows, negative_store.keep)):
+                bar.update(len(shard.rows) if shard.found else 0)
         for shard in generate_shards(engine, planner, config.shard_size, shelf):
-            if shard.found:
-                bar.update(len(shard.rows))
+            bar.update(len(shard.rows) if shard.found else 0)
             tally.add(shard)
-            bar.total = tally.expected_images(planner.quotas, config.max_images)
+            bar.total = num_negatives + tally.expected_images(planner.quotas, config.max_images)
             bar.set_postfix_str(tally.fewest(planner.quotas))
             progress = {f"generate/kept/{label}": float(count) for label, count in tally.kept.items()}
             stage.log_metrics(progress | {"generate/batch_size": engine.batch_size}, step=len(tally))

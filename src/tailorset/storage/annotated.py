@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tailorset.records import LabelSpace, Source
+from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.storage.image_set import (
     ImageSet,
     empty_pixels,
@@ -18,6 +19,9 @@ from tailorset.storage.image_set import (
     split_held_out,
     synthetic_rows,
 )
+from tailorset.storage.products import read_table
+
+NEGATIVES = "negatives"  # folder in that of the generated images: images of seen labels
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,13 @@ class Several:
         return Several(trained), Several(held_out)
 
 
+def joined(parts: Sequence[Annotated | Several]) -> Annotated | Several:
+    """Return the images of at least one part as one set."""
+    if len(parts) == 1:
+        return parts[0]
+    return Several(tuple(one for part in parts for one in (part.parts if isinstance(part, Several) else [part])))
+
+
 @dataclass(frozen=True)
 class Collection:
     """Folders of the photos, of the generated images, and of the filter's decisions on these.
@@ -94,8 +105,18 @@ class Collection:
     def generated(self) -> Annotated | Several:
         """Generated images that the filter kept, annotated for unseen labels only."""
         folders = [(self.synthetic, self.filtered), *self.earlier]
-        parts = [self._kept(synthetic, filtered) for synthetic, filtered in folders]
-        return Several(tuple(parts)) if self.earlier else parts[0]
+        return joined([self._kept(synthetic, filtered) for synthetic, filtered in folders])
+
+    def negatives(self) -> list[Annotated]:
+        """Images that were generated for seen labels, with every unseen label absent; one element per folder."""
+        folders = [synthetic / NEGATIVES for synthetic in (self.synthetic, *(first for first, _ in self.earlier))]
+        return [self._without_unseen(folder) for folder in folders if folder.exists()]
+
+    def _without_unseen(self, folder: Path) -> Annotated:
+        rows = read_table(folder / "manifest.parquet")
+        targets = torch.full((len(rows), len(self.label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
+        targets[:, self.label_space.columns(self.label_space.unseen)] = 0
+        return Annotated(rows, targets, folder, "synthetic")
 
     def _kept(self, synthetic: Path, filtered: Path) -> Annotated:
         return Annotated(*synthetic_rows(filtered / "manifest.parquet", self.label_space), synthetic, "synthetic")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from tailorset.images.sheets import contact_sheet
 from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import torch_generator
-from tailorset.storage.annotated import Collection
+from tailorset.storage.annotated import Collection, joined
 from tailorset.storage.image_set import ImageSet, Mixture, empty_pixels
 from tailorset.training.contract import AugmentConfig
 from tailorset.training.loop import augmented
@@ -30,12 +30,16 @@ log = logging.getLogger(__name__)
 def training_sets(
     collection: Collection, image_px: int, train_on: Sequence[Source], held_out_share: float
 ) -> dict[Source, ImageSet]:
-    """Load the sources that `train_on` names: photos of train, kept generated images; without those held out."""
+    """Load the sources that `train_on` names, without what is held out: photos of train; generated images.
+
+    The latter are those that the filter kept, then the negatives, none of which is held out.
+    """
     sets: dict[Source, ImageSet] = {}
     for source in train_on:
         annotated = collection.photos("train") if source == "real" else collection.generated()
         trained, _ = annotated.split(held_out_share)
-        sets[source] = trained.load(image_px)
+        negatives = collection.negatives() if source == "synthetic" else ()
+        sets[source] = joined([trained, *negatives]).load(image_px)
     return sets
 
 

@@ -16,12 +16,12 @@ from tailorset.generators import PhotoGenerator
 from tailorset.images.codec import square_pixels
 from tailorset.progress import Bar
 from tailorset.records import LabelSpace, Prompt
+from tailorset.records.frames import Frame, frames_of
 from tailorset.seeding import numpy_rng, pick, sample_seed
 from tailorset.storage.image_set import AnnotatedRows, real_rows
 from tailorset.storage.shards import load_images
 
 UNET_MEMORY_REMEDY = "lower generator.image_px, or set generator.dtype: bfloat16"
-_GAP = "{}"
 
 
 class PhotoCaptions:
@@ -37,13 +37,9 @@ class PhotoCaptions:
     def __init__(self, prompts: Sequence[Prompt], label_space: LabelSpace, seed: int) -> None:
         self.label_space, self.seed = label_space, seed
         self.columns = label_space.columns(label_space.seen)
-        self.frames: dict[int, list[str]] = {}  # number of labels -> texts of prompts with gaps for their names
-        for prompt in prompts:
-            text, named = label_space.without_names(prompt.text, _GAP)
-            requested = [name for name in named if name in prompt.labels]
-            if text.count(_GAP) == len(named) and sorted(requested) == sorted(prompt.labels):
-                gaps = [_GAP if name in requested else name for name in named]
-                self.frames.setdefault(len(requested), []).append(text.format(*gaps))
+        self.frames: dict[int, list[Frame]] = {}  # number of labels -> frames with as many gaps
+        for frame in frames_of(prompts, label_space):
+            self.frames.setdefault(frame.num_labels, []).append(frame)
         if not self.frames:
             raise ValueError(
                 f"none of {len(prompts)} prompts names each of its labels once, so photos cannot be given captions"
@@ -60,8 +56,8 @@ class PhotoCaptions:
         size = max((size for size in self.frames if size <= len(shown)), default=0)
         if not size:
             return ""
-        chosen = rng.permutation(shown)[:size]
-        return pick(rng, self.frames[size]).format(*(self.label_space.prompt_names(name)[0] for name in chosen))
+        chosen = rng.permutation(shown)[:size].tolist()
+        return pick(rng, self.frames[size]).fill(chosen, self.label_space)
 
 
 @dataclass(frozen=True)

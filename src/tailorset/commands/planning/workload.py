@@ -126,7 +126,7 @@ def _drawing(params: Params, photos: Mapping[Split, int], drawing: Drawing) -> I
     block = params.generate_images
     if block.from_photos:
         yield Work("generate_images", "photo encoded", _lent(params, photos, block.from_photos.num_photos))
-    yield Work("generate_images", "sampling step", drawing.drawn * steps_drawn(block))
+    yield Work("generate_images", "sampling step", (drawing.drawn + block.negative_images) * steps_drawn(block))
 
 
 def _lent(params: Params, photos: Mapping[Split, int], num_photos: int) -> int:
@@ -160,7 +160,7 @@ def _training(params: Params, photos: Mapping[Split, int], kept: int) -> Iterato
     sources, epochs = config.train_on, config.num_epochs
     share = 1 - block.held_out_share
     real = photos["train"] * share if "real" in sources else 0
-    synthetic = kept * share if "synthetic" in sources else 0
+    synthetic = kept * share + params.generate_images.negative_images if "synthetic" in sources else 0
     yield Work("train_classifier", "image read", real + synthetic + photos["val"])
     yield Work(
         "train_classifier", "training image", epochs * (real + (block.synthetic_repeats + block.mosaics) * synthetic)

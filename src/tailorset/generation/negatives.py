@@ -1,0 +1,49 @@
+"""Images of seen labels, drawn in the same way as those of unseen ones, in which every unseen label is absent.
+
+The candidates for the unseen labels show nothing else, and photos are not annotated for these labels. So without such
+negatives a classifier never learns that an object of a seen label is no unseen one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tailorset.generation.quota import Draw
+from tailorset.generation.studio import PlannedShard
+from tailorset.records import LabelSpace, Prompt
+from tailorset.records.frames import frames_of
+from tailorset.seeding import numpy_rng, pick
+
+
+def negative_draws(prompts: Sequence[Prompt], label_space: LabelSpace, number: int, seed: int) -> list[Draw]:
+    """Return draws of seen labels, which take turns, by written prompts with these labels in the place of theirs.
+
+    number: images, each with a prompt of its own; they are the same whatever the number.
+
+    Raises:
+        ValueError: there are fewer seen labels than a prompt needs, or no prompt names each of its labels once.
+    """
+    if not number:
+        return []
+    seen = label_space.seen
+    if not (frames := [frame for frame in frames_of(prompts, label_space) if frame.num_labels <= len(seen)]):
+        raise ValueError(
+            f"generate_images.negative_images is {number}, and none of {len(prompts)} prompts can be written for the"
+            f" {len(seen)} seen labels: set it to 0, or write other prompts"
+        )
+    draws = []
+    for index in range(number):
+        rng = numpy_rng(seed, "negative", str(index))
+        frame, first = pick(rng, frames), seen[index % len(seen)]
+        others = rng.permutation([name for name in seen if name != first]).tolist()
+        labels = rng.permutation([first, *others[: frame.num_labels - 1]]).tolist()
+        text = frame.fill(labels, label_space)
+        prompt = Prompt(prompt_id=f"negative-{index:06d}", text=text, labels=labels, origin="template", attempt=0)
+        draws.append(Draw(prompt, 0, first))
+    return draws
+
+
+def negative_shards(draws: Sequence[Draw], shard_size: int) -> list[PlannedShard]:
+    """Return the shards in which the draws are stored."""
+    parts = [draws[start : start + shard_size] for start in range(0, len(draws), shard_size)]
+    return [PlannedShard(f"negative-{number:05d}.tar", part) for number, part in enumerate(parts)]
