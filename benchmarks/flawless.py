@@ -41,11 +41,16 @@ ZSL, GZSL = "val/zsl/map", "val/gzsl/map"
 def relabelled(images: ImageSet, space: LabelSpace, oracle: Oracle) -> ImageSet:
     """Return the images in which the oracle sees unseen labels, annotated with those that it sees."""
     shown = oracle.sees(images.images.float() / 255, space.unseen)
-    chosen = shown.any(1)
-    targets = images.targets[chosen]
-    targets[:, space.columns(space.unseen)] = shown[chosen].to(targets.dtype)
+    targets = images.targets.clone()
+    targets[:, space.columns(space.unseen)] = shown.to(targets.dtype)
+    return showing(replace(images, targets=targets), space)
+
+
+def showing(images: ImageSet, space: LabelSpace) -> ImageSet:
+    """Return the images that show an unseen label: all but the negatives."""
+    chosen = (images.targets[:, space.columns(space.unseen)] == 1).any(1)
     ids = tuple(image_id for image_id, one in zip(images.ids, chosen.tolist(), strict=True) if one)
-    return replace(images, ids=ids, images=images.images[chosen], targets=targets)
+    return replace(images, ids=ids, images=images.images[chosen], targets=images.targets[chosen])
 
 
 def flawless(images: ImageSet, names: Sequence[str], style: str) -> ImageSet:
@@ -75,6 +80,8 @@ def trained(params: Params, row: str, work_dir: Path) -> History:
     collection = Collection(space, REAL, SYNTHETIC, FILTERED)
     sources: tuple[Source, ...] = ("real",) if row == "none" else ("real", "synthetic")
     sets = training_sets(collection, classifier.image_px, sources, block.held_out_share)
+    if row != "none":
+        sets["synthetic"] = showing(sets["synthetic"], space)
     if row == "relabelled":
         sets["synthetic"] = relabelled(sets["synthetic"], space, load_oracle())
     elif row not in ("none", "generated"):

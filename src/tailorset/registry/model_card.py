@@ -176,9 +176,17 @@ def _data(facts: CardFacts, parts: Sequence[LicensedPart]) -> str:
         " annotated in train, all labels in val and test if at all. Val chooses the epoch, test chooses nothing.",
         f"- Generated images: {metrics['generate/images']:,.0f} drawn by `{generator}`,"
         f" {metrics['filter/kept']:,.0f} kept by the filter `{params.filter_images.name}`.",
+        *_negatives(params.generate_images.negative_images),
         f"- Prompts: {metrics['prompts/count']:,.0f}, by `{llm}`.",
     ]
     return "\n".join(lines)
+
+
+def _negatives(number: int) -> list[str]:
+    """Return the line about images of seen labels, if there are any."""
+    if not number:
+        return []
+    return [f"- Negatives: {number:,} more images of labels learned from photos, to tell the other labels from these."]
 
 
 def _limits(facts: CardFacts) -> str:
