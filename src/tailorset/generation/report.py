@@ -153,7 +153,7 @@ def save_negatives(product: Path, path: Path) -> None:
     number = pq.read_metadata(product / "manifest.parquet").num_rows
     shown, images = some_images(np.arange(number), product)
     captions = ["\n".join(row["labels"]) for row in shown]
-    title = "negatives: images of seen labels; no unseen label must be in them"
+    title = "negatives: images of seen labels, none of which should show an unseen one"
     contact_sheet(images, captions, SHEET_COLUMNS, sheet_scale(images), title).save(path)
 
 
