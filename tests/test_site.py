@@ -35,7 +35,7 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
         path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")
     }
     assert not [name for name, text in pages.items() if LOADED.search(text)]
-    assert "13 minutes on two CPU cores" in pages["index.html"]
+    assert "18 minutes on two CPU cores" in pages["index.html"]
     assert "<svg" in (tmp_path / "pictures/stages/graph.svg").read_text()
     assert all(
         f'id="{name}"' in pages["how-it-works.html"]
