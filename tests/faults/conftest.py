@@ -20,7 +20,13 @@ LARGER = {
         "patience": 9,
         "held_out_prompts": 6,
     },
-    "generate_images": {"images_per_label": 60, "max_images": 320, "negative_images": 32, "shard_size": 16, "batch_size": 16},
+    "generate_images": {
+        "images_per_label": 60,
+        "max_images": 320,
+        "negative_images": 32,
+        "shard_size": 16,
+        "batch_size": 16,
+    },
     "train_classifier": {"num_epochs": 4, "held_out_share": 0.3},
 }
 
