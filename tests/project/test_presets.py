@@ -59,6 +59,11 @@ def test_params_yaml_is_the_toybox_preset() -> None:
     assert (ROOT / "params.yaml").read_text() == preset_text(BASE, PRESETS) == (PRESETS / "toybox.yaml").read_text()
 
 
+@pytest.mark.parametrize("preset", sorted(set(preset_names(PRESETS)) - {BASE}))
+def test_presets_for_real_models_draw_no_negatives_with_which_they_were_not_measured(preset: str) -> None:
+    assert load_preset(preset, PRESETS).generate_images.negative_images == 0
+
+
 @pytest.mark.parametrize("preset", preset_names(PRESETS))
 def test_every_preset_says_what_it_is_for_and_what_it_takes(preset: str) -> None:
     header = preset_text(preset, PRESETS).split("\nseed:")[0].splitlines()

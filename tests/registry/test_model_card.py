@@ -103,6 +103,16 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
     assert text == card(params, space, targets)
 
 
+def test_images_of_seen_labels_are_counted_if_there_are_any(
+    params: Params, space: LabelSpace, targets: torch.Tensor
+) -> None:
+    for number, is_named in ((1234, True), (0, False)):
+        drawing = params.generate_images.model_copy(update={"negative_images": number})
+        told = card(params.model_copy(update={"generate_images": drawing}), space, targets)
+        assert ("- Negatives: 1,234 more images of labels learned from photos" in told) == is_named
+        assert ("Negatives" in told) == is_named
+
+
 @pytest.mark.parametrize(
     ("preset", "licence"),
     [
@@ -117,16 +127,6 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
         ("folder", "| folder | your own photos | depends |"),
     ],
 )
-def test_images_of_seen_labels_are_counted_if_there_are_any(
-    params: Params, space: LabelSpace, targets: torch.Tensor
-) -> None:
-    for number, is_named in ((1234, True), (0, False)):
-        drawing = params.generate_images.model_copy(update={"negative_images": number})
-        told = card(params.model_copy(update={"generate_images": drawing}), space, targets)
-        assert ("- Negatives: 1,234 more images of labels learned from photos" in told) == is_named
-        assert ("Negatives" in told) == is_named
-
-
 def test_licences_are_named_where_they_are_known(
     preset: str, licence: str, space: LabelSpace, targets: torch.Tensor
 ) -> None:
