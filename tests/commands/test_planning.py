@@ -132,6 +132,11 @@ def test_negative_images_are_drawn_once_and_all_of_them_are_trained_on(space: La
     work = work_of(space, generate_images={"negative_images": 300})
     assert work["generate_images", "sampling step"] == (1000 + 300) * 10
     assert work["train_classifier", "training image"] == pytest.approx(4 * (0.9 * 4000 + 2 * (0.9 * 500 + 300)))
+    plan = plan_of(changed(generate_images={"negative_images": 300}), space, sampling_step=Cost(1))
+    assert plan.saved_by({"generate_images.negative_images": 0}) == 300 * 10
+    told = "In addition 300 images of seen labels are drawn as negatives."
+    assert told in list(notes(plan))
+    assert told[:11] not in "".join(notes(plan_of(changed(), space)))
 
 
 def test_a_saved_classifier_takes_five_passes_where_it_looks_at_crops(space: LabelSpace) -> None:

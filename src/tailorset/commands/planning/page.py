@@ -52,6 +52,8 @@ def notes(plan: Plan, hourly_price: float | None = None) -> Iterator[str]:
         f" {drawing.short} of {len(plan.label_space.unseen)} labels stay under their quota."
         f" Cap: generate_images.max_images {block.max_images:,}."
     )
+    if block.negative_images:
+        yield f"In addition {count(block.negative_images, 'image')} of seen labels are drawn as negatives."
     if hourly_price is not None and drawing.kept:
         costs = (plan.stage("generate_images"), plan.run)
         drawn, whole = (f"{_price(cost, hourly_price) / drawing.kept:,.5f}" for cost in costs)

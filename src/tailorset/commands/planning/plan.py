@@ -36,6 +36,7 @@ CHEAPER: Mapping[str, Callable[[Any], float]] = {  # key of params.yaml -> a val
 }
 COUNTED = {  # further settings that change how much there is to do, and not what a unit of it costs
     "generate_images.max_images",
+    "generate_images.negative_images",
     "train_classifier.mosaics",
     "train_classifier.synthetic_repeats",
     "train_classifier.warmup_epochs",
