@@ -48,9 +48,31 @@ def test_negatives_are_the_written_prompts_with_seen_labels_which_take_turns() -
 def test_with_one_seen_label_prompts_of_one_label_are_used() -> None:
     space = LabelSpace(name="street", labels=SPACE.labels[1:2] + SPACE.labels[3:])
     assert {draw.prompt.text for draw in negative_draws(PROMPTS, space, 5, 0)} == {"a photo of a red dog in the snow"}
-    with pytest.raises(ValueError, match=r"negative_images is 5, and none of 1 prompts .* 1 seen labels: set it to 0"):
+    with pytest.raises(ValueError, match=r"negative_images is 5, and none of 1 prompts .* 1 seen labels .*: set it"):
         negative_draws(PROMPTS[1:], space, 5, 0)
     assert negative_draws(PROMPTS[1:], space, 0, 0) == []
+
+
+def test_no_negative_is_asked_to_show_an_unseen_label() -> None:
+    told = {("kite",): "a photo of a kite next to a clock", ("clock",): "a photo of a clock next to a bench"}
+    prompts = [
+        Prompt(prompt_id=prompt_id(labels, 0), text=text, labels=labels, origin="llm", attempt=1)
+        for labels, text in told.items()
+    ]
+    labels = (
+        Label(name="puppy", seen=True, parents=("dog",)),
+        Label(name="cup", seen=True),
+        Label(name="dog", seen=True, parents=("animal",)),
+        *(Label(name=name, seen=False) for name in ("kite", "clock", "animal")),
+        Label(name="bench", seen=True),
+    )
+    draws = negative_draws(prompts, LabelSpace(name="street", labels=labels), 20, 0)
+    assert {draw.prompt.text for draw in draws} == {
+        "a photo of a cup next to a bench",
+        "a photo of a bench next to a bench",
+    }
+    with pytest.raises(ValueError, match="0 seen labels without an unseen parent"):
+        negative_draws(prompts, LabelSpace(name="street", labels=(labels[0], *labels[2:6])), 20, 0)
 
 
 def test_every_unseen_label_is_absent_in_negatives_and_no_seen_one_is_annotated(generation_project: Path) -> None:
