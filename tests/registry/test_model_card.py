@@ -10,7 +10,7 @@ import torch
 from tailorset.evaluation.bootstrap import Interval, draw_resamples
 from tailorset.evaluation.metrics import zero_shot_metrics
 from tailorset.evaluation.results import CLIP, OURS
-from tailorset.project.params import Params, load_params
+from tailorset.project.params import Params, load_params, read_yaml
 from tailorset.project.presets import load_preset
 from tailorset.prompts.settings import WritePrompts
 from tailorset.records import LabelSpace
@@ -103,14 +103,19 @@ def test_the_card_has_every_label_and_the_facts_of_the_run(
     assert text == card(params, space, targets)
 
 
-def test_images_of_seen_labels_are_counted_if_there_are_any(
-    params: Params, space: LabelSpace, targets: torch.Tensor
+@pytest.mark.parametrize(
+    ("number", "train_on", "is_named"),
+    [(1234, ["real", "synthetic"], True), (0, ["real", "synthetic"], False), (1234, ["real"], False)],
+)
+def test_images_of_seen_labels_are_counted_if_any_were_trained_on(
+    space: LabelSpace, targets: torch.Tensor, number: int, train_on: list[str], is_named: bool
 ) -> None:
-    for number, is_named in ((1234, True), (0, False)):
-        drawing = params.generate_images.model_copy(update={"negative_images": number})
-        told = card(params.model_copy(update={"generate_images": drawing}), space, targets)
-        assert ("- Negatives: 1,234 more images of labels learned from photos" in told) == is_named
-        assert ("Negatives" in told) == is_named
+    values = read_yaml(ROOT / "params.yaml")
+    values["generate_images"]["negative_images"] = number
+    values["train_classifier"]["train_on"] = train_on
+    told = card(Params.model_validate(values), space, targets)
+    assert ("- Negatives: 1,234 more images of labels learned from photos" in told) == is_named
+    assert ("Negatives" in told) == is_named
 
 
 @pytest.mark.parametrize(

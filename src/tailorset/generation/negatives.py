@@ -1,7 +1,7 @@
 """Images of seen labels, drawn in the same way as those of unseen ones, in which every unseen label is absent.
 
-The candidates for the unseen labels show nothing else, and photos are not annotated for these labels. So without such
-negatives a classifier never learns that an object of a seen label is no unseen one.
+The candidates for the unseen labels show nothing else, and photos are not annotated for these labels. So without
+negatives, the classifier is never told that an unseen label is absent where an object of a seen label is.
 """
 
 from __future__ import annotations

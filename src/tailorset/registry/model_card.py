@@ -176,15 +176,16 @@ def _data(facts: CardFacts, parts: Sequence[LicensedPart]) -> str:
         " annotated in train, all labels in val and test if at all. Val chooses the epoch, test chooses nothing.",
         f"- Generated images: {metrics['generate/images']:,.0f} drawn by `{generator}`,"
         f" {metrics['filter/kept']:,.0f} kept by the filter `{params.filter_images.name}`.",
-        *_negatives(params.generate_images.negative_images),
+        *_negatives(params),
         f"- Prompts: {metrics['prompts/count']:,.0f}, by `{llm}`.",
     ]
     return "\n".join(lines)
 
 
-def _negatives(number: int) -> list[str]:
-    """Return the line about images of seen labels, if there are any."""
-    if not number:
+def _negatives(params: Params) -> list[str]:
+    """Return the line about images of seen labels, if it was trained on any."""
+    number = params.generate_images.negative_images
+    if not number or "synthetic" not in params.train_classifier.config.train_on:
         return []
     return [f"- Negatives: {number:,} more images of labels learned from photos, to tell the other labels from these."]
 
