@@ -222,6 +222,7 @@ def test_photos_that_nobody_annotated_are_calibrated_on_and_looked_at(
     set_param("train_classifier", "train_on", ["synthetic"])
     set_param("fit_thresholds", "source", "synthetic")
     set_param("tune_unet", "num_updates", 0)
+    set_param("generate_images", "negative_images", 0)
     table = pd.read_parquet("data/real/targets.parquet")
     table[list(LABELS)] = np.int8(-1)
     table.to_parquet("data/real/targets.parquet")
