@@ -61,12 +61,18 @@ def measure_denoisers(figures: dict[str, Any], shapes: Mapping[str, GeneratorSha
 
 
 def time_steps(
-    figures: dict[str, Any], shapes: Mapping[str, GeneratorShape], device: torch.device, repetitions: int
+    figures: dict[str, Any], shapes: Mapping[str, GeneratorShape], device: torch.device, repetitions: int, output: Path
 ) -> None:
+    """Time a step of each generator, the smallest first; figures are stored after each."""
     measure_denoisers(figures, shapes)
-    for name, shape in shapes.items():
-        row = timed_step(shape, device, repetitions) | {"machine": machine(device), "repetitions": repetitions}
+    for name in sorted(shapes, key=lambda name: float(figures["denoisers"][name]["flops"])):
+        row = timed_step(shapes[name], device, repetitions) | {"machine": machine(device), "repetitions": repetitions}
         figures["denoisers"][name].setdefault("steps", {})[device.type] = row
+        store(figures, output)
+
+
+def store(figures: Mapping[str, Any], output: Path) -> None:
+    output.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def main(
@@ -101,10 +107,10 @@ def main(
         elif part == "denoisers":
             measure_denoisers(figures, larger or larger_generators())
         elif part == "steps":
-            time_steps(figures, larger or larger_generators(), device, options.repetitions)
+            time_steps(figures, larger or larger_generators(), device, options.repetitions, options.output)
         else:
             figures.setdefault(device.type, {})[part] = measured(bench(part), part)
-        options.output.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        store(figures, options.output)
     print(page(figures), denoisers_page(figures), sep="\n\n")
     if options.write_docs:
         write_docs(figures)
