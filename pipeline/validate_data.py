@@ -14,6 +14,7 @@ import pandas as pd
 from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC
 from tailorset.project.stage import run_stage
 from tailorset.prompts.contract import refused_replies
+from tailorset.storage.annotated import NEGATIVES
 from tailorset.storage.checksums import file_digest
 from tailorset.storage.files import write_json
 from tailorset.validation.gate import RuleFinding, check_products, critical, report
@@ -26,6 +27,7 @@ MANIFESTS = {
     "targets": REAL / "targets.parquet",
     "synthetic": SYNTHETIC / "manifest.parquet",
     "filtered": FILTERED / "manifest.parquet",
+    NEGATIVES: SYNTHETIC / NEGATIVES / "manifest.parquet",  # whose folder is not there without negatives
 }
 PASS_FILE = Path("data/validated.json")
 VALIDATION = REPORTS / "validation"
@@ -39,7 +41,8 @@ def main() -> None:
     with run_stage("validate_data") as stage:
         PASS_FILE.unlink(missing_ok=True)
         shutil.rmtree(VALIDATION, ignore_errors=True)
-        products = Products(**{name: pd.read_parquet(path) for name, path in MANIFESTS.items()})
+        manifests = {name: path for name, path in MANIFESTS.items() if name != NEGATIVES or path.parent.exists()}
+        products = Products(**{name: pd.read_parquet(path) for name, path in manifests.items()})
         refused = refused_replies(json.loads(WRITTEN.read_text(encoding="utf-8")))
         findings = check_products(products, stage.label_space, stage.params.validate_data, refused)
         content = report(findings)
@@ -54,7 +57,7 @@ def main() -> None:
             }
         )
         stop_on_critical(findings)
-        write_json(PASS_FILE, {str(path): file_digest(path) for path in MANIFESTS.values()})
+        write_json(PASS_FILE, {str(path): file_digest(path) for path in manifests.values()})
 
 
 def stop_on_critical(findings: Sequence[RuleFinding]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
@@ -13,9 +14,46 @@ from typing import Any
 import pytest
 import yaml
 
+from tailorset.project.params import check_params
+from tailorset.project.presets import overlay, preset_text
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
 LOADED = re.compile(r'<(?:script|img|iframe|source)[^>]* src="(?:https?:)?//|<link[^>]* href="(?:https?:)?//')
+
+
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+
+
+def examples(language: str) -> dict[str, str]:
+    """Every example of the pages in this language, by page and line."""
+    block = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+    return {
+        f"{name}:{text.count(chr(10), 0, found.start()) + 1}": found[1]
+        for name, text in texts.items()
+        for found in block.finditer(text)
+    }
+
+
+SETTINGS, CODE = examples("yaml"), examples("python")
+
+
+@pytest.mark.parametrize("place", [place for place in SETTINGS if not place.startswith("CONTRIBUTING")])
+def test_settings_shown_in_the_docs_are_valid(place: str) -> None:
+    """Those of CONTRIBUTING name plug-ins that are written there: tests/test_recipes.py."""
+    check_params(yaml.safe_load(overlay(preset_text("coco"), SETTINGS[place])), place)
+
+
+@pytest.mark.parametrize("place", CODE)
+def test_code_shown_in_the_docs_can_be_read(place: str) -> None:
+    ast.parse(CODE[place], place)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_shown_in_the_docs_begin_alike(page: Path) -> None:
+    command = re.compile(r"^ {5,}(?:tailorset|make|dvc|pip|git|curl|python|print\(|[A-Z_]+=)\b?.*", re.MULTILINE)
+    assert command.findall(page.read_text(encoding="utf-8")) == []
 
 
 def build(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:

@@ -414,6 +414,16 @@ def test_the_hub_is_asked_for_what_is_not_here(
     assert remedy in found.remedy
 
 
+def test_a_repository_of_variants_only_is_named_as_such(hub: FakeHub) -> None:
+    weights = ("unet/model.safetensors", "vae/model.safetensors")
+    others = tuple(file for file in USUAL_FILES if file not in weights)
+    hub.models = {"some/model": (*others, "unet/model.fp16.safetensors", "vae/model.fp16.safetensors")}
+    found = availability.hub_weights("generator", Config(model="some/model", image_px=8), whole=False)
+    assert found.status == "error"
+    assert "holds no unet/*.safetensors, vae/*.safetensors" in found.text
+    assert "variants such as *.fp16.safetensors are not read" in found.remedy
+
+
 def test_the_download_is_that_of_the_files_that_are_read(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.models = {"some/model": (*USUAL_FILES, "unet/model.fp16.safetensors", "768-v-ema.safetensors")}
     hub.sizes = {file: (place + 1) << 30 for place, file in enumerate(hub.models["some/model"])}

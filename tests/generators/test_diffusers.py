@@ -316,7 +316,9 @@ def test_each_part_with_weights_must_have_them(folder_of: FolderOf, tmp_path: Pa
         hidden = file.rename(file.with_suffix(".fp16.safetensors"))  # a variant, which is not read
         part = file.parent.name
         assert config.lacking_in(folder) == [f"{part}/*.safetensors"]
-        assert f"not all of one: it lacks {part}/*.safetensors" in model_finding("generator", config, whole=False).text
+        found = model_finding("generator", config, whole=False)
+        assert f"not all of one: it lacks {part}/*.safetensors, and has {part}/{hidden.name}" in found.text
+        assert "load a copy with variant='fp16'" in found.remedy
         hidden.rename(file)
 
 

@@ -81,6 +81,19 @@ def test_replies_depend_on_dialogue_and_seed_and_come_in_order(chat: ChatServer)
     assert all(request["seed"] < 2**31 for request in chat.requests)
 
 
+def test_a_model_that_wants_another_limit_gets_it_and_no_temperature(chat: ChatServer) -> None:
+    message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    refusal = Response(400, {"error": {"message": message, "param": "max_tokens", "code": "unsupported_parameter"}})
+    refused = {"temperature", "top_p", "max_tokens"}
+    chat.always = lambda request: refusal if refused & set(request) else None
+    with pytest.raises(ValueError, match=r"max_tokens \(here max_new_tokens\), set that to null, and put a limit"):
+        llm_of(chat).reply(DIALOGUES[:1], SEEDS[:1])
+    unset = dict.fromkeys(("temperature", "top_p", "max_new_tokens"))
+    llm_of(chat, **unset, extra_body={"max_completion_tokens": 1000}).reply(DIALOGUES[:1], SEEDS[:1])
+    assert chat.requests[-1]["max_completion_tokens"] == 1000
+    assert not refused & set(chat.requests[-1])
+
+
 def test_a_rerun_asks_for_nothing_even_without_the_server(chat: ChatServer) -> None:
     first = llm_of(chat).reply(DIALOGUES, SEEDS)
     chat.always = lambda request: Response(400, "not again")

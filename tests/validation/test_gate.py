@@ -22,6 +22,7 @@ from tailorset.records import (
     LabelSpace,
 )
 from tailorset.validation.gate import Gate, RuleFinding, report
+from tailorset.validation.generated_rules import negative_table
 from tailorset.validation.page import render
 from tailorset.validation.products import Products
 from tailorset.validation.settings import ValidateData
@@ -42,7 +43,7 @@ Damage = Callable[[Products], Products]
 
 
 def good() -> Products:
-    """Twelve prompts with two candidates each, of which every fourth is rejected; eight images a split."""
+    """Twelve prompts with two candidates each, of which every fourth is rejected; eight images a split; four negatives."""
     pairs = SPACE.pairs()
     wording = {"cup": "a cup", "fish": "a gold fish", "key": "a key"}
     prompts = pd.DataFrame(
@@ -92,7 +93,10 @@ def good() -> Products:
         ],
         columns=FILTERED_COLUMNS,
     )
-    return Products(prompts, real, targets, synthetic, filtered)
+    asked = [["hat"]] * 4
+    ids, shas = ([f"{kind}{k}" for k in range(4)] for kind in ("n", "sha-n"))
+    negatives = synthetic[:4].assign(image_id=ids, sha256=shas, seed=range(100, 104), labels=asked, shard="n.tar")
+    return Products(prompts, real, targets, synthetic, filtered, negatives)
 
 
 def verdict(kept: bool) -> tuple[str, float]:
@@ -263,6 +267,37 @@ CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, w
         "scores are finite, one per unseen label",
         "s3: discriminator: 2 scores, not 3",
     ),
+    "negative of an unseen label": (
+        put("negatives", 1, labels=["hat", "fish"]),
+        "negatives",
+        "negatives request seen labels without an unseen parent",
+        "n1: shows fish",
+    ),
+    "photo as negative": (
+        put("negatives", 1, sha256="sha-val-2"),
+        "negatives",
+        "no negative is a real image",
+        "n1: val-2",
+    ),
+    "negative with an id of a photo": (
+        put("negatives", 1, image_id="val-2"),
+        "negatives",
+        "negatives share no id with real images",
+        "val-2",
+    ),
+    "candidate as negative": (
+        put("negatives", 1, image_id="s2"),
+        "negatives",
+        "negatives share no id with candidates",
+        "s2: id of a candidate",
+    ),
+    "negative twice": (twice("negatives", 3), "negatives", "image ids differ", "n3"),
+    "negative without scores": (
+        put("negatives", 1, judge_logits=np.zeros(0)),
+        "negatives",
+        "scores are finite, one per unseen label",
+        "n1: judge: 0 scores, not 3",
+    ),
     "undecided": (without("filtered", 3), "filtered", "every candidate is decided on", "23"),
     "decided twice": (twice("filtered", 3), "filtered", "each candidate has one row", "s3"),
     "decided on nothing": (put("filtered", 3, image_id="sx"), "filtered", "rows are candidates", "sx"),
@@ -320,6 +355,13 @@ WARNING: dict[str, tuple[Damage, str, str, str]] = {
     "not annotated": (put("targets", 3, hat=-1), "label_matrix", "every image is annotated", "train-3"),
     "same candidate": (put("synthetic", 3, sha256="sha-4"), "candidates", "candidates differ", "s3"),
     "same seed": (put("synthetic", 3, seed=4), "candidates", "seeds differ", "s3"),
+    "same negative": (put("negatives", 3, sha256="sha-n2"), "negatives", "negatives differ", "n3"),
+    "black negative": (
+        put("negatives", 2, pixel_std=0.0),
+        "negatives",
+        "no negative is black or constant",
+        "n2: 0.0",
+    ),
     "under quota": (
         lambda p: replace(
             p,
@@ -413,7 +455,7 @@ def test_lesser_damage_is_a_warning(gate: Gate, case: str) -> None:
     assert not any(finding.is_critical for finding in findings.values())
 
 
-@pytest.mark.parametrize("product", ["prompts", "real", "targets", "synthetic", "filtered"])
+@pytest.mark.parametrize("product", ["prompts", "real", "targets", "synthetic", "filtered", "negatives"])
 def test_a_missing_column_is_named(gate: Gate, product: str) -> None:
     products = good()
     frame = getattr(products, product)
@@ -439,3 +481,10 @@ def test_rows_are_counted_and_few_examples_shown(gate: Gate) -> None:
     finding = findings_on(gate, damaged, "real_images")["no image is black or constant"]
     assert "24 of 24 rows" in str(finding)
     assert len(finding.examples) == 5
+
+
+def test_a_negative_must_not_show_a_child_of_an_unseen_label() -> None:
+    labels = (*SPACE.labels, Label(name="mug", seen=True, parents=("cup",)))
+    products = put("negatives", 1, labels=["mug"])(good())
+    table = negative_table(products, replace(SPACE, labels=labels))
+    assert list(table.frame["shows_unseen"]) == ["", "shows cup", "", ""]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,7 +15,15 @@ from tailorset.llms.parts import gguf_files
 from tailorset.llms.parts.served import ServedModel
 from tailorset.llms.parts.server import ModelServer, NoModelList
 from tailorset.messages import GIB, MIB, first_line, some
-from tailorset.project.known_models import PICKLES_REMEDY, Obstacle, departure, gate, no_safetensors, obstacle
+from tailorset.project.known_models import (
+    PICKLES_REMEDY,
+    VARIANTS_REMEDY,
+    Obstacle,
+    departure,
+    gate,
+    no_safetensors,
+    obstacle,
+)
 from tailorset.storage import checksums
 from tailorset.storage.hub import (
     SAFETENSORS,
@@ -26,6 +34,7 @@ from tailorset.storage.hub import (
     is_read,
     lacking,
     pickles_in,
+    variants,
 )
 
 ANSWER_SECONDS = 5
@@ -57,7 +66,7 @@ def weights_finding(key: str, model: NamedModel, whole: bool) -> Finding:
         return hub_weights(key, model, whole)
     if missing := not_in_folder(model):
         text = f"{key}: {model.folder} is another kind of model, or not all of one: it lacks {some(missing)}"
-        return lacks(text, model.folder, f"name a model for this use in params.yaml, or {checksums.RESTORE}")
+        return lacks(text, model.folder, missing, f"name a model for this use in params.yaml, or {checksums.RESTORE}")
     pattern = model.needed_files[0] if isinstance(model, OpenClip) else gguf or SAFETENSORS
     return local_weights(key, model.folder, whole, pattern)
 
@@ -97,7 +106,7 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
     remedy = f"{checksums.RESTORE} or name another model"
     if not files:
         kind = "safetensors file" if pattern == SAFETENSORS else f"file {pattern}"
-        return lacks(f"{key}: {folder} holds no {kind}", folder, remedy)
+        return lacks(f"{key}: {folder} holds no {kind}", folder, [pattern], remedy)
     try:
         for file in files:
             open_weights(file)
@@ -112,10 +121,13 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
     return Finding("ok", "weights", f"{key}: {folder}, {size:,.0f} MiB, sha256 {total}")
 
 
-def lacks(text: str, folder: Path, remedy: str) -> Finding:
-    """Return the error on missing weights, which names pickles if there are some instead."""
-    if pickles := pickles_in(folder):
-        return Finding("error", "weights", f"{text}, and has {some(pickles)}", PICKLES_REMEDY)
+def lacks(text: str, folder: Path, missing: Iterable[str], remedy: str) -> Finding:
+    """Return the error on missing files; where weights are among them, it names variants or pickles that are there."""
+    if any(file.endswith(SAFETENSORS[1:]) for file in missing):
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob(SAFETENSORS)]
+        for others, instead in ((variants(names), VARIANTS_REMEDY), (pickles_in(folder), PICKLES_REMEDY)):
+            if others:
+                return Finding("error", "weights", f"{text}, and has {some(others)}", instead)
     return Finding("error", "weights", text, remedy)
 
 
@@ -228,7 +240,7 @@ def ask_hub(model: NamedModel) -> int | Obstacle:
         return other
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     if missing := lacking(model.needed_files, sizes):
-        return no_safetensors(", ".join(missing))
+        return no_safetensors(", ".join(missing), VARIANTS_REMEDY if variants(sizes) else PICKLES_REMEDY)
     return sum(size for file, size in sizes.items() if is_read(file, model.needed_files))
 
 

@@ -35,12 +35,13 @@ class Config(ServedModel):
     """concurrency: requests at once. batch_size: dialogues between two updates of the progress.
 
     extra_body: further fields of a request; the default switches thinking off, null sends none to a server that
-    refuses it. temperature and top_p: 0.6 and 0.9 are the published values.
+    refuses it. temperature and top_p: 0.6 and 0.9 are the published values. A value of null is not sent: some models
+    of OpenAI allow no temperature, and want `max_completion_tokens`, in extra_body, instead of max_new_tokens.
     """
 
-    temperature: float = Field(default=0.6, ge=0)
-    top_p: float = Field(default=0.9, gt=0, le=1)
-    max_new_tokens: int = Field(default=64, gt=0)
+    temperature: float | None = Field(default=0.6, ge=0)
+    top_p: float | None = Field(default=0.9, gt=0, le=1)
+    max_new_tokens: int | None = Field(default=64, gt=0)  # sent as `max_tokens`
     concurrency: int = Field(default=8, gt=0, le=256)
     batch_size: int = Field(default=64, gt=0)
     extra_body: Annotated[dict[str, Any], Field(min_length=1), AfterValidator(_free)] | None = Field(
@@ -83,13 +84,12 @@ class ServerLLM:
 
     def _request(self, messages: Dialogue, seed: int) -> dict[str, Any]:
         config = self.config
+        limits = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_new_tokens}
         return {
             "model": config.model,
             "messages": messages,
             "seed": seed % SEEDS,
-            "temperature": config.temperature,
-            "top_p": config.top_p,
-            "max_tokens": config.max_new_tokens,
+            **{name: value for name, value in limits.items() if value is not None},
             "stream": False,
             **(config.extra_body or {}),
         }

@@ -21,6 +21,10 @@ PICKLES_REMEDY = (
     " as revision refs/pr/1), or convert a copy that you trust: load it with use_safetensors=False and call"
     " save_pretrained, then name that folder"
 )
+VARIANTS_REMEDY = (
+    "variants such as *.fp16.safetensors are not read: load a copy with variant='fp16' (or what its files say) and call"
+    " save_pretrained, then name that folder"
+)
 HUB_PAGE = "https://huggingface.co"
 
 
@@ -95,9 +99,9 @@ def gate(page: str) -> Obstacle:
     )
 
 
-def no_safetensors(missing: str) -> Obstacle:
+def no_safetensors(missing: str, remedy: str = PICKLES_REMEDY) -> Obstacle:
     """Return the obstacle of a repository without the files that are read."""
-    return Obstacle(f"its repository holds no {missing}", PICKLES_REMEDY)
+    return Obstacle(f"its repository holds no {missing}", remedy)
 
 
 def licence(model: NamedModel, ask_hub: bool = False) -> Licence:

@@ -110,12 +110,19 @@ def lacking(patterns: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def is_read(file: str, patterns: Collection[str]) -> bool:
-    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*.
+    """Check that a file is one that loading a model reads: in the folder of a pattern, and no variant as *.fp16.*."""
+    fits = any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns)
+    return fits and (file in patterns or not _is_variant(file))
 
-    Some shards have their ending twice: model.safetensors-00001-of-00002.safetensors is no variant.
-    """
-    is_variant = file not in patterns and "." in file.rpartition("/")[2].replace(SAFETENSORS[1:], "")
-    return any(fnmatchcase(file, one) and file.count("/") == one.count("/") for one in patterns) and not is_variant
+
+def variants(names: Iterable[str]) -> list[str]:
+    """Return the files of weights that are variants, as *.fp16.safetensors, in alphabetical order: they are not read."""
+    return sorted(name for name in names if name.endswith(SAFETENSORS[1:]) and _is_variant(name))
+
+
+def _is_variant(file: str) -> bool:
+    """Some shards have their ending twice: model.safetensors-00001-of-00002.safetensors is no variant."""
+    return "." in file.rpartition("/")[2].replace(SAFETENSORS[1:], "")
 
 
 def pickles_in(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from tailorset.records import COPIES, MIN_PIXEL_STD, LabelSpace
@@ -12,43 +13,42 @@ from tailorset.records.verdicts import KEPT, RELABELLED
 from tailorset.validation.products import Products
 from tailorset.validation.rules import DataRule, Table, between, blank, listed, some_rows, unique, where
 
+REDRAW = "run generate_images again"
+LESS_CONTRAST = "run generate_images with another generator.dtype or guidance_scale"
+
 
 def candidate_table(products: Products, num_unseen: int) -> Table:
-    synthetic, real = products.synthetic, products.real
-    twin = synthetic["sha256"].map(real.drop_duplicates("sha256").set_index("sha256")["image_id"]).fillna("")
+    synthetic = products.synthetic
     asked = products.prompts.drop_duplicates("prompt_id").set_index("prompt_id")["labels"].map(listed)
     wanted = synthetic["prompt_id"].map(asked)
-    scores = zip(synthetic["discriminator_logits"], synthetic["judge_logits"], strict=True)
-    frame = synthetic[["image_id", "sha256", "seed"]].assign(
-        row=synthetic["image_id"],
+    frame = _drawn_columns(synthetic, products.real, num_unseen).assign(
         no_prompt=where(wanted.isna(), "its prompt does not exist"),
         other_labels=where(wanted.notna() & wanted.ne(synthetic["labels"].map(listed)), "labels are not its prompt's"),
-        real_bytes=twin,
-        real_id=where(synthetic["image_id"].isin(real["image_id"]), "id of a real image"),
-        bad_scores=[_score_problem(num_unseen, *pair) for pair in scores],
     )
-    redraw = "run generate_images again"
-    return Table(
-        "candidates",
-        frame,
-        [
-            some_rows("there are candidates", redraw),
-            unique("image ids differ", "image_id", redraw),
-            unique("seeds differ", "seed", redraw, "warning"),
-            unique("candidates differ", "sha256", "check the generator: it draws the same image twice", "warning"),
-            blank("every candidate has its prompt", "no_prompt", redraw),
-            blank("candidates request their prompt's labels", "other_labels", redraw),
-            blank(
-                "no candidate is a real image", "real_bytes", "check the generator: it returns images of the data set"
-            ),
-            blank("candidates share no id with real images", "real_id", redraw),
-            blank(
-                "scores are finite, one per unseen label",
-                "bad_scores",
-                "check generator.dtype and the CLIP weights, then run generate_images again",
-            ),
-        ],
+    rules = [
+        some_rows("there are candidates", REDRAW),
+        *_drawn_rules("candidate"),
+        blank("every candidate has its prompt", "no_prompt", REDRAW),
+        blank("candidates request their prompt's labels", "other_labels", REDRAW),
+    ]
+    return Table("candidates", frame, rules)
+
+
+def negative_table(products: Products, label_space: LabelSpace) -> Table:
+    """Rules on the images of seen labels, which training takes without a filter."""
+    negatives, unseen = products.negatives, label_space.unseen
+    frame = _drawn_columns(negatives, products.real, len(unseen)).assign(
+        candidate_id=where(negatives["image_id"].isin(products.synthetic["image_id"]), "id of a candidate"),
+        shows_unseen=[_unseen_problem(labels, label_space) for labels in negatives["labels"]],
+        pixel_std=negatives["pixel_std"],
     )
+    rules = [
+        *_drawn_rules("negative"),
+        blank("negatives share no id with candidates", "candidate_id", REDRAW),
+        blank("negatives request seen labels without an unseen parent", "shows_unseen", REDRAW),
+        between("no negative is black or constant", "pixel_std", MIN_PIXEL_STD, 1, LESS_CONTRAST, "warning"),
+    ]
+    return Table("negatives", frame, rules)
 
 
 def source_table(products: Products) -> Table:
@@ -108,7 +108,7 @@ def kept_table(products: Products) -> Table:
     spread = products.synthetic.drop_duplicates("image_id").set_index("image_id")["pixel_std"]
     pixel_std = kept["image_id"].map(spread).fillna(-1.0)
     frame = kept[["image_id", "sha256"]].assign(row=kept["image_id"], pixel_std=pixel_std)
-    fewer = "raise filter_images.threshold, or run generate_images with another generator.dtype or guidance_scale"
+    fewer = f"raise filter_images.threshold, or {LESS_CONTRAST}"
     return Table(
         "kept_images",
         frame,
@@ -118,6 +118,38 @@ def kept_table(products: Products) -> Table:
             between("no kept image is black or constant", "pixel_std", MIN_PIXEL_STD, 1, fewer),
         ],
     )
+
+
+def _drawn_columns(drawn: pd.DataFrame, real: pd.DataFrame, num_unseen: int) -> pd.DataFrame:
+    """Return the columns that `_drawn_rules` read, for rows of the generator's manifest."""
+    twin = drawn["sha256"].map(real.drop_duplicates("sha256").set_index("sha256")["image_id"]).fillna("")
+    scores = zip(drawn["discriminator_logits"], drawn["judge_logits"], strict=True)
+    return drawn[["image_id", "sha256", "seed"]].assign(
+        row=drawn["image_id"],
+        real_bytes=twin,
+        real_id=where(drawn["image_id"].isin(real["image_id"]), "id of a real image"),
+        bad_scores=[_score_problem(num_unseen, *pair) for pair in scores],
+    )
+
+
+def _drawn_rules(kind: str) -> list[DataRule]:
+    """Return the rules on every image that the generator drew; kind: what it is called."""
+    repeated = "check the generator: it draws the same image twice"
+    copied = "check the generator: it returns images of the data set"
+    broken = "check generator.dtype and the CLIP weights, then run generate_images again"
+    return [
+        unique("image ids differ", "image_id", REDRAW),
+        unique("seeds differ", "seed", REDRAW, "warning"),
+        unique(f"{kind}s differ", "sha256", repeated, "warning"),
+        blank(f"no {kind} is a real image", "real_bytes", copied),
+        blank(f"{kind}s share no id with real images", "real_id", REDRAW),
+        blank("scores are finite, one per unseen label", "bad_scores", broken),
+    ]
+
+
+def _unseen_problem(labels: Sequence[str], label_space: LabelSpace) -> str:
+    shown = {*labels, *(parent for name in labels for parent in label_space.parents_of(name))}
+    return f"shows {listed(names)}" if (names := shown & set(label_space.unseen)) else ""
 
 
 def _score_problem(num_unseen: int, discriminator: NDArray[np.floating], judge: NDArray[np.floating]) -> str:

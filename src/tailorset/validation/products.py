@@ -12,13 +12,14 @@ from tailorset.records import PHOTO_COLUMNS
 
 @dataclass(frozen=True)
 class Products:
-    """The manifests of every stage before training, as read from Parquet."""
+    """The manifests of every stage before training, as read from Parquet; negatives: None if none were drawn."""
 
     prompts: pd.DataFrame
     real: pd.DataFrame
     targets: pd.DataFrame
     synthetic: pd.DataFrame
     filtered: pd.DataFrame
+    negatives: pd.DataFrame | None = None
 
     @property
     def kept(self) -> pd.DataFrame:

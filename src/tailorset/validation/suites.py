@@ -14,7 +14,13 @@ from tailorset.records import (
     SYNTHETIC_COLUMNS,
     LabelSpace,
 )
-from tailorset.validation.generated_rules import candidate_table, decision_table, kept_table, source_table
+from tailorset.validation.generated_rules import (
+    candidate_table,
+    decision_table,
+    kept_table,
+    negative_table,
+    source_table,
+)
 from tailorset.validation.label_rules import seen_label_table, unseen_label_table
 from tailorset.validation.photo_rules import photo_table, target_table
 from tailorset.validation.products import Products
@@ -31,6 +37,7 @@ def layout_tables(products: Products, label_space: LabelSpace) -> list[Table]:
         "targets": ("image_id", *label_space.names),
         "synthetic": SYNTHETIC_COLUMNS + (PHOTO_COLUMNS if products.starts_from_photos else ()),
         "filtered": FILTERED_COLUMNS,
+        **({} if products.negatives is None else {"negatives": SYNTHETIC_COLUMNS}),
     }
     frames = {name: getattr(products, name) for name in columns}
     layouts = [_layout(name, frame, columns[name]) for name, frame in frames.items()]
@@ -50,6 +57,7 @@ def content_tables(
         target_table(products.real, products.targets, label_space, settings.annotated_unseen),
         candidate_table(products, len(label_space.unseen)),
         *([source_table(products)] if products.starts_from_photos else []),
+        *([] if products.negatives is None else [negative_table(products, label_space)]),
         decision_table(products, label_space),
         kept_table(products),
         seen_label_table(products, label_space),
