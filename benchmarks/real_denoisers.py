@@ -1,7 +1,7 @@
 """One denoising step of larger generators with random weights: weights, operations, memory and seconds.
 
-All but the seconds come from a dry run on fake tensors, which hold no numbers. To be timed, the network of a step is built
-with one random tensor per shape of its weights: the same work in a fraction of the memory. Nothing is downloaded.
+All but the seconds come from a dry run on fake tensors, which hold no numbers. To be timed, the network of a step is
+built with one random tensor per shape of its weights: the same work in a fraction of the memory. Nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ from tailorset.project.layout import PROMPTS, SYNTHETIC
 from tailorset.project.loops import draw_all
 from tailorset.project.params import load_params
 from tailorset.project.stage import Stage, run_stage
-from tailorset.records import read_prompts
-from tailorset.storage.annotated import NEGATIVES
+from tailorset.records import NEGATIVES, read_prompts
 from tailorset.storage.files import atomic_output
 
 log = logging.getLogger(__name__)

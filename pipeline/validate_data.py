@@ -14,7 +14,7 @@ import pandas as pd
 from tailorset.project.layout import FILTERED, PROMPTS, REAL, REPORTS, SYNTHETIC
 from tailorset.project.stage import run_stage
 from tailorset.prompts.contract import refused_replies
-from tailorset.storage.annotated import NEGATIVES
+from tailorset.records import NEGATIVES
 from tailorset.storage.checksums import file_digest
 from tailorset.storage.files import write_json
 from tailorset.validation.gate import RuleFinding, check_products, critical, report

@@ -82,7 +82,7 @@ def test_replies_depend_on_dialogue_and_seed_and_come_in_order(chat: ChatServer)
 
 
 def test_a_model_that_wants_another_limit_gets_it_and_no_temperature(chat: ChatServer) -> None:
-    message = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
+    message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     refusal = Response(400, {"error": {"message": message, "param": "max_tokens", "code": "unsupported_parameter"}})
     refused = {"temperature", "top_p", "max_tokens"}
     chat.always = lambda request: refusal if refused & set(request) else None

@@ -43,7 +43,7 @@ Damage = Callable[[Products], Products]
 
 
 def good() -> Products:
-    """Twelve prompts with two candidates each, of which every fourth is rejected; eight images a split; four negatives."""
+    """Twelve prompts with two candidates each, of which every fourth is rejected; eight images a split."""
     pairs = SPACE.pairs()
     wording = {"cup": "a cup", "fish": "a gold fish", "key": "a key"}
     prompts = pd.DataFrame(

@@ -19,8 +19,7 @@ from tailorset.generation.engine import Shard
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.studio import Row
 from tailorset.images.sheets import contact_sheet
-from tailorset.records import AT_QUOTA, COPIES
-from tailorset.storage.annotated import NEGATIVES
+from tailorset.records import AT_QUOTA, COPIES, NEGATIVES
 from tailorset.storage.shards import load_images
 
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_TILE_PX = 48, 8, 128

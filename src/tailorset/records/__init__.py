@@ -43,6 +43,9 @@ SYNTHETIC_COLUMNS = (
     "judge_logits",
 )
 
+# folder in data/synthetic of images of seen labels, whose manifest has the same columns
+NEGATIVES = "negatives"
+
 # further columns of data/synthetic/manifest.parquet where images start from photos: the photo's image_id, the
 # correlation of the pixels of both, and True if that makes the image a near-duplicate
 COPIES = "copies_photo"

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
+from tailorset.records import NEGATIVES, NOT_ANNOTATED, LabelSpace, Source
 from tailorset.storage.image_set import (
     ImageSet,
     empty_pixels,
@@ -20,8 +20,6 @@ from tailorset.storage.image_set import (
     synthetic_rows,
 )
 from tailorset.storage.products import read_table
-
-NEGATIVES = "negatives"  # folder in that of the generated images: images of seen labels
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ def is_read(file: str, patterns: Collection[str]) -> bool:
 
 
 def variants(names: Iterable[str]) -> list[str]:
-    """Return the files of weights that are variants, as *.fp16.safetensors, in alphabetical order: they are not read."""
+    """Return the files of weights that are variants, as *.fp16.safetensors, which are not read; sorted."""
     return sorted(name for name in names if name.endswith(SAFETENSORS[1:]) and _is_variant(name))
 
 
