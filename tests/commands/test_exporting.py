@@ -58,6 +58,7 @@ def test_the_description_names_models_hashes_and_clauses(products: Path) -> None
     assert digest(LORA) in text
     assert digest(UNET_LORA) in text
     assert "tune the UNet" in text
+    assert "tune the text encoder" not in text  # num_updates is 0
     assert "drawn by a diffusion model that learned from annotated photos from prompts" in text
     assert "Photos may show people." in text
     for part in ("discriminator", "judge", "diffusion", "llm"):
@@ -65,6 +66,14 @@ def test_the_description_names_models_hashes_and_clauses(products: Path) -> None
     for setting in ("rule: grouped_softmax", "threshold: 0.9", "base seed: "):
         assert setting in text
     assert str(products) not in text
+
+
+def test_the_description_names_the_tuning_of_the_text_encoder(products: Path) -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["tune_text_encoder"]["num_updates"] = 80
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    assert tailorset("export-data", "coco", "-o", "out").exit_code == 0
+    assert "tune the text encoder" in Path("out/croissant.json").read_text()
 
 
 def test_the_description_names_all_that_the_images_are_made_of(products: Path) -> None:

@@ -164,6 +164,9 @@ def _activities(
     if params.tune_unet.num_updates:
         learned = _agent(parts, LEARNED, params.prepare_dataset.name)
         yield Activity("tune the UNet", params.tune_unet.model_dump(mode="json"), [learned])
+    if params.tune_text_encoder.num_updates:
+        teacher = _agent(parts, "clip.discriminator", clip.discriminator.title)
+        yield Activity("tune the text encoder", params.tune_text_encoder.model_dump(mode="json"), [teacher])
     adapters = {folder.as_posix(): digest(folder) for folder in (UNET_LORA, LORA) if folder.is_dir()}
     drawing = generator.config.model_dump(mode="json", exclude={"model"})
     drawing = {key: value for key, value in drawing.items() if not isinstance(value, dict)}
