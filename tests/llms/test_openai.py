@@ -462,12 +462,20 @@ def test_finished_thoughts_are_removed(chat: ChatServer, thoughts: str) -> None:
     assert "think" not in llm_of(chat).reply(DIALOGUES[:1], [1])[0]
 
 
+def test_a_content_of_parts_is_read_without_its_thoughts(chat: ChatServer) -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "The user wants a phrase"}]}
+    texts = [{"type": "text", "text": part} for part in ("a red cup", " on a table")]
+    chat.message = lambda request: {"content": [thinking, *texts]}
+    assert llm_of(chat).reply(DIALOGUES[:1], [1]) == ["a red cup on a table"]
+
+
 @pytest.mark.parametrize(
     "message",
     [
         {"content": "<think>\nThe user wants a phrase with a cup, so let me think of"},
         {"content": "", "reasoning_content": "The user wants a phrase"},
         {"content": None, "reasoning": "The user wants a phrase"},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "The user wants a phrase"}]}]},
     ],
 )
 def test_a_model_that_thinks_for_ever_is_counted_and_named(chat: ChatServer, message: dict[str, Any]) -> None:

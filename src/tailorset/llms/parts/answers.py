@@ -14,6 +14,7 @@ _KINDS = {  # HTTP status -> words that name this kind of error in its type, cod
     401: ("api key", "api_key", "unauthorized", "authentication", "permission denied"),
     404: ("not found", "not_found", "notfound", "does not exist", "no such model", "unknown model"),
 }
+SOME_THOUGHTS = "(thoughts)"  # in place of those that nobody reads
 
 
 class ServerAnswer(NamedTuple):
@@ -44,11 +45,21 @@ class ServerAnswer(NamedTuple):
             ValueError, LookupError, TypeError or AttributeError: the text is not a chat completion.
         """
         message = retries.parsed(self.text)["choices"][0]["message"]
-        content, thoughts = message.get("content"), message.get("reasoning_content") or message.get("reasoning")
-        if not isinstance(content, str | None):
-            raise TypeError("content is not text")
-        texts = (content or "", thoughts if isinstance(thoughts, str) else "")
-        return ChatReply(*(text.encode(errors="replace").decode() for text in texts))
+        content, thoughts = _texts(message.get("content"))
+        separate = message.get("reasoning_content") or message.get("reasoning")
+        thoughts = separate if isinstance(separate, str) else thoughts
+        return ChatReply(*(text.encode(errors="replace").decode() for text in (content, thoughts)))
+
+
+def _texts(content: Any) -> tuple[str, str]:
+    """Return the text and the thoughts of a content, which may be a list of parts, as Mistral's models write it."""
+    if isinstance(content, str | None):
+        return content or "", ""
+    if not isinstance(content, list) or not all(isinstance(part, dict) and "type" in part for part in content):
+        raise TypeError("content is not text")
+    texts = [part["text"] for part in content if part["type"] in ("text", "output_text")]
+    thoughts = [part for part in content if part["type"] in ("thinking", "reasoning")]
+    return "".join(texts), SOME_THOUGHTS if thoughts else ""
 
 
 def _error(text: str) -> Any:
