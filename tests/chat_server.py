@@ -106,8 +106,8 @@ def phrase(request: Mapping[str, Any]) -> str:
     return template_phrase(keywords_of(request["messages"]), 10, np.random.default_rng(request["seed"]))
 
 
-def completion(**message: object) -> Response:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+def completion(finish_reason: str = "stop", **message: object) -> Response:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
     return Response(200, {"object": "chat.completion", "model": MODEL, "choices": [choice]})
 
 

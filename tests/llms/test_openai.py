@@ -476,6 +476,8 @@ def test_a_content_of_parts_is_read_without_its_thoughts(chat: ChatServer) -> No
         {"content": "", "reasoning_content": "The user wants a phrase"},
         {"content": None, "reasoning": "The user wants a phrase"},
         {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "The user wants a phrase"}]}]},
+        {"content": "", "finish_reason": "length"},
+        {"content": None, "finish_reason": "length"},
     ],
 )
 def test_a_model_that_thinks_for_ever_is_counted_and_named(chat: ChatServer, message: dict[str, Any]) -> None:

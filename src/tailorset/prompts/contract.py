@@ -38,8 +38,8 @@ SHORTER = "lower write_prompts.min_words, shorten the label's first alias"
 ADVICE: dict[Reason, tuple[str, str]] = {  # the fault of such a phrase, and the remedy
     "thinking": (
         "ends within the model's thoughts",
-        f"{ANOTHER_LLM}, or raise write_prompts.llm.max_new_tokens; a server may have a switch of its own against"
-        " thinking for write_prompts.llm.extra_body",
+        f"{ANOTHER_LLM}, or raise write_prompts.llm.max_new_tokens (or the limit in write_prompts.llm.extra_body); a"
+        " server may have a switch of its own against thinking for extra_body",
     ),
     "empty": ("is empty", ANOTHER_LLM),
     "control_characters": ("has invisible characters", ANOTHER_LLM),

@@ -44,10 +44,13 @@ class ServerAnswer(NamedTuple):
         Raises:
             ValueError, LookupError, TypeError or AttributeError: the text is not a chat completion.
         """
-        message = retries.parsed(self.text)["choices"][0]["message"]
+        choice = retries.parsed(self.text)["choices"][0]
+        message = choice["message"]
         content, thoughts = _texts(message.get("content"))
         separate = message.get("reasoning_content") or message.get("reasoning")
         thoughts = separate if isinstance(separate, str) else thoughts
+        if not content.strip() and choice.get("finish_reason") == "length":
+            thoughts = thoughts or SOME_THOUGHTS  # OpenAI's models use up their tokens without showing these
         return ChatReply(*(text.encode(errors="replace").decode() for text in (content, thoughts)))
 
 
