@@ -341,6 +341,22 @@ def test_a_passing_error_inside_an_answer_of_200_is_retried(chat: ChatServer, er
     assert len(pauses_of(llm)) == 2
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(429, {"error": {"message": "check your plan", "type": "insufficient_quota", "code": None}}),
+        Response(402, {"error": {"message": "Insufficient credits", "code": 402}}),
+        Response(200, {"error": {"message": "no", "code": "insufficient_quota"}}),
+    ],
+)
+def test_an_account_without_credit_is_told_at_once(chat: ChatServer, response: Response) -> None:
+    chat.always = lambda request: response
+    llm = llm_of(chat)
+    with pytest.raises(ValueError, match=r"no more requests for this account \(HTTP .*: add credit there"):
+        llm.reply(DIALOGUES[:1], [1])
+    assert pauses_of(llm) == []
+
+
 def test_a_reply_beside_an_empty_error_is_read(chat: ChatServer) -> None:
     body = {"error": None, "choices": [{"error": None, "message": {"content": "a red cup"}}]}
     chat.always = lambda request: Response(200, body)

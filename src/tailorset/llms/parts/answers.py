@@ -14,6 +14,7 @@ _KINDS = {  # HTTP status -> words that name this kind of error in its type, cod
     401: ("api key", "api_key", "unauthorized", "authentication", "permission denied"),
     404: ("not found", "not_found", "notfound", "does not exist", "no such model", "unknown model"),
 }
+UNPAID, USED_UP = 402, "insufficient_quota"
 SOME_THOUGHTS = "(thoughts)"  # in place of those that nobody reads
 
 
@@ -26,9 +27,14 @@ class ServerAnswer(NamedTuple):
 
     @property
     def meaning(self) -> int:
-        """The status, or that of the error which an answer of HTTP 200 holds."""
-        error = _error(self.text) if self.status == 200 else None
-        return self.status if error is None else _status(error)
+        """The status, or that of the error in the answer where this tells more: HTTP 200, and quotas that are used up.
+
+        OpenAI sends HTTP 429 for these, too, though waiting does not help.
+        """
+        error = _error(self.text) if self.status in (200, 429) else None
+        if isinstance(error, dict) and USED_UP in (error.get("code"), error.get("type")):
+            return UNPAID
+        return self.status if error is None or self.status != 200 else _status(error)
 
     @property
     def is_redirect(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tailorset.llms.parts import retries
-from tailorset.llms.parts.answers import ServerAnswer
+from tailorset.llms.parts.answers import UNPAID, ServerAnswer
 from tailorset.llms.parts.replies import ChatReply
 from tailorset.llms.parts.served import ServedModel
 from tailorset.messages import first_line, some, unknown
@@ -171,6 +171,11 @@ class ModelServer:
         config = self.config
         if answer.meaning in (401, 403):
             return f"{config.base_url} refuses {self._credentials()} ({self._fault(answer)})"
+        if answer.meaning == UNPAID:
+            return (
+                f"{config.base_url} answers no more requests for this account ({self._fault(answer)}): add credit there,"
+                f" or name another server in {BLOCK}; replies so far are kept"
+            )
         if answer.meaning in NOT_THERE:
             return self._not_found(answer)
         if answer.is_redirect:
