@@ -357,6 +357,22 @@ def test_an_account_without_credit_is_told_at_once(chat: ChatServer, response: R
     assert pauses_of(llm) == []
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        Response(400, {"error": {"message": "filtered", "param": "prompt", "code": "content_filter", "status": 400}}),
+        Response(403, {"error": {"message": "moderation", "code": 403, "metadata": {"flagged_input": "a knife"}}}),
+    ],
+)
+def test_a_request_that_a_content_filter_refuses_costs_no_other(
+    chat: ChatServer, response: Response, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = DIALOGUES[0][0]["content"]
+    chat.always = lambda request: response if request["messages"][0]["content"] == first else None
+    assert [bool(reply) for reply in llm_of(chat).reply(DIALOGUES, SEEDS)] == [False, True, True, True]
+    assert [chat.url in said and "filters out a request: HTTP 40" in said for said in caplog.messages] == [True]
+
+
 def test_a_reply_beside_an_empty_error_is_read(chat: ChatServer) -> None:
     body = {"error": None, "choices": [{"error": None, "message": {"content": "a red cup"}}]}
     chat.always = lambda request: Response(200, body)

@@ -15,6 +15,7 @@ _KINDS = {  # HTTP status -> words that name this kind of error in its type, cod
     404: ("not found", "not_found", "notfound", "does not exist", "no such model", "unknown model"),
 }
 UNPAID, USED_UP = 402, "insufficient_quota"
+FILTERED = ("content_filter", "content_policy_violation", "invalid_prompt")
 SOME_THOUGHTS = "(thoughts)"  # in place of those that nobody reads
 
 
@@ -35,6 +36,15 @@ class ServerAnswer(NamedTuple):
         if isinstance(error, dict) and USED_UP in (error.get("code"), error.get("type")):
             return UNPAID
         return self.status if error is None or self.status != 200 else _status(error)
+
+    @property
+    def is_filtered(self) -> bool:
+        """Check that a content filter refused just this request, as those of Azure and OpenRouter do."""
+        error = _error(self.text) if self.status in (200, 400, 403) else None
+        if not isinstance(error, dict):
+            return False
+        details = error.get("metadata")
+        return error.get("code") in FILTERED or (isinstance(details, dict) and "flagged_input" in details)
 
     @property
     def is_redirect(self) -> bool:

@@ -52,13 +52,16 @@ class ModelServer:
         )
 
     def chat(self, request: Mapping[str, Any]) -> ChatReply:
-        """Send a request until it is answered.
+        """Send a request until it is answered; one that a content filter refuses has an empty reply.
 
         Raises:
             ValueError: the server refuses it, or answers with something else than a reply.
             ConnectionError: the server cannot be reached, or stays busy or out of order.
         """
         answer = self._patiently(request)
+        if answer.is_filtered:
+            log.warning("%s filters out a request: %s", self.config.base_url, self._fault(answer))
+            return ChatReply("")
         if answer.meaning != 200:
             raise ValueError(self._refusal(answer))
         try:
