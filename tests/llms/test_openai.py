@@ -94,6 +94,22 @@ def test_a_model_that_wants_another_limit_gets_it_and_no_temperature(chat: ChatS
     assert not refused & set(chat.requests[-1])
 
 
+@pytest.mark.parametrize("name", ["random_seed", None])
+def test_a_server_that_refuses_seed_gets_it_by_another_name_or_none(chat: ChatServer, name: str | None) -> None:
+    message = {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}
+    chat.always = lambda request: Response(422, message) if "seed" in request else None
+    chat.message = lambda request: {"content": f"a red cup, number {len(chat.requests)}"}
+    with pytest.raises(ValueError, match=r"HTTP 422.*set seed_field to random_seed or null"):
+        llm_of(chat).reply(DIALOGUES[:1], [1])
+    chat.requests.clear()
+    same, seeds = [DIALOGUES[0]] * 2, [3, 4]
+    replies = llm_of(chat, seed_field=name, concurrency=1).reply(same, seeds)
+    assert [request.get("random_seed") for request in chat.requests] == ([3, 4] if name else [None, None])
+    assert replies == ["a red cup, number 1", "a red cup, number 2"]
+    assert llm_of(chat, seed_field=name).reply(same, seeds) == replies
+    assert len(chat.requests) == 2
+
+
 def test_a_rerun_asks_for_nothing_even_without_the_server(chat: ChatServer) -> None:
     first = llm_of(chat).reply(DIALOGUES, SEEDS)
     chat.always = lambda request: Response(400, "not again")

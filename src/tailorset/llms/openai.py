@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, Field
@@ -17,13 +17,14 @@ from tailorset.prompts.wording import Dialogue
 from tailorset.storage.paths import project_root
 
 SEEDS = 2**31  # llama.cpp reads 32 bits, and some servers read numbers as doubles
-OWN_FIELDS = ("model", "messages", "seed", "temperature", "top_p", "max_tokens", "stream", "n")
+OWN_FIELDS = ("model", "messages", "seed", "random_seed", "temperature", "top_p", "max_tokens", "stream", "n")
 
 
 def _free(extra: dict[str, Any]) -> dict[str, Any]:
     """Check that extra fields can be sent, and that none of them is one that this plug-in sends itself."""
     if taken := sorted(set(extra) & set(OWN_FIELDS)):
-        raise ValueError(f"{', '.join(taken)} cannot be set here: use temperature, top_p, max_new_tokens and model")
+        names = "temperature, top_p, max_new_tokens, seed_field and model"
+        raise ValueError(f"{', '.join(taken)} cannot be set here: use {names}")
     try:
         json.dumps(extra, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -37,11 +38,13 @@ class Config(ServedModel):
     extra_body: further fields of a request; the default switches thinking off, null sends none to a server that
     refuses it. temperature and top_p: 0.6 and 0.9 are the published values. A value of null is not sent: some models
     of OpenAI allow no temperature, and want `max_completion_tokens`, in extra_body, instead of max_new_tokens.
+    seed_field: name under which a request's seed is sent; Mistral's is random_seed, and null sends none.
     """
 
     temperature: float | None = Field(default=0.6, ge=0)
     top_p: float | None = Field(default=0.9, gt=0, le=1)
     max_new_tokens: int | None = Field(default=64, gt=0)  # sent as `max_tokens`
+    seed_field: Literal["seed", "random_seed"] | None = "seed"
     concurrency: int = Field(default=8, gt=0, le=256)
     batch_size: int = Field(default=64, gt=0)
     extra_body: Annotated[dict[str, Any], Field(min_length=1), AfterValidator(_free)] | None = Field(
@@ -76,13 +79,20 @@ class ServerLLM:
     def _answer(self, request: dict[str, Any]) -> str:
         if (found := self.stored.find(request)) is not None:
             return spoken(*found)
-        answer = self.server.chat(request)
+        answer = self.server.chat(self._sent(request))
         reply = spoken(*answer)
         if has_phrase(reply):
             self.stored.keep(request, answer)
         return reply
 
+    def _sent(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a request as this server reads it: with the seed under its name, or without."""
+        own, name = {**request}, self.config.seed_field
+        seed = own.pop("seed")
+        return own if name is None else own | {name: seed}
+
     def _request(self, messages: Dialogue, seed: int) -> dict[str, Any]:
+        """Return the request by which a reply is stored; its seed keeps it apart from others with the same dialogue."""
         config = self.config
         limits = {"temperature": config.temperature, "top_p": config.top_p, "max_tokens": config.max_new_tokens}
         return {

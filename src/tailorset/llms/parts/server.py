@@ -189,8 +189,8 @@ class ModelServer:
             f"{config.base_url} refuses the request ({self._fault(answer)}). If it does not accept a field of"
             f" {BLOCK}.extra_body, remove the field, or set extra_body to null; if it does not accept temperature,"
             " top_p or max_tokens (here max_new_tokens), set that to null, and put a limit of another name into"
-            " extra_body; if the text is too long for the model, lower max_new_tokens or give the server a longer"
-            " context"
+            " extra_body; if it does not accept seed, set seed_field to random_seed or null; if the text is too long for"
+            " the model, lower max_new_tokens or give the server a longer context"
         )
 
     def _credentials(self) -> str:
