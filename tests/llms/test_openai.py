@@ -212,6 +212,25 @@ def test_a_wrong_key_is_named_by_its_variable_only(chat: ChatServer, monkeypatch
         llm_of(chat).reply(DIALOGUES, SEEDS)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        [{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key."}}],
+        {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: sk***"},
+    ],
+)
+def test_a_wrong_key_is_named_where_the_server_calls_it_a_bad_request(
+    chat: ChatServer, monkeypatch: pytest.MonkeyPatch, body: object
+) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    response = Response(400, json.dumps(body))
+    chat.always, chat.listing = lambda request: response, response
+    llm = llm_of(chat, api_key_env="SOME_KEY")
+    for ask in (llm.server.models, lambda: llm.reply(DIALOGUES[:1], [1])):
+        with pytest.raises(ValueError, match=r"refuses the key in \$SOME_KEY: export a valid one"):
+            ask()
+
+
 @pytest.mark.parametrize(("value", "problem"), [(None, "not set"), ("  ", "not set"), ("two words", "a space")])
 def test_a_variable_without_a_key_is_refused_at_load_time(
     chat: ChatServer, monkeypatch: pytest.MonkeyPatch, value: str | None, problem: str

@@ -14,6 +14,7 @@ _KINDS = {  # HTTP status -> words that name this kind of error in its type, cod
     401: ("api key", "api_key", "unauthorized", "authentication", "permission denied"),
     404: ("not found", "not_found", "notfound", "does not exist", "no such model", "unknown model"),
 }
+WRONG_KEY = ("api key not valid", "incorrect api key", "invalid api key")
 UNPAID, USED_UP = 402, "insufficient_quota"
 FILTERED = ("content_filter", "content_policy_violation", "invalid_prompt")
 SOME_THOUGHTS = "(thoughts)"  # in place of those that nobody reads
@@ -28,13 +29,16 @@ class ServerAnswer(NamedTuple):
 
     @property
     def meaning(self) -> int:
-        """The status, or that of the error in the answer where this tells more: HTTP 200, and quotas that are used up.
+        """The status, or that of the error in the answer where this tells more.
 
-        OpenAI sends HTTP 429 for these, too, though waiting does not help.
+        HTTP 200 may hold any error; 400 is Gemini's and xAI's for a wrong key; 429 is OpenAI's for a quota that is
+        used up, too, where waiting does not help.
         """
-        error = _error(self.text) if self.status in (200, 429) else None
+        error = _error(self.text) if self.status in (200, 400, 429) else None
         if isinstance(error, dict) and USED_UP in (error.get("code"), error.get("type")):
             return UNPAID
+        if self.status == 400 and any(word in str(error).casefold() for word in WRONG_KEY):
+            return 401
         return self.status if error is None or self.status != 200 else _status(error)
 
     @property
@@ -87,6 +91,8 @@ def _error(text: str) -> Any:
         content = retries.parsed(text)
     except ValueError:
         return None
+    if isinstance(content, list) and len(content) == 1:  # Gemini's way
+        content = content[0]
     if not isinstance(content, dict):
         return None
     if content.get("object") == "error":  # vLLM's former way
