@@ -450,6 +450,8 @@ def test_a_slow_server_is_given_timeout_s(chat: ChatServer) -> None:
         Response(200, b'{"choices": [{"mess', promised=400),  # the connection is cut
         Response(200, b'{"choices": [{"mess', promised=-1),  # and nothing told the length
         Response(200, b"", promised=99),
+        Response(200, b'\n   \n   {"choices": [{"mess', promised=-1),  # after OpenRouter's signs of life
+        Response(200, b"\n   \n   ", promised=-1),
     ],
 )
 def test_passing_faults_are_retried_after_growing_pauses(chat: ChatServer, fault: Response) -> None:

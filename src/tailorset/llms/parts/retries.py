@@ -48,8 +48,9 @@ def parsed(text: str) -> Any:
 
 
 def _is_cut_off(text: str) -> bool:
-    if text[:1] != "{":
-        return False
+    """Check for the beginning of a JSON object, or for the blanks that gateways send while a model is at work."""
+    if text.strip()[:1] != "{":
+        return bool(text) and text.isspace()
     try:
         parsed(text)
     except ValueError:
