@@ -176,8 +176,8 @@ class ModelServer:
             return f"{config.base_url} refuses {self._credentials()} ({self._fault(answer)})"
         if answer.meaning == UNPAID:
             return (
-                f"{config.base_url} answers no more requests for this account ({self._fault(answer)}): add credit there,"
-                f" or name another server in {BLOCK}; replies so far are kept"
+                f"{config.base_url} answers no more requests for this account ({self._fault(answer)}): add credit"
+                f" there, or name another server in {BLOCK}; replies so far are kept"
             )
         if answer.meaning in NOT_THERE:
             return self._not_found(answer)
@@ -189,8 +189,8 @@ class ModelServer:
             f"{config.base_url} refuses the request ({self._fault(answer)}). If it does not accept a field of"
             f" {BLOCK}.extra_body, remove the field, or set extra_body to null; if it does not accept temperature,"
             " top_p or max_tokens (here max_new_tokens), set that to null, and put a limit of another name into"
-            " extra_body; if it does not accept seed, set seed_field to random_seed or null; if the text is too long for"
-            " the model, lower max_new_tokens or give the server a longer context"
+            " extra_body; if it does not accept seed, set seed_field to random_seed or null; if the text is too long"
+            f" for the model, lower {BLOCK}.max_new_tokens or give the server a longer context"
         )
 
     def _credentials(self) -> str:
