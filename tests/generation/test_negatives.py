@@ -54,7 +54,11 @@ def test_with_one_seen_label_prompts_of_one_label_are_used() -> None:
 
 
 def test_no_negative_is_asked_to_show_an_unseen_label() -> None:
-    told = {("kite",): "a photo of a kite next to a clock", ("clock",): "a photo of a clock next to a bench"}
+    told = {
+        ("kite",): "a photo of a kite next to a clock",
+        ("clock",): "a photo of a clock next to a bench",
+        ("animal",): "a photo of an animal next to a vehicle",
+    }
     prompts = [
         Prompt(prompt_id=prompt_id(labels, 0), text=text, labels=labels, origin="llm", attempt=1)
         for labels, text in told.items()
@@ -65,13 +69,16 @@ def test_no_negative_is_asked_to_show_an_unseen_label() -> None:
         Label(name="dog", seen=True, parents=("animal",)),
         *(Label(name=name, seen=False) for name in ("kite", "clock", "animal")),
         Label(name="bench", seen=True),
+        Label(name="vehicle", seen=True),
+        Label(name="car", seen=True, parents=("vehicle",)),
+        Label(name="sports car", seen=False, parents=("car",)),
     )
     draws = negative_draws(prompts, LabelSpace(name="street", labels=labels), 20, 0)
     assert {draw.prompt.text for draw in draws} == {
         "a photo of a cup next to a bench",
         "a photo of a bench next to a bench",
     }
-    with pytest.raises(ValueError, match="0 seen labels without an unseen parent"):
+    with pytest.raises(ValueError, match="0 seen labels without an unseen parent or child"):
         negative_draws(prompts, LabelSpace(name="street", labels=(labels[0], *labels[2:6])), 20, 0)
 
 

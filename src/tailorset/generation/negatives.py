@@ -18,21 +18,23 @@ from tailorset.seeding import numpy_rng, pick
 def negative_draws(prompts: Sequence[Prompt], label_space: LabelSpace, number: int, seed: int) -> list[Draw]:
     """Return draws of seen labels, which take turns, by written prompts with these labels in the place of theirs.
 
-    Left out are what may show an unseen label: seen labels with an unseen parent, and prompts that name further unseen
-    labels. number: images, each with a prompt of its own; they are the same whatever the number.
+    Left out are what may show an unseen label: seen labels with an unseen parent or child, and prompts that also name
+    one of these or an unseen label. number: images, each with a prompt of its own; they are the same whatever the
+    number.
 
     Raises:
         ValueError: there are fewer seen labels than a prompt needs, or no prompt names each of its labels once.
     """
     if not number:
         return []
-    unseen = set(label_space.unseen)
-    seen = [name for name in label_space.seen if unseen.isdisjoint(label_space.parents_of(name))]
-    usable = [one for one in frames_of(prompts, label_space) if unseen.isdisjoint(label_space.named_in(one.text))]
+    kin = label_space.unseen_kin
+    seen = [name for name in label_space.seen if not kin[name]]
+    written = frames_of(prompts, label_space)
+    usable = [one for one in written if not any(kin[name] for name in label_space.named_in(one.text))]
     if not (frames := [frame for frame in usable if frame.num_labels <= len(seen)]):
         raise ValueError(
             f"generate_images.negative_images is {number}, and none of {len(prompts)} prompts can be written for"
-            f" {len(seen)} seen labels without an unseen parent: set it to 0, or write other prompts"
+            f" {len(seen)} seen labels without an unseen parent or child: set it to 0, or write other prompts"
         )
     draws = []
     for index in range(number):

@@ -235,6 +235,15 @@ class LabelSpace(Record):
                 waiting.extend(self.labels[self.index(parent)].parents)
         return tuple(found)
 
+    @cached_property
+    def unseen_kin(self) -> dict[str, frozenset[str]]:
+        """The unseen labels that an image of each label may show: it itself, its ancestors and its descendants."""
+        shown = {name: {name, *self.parents_of(name)} for name in self.names}
+        for name in self.unseen:
+            for ancestor in self.parents_of(name):
+                shown[ancestor].add(name)
+        return {name: frozenset(found.intersection(self.unseen)) for name, found in shown.items()}
+
     def pairs(self) -> list[tuple[str, ...]]:
         """Labels that are requested together: each unseen label alone, each pair that is not confusable."""
         pairs = combinations_with_replacement(self.unseen, 2)

@@ -45,7 +45,7 @@ def negative_table(products: Products, label_space: LabelSpace) -> Table:
     rules = [
         *_drawn_rules("negative"),
         blank("negatives share no id with candidates", "candidate_id", REDRAW),
-        blank("negatives request seen labels without an unseen parent", "shows_unseen", REDRAW),
+        blank("negatives request seen labels without an unseen parent or child", "shows_unseen", REDRAW),
         between("no negative is black or constant", "pixel_std", MIN_PIXEL_STD, 1, LESS_CONTRAST, "warning"),
     ]
     return Table("negatives", frame, rules)
@@ -148,8 +148,8 @@ def _drawn_rules(kind: str) -> list[DataRule]:
 
 
 def _unseen_problem(labels: Sequence[str], label_space: LabelSpace) -> str:
-    shown = {*labels, *(parent for name in labels for parent in label_space.parents_of(name))}
-    return f"shows {listed(names)}" if (names := shown & set(label_space.unseen)) else ""
+    shown = {kin for name in labels for kin in label_space.unseen_kin.get(name, ())}
+    return f"may show {listed(shown)}" if shown else ""
 
 
 def _score_problem(num_unseen: int, discriminator: NDArray[np.floating], judge: NDArray[np.floating]) -> str:
