@@ -321,6 +321,15 @@ def test_what_is_no_completion_is_quoted_with_a_remedy(chat: ChatServer, respons
     assert pauses_of(llm) == []
 
 
+def test_an_address_of_lm_studio_without_v1_is_told(chat: ChatServer) -> None:
+    response = Response(200, {"error": "Unexpected endpoint or method. (POST /models). Returning 200 anyway"})
+    chat.always, chat.listing = lambda request: response, response
+    llm = llm_of(chat)
+    for ask in (llm.server.models, lambda: llm.reply(DIALOGUES[:1], [1])):
+        with pytest.raises(ValueError, match=r"has no /chat/completions.*correct .*usually ends in /v1"):
+            ask()
+
+
 def test_a_field_that_the_server_refuses_names_the_setting(chat: ChatServer) -> None:
     message = {"error": {"message": "Unrecognized request argument: chat_template_kwargs"}}
     chat.always = lambda request: Response(400, message) if "chat_template_kwargs" in request else None

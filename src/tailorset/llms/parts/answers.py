@@ -12,7 +12,10 @@ from tailorset.llms.parts.replies import ChatReply
 _KINDS = {  # HTTP status -> words that name this kind of error in its type, code or message
     429: ("rate limit", "rate_limit", "too many requests", "overloaded", "temporarily", "at capacity"),
     401: ("api key", "api_key", "unauthorized", "authentication", "permission denied"),
-    404: ("not found", "not_found", "notfound", "does not exist", "no such model", "unknown model"),
+    404: (
+        *("not found", "not_found", "notfound", "does not exist", "no such model", "unknown model"),
+        "unexpected endpoint",  # LM Studio's, where the address lacks /v1
+    ),
 }
 WRONG_KEY = ("api key not valid", "incorrect api key", "invalid api key")
 UNPAID, USED_UP = 402, "insufficient_quota"
