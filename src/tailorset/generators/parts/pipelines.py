@@ -152,7 +152,27 @@ def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
             f"generator.model {model!r} is a {name}, which is not a text-to-image pipeline: name a model that draws"
             " images from prompts alone"
         )
+    _check_parts(model, {part: index[part] for part in inspect.signature(kind.__init__).parameters if part in index})
     return kind
+
+
+def _check_parts(model: str, parts: Mapping[str, Any]) -> None:
+    """Refuse a part whose class is in neither library, nor in a module of diffusers' pipelines."""
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    for part, source in parts.items():
+        if part in LEFT_OUT or not isinstance(source, list) or None in source:  # [null, null]: without that part
+            continue
+        library, name = source
+        is_known = hasattr(libraries[library], name) if library in libraries else hasattr(diffusers.pipelines, library)
+        if not is_known:
+            raise ValueError(
+                f"generator.model {model!r}: its {part} is a {name} of {library}, which diffusers"
+                f" {diffusers.__version__} and transformers {transformers.__version__} do not have, and code from model"
+                " repositories is never run: update them, or name another model"
+            )
 
 
 def networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
