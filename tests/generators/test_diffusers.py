@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,6 +333,17 @@ def test_each_part_with_weights_must_have_them(folder_of: FolderOf, tmp_path: Pa
         assert f"not all of one: it lacks {part}/*.safetensors, and has {part}/{hidden.name}" in found.text
         assert "load a copy with variant='fp16'" in found.remedy
         hidden.rename(file)
+
+
+def test_the_text_encoder_of_prx_is_missed_before_its_pipeline_was_imported(tmp_path: Path) -> None:
+    index = {"_class_name": "PRXPipeline", "text_encoder": ["transformers", "T5GemmaEncoder"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    code = (
+        "from pathlib import Path; from tailorset.generators.diffusers import Config;"
+        " config = Config(model='.', image_px=16, guidance={'kind': 'none'}); print(config.lacking_in(Path()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['text_encoder/*.safetensors']"
 
 
 def test_a_download_that_lacks_a_shard_is_not_whole(

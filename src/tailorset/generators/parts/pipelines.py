@@ -181,6 +181,7 @@ def networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
     import transformers
 
     libraries = {"diffusers": diffusers, "transformers": transformers}
+    getattr(diffusers, str(index.get("_class_name")), None)  # with PRX's, diffusers adds a class to transformers
     found = {}
     for part, source in index.items():
         if isinstance(source, list) and source[0] in libraries and part not in LEFT_OUT:
