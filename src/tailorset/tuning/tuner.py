@@ -44,14 +44,6 @@ class Update(NamedTuple):
     skipped: bool
 
 
-class Means(NamedTuple):
-    """Means over the batch of one update, or what a part of it adds to them; gradient: one tensor per weight."""
-
-    loss: Tensor
-    acceptance: Tensor
-    gradient: list[Tensor]
-
-
 class Tuner:
     """The text encoder's adapter with its optimiser; `updates` is the loop.
 
@@ -108,34 +100,32 @@ class Tuner:
         return float(torch.stack([part for _, part in parts]).sum())
 
     def _update(self, update: int, norms: deque[float]) -> Update:
-        means = self._means(update)
-        for weight, gradient in zip(self.adapter, means.gradient, strict=True):
+        loss, acceptance, *gradients = self._means(update)
+        for weight, gradient in zip(self.adapter, gradients, strict=True):
             weight.grad = gradient
-        norm = float(nn.utils.get_total_norm(means.gradient))
+        norm = float(nn.utils.get_total_norm(gradients))
         finite = math.isfinite(norm)
         if finite:
             norms.append(norm)
             self._rescale(norm, median(norms))
             self.optimizer.step()
         self.optimizer.zero_grad()
-        return Update(update, float(means.loss), float(means.acceptance), norm, skipped=not finite)
+        return Update(update, float(loss), float(acceptance), norm, skipped=not finite)
 
-    def _means(self, update: int) -> Means:
-        """Return the means over the update's batch; its samples are shared by all processes."""
+    def _means(self, update: int) -> list[Tensor]:
+        """Return the update's mean loss, acceptance and gradient of each weight; all processes share its samples."""
         prompts, seeds = self._batch(update)
         stop_after = self._stop_after(update)
         own, weight = processes.share(len(prompts))
         prompts, seeds = prompts[own], seeds[own]
         parts = self.batches.over(len(prompts), lambda part: self._share_of(prompts[part], seeds[part], stop_after))
-        losses, acceptances, gradients = zip(*(part for _, part in parts), strict=True)
-        loss, acceptance, *gradient = (
-            weight * torch.stack(tensors).sum(0) for tensors in (losses, acceptances, *zip(*gradients, strict=True))
-        )
-        processes.all_reduce([loss, acceptance, *gradient])
-        return Means(loss, acceptance, gradient)
+        shares = zip(*(share for _, share in parts), strict=True)
+        means = [weight * torch.stack(tensors).sum(0) for tensors in shares]
+        processes.all_reduce(means)
+        return means
 
-    def _share_of(self, prompts: Sequence[Prompt], seeds: list[int], stop_after: int | None) -> Means:
-        """Return what some samples add to the means of their update.
+    def _share_of(self, prompts: Sequence[Prompt], seeds: list[int], stop_after: int | None) -> list[Tensor]:
+        """Return what some samples add to each of their update's means.
 
         No `backward`: if memory runs out half-way, nothing must have been added to the weights' gradients.
         """
@@ -144,9 +134,9 @@ class Tuner:
         images = self.generator.sample([prompt.text for prompt in prompts], seeds, steps, with_gradient, stop_after)
         loss, weakest = self._assess(images, prompts)
         # Zeros for matrices that images do not depend on: the last layer of SDXL's first text encoder is not read.
-        gradient = torch.autograd.grad(loss, list(self.adapter), materialize_grads=True)
+        gradients = torch.autograd.grad(loss, list(self.adapter), materialize_grads=True)
         accepted = (weakest > ACCEPTED_ABOVE).float().mean()
-        return Means(share * loss.detach(), share * accepted, [share * part.contiguous() for part in gradient])
+        return [share * loss.detach(), share * accepted, *(share * gradient.contiguous() for gradient in gradients)]
 
     def _assess(self, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """Return the mean loss of images (B, 3, H, W), and (B,) the lowest probability of a requested label."""
