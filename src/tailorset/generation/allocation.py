@@ -249,14 +249,15 @@ def posterior(counts: DrawCounts) -> tuple[np.ndarray, np.ndarray]:
     among the prompts that request as many labels, since a label alone is kept more often than one in company.
     """
     drawn, kept = counts.by_pair(counts.drawn), counts.by_pair(counts.kept)
-    size = counts.pair_requested.sum(1)
-    prior = np.empty(len(size))
-    for rows in (size == n for n in np.unique(size)):
+    sizes = counts.pair_requested.sum(1)
+    prior = np.empty(len(sizes))
+    for size in np.unique(sizes):
+        rows = sizes == size
         requested = counts.pair_requested[rows]
         overall = (kept[rows].sum() + 1) / (drawn[rows].sum() + 2)
         of_label = _shrunk(_sums(kept[rows], requested), _sums(drawn[rows], requested), overall)
-        of_row, labels = np.nonzero(requested)
-        prior[rows] = np.bincount(of_row, of_label[labels], minlength=len(requested)) / size[rows]
+        labels = np.nonzero(requested)[1].reshape(-1, size)  # of each pair
+        prior[rows] = of_label[labels].mean(1)
     rate = _shrunk(kept, drawn, prior)[counts.pair]
     return PRIOR_IMAGES * rate + counts.kept, PRIOR_IMAGES * (1 - rate) + counts.drawn - counts.kept
 
