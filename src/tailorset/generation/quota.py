@@ -139,21 +139,20 @@ class QuotaPlanner:
         Its targets are the quotas plus about one standard deviation of the missing images, so that few rounds follow;
         prompts that request a given-up label are not used.
         """
-        kept, quota = self.counts.by_label(self.counts.kept), np.array(list(self.quotas.values()))
-        hopeless = np.isin(self.labels, self.given_up)
-        usable = np.logical_not(self.counts.requested[:, hopeless].any(axis=1))
-        may_draw = self.allocator.may_draw(self.counts, quota, usable)
-        target = np.where(kept < quota, quota + np.sqrt(np.maximum(quota - kept, 0)), 0)
-        limit = self._limits((kept < quota) & self.counts.requested[may_draw].any(0))
+        counts, quota = self.counts, np.array(list(self.quotas.values()))
+        kept = counts.by_label(counts.kept)
+        missing = np.maximum(quota - kept, 0)
+        usable = ~counts.requested[:, np.isin(self.labels, self.given_up)].any(axis=1)
+        may_draw = self.allocator.may_draw(counts, quota, usable)
         return RoundPlan(
-            self.counts,
+            counts,
             usable,
             quota,
-            target,
+            target=np.where(missing > 0, quota + np.sqrt(missing), 0),
             expected=kept.astype(float),
             charged=self._charged.copy(),
-            limit=limit,
-            images=self.counts.drawn.copy(),
+            limit=self._limits((missing > 0) & counts.requested[may_draw].any(axis=0)),
+            images=counts.drawn.copy(),
         )
 
     def _limits(self, active: np.ndarray) -> np.ndarray:
