@@ -99,10 +99,10 @@ def overlay(base: str, changes: str) -> str:
     changed, new_header = _entries(changes)
     changed.pop(("base",), None)
     old, new = yaml.safe_load(base), yaml.safe_load(changes)
-    for path in [path for path in changed if path[-1] == "name" and len(path) > 1 and path not in SAME_KEYS]:
-        if path in entries and _value(old, path) != _value(new, path):
-            block = path[:-1]
-            entries = {key: entry for key, entry in entries.items() if key == block or key[: len(block)] != block}
+    for path in changed:
+        is_plugin = path[-1] == "name" and len(path) > 1 and path not in SAME_KEYS
+        if is_plugin and path in entries and _value(old, path) != _value(new, path):
+            entries = _without_keys_below(entries, path[:-1])
     leaves = [path for path in changed if not _is_block(changed, path)]
     for path, entry in changed.items():
         if path in leaves or not _is_block(entries, path):
@@ -123,12 +123,15 @@ def _is_block(entries: dict[KeyPath, Entry], path: KeyPath) -> bool:
 def _put(entries: dict[KeyPath, Entry], path: KeyPath, entry: Entry) -> dict[KeyPath, Entry]:
     """Return the entries with one replaced or added; a new key comes last in its block."""
     if path in entries:
-        kept = {key: other for key, other in entries.items() if key == path or key[: len(path)] != path}
-        return {key: entry.over(other) if key == path else other for key, other in kept.items()}
-    siblings = [place for place, key in enumerate(entries) if key[: len(path) - 1] == path[:-1]]
-    items = list(entries.items())
-    items.insert(siblings[-1] + 1 if siblings else len(items), (path, entry))
+        return _without_keys_below(entries, path) | {path: entry.over(entries[path])}
+    block, items = path[:-1], list(entries.items())
+    places = [place for place, key in enumerate(entries) if key[: len(block)] == block]
+    items.insert(places[-1] + 1 if places else len(items), (path, entry))
     return dict(items)
+
+
+def _without_keys_below(entries: dict[KeyPath, Entry], path: KeyPath) -> dict[KeyPath, Entry]:
+    return {key: entry for key, entry in entries.items() if key == path or key[: len(path)] != path}
 
 
 def _entries(text: str) -> tuple[dict[KeyPath, Entry], list[str]]:
