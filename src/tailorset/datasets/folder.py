@@ -216,26 +216,27 @@ def _notes(
     label_space: LabelSpace,
 ) -> list[str]:
     """Return notes that account for every file, and the number of photos that show each label in val and test."""
-    complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
-    known = sum(bool(truth) for truth in truths.values())
+    num_complete = sum(len(truth) == len(label_space.names) for truth in truths.values())
+    num_known = sum(bool(truth) for truth in truths.values())
+    num_copies = len(truths) - len(originals)
+    unused = sum(bool(truth) for _, truth in originals.values()) - sum(map(len, splits.values()))
     notes = [
-        f"{config.images}: {count(len(found.photos), 'photo')}, {complete:,} annotated for every label,"
-        f" {known - complete:,} for some, {len(found.photos) - known:,} not at all",
+        f"{config.images}: {count(len(found.photos), 'photo')}, {num_complete:,} annotated for every label,"
+        f" {num_known - num_complete:,} for some, {len(found.photos) - num_known:,} not at all",
         ", ".join(f"{split}: {len(photos):,}" for split, photos in splits.items()),
     ]
-    if num_copies := len(truths) - len(originals):
+    if num_copies:
         notes.append(f"left out as copies of others: {count(num_copies, 'file')}")
-    if (left := sum(bool(truth) for _, truth in originals.values()) - sum(map(len, splits.values()))) > 0:
-        notes.append(f"of no use: {count(left, 'annotated photo')}, as nothing is known of a label they could serve")
-    if config.annotations == FOLDERS and (
-        strange := sorted(set(map(folder_of, found.photos)) - {""} - folder_labels(found, label_space).keys())
-    ):
-        notes.append(f"folders that are no label: {some(strange)}")
+    if unused > 0:
+        notes.append(f"of no use: {count(unused, 'annotated photo')}, as nothing is known of a label they could serve")
+    if config.annotations == FOLDERS:
+        strange = set(map(folder_of, found.photos)) - {""} - folder_labels(found, label_space).keys()
+        notes += [f"folders that are no label: {some(sorted(strange))}"] if strange else []
     if found.unread:
         notes.append(found.unread_note())
     if found.others:
         notes.append(f"left alone: {count(len(found.others), 'other file')}: {some(found.others)}")
-    for split in ("val", "test") if known else ():
+    for split in ("val", "test") if num_known else ():
         counts = [f"{name} {sum(name in photo.shown for photo in splits[split])}" for name in label_space.names]
         notes.append(f"{split} shows {some(counts, MAX_CHOICES)}")
     return notes
