@@ -182,9 +182,8 @@ def sample_nucleus(logits: Tensor, uniform: Tensor, temperature: float, top_p: f
     if logits.isnan().any():
         raise ValueError("the LLM's logits are NaN: choose another quantization (none, 8bit, 4bit) or model")
     probabilities = (logits.double() / temperature).softmax(dim=1)
-    if probabilities.shape[1] <= LIKELIEST:
-        return _inverted(*_descending(probabilities), uniform, top_p)
-    ids = probabilities.topk(LIKELIEST, dim=1).indices.sort(dim=1).values  # equal ones keep the order of their ids
+    num_first = min(LIKELIEST, probabilities.shape[1])
+    ids = probabilities.topk(num_first, dim=1).indices.sort(dim=1).values  # equal ones keep the order of their ids
     ordered, order = _descending(probabilities.gather(1, ids))
     tokens = _inverted(ordered, ids.gather(1, order), uniform, top_p)
     last = ordered == ordered[:, -1:]  # tokens as likely as these may be missing, so none of them may be needed
