@@ -16,7 +16,7 @@ from tailorset.evaluation.metrics import harmonic_map, multilabel_metrics, zero_
 from tailorset.evaluation.selection import RAW_CLIP, SEEN_MAP, START, History, best_candidate
 from tailorset.records import LabelSpace
 from tailorset.seeding import torch_generator
-from tailorset.storage.checkpoint import load_checkpoint, restore_checkpoint, save_checkpoint
+from tailorset.storage.checkpoint import Part, load_checkpoint, restore_checkpoint, save_checkpoint
 from tailorset.storage.files import atomic_output
 from tailorset.storage.image_set import ImageSet, Mixture
 from tailorset.training.contract import Trainable, TrainingConfig
@@ -26,6 +26,7 @@ from tailorset.training.support import add_support, check_support
 from tailorset.training.weight_average import WeightAverage
 
 NUM_CALIBRATION_IMAGES = 1000
+HISTORY, LAST = "history.json", "last.safetensors"
 Learner = TypeVar("Learner", bound=Trainable)
 
 
@@ -74,29 +75,26 @@ def fit(
         ValueError: generated images are to be kept, and no photo of val is annotated.
     """
     check_support(classifier, val)
-    validation, is_main = Validation(val, label_space, config.choose_on_seen), processes.rank() == 0
+    validation, stored = Validation(val, label_space, config.choose_on_seen), StoredCandidates(work_dir)
     raw = classifier.raw_clip()
     _calibrate((raw, classifier), data, seed)
     learned, optimizers = classifier.learned_modules(), classifier.optimizers()
     average = WeightAverage(learned, config.ema_decay)
-    parts = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
-    last, history_file, stored = work_dir / "last.safetensors", work_dir / "history.json", StoredCandidates(work_dir)
-    first_epoch = load_checkpoint(last, **parts)
+    state = learned | {f"optimizer_{name}": optimizer for name, optimizer in optimizers.items()} | {"average": average}
+    history = _restored(work_dir, state)
     processes.broadcast([tensor for part in learned.values() for tensor in (*part.parameters(), *part.buffers())])
-    if first_epoch:
-        history = _read_history(history_file, first_epoch)
-    else:
+    if not history:
         untrained = ((RAW_CLIP, raw), (START, classifier))
         history = [{"epoch": epoch} | validation.of(candidate) for epoch, candidate in untrained]
         stored.save(history, learned)
-    epochs = train_epochs(classifier, data, optimizers, config, seed, first_epoch, average.update)
-    for epoch, training in enumerate(epochs, first_epoch + 1):
+    last_epoch = int(history[-1]["epoch"])
+    epochs = train_epochs(classifier, data, optimizers, config, seed, last_epoch, average.update)
+    for epoch, training in enumerate(epochs, last_epoch + 1):
         with average.applied():
             history.append({"epoch": epoch} | validation.of(classifier) | training)
             stored.save(history, learned)
-        if is_main:
-            _write_history(history_file, history)
-            save_checkpoint(last, epoch, **parts)  # everything before it is repeated after a kill
+        if processes.rank() == 0:
+            _keep(work_dir, history, state)  # everything before it is repeated after a kill
             stored.tidy(history)
         on_epoch(history[-1], epoch)
     processes.barrier()  # for the stored weights
@@ -174,12 +172,15 @@ def _calibrate(candidates: tuple[Trainable, ...], data: ImageSet | Mixture, seed
         candidate.calibrate(data.pixels(sample), data.targets[sample])
 
 
-def _read_history(path: Path, last_epoch: int) -> History:
-    """Read the metrics up to the last stored epoch: a run may have ended between history and checkpoint."""
-    rows: History = json.loads(path.read_text(encoding="utf-8"))
-    return [row for row in rows if row["epoch"] <= last_epoch]
+def _restored(work_dir: Path, state: Mapping[str, Part]) -> History:
+    """Restore the state after the last stored epoch, and return the metrics up to it; [] if there is none."""
+    if not (last_epoch := load_checkpoint(work_dir / LAST, **state)):
+        return []
+    rows: History = json.loads((work_dir / HISTORY).read_text(encoding="utf-8"))
+    return [row for row in rows if row["epoch"] <= last_epoch]  # a run may have ended between history and checkpoint
 
 
-def _write_history(path: Path, history: History) -> None:
-    with atomic_output(path) as partial:
+def _keep(work_dir: Path, history: History, state: Mapping[str, Part]) -> None:
+    with atomic_output(work_dir / HISTORY) as partial:
         partial.write_text(json.dumps(history), encoding="utf-8")
+    save_checkpoint(work_dir / LAST, int(history[-1]["epoch"]), **state)
