@@ -152,16 +152,15 @@ class RayEngine:
         waiting: deque[PlannedShard] = deque()
         ahead, lead = iter(plans), LEAD * self._num_workers
         for number, plan in enumerate(plans):
-            for coming in islice(ahead, 1 if number else lead):
+            for coming in islice(ahead, 1 if number else lead):  # one more for each shard that was yielded
                 if shard := shelf.find(coming):
                     made[coming.name] = shard
                 else:
                     waiting.append(coming)
             while plan.name not in made:
                 self._hand_out(waiting)
-                for drawn, rows, samples in self._next(waiting):
-                    made[drawn.name] = shelf.add(drawn.name, rows, samples)
-                    self._on_batch(len(rows))
+                if drawn := self._next_drawn(waiting, shelf):
+                    made[drawn.name] = drawn
             yield made.pop(plan.name)
 
     def _hand_out(self, waiting: deque[PlannedShard]) -> None:
@@ -169,8 +168,8 @@ class RayEngine:
             actor, plan = self._idle.popleft(), waiting.popleft()
             self._running[actor.draw.remote(plan)] = (actor, plan)
 
-    def _next(self, waiting: deque[PlannedShard]) -> Iterator[tuple[PlannedShard, list[Row], Samples]]:
-        """Wait for an answer; yields the shard that was drawn, if the answer is one."""
+    def _next_drawn(self, waiting: deque[PlannedShard], shelf: Shelf) -> Shard | None:
+        """Wait for an answer; store and return the shard that was drawn, if the answer is one."""
         actor, task, answer = self._wait()
         try:
             result = ray.get(answer)
@@ -178,14 +177,17 @@ class RayEngine:
             raise error.cause from None
         except RayError as error:
             self._lost(task, error, waiting)
-            return
+            return None
         self._idle.append(actor)
         if task is Task.OPEN:
             self._failed_starts = 0
-        elif isinstance(task, PlannedShard):
-            rows, samples, size = result
-            self.batch_size = min(self.batch_size, size)
-            yield task, rows, samples
+        if not isinstance(task, PlannedShard):
+            return None
+        rows, samples, size = result
+        self.batch_size = min(self.batch_size, size)
+        shard = shelf.add(task.name, rows, samples)
+        self._on_batch(len(rows))
+        return shard
 
     def _wait(self) -> tuple[Any, PlannedShard | Task, Any]:
         """Wait for the next actor that answers; return it, its task and the answer."""
