@@ -171,6 +171,15 @@ def columns_of(name: str, interval: Interval) -> dict[str, float]:
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
+def metrics_of(points: Sequence[Point]) -> pd.DataFrame:
+    """Return the metrics of each point, one per row."""
+    return pd.DataFrame(read_metrics(point.folder / METRICS) for point in points)
+
+
+def mean_and_range(name: str, values: pd.Series) -> dict[str, float]:
+    return columns_of(name, Interval(values.mean(), values.min(), values.max()))
+
+
 def image_counts(world: WorldScores) -> pd.DataFrame:
     """Generated images of each rung, means over the seeds: drawn, kept, confirmed by judge and oracle."""
     keys = {
@@ -182,7 +191,7 @@ def image_counts(world: WorldScores) -> pd.DataFrame:
     }
     rows = []
     for name, points in world.points.items():
-        found = pd.DataFrame(read_metrics(point.folder / METRICS) for point in points)
+        found = metrics_of(points)
         if found["num_synthetic_images"].gt(0).any():
             means = {column: found[key].mean() for column, key in keys.items() if key in found}
             if points[0].settings.get("filter_images.threshold") == 0:
@@ -218,15 +227,16 @@ def factor_table(ladder: Ladder) -> pd.DataFrame:
     full = ladder.full_points(FACTORS)
     if not all(map(is_measured, full)):
         raise ValueError(f"{RESULTS / FACTORS} lacks the rung {FULL!r}: run `make factors`")
+    base = metrics_of(full)
     rows: list[dict[str, object]] = []
-    for name, points in {FULL: full, **{row: ladder.factor_points(row) for row in ladder.factors.rows}}.items():
+    for name in (FULL, *ladder.factors.rows):
+        points = full if name == FULL else ladder.factor_points(name)
         row: dict[str, object] = {"row": name}
         if all(map(is_measured, points)):
-            found, base = (pd.DataFrame(read_metrics(p.folder / METRICS) for p in some) for some in (points, full))
-            for key in ("zsl_map", "gzsl_map"):
-                metric = f"val/{key.replace('_', '/')}"
-                for column, values in ((key, found[metric]), (f"{key}_change", found[metric] - base[metric])):
-                    row |= columns_of(column, Interval(values.mean(), values.min(), values.max()))
+            found = metrics_of(points)
+            for key, metric in (("zsl_map", "val/zsl/map"), ("gzsl_map", "val/gzsl/map")):
+                row |= mean_and_range(key, found[metric])
+                row |= mean_and_range(f"{key}_change", found[metric] - base[metric])
             row |= {key: " ".join(f"{value:g}" for value in found[key]) for key in CHOSEN if key in found}
         rows.append(row)
     return pd.DataFrame(rows).reindex(columns=[*dict.fromkeys([*rows[0], *CHOSEN])])
