@@ -142,7 +142,7 @@ class QuotaPlanner:
         counts, quota = self.counts, np.array(list(self.quotas.values()))
         kept = counts.by_label(counts.kept)
         missing = np.maximum(quota - kept, 0)
-        usable = ~counts.requested[:, np.isin(self.labels, self.given_up)].any(axis=1)
+        usable = np.logical_not(counts.requested[:, np.isin(self.labels, self.given_up)].any(axis=1))
         may_draw = self.allocator.may_draw(counts, quota, usable)
         return RoundPlan(
             counts,
