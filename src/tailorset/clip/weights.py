@@ -80,49 +80,47 @@ def check_tokenizer(model: nn.Module, tokenizer: Callable[[list[str]], Tensor]) 
 def source(model: str, pretrained: str | None, revision: str | None) -> tuple[Path, str, dict[str, Any]]:
     """Return the file of weights, and the name and options with which open_clip reads it.
 
-    open_clip has no revisions: a pinned repository is read as the folder of that commit, pinned weights of a tag as
-    a file with the tag's preprocessing. Weights that are missing, where open_clip only warns, or that would be
-    unpickled are refused.
+    Weights that are missing, where open_clip only warns, or that would be unpickled are refused.
     """
-    from open_clip import get_pretrained_cfg
-
-    path = _weights_file(model, pretrained, revision)
+    path, name, options = _located(model, pretrained, revision)
     if model.startswith(LOCAL):
         checksums.check(path.parent, CLIP_WEIGHTS_REMEDY)
     if not path.is_file():
         raise ValueError(f"CLIP weights: {path} is missing; {CLIP_WEIGHTS_REMEDY}")
     if path.suffix != ".safetensors":
         raise ValueError(f"CLIP weights: {path} is a pickle, which is never read; {SAFETENSORS_REMEDY}")
-    if model.startswith(HUB) and revision:
-        return path, f"{LOCAL}{path.parent}", {}
-    if pretrained and path == Path(pretrained):
-        return path, model, {"pretrained": pretrained, "force_preprocess_cfg": next(iter(_preprocessings(model)), None)}
-    if not revision:
-        return path, model, {"pretrained": pretrained}
-    return path, model, {"pretrained": str(path), "force_preprocess_cfg": get_pretrained_cfg(model, pretrained or "")}
+    return path, name, options
 
 
-def _weights_file(model: str, pretrained: str | None, revision: str | None) -> Path:
-    """Return the file to read; from a hub it is fetched first."""
+def _located(model: str, pretrained: str | None, revision: str | None) -> tuple[Path, str, dict[str, Any]]:
+    """Return the file, name and options of `source`, unchecked; from a hub the file is fetched first.
+
+    open_clip has no revisions: a pinned repository is read as the folder of that commit, pinned weights of a tag as
+    a file with the tag's preprocessing.
+    """
     from open_clip import get_pretrained_cfg, list_pretrained_tags_by_model
     from open_clip.pretrained import download_pretrained, download_pretrained_from_hf
 
     if model.startswith(LOCAL):
-        return Path(model.removeprefix(LOCAL), WEIGHTS)
+        return Path(model.removeprefix(LOCAL), WEIGHTS), model, {"pretrained": pretrained}
     if model.startswith(HUB):
         repository = model.removeprefix(HUB)
         if revision:
-            return _fetched(model, lambda: _fetch_commit(repository, revision))
-        return _fetched(model, lambda: download_pretrained_from_hf(repository))
+            path = _fetched(model, lambda: _fetch_commit(repository, revision))
+            return path, f"{LOCAL}{path.parent}", {}
+        path = _fetched(model, lambda: download_pretrained_from_hf(repository))
+        return path, model, {"pretrained": pretrained}
     if problem := name_problem(model, pretrained):
         raise ValueError(problem)
-    tags = list_pretrained_tags_by_model(model)
-    if pretrained in tags and revision:
+    if pretrained not in list_pretrained_tags_by_model(model):
+        preprocessing = next(iter(_preprocessings(model)), None)
+        return Path(pretrained or ""), model, {"pretrained": pretrained, "force_preprocess_cfg": preprocessing}
+    config = get_pretrained_cfg(model, pretrained)
+    if revision:
         repository, file = hub_file(model, pretrained)
-        return _fetched(model, lambda: download_pretrained_from_hf(repository, file or None, revision))
-    if pretrained in tags:
-        return _fetched(model, lambda: download_pretrained(get_pretrained_cfg(model, pretrained)))
-    return Path(pretrained or "")
+        path = _fetched(model, lambda: download_pretrained_from_hf(repository, file or None, revision))
+        return path, model, {"pretrained": str(path), "force_preprocess_cfg": config}
+    return _fetched(model, lambda: download_pretrained(config)), model, {"pretrained": pretrained}
 
 
 def name_problem(model: str, pretrained: str | None) -> str:
