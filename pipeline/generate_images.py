@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tailorset.generation.negatives import negative_draws, negative_shards
+from tailorset.generation.negatives import Negatives, negative_draws, negative_shards
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally, metrics, outcome_table, save_plots
 from tailorset.generation.shard_store import ShardStore
@@ -24,15 +24,15 @@ def main() -> None:
         prompts, seed = read_prompts(PROMPTS), stage.params.seed
         planner = QuotaPlanner.of(config, unseen, prompts, seed)
         draws = negative_draws(prompts, stage.label_space, config.negative_images, seed)
-        negatives = negative_shards(draws, config.shard_size)
+        plans = negative_shards(draws, config.shard_size)
+        negatives = Negatives(plans, ShardStore(stage.shard_folder / "negatives"))
         store = ShardStore(stage.shard_folder, from_photos=config.from_photos is not None)
-        negative_store = ShardStore(stage.shard_folder / "negatives")
-        tally = draw_all(stage, stage.label_space, config, planner, store, negatives, negative_store)
+        tally = draw_all(stage, stage.label_space, config, planner, store, negatives)
         if stage.is_main:
             with atomic_output(SYNTHETIC) as folder:
                 store.assemble(tally.shards, folder)
-                if negatives:
-                    negative_store.assemble([plan.name for plan in negatives], folder / NEGATIVES)
+                if plans:
+                    negatives.store.assemble([plan.name for plan in plans], folder / NEGATIVES)
             report(stage, planner, tally)
 
 

@@ -7,12 +7,21 @@ negatives, the classifier is never told that an unseen label is absent where an 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tailorset.generation.quota import Draw
+from tailorset.generation.shard_store import ShardStore
 from tailorset.generation.studio import PlannedShard
 from tailorset.records import LabelSpace, Prompt
 from tailorset.records.frames import frames_of
 from tailorset.seeding import numpy_rng, pick
+
+
+class Negatives(NamedTuple):
+    """Shards to draw, and the store that keeps them."""
+
+    plans: Sequence[PlannedShard]
+    store: ShardStore
 
 
 def negative_draws(prompts: Sequence[Prompt], label_space: LabelSpace, number: int, seed: int) -> list[Draw]:

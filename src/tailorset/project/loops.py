@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from tailorset.generation.engine import Engine, LocalEngine, Shelf, generate_shards
+from tailorset.generation.negatives import Negatives
 from tailorset.generation.quota import QuotaPlanner
 from tailorset.generation.report import Tally
 from tailorset.generation.settings import GenerateImages
 from tailorset.generation.shard_store import ShardStore
-from tailorset.generation.studio import PlannedShard
 from tailorset.progress import Bar
 from tailorset.project.assembly import ADAPTERS, open_studio
 from tailorset.project.definition import stage_definition
@@ -72,20 +72,17 @@ def draw_all(
     config: GenerateImages,
     planner: QuotaPlanner,
     store: ShardStore,
-    negatives: Sequence[PlannedShard] = (),
-    negative_store: ShardStore | None = None,
+    negatives: Negatives | None = None,
 ) -> Tally:
-    """Draw every candidate and return the outcome; shards are stored as they are finished.
-
-    negatives: further shards, all of which are drawn first, and stored in `negative_store`.
-    """
+    """Draw the negatives, then every candidate, and return the outcome; shards are stored as they are finished."""
     tally = Tally(planner.labels, config.quota_threshold)
     shelf = Shelf(planner.labels, config.quota_threshold, store.finished_rows, store.keep)
-    num_negatives = sum(len(plan.draws) for plan in negatives)
+    num_negatives = sum(len(plan.draws) for plan in negatives.plans) if negatives else 0
     with Bar(total=num_negatives + config.max_images, unit="image", is_whole=True) as bar:
         engine = open_engine(stage, label_space, bar.update)
-        if negative_store:
-            for shard in engine.shards(negatives, Shelf((), 0, negative_store.finished_rows, negative_store.keep)):
+        if negatives:
+            negative_shelf = Shelf((), 0, negatives.store.finished_rows, negatives.store.keep)
+            for shard in engine.shards(negatives.plans, negative_shelf):
                 bar.update(len(shard.rows) if shard.found else 0)
         for shard in generate_shards(engine, planner, config.shard_size, shelf):
             bar.update(len(shard.rows) if shard.found else 0)
