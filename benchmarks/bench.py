@@ -8,8 +8,6 @@ nothing; --write-docs writes the table of docs/performance.md.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -21,6 +19,7 @@ from typing import Any
 import plain_ways
 import torch
 from bench_page import table, write_docs
+from performance_page import processor, read_figures, store_figures
 from stock import bench_prompts, stock_noise, stock_pipeline
 from timing import FOREVER, Side, SpeedComparison, TimedModule, compared, measured_roofs, peak_bytes, timed_call
 from torch import Tensor
@@ -203,13 +202,13 @@ def settings(bench: PipelineBenchmark) -> dict[str, Any]:
         "model": bench.config.model,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
+        "machine": processor(),
     }
 
 
 def stored(path: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures that were measured before under the same settings, or none."""
-    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    content = read_figures(path)
     return content if content.get("settings") == wanted else {"settings": dict(wanted), "comparisons": {}}
 
 
@@ -230,24 +229,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := sorted(set(options.parts or ()) - set(bench.parts)):
         parser.error(f"no parts {unknown}: choose from {list(bench.parts)}")
     figures = stored(options.output, settings(bench))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     for part in bench.parts if options.parts is None else options.parts:
         comparison = bench.parts[part]()
         print(f"{part}: {comparison.ratio:.1f}x", flush=True)
         figures["comparisons"][part] = as_json(comparison)
-        _write(options.output, figures)
+        store_figures(figures, options.output)
     if options.parts is None or "utilisation" not in figures:
         use = bench.utilisation()
         figures["utilisation"] = asdict(use) | {"mfu": use.mfu, "goal": MFU_GOAL[bench.device.type]}
-        _write(options.output, figures)
+        store_figures(figures, options.output)
     figures["comparisons"] = {part: row for part in bench.parts if (row := figures["comparisons"].get(part))}
     print(table(figures), f"written to {options.output}", sep="\n")
     if options.write_docs:
         write_docs(figures)
-
-
-def _write(path: Path, figures: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

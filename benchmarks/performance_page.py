@@ -1,11 +1,31 @@
-"""The text between the marks of docs/performance.md, and the format of its figures."""
+"""The text between the marks of docs/performance.md, and the format, the files and the machine of its figures."""
 
 from __future__ import annotations
 
+import json
+import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 PAGE = Path("docs/performance.md")
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """Return the stored figures; {} if there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def store_figures(figures: Mapping[str, Any], path: Path, sort_keys: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=2, sort_keys=sort_keys) + "\n", encoding="utf-8")
+
+
+def processor() -> str:
+    return f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}"
 
 
 def put(mark: str, content: str) -> None:

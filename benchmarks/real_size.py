@@ -9,8 +9,6 @@ Figures are kept in reports/real_size.json, a part at a time; --write-docs write
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 
 import psutil
 import torch
+from performance_page import processor, read_figures, store_figures
 from real_denoisers import GeneratorShape, dry_run, larger_generators, timed_step
 from real_models import PUBLISHED, MeasuredModels, check_shapes
 from real_size_page import denoisers_page, page, write_docs
@@ -51,8 +50,7 @@ def measured(bench: RealSizeBenchmark, part: str) -> dict[str, Any]:
 def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    instructions = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} with {instructions}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
 def measure_denoisers(figures: dict[str, Any], shapes: Mapping[str, GeneratorShape]) -> None:
@@ -68,11 +66,7 @@ def time_steps(
     for name in sorted(shapes, key=lambda name: float(figures["denoisers"][name]["flops"])):
         row = timed_step(shapes[name], device, repetitions) | {"machine": machine(device), "repetitions": repetitions}
         figures["denoisers"][name].setdefault("steps", {})[device.type] = row
-        store(figures, output)
-
-
-def store(figures: Mapping[str, Any], output: Path) -> None:
-    output.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        store_figures(figures, output, sort_keys=True)
 
 
 def main(
@@ -99,8 +93,7 @@ def main(
         amounts = amounts_of(params, device, options.image_px, options.steps)
         return RealSizeBenchmark(params, models or MeasuredModels(), amounts, device, options.repetitions)
 
-    figures = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    figures = read_figures(options.output)
     for part in tqdm(options.parts, unit="part"):
         if part == "shapes":
             figures["shapes"] = {name: check_shapes(name) for name in PUBLISHED}
@@ -110,7 +103,7 @@ def main(
             time_steps(figures, larger or larger_generators(), device, options.repetitions, options.output)
         else:
             figures.setdefault(device.type, {})[part] = measured(bench(part), part)
-        store(figures, options.output)
+        store_figures(figures, options.output, sort_keys=True)
     print(page(figures), denoisers_page(figures), sep="\n\n")
     if options.write_docs:
         write_docs(figures)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from performance_page import store_figures
 from quantised import QUANTISED
 from serving_backends_page import table, write_docs
 from soak_load import Expected, Reply, after, closed_loop, open_loop, throughput
@@ -184,8 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not photos:
         parser.error("there are no photos: `dvc repro prepare_dataset`, or name --photos")
     figures = measure(options.models, photos, Size(options.turns, options.calls, options.seconds))
-    options.report.parent.mkdir(parents=True, exist_ok=True)
-    options.report.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    store_figures(figures, options.report)
     print(table(figures))
     if options.write_docs:
         write_docs(figures)
