@@ -491,5 +491,7 @@ def test_rows_are_counted_and_few_examples_shown(gate: Gate) -> None:
     ],
 )
 def test_a_negative_must_not_show_a_child_or_parent_of_an_unseen_label(kin: list[Label], shown: str) -> None:
-    table = negative_table(put("negatives", 1, labels=["mug"])(good()), SPACE.grown(kin))
+    products = put("negatives", 1, labels=["mug"])(good())
+    assert products.negatives is not None
+    table = negative_table(products.negatives, products, SPACE.grown(kin))
     assert list(table.frame["shows_unseen"]) == ["", f"may show {shown}", "", ""]

@@ -34,10 +34,9 @@ def candidate_table(products: Products, num_unseen: int) -> Table:
     return Table("candidates", frame, rules)
 
 
-def negative_table(products: Products, label_space: LabelSpace) -> Table:
+def negative_table(negatives: pd.DataFrame, products: Products, label_space: LabelSpace) -> Table:
     """Rules on the images of seen labels, which training takes without a filter."""
-    negatives, unseen = products.negatives, label_space.unseen
-    frame = _drawn_columns(negatives, products.real, len(unseen)).assign(
+    frame = _drawn_columns(negatives, products.real, len(label_space.unseen)).assign(
         candidate_id=where(negatives["image_id"].isin(products.synthetic["image_id"]), "id of a candidate"),
         shows_unseen=[_unseen_problem(labels, label_space) for labels in negatives["labels"]],
         pixel_std=negatives["pixel_std"],

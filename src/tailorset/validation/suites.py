@@ -57,7 +57,7 @@ def content_tables(
         target_table(products.real, products.targets, label_space, settings.annotated_unseen),
         candidate_table(products, len(label_space.unseen)),
         *([source_table(products)] if products.starts_from_photos else []),
-        *([] if products.negatives is None else [negative_table(products, label_space)]),
+        *([] if products.negatives is None else [negative_table(products.negatives, products, label_space)]),
         decision_table(products, label_space),
         kept_table(products),
         seen_label_table(products, label_space),
