@@ -11,9 +11,11 @@ from pages import MEASURES, Tables
 
 
 def ladder_figure(worlds: Tables) -> Figure:
-    """ZSL and GZSL mAP of every row with intervals, one panel per world; worlds: {name: its table of rows}."""
+    """ZSL and GZSL mAP of every measured row with intervals, one panel per world; worlds: {name: its table of rows}."""
+    measured = {row for rows in worlds.values() for row in rows.dropna(subset=["zsl_map"])["row"]}
     tables = sorted(worlds.values(), key=len, reverse=True)  # a world may lack rows
     titles = dict(pair for table in tables for pair in zip(table["row"], table["title"], strict=True))
+    titles = {row: title for row, title in titles.items() if row in measured}
     places = {row: place for place, row in enumerate(titles)}
     figure = Figure(figsize=(3.5 + 4.5 * len(worlds), 0.42 * len(titles) + 1.2), layout="constrained")
     panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]

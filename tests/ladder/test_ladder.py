@@ -261,6 +261,16 @@ def test_a_row_is_drawn_beside_its_title_in_every_world(results: Path) -> None:
         assert drawn == pytest.approx(dict(zip(table["title"], 100 * table["zsl_map"], strict=True)))
 
 
+def test_a_row_that_no_world_measured_is_not_drawn(results: Path) -> None:
+    rows = pd.read_csv("reports/ladder/toybox/ladder.csv")
+    lost = rows["row"] == "seen"
+    unmeasured = rows.assign(**{key: rows[key].mask(lost) for key in rows.columns if "map" in key})
+    (title,) = rows.loc[lost, "title"]
+    for worlds, shown in (({"one": unmeasured}, False), ({"one": unmeasured, "two": rows}, True)):
+        labels = figures.ladder_figure(worlds).axes[0].yaxis.get_ticklabels()
+        assert (title in [label.get_text() for label in labels]) == shown
+
+
 def test_components_that_help_are_told_from_those_that_do_not(results: Path) -> None:
     table = pd.read_csv("reports/ladder/toybox/components.csv").set_index("component")
     assert table.loc["fusion", "zsl_map_low"] > 0  # full 2.0, without 0.5
