@@ -21,27 +21,12 @@ from pydantic import AfterValidator, Field, StrictBool, ValidationError, model_v
 from tailorset.messages import MAX_CHOICES, Strict, invalid, some
 from tailorset.records.names import NameFinder, composed, fold, name_problem, wording_problem
 
-# columns of data/prompts/prompts.parquet
-PROMPT_COLUMNS = ("prompt_id", "text", "labels", "origin", "attempt")
-
-# columns of data/real/manifest.parquet
-REAL_COLUMNS = ("image_id", "split", "shard", "sha256", "width", "height", "pixel_mean", "pixel_std")
+PROMPT_COLUMNS = ("prompt_id", "text", "labels", "origin", "attempt")  # of data/prompts/prompts.parquet
+IMAGE_COLUMNS = ("shard", "sha256", "width", "height", "pixel_mean", "pixel_std")  # of a manifest of stored images
+REAL_COLUMNS = ("image_id", "split", *IMAGE_COLUMNS)  # of data/real/manifest.parquet
 
 # columns of data/synthetic/manifest.parquet; *_logits are (U,) lists in label-space order of the unseen labels
-SYNTHETIC_COLUMNS = (
-    "image_id",
-    "prompt_id",
-    "labels",
-    "seed",
-    "shard",
-    "sha256",
-    "width",
-    "height",
-    "pixel_mean",
-    "pixel_std",
-    "discriminator_logits",
-    "judge_logits",
-)
+SYNTHETIC_COLUMNS = ("image_id", "prompt_id", "labels", "seed", *IMAGE_COLUMNS, "discriminator_logits", "judge_logits")
 
 # folder in data/synthetic of images of seen labels, whose manifest has the same columns
 NEGATIVES = "negatives"
