@@ -52,8 +52,14 @@ def local_cluster(num_cpus: int) -> Iterator[Cluster]:
         process.terminate()
         process.wait(60)
         for survivor in psutil.wait_procs(family, timeout=5)[1]:
-            survivor.kill()
+            kill(survivor)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def kill(process: psutil.Process) -> None:
+    """Kill a process, which may have ended since it was listed."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.kill()
 
 
 def _address(process: subprocess.Popen[str]) -> str:

@@ -74,6 +74,7 @@ def write_real() -> None:
 def write_filtered() -> None:
     rows = write_images(Path("data/synthetic"), "0.tar", [f"prompt{i // 2}-{i % 2:04d}" for i in range(16)])
     labels = [["key"], ["cup"], ["key", "fish"], []] * 4
-    rows = rows.assign(kept=[bool(names) for names in labels], labels=labels, reason="", confidence=0.9)
+    texts = [" and ".join(["a picture", *names]) for names in labels]
+    rows = rows.assign(prompt=texts, kept=[bool(names) for names in labels], labels=labels, reason="", confidence=0.9)
     Path("data/filtered").mkdir(parents=True)
     rows.to_parquet("data/filtered/manifest.parquet")

@@ -20,12 +20,12 @@ from tailorset.exports.parts.source import ExportSource, PhotoScores
 from tailorset.generation.shard_store import MANIFEST_SCHEMA
 from tailorset.images.codec import encode_png
 from tailorset.plugins import EXPORTS, load_plugin
-from tailorset.prompts.files import SCHEMA as PROMPT_SCHEMA
 from tailorset.storage.shards import sha256, write_shard
 
 UNSEEN = ("umbrella", "clock", "boat", "key")
 SEEN = ("ball", "car")
 ODD = ("a/b", "c, d", 'e "f"', "fish 🐟", "two\nlines", "it's", "<&>", "ünï")  # no label file has most of these
+MENTION = "number 7\n"
 SHARD_SIZE, IMAGES_PER_PROMPT = 40, 3
 DESCRIPTION = Description(
     name="tailorset-test",
@@ -52,7 +52,6 @@ def make_products(
     rows = list(_generated(data / "synthetic", num_generated, unseen, image_px))
     _write(data / "synthetic" / "manifest.parquet", rows, MANIFEST_SCHEMA)
     _write(data / "filtered" / "manifest.parquet", [_decision(row, at, kept_share) for at, row in enumerate(rows)])
-    _write(data / "prompts" / "prompts.parquet", list(_prompts(rows)), PROMPT_SCHEMA)
     labels = (*unseen, *seen)
     if num_photos:
         photos, targets = zip(*_photos(data / "real", num_photos, labels, unseen, image_px), strict=True)
@@ -64,9 +63,9 @@ def make_products(
     return ExportSource(
         labels=labels,
         unseen=unseen,
+        may_show=may_show,
         synthetic=data / "synthetic",
         filtered=data / "filtered",
-        prompts=data / "prompts" / "prompts.parquet",
         real=data / "real" if num_photos else None,
         scores=PhotoScores(
             folder / "reports" / "evaluate" / "scores.parquet", "ours", decide, folder / "models" / "thresholds.json"
@@ -74,6 +73,11 @@ def make_products(
         if num_photos
         else None,
     )
+
+
+def may_show(text: str) -> set[str]:
+    """Take a number in a prompt for the name of a label."""
+    return {UNSEEN[0]} if MENTION in text else set()
 
 
 def decide(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,13 +147,9 @@ def _generated(folder: Path, number: int, unseen: tuple[str, ...], image_px: int
 def _decision(row: dict[str, Any], at: int, share: float) -> dict[str, Any]:
     kept = np.random.default_rng([1, at]).random() < share
     decision = {"kept": bool(kept), "labels": row["labels"] if kept else [], "reason": "kept" if kept else "weak"}
-    return {key: row[key] for key in ("image_id", "shard", "sha256")} | decision | {"confidence": 0.75}
-
-
-def _prompts(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for prompt_id in sorted({row["prompt_id"] for row in rows}):
-        text = f'a "quoted" thing, number {int(prompt_id, 16)}\non a lawn'
-        yield {"prompt_id": prompt_id, "text": text, "labels": ["x"], "origin": "llm", "attempt": 0}
+    text = f'a "quoted" thing, number {int(row["prompt_id"], 16)}\non a lawn'
+    told = {"prompt": text, "confidence": 0.75}
+    return {key: row[key] for key in ("image_id", "shard", "sha256")} | decision | told
 
 
 def _photos(

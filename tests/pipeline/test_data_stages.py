@@ -330,6 +330,7 @@ class TestFilterImages:
         for row, requested in zip(filtered.itertuples(), synthetic["labels"], strict=True):
             assert list(row.labels) == (list(requested) if row.kept else [])
             assert (row.reason == "kept") == row.kept
+            assert row.prompt == " next to ".join(f"a {name}" for name in requested)
 
     def test_copies_of_photos_are_rejected_with_a_reason_of_their_own(self) -> None:
         write_generated()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray_cluster import Cluster, local_cluster
+from ray_cluster import Cluster, kill, local_cluster
 
 from tailorset.commands import doctor
 from tailorset.generation.engine import Shelf
@@ -55,7 +55,7 @@ def test_a_cluster_with_a_killed_worker_makes_the_same_bytes(
     wait_for_shards(process, resume_folder(process, generation_project), 1)
     workers = cluster.workers()
     assert len(workers) == 2
-    workers[0].kill()
+    kill(workers[0])
     _, told = process.communicate()
     assert process.returncode == 0, told[-3000:]
     assert "2 workers, a CPU each" in told
@@ -87,7 +87,7 @@ def test_where_every_worker_is_lost_the_stage_ends(generation_project: Path, clu
     process = start_stage(generation_project, stderr=subprocess.PIPE)
     while process.poll() is None:
         for worker in cluster.workers():
-            worker.kill()
+            kill(worker)
         time.sleep(0.05)
     assert process.returncode == 1
     assert process.stderr is not None

@@ -69,11 +69,37 @@ def test_sets_put_together_are_as_large_as_the_disk_allows(tmp_path: Path, monke
 
 def test_a_filter_that_kept_nothing_gives_no_rows(tmp_path: Path) -> None:
     space = LabelSpace(name="one", labels=(Label(name="fish", seen=False),))
-    table = pd.DataFrame({"image_id": ["p-0"], "labels": [["fish"]], "kept": [False]})
+    table = pd.DataFrame({"image_id": ["p-0"], "prompt": ["a fish"], "labels": [["fish"]], "kept": [False]})
     table.to_parquet(tmp_path / "manifest.parquet")
     rows, targets = synthetic_rows(tmp_path / "manifest.parquet", space)
     assert rows.empty
     assert targets.shape == (0, 1)
+
+
+def test_what_a_prompt_names_beside_its_labels_is_not_annotated(tmp_path: Path) -> None:
+    labels = (
+        Label(name="animal", seen=False),
+        Label(name="dog", seen=False, parents=("animal",)),
+        Label(name="cup", seen=False),
+        Label(name="boat", seen=True),
+    )
+    kept = {
+        "a dog by the sea": (["dog", "animal"], [1, 1, 0, -1]),
+        "a dog next to a cup": (["dog", "animal"], [1, 1, -1, -1]),  # the cup was not asked for
+        "a cup on a boat": (["cup"], [0, 0, 1, -1]),
+        "an animal in a wood": (["animal"], [1, -1, 0, -1]),  # perhaps a dog
+        "a cup and a dog": (["cup", "dog", "animal"], [1, 1, 1, -1]),
+    }
+    table = pd.DataFrame({"prompt": list(kept), "labels": [shown for shown, _ in kept.values()]})
+    table.assign(image_id=[f"p-{number}" for number in range(len(kept))], kept=True).to_parquet(tmp_path / "kept")
+    _, targets = synthetic_rows(tmp_path / "kept", LabelSpace(name="pets", labels=labels))
+    assert targets.tolist() == [row for _, row in kept.values()]
+
+
+def test_a_table_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"image_id": ["p-0"], "labels": [["fish"]], "kept": [True]}).to_parquet(tmp_path / "kept")
+    with pytest.raises(ValueError, match=r"kept is of an earlier version, without a column 'prompt': `make run`"):
+        synthetic_rows(tmp_path / "kept", LabelSpace(name="one", labels=(Label(name="fish", seen=False),)))
 
 
 def test_images_that_would_fill_the_disk_are_refused_before_they_are_read(

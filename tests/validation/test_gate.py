@@ -88,8 +88,8 @@ def good() -> Products:
     )
     filtered = pd.DataFrame(
         [
-            (row.image_id, row.shard, row.sha256, k % 4 > 0, row.labels if k % 4 else [], *verdict(k % 4 > 0))
-            for k, row in enumerate(synthetic.itertuples())
+            (f"s{k}", "s.tar", f"sha-{k}", text, k % 4 > 0, labels if k % 4 else [], *verdict(k % 4 > 0))
+            for k, (text, labels) in enumerate(zip([*prompts["text"]] * 2, synthetic["labels"], strict=True))
         ],
         columns=FILTERED_COLUMNS,
     )
@@ -302,6 +302,12 @@ CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, w
     "decided twice": (twice("filtered", 3), "filtered", "each candidate has one row", "s3"),
     "decided on nothing": (put("filtered", 3, image_id="sx"), "filtered", "rows are candidates", "sx"),
     "changed image": (put("filtered", 3, sha256="x"), "filtered", "images are the candidates' own", "s3"),
+    "another prompt": (
+        put("filtered", 1, prompt="a cup"),
+        "filtered",
+        "prompts are the candidates' own",
+        "s1: its prompt has another text",
+    ),
     "seen label kept": (
         put("filtered", 1, labels=["cup", "fish", "hat"]),
         "filtered",

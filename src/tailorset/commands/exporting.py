@@ -18,7 +18,7 @@ from tailorset.exports.parts.croissant import Activity, Agent, Description
 from tailorset.exports.parts.run import WrittenSummary, check_target, partial_folder, run_export
 from tailorset.exports.parts.source import ExportSource, PhotoScores
 from tailorset.messages import count
-from tailorset.project.layout import FILTERED, LORA, PROMPTS, REAL, REVIEW, SCORES, SYNTHETIC, THRESHOLDS, UNET_LORA
+from tailorset.project.layout import FILTERED, LORA, REAL, REVIEW, SCORES, SYNTHETIC, THRESHOLDS, UNET_LORA
 from tailorset.project.licences import LEARNED, NO_ADVICE, PHOTOS, LicensedPart, allowances, of_generated_set, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
@@ -64,9 +64,9 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
     source = ExportSource(
         labels=space.names,
         unseen=space.unseen,
+        may_show=space.may_show,
         synthetic=SYNTHETIC,
         filtered=FILTERED,
-        prompts=PROMPTS,
         real=REAL if export.photos else None,
         scores=_photo_scores(space) if export.scores else None,
         val_share=export.val_share,
@@ -160,7 +160,7 @@ def _activities(
     llm, generator, clip = params.write_prompts.llm, params.generator, params.clip
     writer = _agent(parts, "write_prompts.llm", llm.name)
     asked = {"prompts per pair of labels": params.write_prompts.prompts_per_pair, "seed": params.seed}
-    yield Activity("write prompts", asked, [writer], {PROMPTS.as_posix(): file_digest(PROMPTS)})
+    yield Activity("write prompts", asked, [writer])
     if params.tune_unet.num_updates:
         learned = _agent(parts, LEARNED, params.prepare_dataset.name)
         yield Activity("tune the UNet", params.tune_unet.model_dump(mode="json"), [learned])

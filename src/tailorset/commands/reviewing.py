@@ -10,8 +10,8 @@ import pandas as pd
 from tailorset.commands.findings import Finding
 from tailorset.commands.shared_files import lock_of
 from tailorset.messages import count
-from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
-from tailorset.records import LabelSpace, read_prompts
+from tailorset.project.layout import FILTERED, REVIEW, SYNTHETIC
+from tailorset.records import LabelSpace
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
 from tailorset.storage.files import atomic_output
 from tailorset.storage.products import missing
@@ -94,17 +94,13 @@ def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
     Raises:
         ValueError: there are none, or the file of verdicts is not valid.
     """
-    tables = [FILTERED / "manifest.parquet", SYNTHETIC / "manifest.parquet", PROMPTS]
+    tables = [FILTERED / "manifest.parquet", SYNTHETIC / "manifest.parquet"]
     if lacking := [path for path in tables if not path.exists()]:
         raise ValueError(missing(lacking))
-    drawn = pd.read_parquet(tables[1], columns=["image_id", "prompt_id", "labels"]).rename(
-        columns={"labels": "requested"}
-    )
-    images = pd.read_parquet(tables[0]).merge(drawn, on="image_id", how="left")
-    if images["prompt_id"].isna().any():
+    drawn = pd.read_parquet(tables[1], columns=["image_id", "labels"]).rename(columns={"labels": "requested"})
+    images = pd.read_parquet(tables[0]).merge(drawn, on="image_id", how="left").set_index("image_id")
+    if images["requested"].isna().any():
         raise ValueError(f"{tables[0]} is not of the images in {tables[1]}: `make run` makes it again")
-    texts = {prompt.prompt_id: prompt.text for prompt in read_prompts(PROMPTS)}
-    images = images.assign(prompt=images["prompt_id"].map(texts).fillna("")).set_index("image_id")
     chosen = ~images["kept"] & (images["reason"] != STRUCK) if rejected else images["kept"]
     rows = images[chosen | images.index.isin(list(_stored(REVIEW)))].sort_values(["confidence", "sha256"])
     if rows.empty:

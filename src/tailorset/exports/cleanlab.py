@@ -1,6 +1,7 @@
 """cleanlab: `pred_probs.npy`, (N, K) float32, and `labels.json` with the N lists of labels and the images' files.
 
-Images without scores are left out, and labels that some of the rest have no score or annotation for.
+Left out are images without scores, generated ones that may show an unseen label beside their own, and labels that
+some of the rest have no score or annotation for.
 """
 
 from __future__ import annotations
@@ -49,4 +50,10 @@ def write_labels(folder: Path, exported: ExportedSet) -> None:
 
 
 def _scored(exported: ExportedSet) -> Iterator[ExportedImage]:
-    return (image for image in exported.images() if image.scores and image.annotated)
+    return filter(_is_complete, exported.images())
+
+
+def _is_complete(image: ExportedImage) -> bool:
+    if image.source == "synthetic":
+        return image.scores.keys() <= image.annotated
+    return bool(image.scores and image.annotated)

@@ -36,10 +36,8 @@ def negative_draws(prompts: Sequence[Prompt], label_space: LabelSpace, number: i
     """
     if not number:
         return []
-    kin = label_space.unseen_kin
-    seen = [name for name in label_space.seen if not kin[name]]
-    written = frames_of(prompts, label_space)
-    usable = [one for one in written if not any(kin[name] for name in label_space.named_in(one.text))]
+    seen = [name for name in label_space.seen if not label_space.unseen_kin[name]]
+    usable = [frame for frame in frames_of(prompts, label_space) if not label_space.may_show(frame.text)]
     if not (frames := [frame for frame in usable if frame.num_labels <= len(seen)]):
         raise ValueError(
             f"generate_images.negative_images is {number}, and none of {len(prompts)} prompts can be written for"

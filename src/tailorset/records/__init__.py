@@ -37,7 +37,7 @@ COPIES = "copies_photo"
 PHOTO_COLUMNS = ("photo_id", "photo_similarity", COPIES)
 
 # columns of data/filtered/manifest.parquet: every candidate, with what became of it
-FILTERED_COLUMNS = ("image_id", "shard", "sha256", "kept", "labels", "reason", "confidence")
+FILTERED_COLUMNS = ("image_id", "shard", "sha256", "prompt", "kept", "labels", "reason", "confidence")
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -189,6 +189,10 @@ class LabelSpace(Record):
         """The labels that a text names; of names that overlap the longest one counts."""
         return self._finder.named_in(text)
 
+    def may_show(self, text: str) -> frozenset[str]:
+        """The unseen labels that an image of a text may show: those it names, their ancestors and their descendants."""
+        return frozenset(kin for name in self.named_in(text) for kin in self.unseen_kin[name])
+
     def without_names(self, text: str, by: str) -> tuple[str, list[str]]:
         """Return the words of a text, folded, with another one for each name of a label; and the labels named."""
         return self._finder.replaced(text, by)
@@ -223,11 +227,8 @@ class LabelSpace(Record):
     @cached_property
     def unseen_kin(self) -> dict[str, frozenset[str]]:
         """The unseen labels that an image of each label may show: it itself, its ancestors and its descendants."""
-        shown = {name: {name, *self.parents_of(name)} for name in self.names}
-        for name in self.unseen:
-            for ancestor in self.parents_of(name):
-                shown[ancestor].add(name)
-        return {name: frozenset(found.intersection(self.unseen)) for name, found in shown.items()}
+        line, unseen = {name: {name, *self.parents_of(name)} for name in self.names}, self.unseen
+        return {one: frozenset(other for other in unseen if other in line[one] or one in line[other]) for one in line}
 
     def pairs(self) -> list[tuple[str, ...]]:
         """Labels that are requested together: each unseen label alone, each pair that is not confusable."""

@@ -154,15 +154,26 @@ def is_annotated(targets: Tensor) -> bool:
 
 
 def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
-    """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only."""
+    """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only.
+
+    An unseen label that is not among an image's labels is absent, or not annotated if its prompt says that the image
+    may show it: a prompt for a dog may name a cup as well.
+
+    Raises:
+        ValueError: the manifest is missing, or was written by an earlier version.
+    """
     table = read_table(manifest)
+    if "prompt" not in table:
+        raise ValueError(f"{manifest} is of an earlier version, without a column 'prompt': `make run` makes it again")
     rows = table[table["kept"]]
     prompt_ids = [image_id.rpartition("-")[0] for image_id in rows["image_id"]]  # image_id = prompt_id-index
     rows = rows.assign(prompt_id=prompt_ids)
     targets = torch.full((len(rows), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
+    may_show = {text: label_space.may_show(text) for text in rows["prompt"].unique()}
     for name in label_space.unseen:
-        present = [name in labels for labels in rows["labels"]]
-        targets[:, label_space.index(name)] = torch.tensor(present, dtype=torch.int8)
+        present = torch.tensor([name in labels for labels in rows["labels"]], dtype=torch.int8)
+        unsure = torch.tensor([name in may_show[text] for text in rows["prompt"]], dtype=torch.bool)
+        targets[:, label_space.index(name)] = present.masked_fill(unsure & (present == 0), NOT_ANNOTATED)
     return rows, targets
 
 

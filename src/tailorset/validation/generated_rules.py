@@ -77,11 +77,14 @@ def decision_table(products: Products, label_space: LabelSpace) -> Table:
     decided = zip(filtered["kept"], filtered["labels"], requested, filtered["reason"], strict=True)
     reasoned = zip(filtered["kept"], filtered["reason"], strict=True)
     digest = filtered["image_id"].map(synthetic["sha256"])
+    texts = products.prompts.drop_duplicates("prompt_id").set_index("prompt_id")["text"]
+    text = filtered["image_id"].map(synthetic["prompt_id"]).map(texts)
     frame = filtered[["image_id"]].assign(
         row=filtered["image_id"],
         confidence=filtered["confidence"].fillna(-1.0),
         stranger=where(digest.isna(), "no such candidate"),
         changed=where(digest.notna() & digest.ne(filtered["sha256"]), "sha256 is not the candidate's"),
+        other_prompt=where(text.notna() & text.ne(filtered["prompt"]), "its prompt has another text"),
         bad_labels=[_label_problem(*row, label_space.unseen) for row in decided],
         bad_reason=[_reason_problem(*row) for row in reasoned],
     )
@@ -95,6 +98,7 @@ def decision_table(products: Products, label_space: LabelSpace) -> Table:
             unique("each candidate has one row", "image_id", again),
             blank("rows are candidates", "stranger", again),
             blank("images are the candidates' own", "changed", again),
+            blank("prompts are the candidates' own", "other_prompt", again),
             blank("labels are unseen ones, and include the requested", "bad_labels", again),
             blank("every rejection has a reason", "bad_reason", again),
             between("confidence is a probability", "confidence", 0, 1, again),

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,9 +57,9 @@ class PhotoScores(NamedTuple):
 class ExportSource:
     """Products that an export is made of.
 
-    labels: all; unseen: those that images were generated for. filtered: the filter's decisions on the images of
-    `synthetic`. real: photos, if they are exported. scores: of the test photos. val_share, test_share: of the prompts,
-    with all images drawn from them.
+    labels: all; unseen: those that images were generated for. may_show: the unseen labels that an image of a prompt
+    may show, by its text. filtered: the filter's decisions on the images of `synthetic`. real: photos, if they are
+    exported. scores: of the test photos. val_share, test_share: of the prompts, with all images drawn from them.
 
     Raises:
         ValueError: a table is missing, or the shares are more than everything.
@@ -68,9 +67,9 @@ class ExportSource:
 
     labels: tuple[str, ...]
     unseen: tuple[str, ...]
+    may_show: Callable[[str], Set[str]]
     synthetic: Path
     filtered: Path
-    prompts: Path
     real: Path | None = None
     scores: PhotoScores | None = None
     val_share: float = 0.0
@@ -85,7 +84,7 @@ class ExportSource:
     @property
     def tables(self) -> list[Path]:
         """Files that the export depends on; a picture is known by its sha256 in them."""
-        tables = [self.synthetic / MANIFEST, self.filtered / MANIFEST, self.prompts]
+        tables = [self.synthetic / MANIFEST, self.filtered / MANIFEST]
         tables += [self.real / MANIFEST, self.real / TARGETS] if self.real else []
         return tables + ([self.scores.path, self.scores.rules] if self.scores else [])
 
@@ -144,16 +143,17 @@ class ExportSource:
         self, rows: tuple[dict[str, Any], dict[str, Any]], probabilities: list[float], judged: list[float]
     ) -> Stored:
         row, decision = rows
-        text = self._texts.get(row["prompt_id"])
+        text = decision["prompt"]
+        possible = self.may_show(text)
         shown = [label for label in self.labels if label in decision["labels"]]
         scores = {label: round(value, 6) for label, value in zip(self.unseen, probabilities, strict=True)}
         of_judge = dict(zip(self.unseen, judged, strict=True))
         image = ExportedImage(
             **_picture(row),
-            split=self._split_of(text or row["prompt_id"]),
+            split=self._split_of(text),
             source="synthetic",
             labels=shown,
-            absent=[label for label in self.unseen if label not in shown],
+            absent=[label for label in self.unseen if label not in shown and label not in possible],
             scores=scores,
             predicted=shown,
             scored_by="discriminator",
@@ -165,10 +165,6 @@ class ExportSource:
             judge_confidence=round(min(of_judge[label] for label in row["labels"]), 6),
         )
         return Stored(image, self.synthetic, row["shard"])
-
-    @cached_property
-    def _texts(self) -> dict[str, str]:
-        return {row["prompt_id"]: row["text"] for row in _rows(self.prompts, ["prompt_id", "text"])}
 
     def _split_of(self, prompt: str) -> Split:
         """Return the split of all images of a prompt, by a number in [0, 1) that its text decides."""

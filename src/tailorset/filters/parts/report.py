@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from tailorset.filters import Filter, FilterDecision
-from tailorset.records import COPIES, FILTERED_COLUMNS
+from tailorset.records import COPIES, FILTERED_COLUMNS, Prompt
 from tailorset.records.verdicts import KEPT, RELABELLED, STRUCK, ImageVerdict
 
 COPY = "near-duplicate of its photo"  # a reason
@@ -56,9 +56,13 @@ def _stacked(logits: pd.Series) -> torch.Tensor:
     return torch.from_numpy(np.stack(logits.to_list()))
 
 
-def filtered_manifest(candidates: pd.DataFrame, decisions: Sequence[FilterDecision]) -> pd.DataFrame:
-    """Return every candidate with its decision."""
+def filtered_manifest(
+    candidates: pd.DataFrame, prompts: Sequence[Prompt], decisions: Sequence[FilterDecision]
+) -> pd.DataFrame:
+    """Return every candidate with the text of its prompt and its decision."""
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
     filtered = candidates[["image_id", "shard", "sha256"]].assign(
+        prompt=[texts[prompt_id] for prompt_id in candidates["prompt_id"]],
         kept=[decision.kept for decision in decisions],
         labels=[list(decision.labels) for decision in decisions],
         reason=[decision.reason for decision in decisions],
