@@ -25,7 +25,7 @@ def main() -> None:
         planner = QuotaPlanner.of(config, unseen, prompts, seed)
         draws = negative_draws(prompts, stage.label_space, config.negative_images, seed)
         plans = negative_shards(draws, config.shard_size)
-        negatives = Negatives(plans, ShardStore(stage.shard_folder / "negatives"))
+        negatives = Negatives(plans, ShardStore(stage.shard_folder / NEGATIVES))
         store = ShardStore(stage.shard_folder, from_photos=config.from_photos is not None)
         tally = draw_all(stage, stage.label_space, config, planner, store, negatives)
         if stage.is_main:

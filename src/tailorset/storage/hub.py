@@ -16,8 +16,8 @@ from tailorset.messages import Strict
 
 LOCAL, HUB = PREFIXES = ("local-dir:", "hf-hub:")  # open_clip's
 SAFETENSORS, SHARDED = "*.safetensors", ".index.json"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-SINGLE_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+SINGLE_FILES = (".safetensors", ".gguf", *PICKLES)
 HUB_HOSTS = ("huggingface.co", "hf.co")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
@@ -125,9 +125,9 @@ def _is_variant(file: str) -> bool:
     return "." in file.rpartition("/")[2].replace(SAFETENSORS[1:], "")
 
 
-def pickles_in(folder: Path) -> list[str]:
-    """Return the names of files of weights that are pickles, which are never read."""
-    return sorted(path.relative_to(folder).as_posix() for pattern in PICKLES for path in folder.rglob(pattern))
+def pickles(names: Iterable[str]) -> list[str]:
+    """Return the files of weights that are pickles, which are never read; sorted."""
+    return sorted(name for name in names if name.endswith(PICKLES))
 
 
 def missing_weights(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tailorset.generators.parts.pipeline_config import INDEX
+from tailorset.generators.parts.pipeline_config import INDEX, parts_of
 from tailorset.messages import first_line
 from tailorset.storage import checksums
 from tailorset.storage.hub import NamedModel
@@ -156,8 +156,8 @@ def load_tokenizers(model: str, index: Mapping[str, Any], revision: str | None =
     Raises:
         ValueError: one cannot be loaded.
     """
-    parts = (part for part in sorted(index) if part.startswith(("tokenizer", "processor")))
-    kinds = {part: index[part][1] for part in parts if index[part][1]}
+    listed = sorted(parts_of(index).items())
+    kinds = {part: kind for part, (_, kind) in listed if part.startswith(("tokenizer", "processor"))}
     if not kinds:
         raise ValueError(f"generator.model {model!r} lists no tokenizer in {INDEX}: name another model")
     return [_tokenizer(model, part, kind, revision) for part, kind in kinds.items()]

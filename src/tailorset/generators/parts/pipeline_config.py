@@ -14,6 +14,7 @@ from tailorset.generators import GeneratorConfig
 from tailorset.storage.hub import NamedModel, missing_weights
 
 INDEX = "model_index.json"
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # never loaded: a checker returns black images
 
 
 class PipelineConfig(GeneratorConfig, NamedModel):
@@ -49,4 +50,24 @@ class PipelineConfig(GeneratorConfig, NamedModel):
             index = dict(json.loads((folder / INDEX).read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError):
             return [f"a readable {INDEX}"]
-        return [f"{part}/{file}" for part in self.networks(index) for file in missing_weights(folder / part)]
+        weighted = list(self.networks(index))
+        others = [part for part in parts_of(index) if part not in weighted and not (folder / part).is_dir()]
+        return [f"{part}/" for part in others] + [
+            f"{part}/{file}" for part in weighted for file in missing_weights(folder / part)
+        ]
+
+
+def parts_of(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Return the library and the class of each part that is loaded, by the content of model_index.json.
+
+    A part that a pipeline does without is null there; other entries are settings, or lists of numbers.
+    """
+    return {
+        name: (source[0], source[1])
+        for name, source in index.items()
+        if name not in LEFT_OUT and isinstance(source, list) and len(source) == 2 and all(map(_is_name, source))
+    }
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str)

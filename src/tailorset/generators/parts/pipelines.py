@@ -18,11 +18,11 @@ from tailorset.generators.parts.components import (
     load_tokenizers,
     load_weights,
 )
+from tailorset.generators.parts.pipeline_config import INDEX, LEFT_OUT, parts_of
 
 NEEDED = {"prompt", "height", "width", "num_inference_steps"}  # arguments of every call that draws from text
 OTHER_INPUTS = {"image", "control_image", "mask_image", "video", "num_frames"}  # of calls that need or make other media
 DRAWING = ("unet", "transformer", "vae")
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")  # a checker returns black images
 
 
 def load_pipeline(model: str, revision: str | None, dtype: torch.dtype) -> Any:
@@ -152,27 +152,41 @@ def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
             f"generator.model {model!r} is a {name}, which is not a text-to-image pipeline: name a model that draws"
             " images from prompts alone"
         )
-    _check_parts(model, {part: index[part] for part in inspect.signature(kind.__init__).parameters if part in index})
+    _check_parts(model, index, inspect.signature(kind.__init__).parameters)
     return kind
 
 
-def _check_parts(model: str, parts: Mapping[str, Any]) -> None:
-    """Refuse a part whose class is in neither library, nor in a module of diffusers' pipelines."""
+def _check_parts(model: str, index: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse a part without a class, or one whose class neither the libraries nor diffusers' pipelines have.
+
+    parameters: of the pipeline's class, which takes its parts by name.
+    """
     import diffusers
     import transformers
 
-    libraries = {"diffusers": diffusers, "transformers": transformers}
-    for part, source in parts.items():
-        if part in LEFT_OUT or not isinstance(source, list) or None in source:  # [null, null]: without that part
-            continue
-        library, name = source
-        is_known = hasattr(libraries[library], name) if library in libraries else hasattr(diffusers.pipelines, library)
-        if not is_known:
+    parts = parts_of(index)
+    for part in (name for name in parameters if name in index and name not in LEFT_OUT):
+        is_needed = parameters[part].default is inspect.Parameter.empty
+        if part not in parts and is_needed and index[part] != [None, None]:
+            raise ValueError(
+                f"generator.model {model!r}: its {part} is {index[part]!r} in {INDEX}, not a library and a class:"
+                " download it again, or name another model"
+            )
+        if part in parts and not _is_known(*parts[part]):
+            library, name = parts[part]
             raise ValueError(
                 f"generator.model {model!r}: its {part} is a {name} of {library}, which diffusers"
                 f" {diffusers.__version__} and transformers {transformers.__version__} do not have, and code from model"
                 " repositories is never run: update them, or name another model"
             )
+
+
+def _is_known(library: str, name: str) -> bool:
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    return hasattr(libraries[library], name) if library in libraries else hasattr(diffusers.pipelines, library)
 
 
 def networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
@@ -182,13 +196,8 @@ def networks(index: Mapping[str, Any]) -> dict[str, type[nn.Module]]:
 
     libraries = {"diffusers": diffusers, "transformers": transformers}
     getattr(diffusers, str(index.get("_class_name")), None)  # with PRX's, diffusers adds a class to transformers
-    found = {}
-    for part, source in index.items():
-        if isinstance(source, list) and source[0] in libraries and part not in LEFT_OUT:
-            kind = getattr(libraries[source[0]], source[1], None)
-            if isinstance(kind, type) and issubclass(kind, nn.Module):
-                found[part] = kind
-    return found
+    kinds = {part: getattr(libraries.get(library), name, None) for part, (library, name) in parts_of(index).items()}
+    return {part: kind for part, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, nn.Module)}
 
 
 def _num_template_tokens(tokenizer: Any) -> int:
