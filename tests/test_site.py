@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tailorset.project.checks import contradictions
 from tailorset.project.params import check_params
 from tailorset.project.presets import overlay, preset_text
+from tailorset.records import LabelSpace
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "docs" / "tutorial.ipynb"
@@ -42,7 +44,8 @@ SETTINGS, CODE = examples("yaml"), examples("python")
 @pytest.mark.parametrize("place", [place for place in SETTINGS if not place.startswith("CONTRIBUTING")])
 def test_settings_shown_in_the_docs_are_valid(place: str) -> None:
     """Those of CONTRIBUTING name plug-ins that are written there: tests/test_recipes.py."""
-    check_params(yaml.safe_load(overlay(preset_text("coco"), SETTINGS[place])), place)
+    params = check_params(yaml.safe_load(overlay(preset_text("coco"), SETTINGS[place])), place)
+    assert not [*contradictions(params, LabelSpace.load(ROOT / "data/labels/coco.yaml"))]
 
 
 @pytest.mark.parametrize("place", CODE)
