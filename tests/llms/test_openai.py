@@ -300,6 +300,14 @@ def test_an_address_without_the_api_says_so(chat: ChatServer) -> None:
         llm_of(chat, base_url=chat.url.removesuffix("/v1")).reply(DIALOGUES, SEEDS)
 
 
+def test_a_server_that_streams_unasked_is_named(chat: ChatServer) -> None:
+    piece = 'data: {"choices": [{"delta": {"content": "a cup"}}]}\n\ndata: [DONE]\n\n'
+    chat.always = lambda request: Response(200, piece, {"Content-Type": "text/event-stream; charset=utf-8"})
+    with pytest.raises(ValueError, match=r"text/event-stream.*It streams, although `stream` is false: switch that off"):
+        llm_of(chat).reply(DIALOGUES[:1], [1])
+    assert len(chat.requests) == 1
+
+
 @pytest.mark.parametrize(
     "response",
     [

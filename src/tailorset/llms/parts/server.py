@@ -26,6 +26,7 @@ CONNECT_SECONDS = 10
 MAX_BYTES = 4 * 2**20  # of an answer
 MAX_QUOTED = 300  # characters of an answer in a message
 NOT_THERE = (404, 405, 501)  # no such address, or not for this method
+EVENTS = "text/event-stream"  # content type of an answer in pieces
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 log = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ class ModelServer:
         kind = answer.headers.get("content-type", "no content type")
         return (
             f"{self.config.base_url} answers without a chat model's JSON (HTTP {answer.status}, {kind}):"
-            f" {self._quoted(answer.text)!r}. {_NOT_THE_API}"
+            f" {self._quoted(answer.text)!r}. {_STREAMS if kind.startswith(EVENTS) else _NOT_THE_API}"
         )
 
     def _unreachable(self, error: httpx2.RequestError) -> str:
@@ -248,4 +249,5 @@ class ModelServer:
         return "".join(char if char.isprintable() else "?" for char in line[:MAX_QUOTED]) or "an empty text"
 
 
+_STREAMS = f"It streams, although `stream` is false: switch that off on the server, or name another in {BLOCK}.base_url"
 _NOT_THE_API = f"Correct {BLOCK}.base_url: it is the root of the API, which usually ends in /v1, not a web page"
