@@ -180,9 +180,7 @@ def select(run: AdditionRun) -> dict[str, float]:
     requested, decisions, verdicts = decide_all(params.filter_images.build(run.space), candidates)
     with atomic_output(run.data / "filtered") as folder:
         folder.mkdir()
-        prompts = read_prompts(run.data / "prompts.parquet")
-        manifest = filtered_manifest(candidates, prompts, decisions)
-        manifest.to_parquet(folder / "manifest.parquet", index=False)
+        filtered_manifest(candidates, decisions).to_parquet(folder / "manifest.parquet", index=False)
     labels = label_table(run.names, requested, decisions, verdicts)
     if problem := too_few(labels, decisions, params.validate_data.min_images_per_label):
         raise ValueError(

@@ -12,9 +12,8 @@ from tailorset.filters.parts.report import (
     reason_table,
     review_metrics,
 )
-from tailorset.project.layout import FILTERED, PROMPTS, REVIEW, SYNTHETIC
+from tailorset.project.layout import FILTERED, REVIEW, SYNTHETIC
 from tailorset.project.stage import run_stage
-from tailorset.records import read_prompts
 from tailorset.records.verdicts import current_verdicts, read_verdicts
 from tailorset.storage.files import atomic_output
 
@@ -30,8 +29,7 @@ def main() -> None:
 
         with atomic_output(FILTERED) as folder:
             folder.mkdir()
-            manifest = filtered_manifest(candidates, read_prompts(PROMPTS), decisions)
-            manifest.to_parquet(folder / "manifest.parquet", index=False)
+            filtered_manifest(candidates, decisions, reviewed).to_parquet(folder / "manifest.parquet", index=False)
 
         labels = label_table(stage.label_space.unseen, requested, decisions, verdicts)
         labels.to_csv(stage.plots_dir / "labels.csv", index=False)

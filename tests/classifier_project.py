@@ -75,6 +75,7 @@ def write_filtered() -> None:
     rows = write_images(Path("data/synthetic"), "0.tar", [f"prompt{i // 2}-{i % 2:04d}" for i in range(16)])
     labels = [["key"], ["cup"], ["key", "fish"], []] * 4
     texts = [" and ".join(["a picture", *names]) for names in labels]
-    rows = rows.assign(prompt=texts, kept=[bool(names) for names in labels], labels=labels, reason="", confidence=0.9)
+    rows = rows.assign(prompt=texts, kept=[bool(names) for names in labels], labels=labels)
+    rows = rows.assign(reason="", confidence=0.9, reviewed=False)
     Path("data/filtered").mkdir(parents=True)
     rows.to_parquet("data/filtered/manifest.parquet")

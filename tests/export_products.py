@@ -64,6 +64,7 @@ def make_products(
         labels=labels,
         unseen=unseen,
         may_show=may_show,
+        names="of a test",
         synthetic=data / "synthetic",
         filtered=data / "filtered",
         real=data / "real" if num_photos else None,
@@ -127,6 +128,7 @@ def _generated(folder: Path, number: int, unseen: tuple[str, ...], image_px: int
             row = {
                 "image_id": f"{prompt_id}-{at % IMAGES_PER_PROMPT:04d}",
                 "prompt_id": prompt_id,
+                "prompt": f'a "quoted" thing, number {int(prompt_id, 16)}\non a lawn',
                 "labels": sorted(set(requested)),
                 "seed": 4197110291620960182 + at,
                 "shard": f"synthetic-{shard:05d}.tar",
@@ -147,9 +149,8 @@ def _generated(folder: Path, number: int, unseen: tuple[str, ...], image_px: int
 def _decision(row: dict[str, Any], at: int, share: float) -> dict[str, Any]:
     kept = np.random.default_rng([1, at]).random() < share
     decision = {"kept": bool(kept), "labels": row["labels"] if kept else [], "reason": "kept" if kept else "weak"}
-    text = f'a "quoted" thing, number {int(row["prompt_id"], 16)}\non a lawn'
-    told = {"prompt": text, "confidence": 0.75}
-    return {key: row[key] for key in ("image_id", "shard", "sha256")} | decision | told
+    told = {"confidence": 0.75, "reviewed": False}
+    return {key: row[key] for key in ("image_id", "shard", "sha256", "prompt")} | decision | told
 
 
 def _photos(

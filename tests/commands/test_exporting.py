@@ -17,6 +17,7 @@ from tailorset.project.layout import FILTERED, LORA, THRESHOLDS, UNET_LORA
 from tailorset.records import LabelSpace
 from tailorset.records.verdicts import RELABELLED, ImageVerdict, verdict_lines
 from tailorset.storage.checksums import digest
+from tailorset.storage.image_set import synthetic_rows
 from tailorset.thresholds.rules import one_threshold
 from tests.export_products import make_products
 
@@ -134,9 +135,45 @@ def test_verdicts_that_the_filter_has_not_applied_stop_the_export(products: Path
     assert result.exit_code == 1
     assert "1 verdict of data/labels/review.yaml waits to be applied: `make run`, then export" in result.output
     assert not Path("export-coco").exists()
-    rows.loc[kept.name, "kept"] = False
+    rows.loc[kept.name, ["kept", "reviewed"]] = False, True
     rows.to_parquet("data/filtered/manifest.parquet", index=False)
     assert tailorset("export-data", "coco").exit_code == 0
+
+
+def test_a_verdict_that_confirms_the_filter_waits_as_well(products: Path) -> None:
+    """It tells that labels which the prompt names beside those of the image are absent."""
+    rows = pd.read_parquet("data/filtered/manifest.parquet")
+    kept = rows[rows["kept"]].iloc[0]
+    confirmed = {kept["image_id"]: ImageVerdict(sha256=kept["sha256"], labels=tuple(kept["labels"]))}
+    Path("data/labels/review.yaml").write_text(verdict_lines(confirmed))
+    assert "1 verdict of data/labels/review.yaml waits" in tailorset("export-data", "coco").output
+
+
+def test_an_export_annotates_what_training_learns(products: Path) -> None:
+    space = LabelSpace.load(Path("data/labels/toybox.yaml"))
+    paths = [Path("data") / folder / "manifest.parquet" for folder in ("synthetic", "filtered")]
+    tables = [pd.read_parquet(path) for path in paths]
+    texts = [f"a thing next to {'two boats' if number % 2 else 'a clock'}" for number in range(len(tables[0]))]
+    tables[1]["reviewed"] = [number % 5 == 0 for number in range(len(tables[1]))]
+    for path, table in zip(paths, tables, strict=True):
+        table.assign(prompt=texts).to_parquet(path, index=False)
+    assert tailorset("export-data", "coco", "-o", "out").exit_code == 0
+    rows, targets = synthetic_rows(paths[1], space)
+    learned = {
+        image_id: {name for name, target in zip(space.names, row, strict=True) if target == 0}
+        for image_id, row in zip(rows["image_id"], targets.tolist(), strict=True)
+    }
+    lines = [json.loads(line) for line in Path("out/images.jsonl").read_text().splitlines()]
+    assert {line["image_id"]: set(line["absent"]) for line in lines} == learned
+    assert {len(absent) + len(line["labels"]) for line, absent in zip(lines, learned.values(), strict=True)} == {5, 6}
+
+
+def test_products_of_an_earlier_version_are_refused(products: Path) -> None:
+    path = Path("data/filtered/manifest.parquet")
+    pd.read_parquet(path).drop(columns="reviewed").to_parquet(path)
+    done = tailorset("export-data", "coco")
+    assert done.exit_code == 1
+    assert "is of an earlier version of tailorset, with no column reviewed: `make run`" in " ".join(done.output.split())
 
 
 def test_an_unknown_format_names_the_choices(products: Path) -> None:

@@ -90,7 +90,8 @@ def test_every_unseen_label_is_absent_in_negatives_and_no_seen_one_is_annotated(
     filtered = generation_project / "data/filtered"
     filtered.mkdir()
     kept = [number < 5 for number in range(len(candidates))]
-    candidates.assign(prompt="a picture", kept=kept).to_parquet(filtered / "manifest.parquet")
+    decided = candidates.assign(kept=kept, reason="kept", confidence=0.9, reviewed=False)
+    decided.to_parquet(filtered / "manifest.parquet")
 
     collection = Collection(space, generation_project / "data/real", product, filtered)
     learned = training_sets(collection, 8, ["synthetic"], 0.2)["synthetic"]

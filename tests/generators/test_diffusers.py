@@ -307,7 +307,7 @@ def test_a_part_that_no_library_has_is_refused(copy: Path, part: str, source: li
 
 
 @pytest.mark.parametrize("part", ["unet", "scheduler", "text_encoder", "tokenizer"])
-@pytest.mark.parametrize("source", [["diffusers"], [], ["diffusers", None], "diffusers", None, [1, 2]])
+@pytest.mark.parametrize("source", [["diffusers"], [], ["diffusers", None], "diffusers", None, [1, 2], [None, None]])
 def test_a_part_without_library_and_class_is_refused(copy: Path, part: str, source: object) -> None:
     index = copy / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {part: source}))

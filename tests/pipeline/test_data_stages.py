@@ -99,8 +99,9 @@ def write_generated() -> None:
     for k, prompt in enumerate(islice(cycle(prompts.itertuples()), 3 * len(prompts))):
         shown = np.array([10.0 * (name in prompt.labels) for name in unseen])
         logits = shown if k < 2 * len(prompts) else 10.0 - shown
-        image = (f"s{k}", prompt.prompt_id, prompt.labels, k, "synthetic-00000.tar", f"sha-s{k}", 16, 16, 0.5, 0.2)
-        rows.append((*image, logits.tolist(), (shown if k % 2 else 10.0 - shown).tolist()))
+        asked = (f"s{k}", prompt.prompt_id, prompt.text, prompt.labels, k)
+        image = ("synthetic-00000.tar", f"sha-s{k}", 16, 16, 0.5, 0.2)
+        rows.append((*asked, *image, logits.tolist(), (shown if k % 2 else 10.0 - shown).tolist()))
     refused = {f"prompts/rejected/{reason}": 0 for reason in REASONS}
     write_json(validate_data.WRITTEN, refused)
     PROMPTS.parent.mkdir(parents=True)
@@ -371,6 +372,7 @@ class TestFilterImages:
         assert filtered.loc[["s1", "s2"], "reason"].tolist() == ["kept", "kept"]
         assert filtered.loc[["s3", f"s{last}"], "reason"].tolist() == ["relabelled in review"] * 2
         assert tuple(filtered.loc["s3", "labels"]) == others
+        assert set(filtered.index[filtered["reviewed"]]) == {"s0", "s1", "s3", f"s{last}"}
         reasons = pd.read_csv("reports/filter_images/plots/reasons.csv").set_index("reason")["num_images"]
         assert reasons["struck out in review"] == 1
         assert reasons["relabelled in review"] == 2

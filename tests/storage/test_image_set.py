@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tailorset.images.codec import encode_png
-from tailorset.records import Label, LabelSpace
+from tailorset.records import DRAWN_COLUMNS, NEGATIVES, Label, LabelSpace
 from tailorset.storage import annotated, image_set
 from tailorset.storage.annotated import Annotated, Several
 from tailorset.storage.image_set import ImageSet, Mixture, empty_pixels, load_image_set, real_rows, synthetic_rows
@@ -69,8 +69,7 @@ def test_sets_put_together_are_as_large_as_the_disk_allows(tmp_path: Path, monke
 
 def test_a_filter_that_kept_nothing_gives_no_rows(tmp_path: Path) -> None:
     space = LabelSpace(name="one", labels=(Label(name="fish", seen=False),))
-    table = pd.DataFrame({"image_id": ["p-0"], "prompt": ["a fish"], "labels": [["fish"]], "kept": [False]})
-    table.to_parquet(tmp_path / "manifest.parquet")
+    decided({"a fish": ["fish"]}).assign(kept=False).to_parquet(tmp_path / "manifest.parquet")
     rows, targets = synthetic_rows(tmp_path / "manifest.parquet", space)
     assert rows.empty
     assert targets.shape == (0, 1)
@@ -90,15 +89,36 @@ def test_what_a_prompt_names_beside_its_labels_is_not_annotated(tmp_path: Path) 
         "an animal in a wood": (["animal"], [1, -1, 0, -1]),  # perhaps a dog
         "a cup and a dog": (["cup", "dog", "animal"], [1, 1, 1, -1]),
     }
-    table = pd.DataFrame({"prompt": list(kept), "labels": [shown for shown, _ in kept.values()]})
-    table.assign(image_id=[f"p-{number}" for number in range(len(kept))], kept=True).to_parquet(tmp_path / "kept")
-    _, targets = synthetic_rows(tmp_path / "kept", LabelSpace(name="pets", labels=labels))
-    assert targets.tolist() == [row for _, row in kept.values()]
+    table, space = decided({text: shown for text, (shown, _) in kept.items()}), LabelSpace(name="pets", labels=labels)
+    table.to_parquet(tmp_path / "kept")
+    assert synthetic_rows(tmp_path / "kept", space)[1].tolist() == [row for _, row in kept.values()]
+    table.assign(reviewed=True).to_parquet(tmp_path / "kept")  # a person saw what is not there
+    sure = [[max(target, 0) for target in row[:3]] + [-1] for _, row in kept.values()]
+    assert synthetic_rows(tmp_path / "kept", space)[1].tolist() == sure
+
+
+def test_a_label_that_is_added_is_not_annotated_in_negatives_that_name_it(tmp_path: Path) -> None:
+    space = LabelSpace(name="sea", labels=(Label(name="boat", seen=True), Label(name="fish", seen=False)))
+    rows = pd.DataFrame({column: ["?", "?"] for column in DRAWN_COLUMNS}).assign(
+        prompt=["a boat", "a boat near a pier"]
+    )
+    (tmp_path / NEGATIVES).mkdir()
+    rows.to_parquet(tmp_path / NEGATIVES / "manifest.parquet")
+    for labels, targets in (([], [[-1, 0], [-1, 0]]), ([Label(name="pier", seen=False)], [[-1, 0, 0], [-1, 0, -1]])):
+        (negatives,) = annotated.Collection(space.grown(labels), tmp_path, tmp_path, tmp_path).negatives()
+        assert negatives.targets.tolist() == targets
+
+
+def decided(kept: dict[str, list[str]]) -> pd.DataFrame:
+    """The filter's table of kept images with these labels, by the text of their prompts."""
+    table = pd.DataFrame({"prompt": list(kept), "labels": list(kept.values()), "shard": "0.tar", "sha256": "?"})
+    table = table.assign(image_id=[f"p-{number}" for number in range(len(kept))], kept=True, reviewed=False)
+    return table.assign(reason="kept", confidence=0.9)
 
 
 def test_a_table_of_an_earlier_version_is_refused(tmp_path: Path) -> None:
-    pd.DataFrame({"image_id": ["p-0"], "labels": [["fish"]], "kept": [True]}).to_parquet(tmp_path / "kept")
-    with pytest.raises(ValueError, match=r"kept is of an earlier version, without a column 'prompt': `make run`"):
+    decided({"a fish": ["fish"]}).drop(columns=["prompt", "reviewed"]).to_parquet(tmp_path / "kept")
+    with pytest.raises(ValueError, match=r"kept is of an earlier version .* no column prompt, reviewed: `make run`"):
         synthetic_rows(tmp_path / "kept", LabelSpace(name="one", labels=(Label(name="fish", seen=False),)))
 
 

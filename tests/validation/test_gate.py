@@ -71,6 +71,7 @@ def good() -> Products:
             (
                 f"s{k}",
                 f"p{k % 12}",
+                prompts["text"][k % 12],
                 prompts["labels"][k % 12],
                 k,
                 "s.tar",
@@ -88,8 +89,8 @@ def good() -> Products:
     )
     filtered = pd.DataFrame(
         [
-            (f"s{k}", "s.tar", f"sha-{k}", text, k % 4 > 0, labels if k % 4 else [], *verdict(k % 4 > 0))
-            for k, (text, labels) in enumerate(zip([*prompts["text"]] * 2, synthetic["labels"], strict=True))
+            (row.image_id, row.shard, row.sha256, row.prompt, *verdict(k % 4 > 0, row.labels))
+            for k, row in enumerate(synthetic.itertuples())
         ],
         columns=FILTERED_COLUMNS,
     )
@@ -99,8 +100,8 @@ def good() -> Products:
     return Products(prompts, real, targets, synthetic, filtered, negatives)
 
 
-def verdict(kept: bool) -> tuple[str, float]:
-    return ("kept", 0.9) if kept else ("cup below threshold", 0.2)
+def verdict(kept: bool, labels: list[str]) -> tuple[bool, list[str], str, float, bool]:
+    return (True, labels, "kept", 0.9, False) if kept else (False, [], "cup below threshold", 0.2, False)
 
 
 def put(product: str, row: int, **values: Any) -> Damage:
@@ -237,6 +238,12 @@ CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, w
     "no candidates": (without("synthetic", *range(24)), "candidates", "there are candidates", ": 0"),
     "candidate twice": (twice("synthetic", 3), "candidates", "image ids differ", "s3"),
     "unknown prompt": (put("synthetic", 3, prompt_id="px"), "candidates", "every candidate has its prompt", "s3"),
+    "text of another prompt": (
+        put("synthetic", 3, prompt="a gold fish"),
+        "candidates",
+        "candidates are drawn from their prompt's text",
+        "s3: its prompt has another text",
+    ),
     "labels of another prompt": (
         put("synthetic", 3, labels=["key"]),
         "candidates",
@@ -306,7 +313,7 @@ CRITICAL: dict[str, tuple[Damage, str, str, str]] = {  # damage, table, title, w
         put("filtered", 1, prompt="a cup"),
         "filtered",
         "prompts are the candidates' own",
-        "s1: its prompt has another text",
+        "s1: not the candidate's",
     ),
     "seen label kept": (
         put("filtered", 1, labels=["cup", "fish", "hat"]),

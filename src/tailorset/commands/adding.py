@@ -15,9 +15,9 @@ from tailorset.messages import problems, some
 from tailorset.project.checks import contradictions
 from tailorset.project.layout import ADDED_DATA, FILTERED, LORA, NOVELTY, REAL, SYNTHETIC, THRESHOLDS, UNET_LORA
 from tailorset.project.params import Params
-from tailorset.records import Label, LabelSpace, Record
+from tailorset.records import FILTERED_COLUMNS, Label, LabelSpace, Record
 from tailorset.records.names import safe_file_name
-from tailorset.storage.products import missing
+from tailorset.storage.products import check_columns, missing
 
 NEEDED = (
     UNET_LORA,
@@ -105,6 +105,11 @@ def _problems(
         yield f"a {variant} learns all labels together: put the labels into the label file, and `make run`"
     if lacking := [str(path) for path in NEEDED if not path.exists()]:
         yield missing(lacking)
+    for filtered in (FILTERED, *(folder / "filtered" for folder in earlier_folders(base))):
+        try:
+            check_columns(filtered / "manifest.parquet", FILTERED_COLUMNS)
+        except ValueError as error:
+            yield str(error)
     others = [classifier.parent / path.name for path in (THRESHOLDS, NOVELTY)]
     if lacking := [path.name for path in others if not path.exists()]:
         yield f"{addition.model} has no {', '.join(lacking)}: `make run` makes a version that has"

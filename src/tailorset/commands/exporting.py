@@ -22,9 +22,10 @@ from tailorset.project.layout import FILTERED, LORA, REAL, REVIEW, SCORES, SYNTH
 from tailorset.project.licences import LEARNED, NO_ADVICE, PHOTOS, LicensedPart, allowances, of_generated_set, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
-from tailorset.records import LabelSpace
-from tailorset.records.verdicts import RELABELLED, STRUCK, current_verdicts, read_verdicts
+from tailorset.records import FILTERED_COLUMNS, LabelSpace
+from tailorset.records.verdicts import RELABELLED, STRUCK, ImageVerdict, current_verdicts, read_verdicts
 from tailorset.storage.checksums import digest, file_digest
+from tailorset.storage.products import read_table
 from tailorset.thresholds.rules import Thresholds
 
 LOCKS = Path(".work/exports")
@@ -65,6 +66,7 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
         labels=space.names,
         unseen=space.unseen,
         may_show=space.may_show,
+        names=file_digest(Path(params.label_space)),
         synthetic=SYNTHETIC,
         filtered=FILTERED,
         real=REAL if export.photos else None,
@@ -84,15 +86,15 @@ def _check_review(space: LabelSpace) -> None:
     stored = read_verdicts(REVIEW) if REVIEW.exists() and manifest.exists() else {}
     if not stored:
         return
-    rows = pd.read_parquet(manifest, columns=["image_id", "sha256", "kept", "labels"]).set_index("image_id")
+    rows = read_table(manifest, columns=FILTERED_COLUMNS).set_index("image_id")
     verdicts, _ = current_verdicts(stored, rows["sha256"].to_dict(), space.unseen, REVIEW)
-    waiting = 0
-    for image_id, verdict in verdicts.items():
-        row = rows.loc[image_id]
-        waiting += set(row["labels"] if row["kept"] else ()) != set(verdict.labels)
-    if waiting:
+    if waiting := sum(not _is_applied(verdict, rows.loc[image_id]) for image_id, verdict in verdicts.items()):
         verb = "waits" if waiting == 1 else "wait"
         raise ValueError(f"{count(waiting, 'verdict')} of {REVIEW} {verb} to be applied: `make run`, then export")
+
+
+def _is_applied(verdict: ImageVerdict, row: pd.Series) -> bool:
+    return row["reviewed"] and set(row["labels"] if row["kept"] else ()) == set(verdict.labels)
 
 
 def _check_day(text: str) -> None:

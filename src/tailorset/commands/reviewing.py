@@ -11,10 +11,10 @@ from tailorset.commands.findings import Finding
 from tailorset.commands.shared_files import lock_of
 from tailorset.messages import count
 from tailorset.project.layout import FILTERED, REVIEW, SYNTHETIC
-from tailorset.records import LabelSpace
+from tailorset.records import FILTERED_COLUMNS, LabelSpace
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
 from tailorset.storage.files import atomic_output
-from tailorset.storage.products import missing
+from tailorset.storage.products import check_columns, missing
 from tailorset.storage.shards import load_content
 
 
@@ -97,6 +97,7 @@ def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
     tables = [FILTERED / "manifest.parquet", SYNTHETIC / "manifest.parquet"]
     if lacking := [path for path in tables if not path.exists()]:
         raise ValueError(missing(lacking))
+    check_columns(tables[0], FILTERED_COLUMNS)
     drawn = pd.read_parquet(tables[1], columns=["image_id", "labels"]).rename(columns={"labels": "requested"})
     images = pd.read_parquet(tables[0]).merge(drawn, on="image_id", how="left").set_index("image_id")
     if images["requested"].isna().any():

@@ -49,14 +49,11 @@ class ExportedImage(NamedTuple):
     def certainty(self) -> float | None:
         """Probability of the annotation that fits the scores worst; None without scores.
 
-        Of an image without annotations: of the prediction that is least certain.
+        A scored label that is not annotated counts as predicted.
         """
-        if not self.scores:
-            return None
-        shown = self.annotated and {**dict.fromkeys(self.absent, False), **dict.fromkeys(self.labels, True)}
-        known = shown or {label: probability >= 0.5 for label, probability in self.scores.items()}
-        fits = [self.scores[label] if known[label] else 1 - self.scores[label] for label in known.keys() & self.scores]
-        return min(fits, default=None)
+        shown = {label: probability >= 0.5 for label, probability in self.scores.items()}
+        shown |= {**dict.fromkeys(self.absent, False), **dict.fromkeys(self.labels, True)}
+        return min((one if shown[label] else 1 - one for label, one in self.scores.items()), default=None)
 
 
 class ExportedSet(Protocol):

@@ -1,7 +1,7 @@
 """cleanlab: `pred_probs.npy`, (N, K) float32, and `labels.json` with the N lists of labels and the images' files.
 
-Left out are images without scores, generated ones that may show an unseen label beside their own, and labels that
-some of the rest have no score or annotation for.
+Left out are images without scores, and labels that some of the rest have no score or annotation for. A scored label
+that is not annotated in a generated image counts as absent: cleanlab reports it if it is likely to be there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def write_labels(folder: Path, exported: ExportedSet) -> None:
     """
     known, num_images = set(exported.labels), 0
     for image in _scored(exported):
-        known &= image.annotated & image.scores.keys()
+        known &= image.scores.keys() & (image.annotated if image.source == "real" else image.scores.keys())
         num_images += 1
     classes = [label for label in exported.labels if label in known]
     if not num_images or not classes:
@@ -50,10 +50,4 @@ def write_labels(folder: Path, exported: ExportedSet) -> None:
 
 
 def _scored(exported: ExportedSet) -> Iterator[ExportedImage]:
-    return filter(_is_complete, exported.images())
-
-
-def _is_complete(image: ExportedImage) -> bool:
-    if image.source == "synthetic":
-        return image.scores.keys() <= image.annotated
-    return bool(image.scores and image.annotated)
+    return (image for image in exported.images() if image.scores and image.annotated)

@@ -131,6 +131,7 @@ def manifest_row(
     return {
         "image_id": draw.image_id,
         "prompt_id": draw.prompt.prompt_id,
+        "prompt": draw.prompt.text,
         "labels": list(draw.prompt.labels),
         "seed": seed,
         "shard": shard,

@@ -26,7 +26,8 @@ IMAGE_COLUMNS = ("shard", "sha256", "width", "height", "pixel_mean", "pixel_std"
 REAL_COLUMNS = ("image_id", "split", *IMAGE_COLUMNS)  # of data/real/manifest.parquet
 
 # columns of data/synthetic/manifest.parquet; *_logits are (U,) lists in label-space order of the unseen labels
-SYNTHETIC_COLUMNS = ("image_id", "prompt_id", "labels", "seed", *IMAGE_COLUMNS, "discriminator_logits", "judge_logits")
+DRAWN_COLUMNS = ("image_id", "prompt_id", "prompt", "labels", "seed", *IMAGE_COLUMNS)
+SYNTHETIC_COLUMNS = (*DRAWN_COLUMNS, "discriminator_logits", "judge_logits")
 
 # folder in data/synthetic of images of seen labels, whose manifest has the same columns
 NEGATIVES = "negatives"
@@ -36,8 +37,8 @@ NEGATIVES = "negatives"
 COPIES = "copies_photo"
 PHOTO_COLUMNS = ("photo_id", "photo_similarity", COPIES)
 
-# columns of data/filtered/manifest.parquet: every candidate, with what became of it
-FILTERED_COLUMNS = ("image_id", "shard", "sha256", "prompt", "kept", "labels", "reason", "confidence")
+# columns of data/filtered/manifest.parquet: every candidate, what became of it, and if a person decided that
+FILTERED_COLUMNS = ("image_id", "shard", "sha256", "prompt", "kept", "labels", "reason", "confidence", "reviewed")
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from tailorset.records import NEGATIVES, NOT_ANNOTATED, LabelSpace, Source
+from tailorset.records import DRAWN_COLUMNS, NEGATIVES, LabelSpace, Source
 from tailorset.storage.image_set import (
     ImageSet,
     empty_pixels,
@@ -18,6 +18,7 @@ from tailorset.storage.image_set import (
     real_rows,
     split_held_out,
     synthetic_rows,
+    targets_without,
 )
 from tailorset.storage.products import read_table
 
@@ -106,15 +107,13 @@ class Collection:
         return joined([self._kept(synthetic, filtered) for synthetic, filtered in folders])
 
     def negatives(self) -> list[Annotated]:
-        """Images that were generated for seen labels, with every unseen label absent; one element per folder."""
+        """Images that were generated for seen labels and show no unseen one; one element per folder."""
         folders = [synthetic / NEGATIVES for synthetic in (self.synthetic, *(first for first, _ in self.earlier))]
         return [self._without_unseen(folder) for folder in folders if folder.exists()]
 
     def _without_unseen(self, folder: Path) -> Annotated:
-        rows = read_table(folder / "manifest.parquet")
-        targets = torch.full((len(rows), len(self.label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
-        targets[:, self.label_space.columns(self.label_space.unseen)] = 0
-        return Annotated(rows, targets, folder, "synthetic")
+        rows = read_table(folder / "manifest.parquet", columns=DRAWN_COLUMNS)
+        return Annotated(rows, targets_without(rows["prompt"], self.label_space), folder, "synthetic")
 
     def _kept(self, synthetic: Path, filtered: Path) -> Annotated:
         return Annotated(*synthetic_rows(filtered / "manifest.parquet", self.label_space), synthetic, "synthetic")

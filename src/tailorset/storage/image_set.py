@@ -9,7 +9,7 @@ import math
 import shutil
 import tempfile
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor
 from tailorset.images.codec import square_pixels
 from tailorset.messages import GIB
 from tailorset.progress import Bar
-from tailorset.records import NOT_ANNOTATED, LabelSpace, Source
+from tailorset.records import FILTERED_COLUMNS, NOT_ANNOTATED, LabelSpace, Source
 from tailorset.seeding import sample_seed
 from tailorset.storage.products import read_table
 from tailorset.storage.shards import load_images
@@ -156,25 +156,34 @@ def is_annotated(targets: Tensor) -> bool:
 def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only.
 
-    An unseen label that is not among an image's labels is absent, or not annotated if its prompt says that the image
-    may show it: a prompt for a dog may name a cup as well.
+    An unseen label that is not among an image's labels is absent, unless `targets_without` says otherwise and no person
+    has looked at the image.
 
     Raises:
-        ValueError: the manifest is missing, or was written by an earlier version.
+        ValueError: the manifest is missing, or an earlier version wrote it.
     """
-    table = read_table(manifest)
-    if "prompt" not in table:
-        raise ValueError(f"{manifest} is of an earlier version, without a column 'prompt': `make run` makes it again")
+    table = read_table(manifest, columns=FILTERED_COLUMNS)
     rows = table[table["kept"]]
     prompt_ids = [image_id.rpartition("-")[0] for image_id in rows["image_id"]]  # image_id = prompt_id-index
     rows = rows.assign(prompt_id=prompt_ids)
-    targets = torch.full((len(rows), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
-    may_show = {text: label_space.may_show(text) for text in rows["prompt"].unique()}
-    for name in label_space.unseen:
-        present = torch.tensor([name in labels for labels in rows["labels"]], dtype=torch.int8)
-        unsure = torch.tensor([name in may_show[text] for text in rows["prompt"]], dtype=torch.bool)
-        targets[:, label_space.index(name)] = present.masked_fill(unsure & (present == 0), NOT_ANNOTATED)
+    targets = targets_without(rows["prompt"].mask(rows["reviewed"], ""), label_space)
+    for target, labels in zip(targets, rows["labels"], strict=True):
+        target[label_space.columns(labels)] = 1
     return rows, targets
+
+
+def targets_without(prompts: Iterable[str], label_space: LabelSpace) -> Tensor:
+    """Return the targets, (N, L), of N images that show no unseen label: each is absent, seen ones are not annotated.
+
+    Nor are those that the text of the image's prompt says it may show: a prompt for a dog may name a cup as well.
+    """
+    prompts = list(prompts)
+    targets = torch.full((len(prompts), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
+    targets[:, label_space.columns(label_space.unseen)] = 0
+    unsure = {text: label_space.columns(sorted(label_space.may_show(text))) for text in set(prompts)}
+    for target, text in zip(targets, prompts, strict=True):
+        target[unsure[text]] = NOT_ANNOTATED
+    return targets
 
 
 def split_held_out(rows: pd.DataFrame, targets: Tensor, share: float) -> tuple[AnnotatedRows, AnnotatedRows]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,15 +10,31 @@ import pandas as pd
 from tailorset.messages import reason_of
 
 
-def read_table(path: Path, stage: str = "") -> pd.DataFrame:
-    """Return a table of a product. stage: the one that makes it.
+def read_table(path: Path, stage: str = "", columns: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table of a product. stage: the one that makes it. columns: those that it must have.
 
     Raises:
-        ValueError: it is missing.
+        ValueError: it is missing, or an earlier version of tailorset wrote it.
     """
     if not path.is_file():
         raise ValueError(missing([path], stage))
+    check_columns(path, columns)
     return pd.read_parquet(path)
+
+
+def check_columns(path: Path, columns: Iterable[str]) -> None:
+    """Check that a table has these columns.
+
+    Raises:
+        ValueError: it lacks one.
+    """
+    import pyarrow.parquet as pq
+
+    if lacking := [column for column in columns if column not in pq.read_schema(path).names]:
+        raise ValueError(
+            f"{path} is of an earlier version of tailorset, with no column {', '.join(lacking)}: `make run` makes it"
+            " again; put labels that `tailorset add-label` added into the label file first"
+        )
 
 
 def missing(paths: Sequence[object], stage: str = "") -> str:

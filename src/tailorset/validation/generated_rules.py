@@ -18,17 +18,19 @@ LESS_CONTRAST = "run generate_images with another generator.dtype or guidance_sc
 
 
 def candidate_table(products: Products, num_unseen: int) -> Table:
-    synthetic = products.synthetic
-    asked = products.prompts.drop_duplicates("prompt_id").set_index("prompt_id")["labels"].map(listed)
-    wanted = synthetic["prompt_id"].map(asked)
+    synthetic, prompts = products.synthetic, products.prompts.drop_duplicates("prompt_id").set_index("prompt_id")
+    wanted = synthetic["prompt_id"].map(prompts["labels"].map(listed))
+    text = synthetic["prompt_id"].map(prompts["text"])
     frame = _drawn_columns(synthetic, products.real, num_unseen).assign(
         no_prompt=where(wanted.isna(), "its prompt does not exist"),
+        other_text=where(text.notna() & text.ne(synthetic["prompt"]), "its prompt has another text"),
         other_labels=where(wanted.notna() & wanted.ne(synthetic["labels"].map(listed)), "labels are not its prompt's"),
     )
     rules = [
         some_rows("there are candidates", REDRAW),
         *_drawn_rules("candidate"),
         blank("every candidate has its prompt", "no_prompt", REDRAW),
+        blank("candidates are drawn from their prompt's text", "other_text", REDRAW),
         blank("candidates request their prompt's labels", "other_labels", REDRAW),
     ]
     return Table("candidates", frame, rules)
@@ -77,14 +79,13 @@ def decision_table(products: Products, label_space: LabelSpace) -> Table:
     decided = zip(filtered["kept"], filtered["labels"], requested, filtered["reason"], strict=True)
     reasoned = zip(filtered["kept"], filtered["reason"], strict=True)
     digest = filtered["image_id"].map(synthetic["sha256"])
-    texts = products.prompts.drop_duplicates("prompt_id").set_index("prompt_id")["text"]
-    text = filtered["image_id"].map(synthetic["prompt_id"]).map(texts)
+    text = filtered["image_id"].map(synthetic["prompt"])
     frame = filtered[["image_id"]].assign(
         row=filtered["image_id"],
         confidence=filtered["confidence"].fillna(-1.0),
         stranger=where(digest.isna(), "no such candidate"),
         changed=where(digest.notna() & digest.ne(filtered["sha256"]), "sha256 is not the candidate's"),
-        other_prompt=where(text.notna() & text.ne(filtered["prompt"]), "its prompt has another text"),
+        other_prompt=where(text.notna() & text.ne(filtered["prompt"]), "not the candidate's"),
         bad_labels=[_label_problem(*row, label_space.unseen) for row in decided],
         bad_reason=[_reason_problem(*row) for row in reasoned],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -23,10 +24,12 @@ def unseen_label_table(products: Products, label_space: LabelSpace, min_images_p
             "row": label_space.unseen,
             "prompts": _occurrences(products.prompts["labels"], label_space.unseen),
             "kept": _occurrences(products.kept["labels"], label_space.unseen),
+            "absent": _absences(products.kept, label_space),
             "test": products.positives(label_space.unseen, "test"),
         }
     )
     measured = "add test images that show these labels; without one a label is left out of the averages"
+    rare = "give labels that most prompts name, or their children, aliases of their own, or review the images"
     more = "raise generate_images.max_images, tune for longer, or give the label an alias that draws better"
     return Table(
         "unseen_labels",
@@ -34,9 +37,18 @@ def unseen_label_table(products: Products, label_space: LabelSpace, min_images_p
         [
             between("asked for by prompts", "prompts", 1, None, "run write_prompts again for this label space"),
             between("shown by enough kept images", "kept", min_images_per_label, None, more, "warning"),
+            between("known to be absent in enough images", "absent", min_images_per_label, None, rare, "warning"),
             between("shown by test images", "test", 1, None, measured, "warning"),
         ],
     )
+
+
+def _absences(kept: pd.DataFrame, label_space: LabelSpace) -> list[int]:
+    """Return for each unseen label the number of kept images in which it is annotated as absent."""
+    unsure = kept["prompt"].mask(kept["reviewed"], "").map(label_space.may_show)
+    known = [unsure | set(labels) for unsure, labels in zip(unsure, kept["labels"], strict=True)]
+    counts = Counter(name for names in known for name in names)
+    return [len(kept) - counts[name] for name in label_space.unseen]
 
 
 def _occurrences(label_lists: pd.Series, labels: Sequence[str]) -> list[int]:

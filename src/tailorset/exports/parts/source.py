@@ -20,10 +20,10 @@ from torch import Tensor
 
 from tailorset.clip.losses import grouped_softmax
 from tailorset.exports import ExportedImage
-from tailorset.records import SPLITS, Split, requested_mask
+from tailorset.records import DRAWN_COLUMNS, FILTERED_COLUMNS, SPLITS, Split, requested_mask
 from tailorset.seeding import sample_seed
 from tailorset.storage.checksums import file_digest
-from tailorset.storage.products import missing
+from tailorset.storage.products import check_columns, missing
 from tailorset.storage.shards import load_contents
 
 BATCH_SIZE = 500
@@ -58,16 +58,18 @@ class ExportSource:
     """Products that an export is made of.
 
     labels: all; unseen: those that images were generated for. may_show: the unseen labels that an image of a prompt
-    may show, by its text. filtered: the filter's decisions on the images of `synthetic`. real: photos, if they are
-    exported. scores: of the test photos. val_share, test_share: of the prompts, with all images drawn from them.
+    may show, by its text; names: digest of the label file, which tells. filtered: the filter's decisions on the images
+    of `synthetic`. real: photos, if they are exported. scores: of the test photos. val_share, test_share: of the
+    prompts, with all images drawn from them.
 
     Raises:
-        ValueError: a table is missing, or the shares are more than everything.
+        ValueError: a table is missing or of an earlier version, or the shares are more than everything.
     """
 
     labels: tuple[str, ...]
     unseen: tuple[str, ...]
     may_show: Callable[[str], Set[str]]
+    names: str
     synthetic: Path
     filtered: Path
     real: Path | None = None
@@ -80,6 +82,8 @@ class ExportSource:
             raise ValueError(f"shares {self.val_share} and {self.test_share}: give two from 0 to 1, at most 1 together")
         if lacking := [path for path in self.tables if not path.exists()]:
             raise ValueError(missing(lacking))
+        check_columns(self.synthetic / MANIFEST, DRAWN_COLUMNS)
+        check_columns(self.filtered / MANIFEST, FILTERED_COLUMNS)
 
     @property
     def tables(self) -> list[Path]:
@@ -90,7 +94,8 @@ class ExportSource:
 
     def digest(self) -> str:
         """Return a digest of all that the export depends on."""
-        choices = [self.labels, self.unseen, bool(self.real), bool(self.scores), self.val_share, self.test_share]
+        choices = [self.labels, self.unseen, self.names, bool(self.real), bool(self.scores)]
+        choices += [self.val_share, self.test_share]
         digests = [file_digest(path) for path in self.tables]
         return hashlib.sha256(json.dumps([*choices, *digests]).encode()).hexdigest()
 
@@ -143,14 +148,13 @@ class ExportSource:
         self, rows: tuple[dict[str, Any], dict[str, Any]], probabilities: list[float], judged: list[float]
     ) -> Stored:
         row, decision = rows
-        text = decision["prompt"]
-        possible = self.may_show(text)
+        possible = frozenset[str]() if decision["reviewed"] else self.may_show(row["prompt"])
         shown = [label for label in self.labels if label in decision["labels"]]
         scores = {label: round(value, 6) for label, value in zip(self.unseen, probabilities, strict=True)}
         of_judge = dict(zip(self.unseen, judged, strict=True))
         image = ExportedImage(
             **_picture(row),
-            split=self._split_of(text),
+            split=self._split_of(row["prompt"]),
             source="synthetic",
             labels=shown,
             absent=[label for label in self.unseen if label not in shown and label not in possible],
@@ -158,7 +162,7 @@ class ExportSource:
             predicted=shown,
             scored_by="discriminator",
             prompt_id=row["prompt_id"],
-            prompt=text,
+            prompt=row["prompt"],
             seed=hex(row["seed"]),
             requested=list(row["labels"]),
             confidence=decision["confidence"],

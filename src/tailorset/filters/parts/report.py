@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from tailorset.filters import Filter, FilterDecision
-from tailorset.records import COPIES, FILTERED_COLUMNS, Prompt
+from tailorset.records import COPIES, FILTERED_COLUMNS
 from tailorset.records.verdicts import KEPT, RELABELLED, STRUCK, ImageVerdict
 
 COPY = "near-duplicate of its photo"  # a reason
@@ -57,16 +57,15 @@ def _stacked(logits: pd.Series) -> torch.Tensor:
 
 
 def filtered_manifest(
-    candidates: pd.DataFrame, prompts: Sequence[Prompt], decisions: Sequence[FilterDecision]
+    candidates: pd.DataFrame, decisions: Sequence[FilterDecision], reviewed: Collection[str] = ()
 ) -> pd.DataFrame:
-    """Return every candidate with the text of its prompt and its decision."""
-    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
-    filtered = candidates[["image_id", "shard", "sha256"]].assign(
-        prompt=[texts[prompt_id] for prompt_id in candidates["prompt_id"]],
+    """Return every candidate with its decision; reviewed: ids of the images that a person looked at."""
+    filtered = candidates[["image_id", "shard", "sha256", "prompt"]].assign(
         kept=[decision.kept for decision in decisions],
         labels=[list(decision.labels) for decision in decisions],
         reason=[decision.reason for decision in decisions],
         confidence=[decision.confidence for decision in decisions],
+        reviewed=candidates["image_id"].isin(reviewed),
     )
     return filtered[list(FILTERED_COLUMNS)]
 

@@ -152,24 +152,21 @@ def _text_to_image_class(model: str, index: Mapping[str, Any]) -> Any:
             f"generator.model {model!r} is a {name}, which is not a text-to-image pipeline: name a model that draws"
             " images from prompts alone"
         )
-    _check_parts(model, index, inspect.signature(kind.__init__).parameters)
+    _check_parts(model, index, kind)
     return kind
 
 
-def _check_parts(model: str, index: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]) -> None:
-    """Refuse a part without a class, or one whose class neither the libraries nor diffusers' pipelines have.
-
-    parameters: of the pipeline's class, which takes its parts by name.
-    """
+def _check_parts(model: str, index: Mapping[str, Any], pipeline: Any) -> None:
+    """Refuse a pipeline without a part that its class needs, or with one whose class no library has."""
     import diffusers
     import transformers
 
-    parts = parts_of(index)
-    for part in (name for name in parameters if name in index and name not in LEFT_OUT):
-        is_needed = parameters[part].default is inspect.Parameter.empty
-        if part not in parts and is_needed and index[part] != [None, None]:
+    parts, parameters = parts_of(index), inspect.signature(pipeline.__init__).parameters
+    for part in (name for name in list(parameters)[1:] if name not in LEFT_OUT):
+        is_needed = parameters[part].default is inspect.Parameter.empty and part not in pipeline._optional_components
+        if part not in parts and is_needed:
             raise ValueError(
-                f"generator.model {model!r}: its {part} is {index[part]!r} in {INDEX}, not a library and a class:"
+                f"generator.model {model!r}: its {part} is {index.get(part)!r} in {INDEX}, not a library and a class:"
                 " download it again, or name another model"
             )
         if part in parts and not _is_known(*parts[part]):
