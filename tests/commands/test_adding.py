@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -105,6 +106,12 @@ def test_a_product_or_file_of_the_model_that_is_missing() -> None:
     message = error("drum")
     assert "models/text_encoder_lora is missing" in message
     assert "`dvc checkout`" in message
+
+
+def test_a_table_of_an_earlier_version() -> None:
+    path = Path("data/filtered/manifest.parquet")
+    pd.read_parquet(path).drop(columns=["prompt", "reviewed"]).to_parquet(path)
+    assert f"{path} is of an earlier version of tailorset, with no column prompt, reviewed: `make run`" in error("drum")
 
 
 def test_another_variant_or_settings_that_do_not_fit() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,21 +16,21 @@ def read_table(path: Path, stage: str = "", columns: Sequence[str] = ()) -> pd.D
     Raises:
         ValueError: it is missing, or an earlier version of tailorset wrote it.
     """
-    if not path.is_file():
-        raise ValueError(missing([path], stage))
-    check_columns(path, columns)
+    check_columns(path, columns, stage)
     return pd.read_parquet(path)
 
 
-def check_columns(path: Path, columns: Iterable[str]) -> None:
-    """Check that a table has these columns.
+def check_columns(path: Path, columns: Sequence[str], stage: str = "") -> None:
+    """Check that a table is there and has these columns. stage: the one that makes it.
 
     Raises:
-        ValueError: it lacks one.
+        ValueError: it is missing, or an earlier version of tailorset wrote it.
     """
     import pyarrow.parquet as pq
 
-    if lacking := [column for column in columns if column not in pq.read_schema(path).names]:
+    if not path.is_file():
+        raise ValueError(missing([path], stage))
+    if lacking := sorted(set(columns).difference(pq.read_schema(path).names if columns else ())):
         raise ValueError(
             f"{path} is of an earlier version of tailorset, with no column {', '.join(lacking)}: `make run` makes it"
             " again; put labels that `tailorset add-label` added into the label file first"
