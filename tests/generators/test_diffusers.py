@@ -21,6 +21,7 @@ from torch._dynamo.testing import CompileCounter
 from tailorset.commands.availability import model_finding
 from tailorset.compute.memory import is_out_of_memory
 from tailorset.generators.diffusers import Config, Diffusers, build, build_tokenizers
+from tailorset.generators.parts.components import load_tokenizers
 from tailorset.generators.parts.families import TESTED, denoiser
 from tailorset.generators.parts.pipelines import load_pipeline
 from tests.generators import tiny_pipelines
@@ -455,18 +456,15 @@ def test_the_tokenizer_of_a_processor_is_found(folder_of: FolderOf, tmp_path: Pa
     import transformers
 
     folder = Path(shutil.copytree(folder_of("StableDiffusionPipeline"), tmp_path / "model"))
-    config = Config(model=str(folder), image_px=16, guidance=OFF)
-    (tokenizer,) = build_tokenizers(config)
+    model, index = str(folder), json.loads((folder / "model_index.json").read_text())
+    (tokenizer,) = load_tokenizers(model, index)
     shutil.rmtree(folder / "tokenizer")
     transformers.CLIPProcessor(transformers.CLIPImageProcessor(), tokenizer).save_pretrained(folder / part)
-    index = folder / "model_index.json"
-    others = {name: value for name, value in json.loads(index.read_text()).items() if name != "tokenizer"}
-    index.write_text(json.dumps(others | {part: ["transformers", "CLIPProcessor"]}))
-    (found,) = build_tokenizers(config)
+    others = {name: value for name, value in index.items() if name != "tokenizer"}
+    (found,) = load_tokenizers(model, others | {part: ["transformers", "CLIPProcessor"]})
     assert found(PROMPTS[0])["input_ids"] == tokenizer(PROMPTS[0])["input_ids"]
-    index.write_text(json.dumps(others))
     with pytest.raises(ValueError, match=r"lists no tokenizer in model_index\.json"):
-        build_tokenizers(config)
+        load_tokenizers(model, others)
 
 
 def test_a_tokenizer_that_transformers_does_not_have_is_refused(folder_of: FolderOf, tmp_path: Path) -> None:
