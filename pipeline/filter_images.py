@@ -29,7 +29,8 @@ def main() -> None:
 
         with atomic_output(FILTERED) as folder:
             folder.mkdir()
-            filtered_manifest(candidates, decisions, reviewed).to_parquet(folder / "manifest.parquet", index=False)
+            judged = dict.fromkeys(reviewed, stage.label_space.unseen)
+            filtered_manifest(candidates, decisions, judged).to_parquet(folder / "manifest.parquet", index=False)
 
         labels = label_table(stage.label_space.unseen, requested, decisions, verdicts)
         labels.to_csv(stage.plots_dir / "labels.csv", index=False)

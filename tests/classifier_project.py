@@ -76,6 +76,6 @@ def write_filtered() -> None:
     labels = [["key"], ["cup"], ["key", "fish"], []] * 4
     texts = [" and ".join(["a picture", *names]) for names in labels]
     rows = rows.assign(prompt=texts, kept=[bool(names) for names in labels], labels=labels)
-    rows = rows.assign(reason="", confidence=0.9, reviewed=False)
+    rows = rows.assign(reason="", confidence=0.9, reviewed=[[]] * len(rows))
     Path("data/filtered").mkdir(parents=True)
     rows.to_parquet("data/filtered/manifest.parquet")

@@ -149,7 +149,7 @@ def _generated(folder: Path, number: int, unseen: tuple[str, ...], image_px: int
 def _decision(row: dict[str, Any], at: int, share: float) -> dict[str, Any]:
     kept = np.random.default_rng([1, at]).random() < share
     decision = {"kept": bool(kept), "labels": row["labels"] if kept else [], "reason": "kept" if kept else "weak"}
-    told = {"confidence": 0.75, "reviewed": False}
+    told = {"confidence": 0.75, "reviewed": []}
     return {key: row[key] for key in ("image_id", "shard", "sha256", "prompt")} | decision | told
 
 

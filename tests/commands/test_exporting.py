@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from tailorset.cli import app
 from tailorset.project.layout import FILTERED, LORA, THRESHOLDS, UNET_LORA
 from tailorset.records import LabelSpace
-from tailorset.records.verdicts import RELABELLED, ImageVerdict, verdict_lines
+from tailorset.records.verdicts import COPY, RELABELLED, ImageVerdict, verdict_lines
 from tailorset.storage.checksums import digest
 from tailorset.storage.image_set import synthetic_rows
 from tailorset.thresholds.rules import one_threshold
@@ -104,9 +104,16 @@ def test_the_description_tells_what_people_changed_in_review(products: Path) -> 
     path = products / FILTERED / "manifest.parquet"
     manifest = pd.read_parquet(path)
     manifest.loc[manifest.index[manifest["kept"]][:2], "reason"] = RELABELLED
+    manifest["reviewed"] = [["boat"] if number < 9 else [] for number in range(len(manifest))]
     manifest.to_parquet(path)
+    shown = [(row.image_id, row.sha256, tuple(row.labels) if row.kept else ()) for row in manifest[:9].itertuples()]
+    verdicts = {image_id: ImageVerdict(sha256=sha256, labels=labels) for image_id, sha256, labels in shown}
+    Path("data/labels/review.yaml").write_text(verdict_lines(verdicts))
     assert tailorset("export-data", "coco", "-o", "after").exit_code == 0
-    assert "a person struck out 0 and relabelled 2 of the candidates" in Path("after/croissant.json").read_text()
+    assert (
+        "a person reviewed 9 of the candidates, struck out 0 and relabelled 2 of them"
+        in Path("after/croissant.json").read_text()
+    )
 
 
 @pytest.mark.parametrize("day", ["yesterday", "20261231", "2026-02-30"])
@@ -135,8 +142,21 @@ def test_verdicts_that_the_filter_has_not_applied_stop_the_export(products: Path
     assert result.exit_code == 1
     assert "1 verdict of data/labels/review.yaml waits to be applied: `make run`, then export" in result.output
     assert not Path("export-coco").exists()
-    rows.loc[kept.name, ["kept", "reviewed"]] = False, True
+    rows.loc[kept.name, "kept"] = False
+    rows.at[kept.name, "reviewed"] = ["boat"]
     rows.to_parquet("data/filtered/manifest.parquet", index=False)
+    assert tailorset("export-data", "coco").exit_code == 0
+    Path("data/labels/review.yaml").unlink()  # the filter has applied a verdict that is withdrawn
+    assert "1 verdict of data/labels/review.yaml waits" in tailorset("export-data", "coco", "-o", "out").output
+
+
+def test_a_verdict_on_a_copy_of_a_photo_does_not_wait_for_ever(products: Path) -> None:
+    rows = pd.read_parquet("data/filtered/manifest.parquet")
+    rows.loc[0, ["kept", "reason"]] = False, COPY
+    rows.at[0, "reviewed"] = ["boat"]
+    rows.to_parquet("data/filtered/manifest.parquet", index=False)
+    verdict = {rows.loc[0, "image_id"]: ImageVerdict(sha256=rows.loc[0, "sha256"], labels=("boat",))}
+    Path("data/labels/review.yaml").write_text(verdict_lines(verdict))
     assert tailorset("export-data", "coco").exit_code == 0
 
 
@@ -154,7 +174,10 @@ def test_an_export_annotates_what_training_learns(products: Path) -> None:
     paths = [Path("data") / folder / "manifest.parquet" for folder in ("synthetic", "filtered")]
     tables = [pd.read_parquet(path) for path in paths]
     texts = [f"a thing next to {'two boats' if number % 2 else 'a clock'}" for number in range(len(tables[0]))]
-    tables[1]["reviewed"] = [number % 5 == 0 for number in range(len(tables[1]))]
+    tables[1]["reviewed"] = [space.unseen if number % 5 == 0 else [] for number in range(len(tables[1]))]
+    shown = [(row.image_id, row.sha256, tuple(row.labels)) for row in tables[1].itertuples() if len(row.reviewed)]
+    verdicts = {image_id: ImageVerdict(sha256=sha256, labels=labels) for image_id, sha256, labels in shown}
+    Path("data/labels/review.yaml").write_text(verdict_lines(verdicts))
     for path, table in zip(paths, tables, strict=True):
         table.assign(prompt=texts).to_parquet(path, index=False)
     assert tailorset("export-data", "coco", "-o", "out").exit_code == 0

@@ -90,7 +90,7 @@ def test_every_unseen_label_is_absent_in_negatives_and_no_seen_one_is_annotated(
     filtered = generation_project / "data/filtered"
     filtered.mkdir()
     kept = [number < 5 for number in range(len(candidates))]
-    decided = candidates.assign(kept=kept, reason="kept", confidence=0.9, reviewed=False)
+    decided = candidates.assign(kept=kept, reason="kept", confidence=0.9, reviewed=[[]] * len(kept))
     decided.to_parquet(filtered / "manifest.parquet")
 
     collection = Collection(space, generation_project / "data/real", product, filtered)

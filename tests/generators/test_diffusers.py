@@ -312,10 +312,19 @@ def test_a_part_that_no_library_has_is_refused(copy: Path, part: str, source: li
 def test_a_part_without_library_and_class_is_refused(copy: Path, part: str, source: object) -> None:
     index = copy / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {part: source}))
-    assert f"its {part} is {source!r} in model_index.json, not a library and a class" in refusal(copy)
+    assert f"its {part} in model_index.json is {source!r}, not a library and a class" in refusal(copy)
     found = model_finding("generator", Config(model=str(copy), image_px=16, guidance=OFF), whole=False)
     assert found.status == "error"
-    assert f"its {part} is {source!r} in model_index.json" in found.text
+    assert f"its {part} in model_index.json is {source!r}" in found.text
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "text_encoder_2", "tokenizer"])
+def test_sdxl_needs_what_diffusers_calls_optional(folder_of: FolderOf, tmp_path: Path, part: str) -> None:
+    folder = Path(shutil.copytree(folder_of("StableDiffusionXLPipeline"), tmp_path / "model"))
+    index = json.loads((folder / "model_index.json").read_text())
+    for source in ([], ["transformers"], [None, None], None):
+        (folder / "model_index.json").write_text(json.dumps(index | {part: source}))
+        assert f"its {part} in model_index.json is {source!r}" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", CLASSES)

@@ -92,9 +92,12 @@ def test_what_a_prompt_names_beside_its_labels_is_not_annotated(tmp_path: Path) 
     table, space = decided({text: shown for text, (shown, _) in kept.items()}), LabelSpace(name="pets", labels=labels)
     table.to_parquet(tmp_path / "kept")
     assert synthetic_rows(tmp_path / "kept", space)[1].tolist() == [row for _, row in kept.values()]
-    table.assign(reviewed=True).to_parquet(tmp_path / "kept")  # a person saw what is not there
+    table.assign(reviewed=[space.unseen] * len(table)).to_parquet(tmp_path / "kept")  # a person saw what is not there
     sure = [[max(target, 0) for target in row[:3]] + [-1] for _, row in kept.values()]
     assert synthetic_rows(tmp_path / "kept", space)[1].tolist() == sure
+    grown = space.grown([Label(name="sea", seen=False), Label(name="wood", seen=False)])  # which nobody judged
+    added = [[-1, 0], [0, 0], [0, 0], [0, -1], [0, 0]]
+    assert synthetic_rows(tmp_path / "kept", grown)[1][:, 4:].tolist() == added
 
 
 def test_a_label_that_is_added_is_not_annotated_in_negatives_that_name_it(tmp_path: Path) -> None:
@@ -112,8 +115,8 @@ def test_a_label_that_is_added_is_not_annotated_in_negatives_that_name_it(tmp_pa
 def decided(kept: dict[str, list[str]]) -> pd.DataFrame:
     """The filter's table of kept images with these labels, by the text of their prompts."""
     table = pd.DataFrame({"prompt": list(kept), "labels": list(kept.values()), "shard": "0.tar", "sha256": "?"})
-    table = table.assign(image_id=[f"p-{number}" for number in range(len(kept))], kept=True, reviewed=False)
-    return table.assign(reason="kept", confidence=0.9)
+    table = table.assign(image_id=[f"p-{number}" for number in range(len(kept))], kept=True)
+    return table.assign(reason="kept", confidence=0.9, reviewed=[[]] * len(table))
 
 
 def test_a_table_of_an_earlier_version_is_refused(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def good() -> Products:
     return Products(prompts, real, targets, synthetic, filtered, negatives)
 
 
-def verdict(kept: bool, labels: list[str]) -> tuple[bool, list[str], str, float, bool]:
-    return (True, labels, "kept", 0.9, False) if kept else (False, [], "cup below threshold", 0.2, False)
+def verdict(kept: bool, labels: list[str]) -> tuple[bool, list[str], str, float, list[str]]:
+    return (True, labels, "kept", 0.9, []) if kept else (False, [], "cup below threshold", 0.2, [])
 
 
 def put(product: str, row: int, **values: Any) -> Damage:

@@ -105,14 +105,26 @@ def _problems(
         yield f"a {variant} learns all labels together: put the labels into the label file, and `make run`"
     if lacking := [str(path) for path in NEEDED if not path.exists()]:
         yield missing(lacking)
-    for filtered in (FILTERED, *(folder / "filtered" for folder in earlier_folders(base))):
-        try:
-            check_columns(filtered / "manifest.parquet", FILTERED_COLUMNS)
-        except ValueError as error:
-            yield str(error)
+    yield from _outdated(base)
     others = [classifier.parent / path.name for path in (THRESHOLDS, NOVELTY)]
     if lacking := [path.name for path in others if not path.exists()]:
         yield f"{addition.model} has no {', '.join(lacking)}: `make run` makes a version that has"
+
+
+def _outdated(base: LabelSpace) -> Iterator[str]:
+    """Yield the faults of the images that are examples for an added label."""
+    try:
+        check_columns(FILTERED / "manifest.parquet", FILTERED_COLUMNS)
+    except ValueError as error:
+        yield str(error)
+    for folder in earlier_folders(base):
+        try:
+            check_columns(folder / "filtered" / "manifest.parquet", FILTERED_COLUMNS)
+        except ValueError as error:
+            yield (
+                f"{str(error).partition(': ')[0]}: restore it (`dvc checkout`), or put its labels into the label file,"
+                f" `make run`, `tailorset promote`, and remove {folder} and {folder}.dvc"
+            )
 
 
 def earlier_folders(base: LabelSpace) -> list[Path]:

@@ -23,7 +23,7 @@ from tailorset.project.licences import LEARNED, NO_ADVICE, PHOTOS, LicensedPart,
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
 from tailorset.records import FILTERED_COLUMNS, LabelSpace
-from tailorset.records.verdicts import RELABELLED, STRUCK, ImageVerdict, current_verdicts, read_verdicts
+from tailorset.records.verdicts import COPY, RELABELLED, STRUCK, ImageVerdict, current_verdicts, read_verdicts
 from tailorset.storage.checksums import digest, file_digest
 from tailorset.storage.products import read_table
 from tailorset.thresholds.rules import Thresholds
@@ -81,20 +81,23 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
 
 
 def _check_review(space: LabelSpace) -> None:
-    """Check that the filter has applied the verdicts of `tailorset review`."""
+    """Check that the filter has applied the verdicts of `tailorset review`, and no others."""
     manifest = FILTERED / "manifest.parquet"
-    stored = read_verdicts(REVIEW) if REVIEW.exists() and manifest.exists() else {}
-    if not stored:
+    if not manifest.exists():
         return
+    stored = read_verdicts(REVIEW) if REVIEW.exists() else {}
     rows = read_table(manifest, columns=FILTERED_COLUMNS).set_index("image_id")
     verdicts, _ = current_verdicts(stored, rows["sha256"].to_dict(), space.unseen, REVIEW)
-    if waiting := sum(not _is_applied(verdict, rows.loc[image_id]) for image_id, verdict in verdicts.items()):
+    withdrawn = set(rows.index[rows["reviewed"].map(len) > 0]) - verdicts.keys()
+    waiting = sum(not _is_applied(verdict, rows.loc[image_id]) for image_id, verdict in verdicts.items())
+    if waiting := waiting + len(withdrawn):
         verb = "waits" if waiting == 1 else "wait"
         raise ValueError(f"{count(waiting, 'verdict')} of {REVIEW} {verb} to be applied: `make run`, then export")
 
 
 def _is_applied(verdict: ImageVerdict, row: pd.Series) -> bool:
-    return row["reviewed"] and set(row["labels"] if row["kept"] else ()) == set(verdict.labels)
+    decided = set(row["labels"] if row["kept"] else ()) == set(verdict.labels)
+    return len(row["reviewed"]) > 0 and (decided or row["reason"] == COPY)
 
 
 def _check_day(text: str) -> None:
@@ -189,11 +192,13 @@ def _activities(
 
 def _review() -> str:
     """Return what people changed in `tailorset review`, as the filter applied it."""
-    reasons = pd.read_parquet(FILTERED / "manifest.parquet", columns=["reason"])["reason"]
-    struck, relabelled = (int((reasons == reason).sum()) for reason in (STRUCK, RELABELLED))
-    if not struck + relabelled:
+    rows = pd.read_parquet(FILTERED / "manifest.parquet", columns=["reason", "reviewed"])
+    struck, relabelled = (int((rows["reason"] == reason).sum()) for reason in (STRUCK, RELABELLED))
+    if not (reviewed := int((rows["reviewed"].map(len) > 0).sum())):
         return "no person has corrected them"
-    return f"in review, a person struck out {struck:,} and relabelled {relabelled:,} of the candidates"
+    return (
+        f"a person reviewed {reviewed:,} of the candidates, struck out {struck:,} and relabelled {relabelled:,} of them"
+    )
 
 
 def _rai(export: Export, params: Params, space: LabelSpace) -> dict[str, str | list[str]]:

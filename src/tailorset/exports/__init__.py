@@ -47,11 +47,11 @@ class ExportedImage(NamedTuple):
 
     @property
     def certainty(self) -> float | None:
-        """Probability of the annotation that fits the scores worst; None without scores.
+        """Probability of the annotation, or prediction where there is none, that fits the scores worst.
 
-        A scored label that is not annotated counts as predicted.
+        None without scores.
         """
-        shown = {label: probability >= 0.5 for label, probability in self.scores.items()}
+        shown = {label: label in self.predicted for label in self.scores}
         shown |= {**dict.fromkeys(self.absent, False), **dict.fromkeys(self.labels, True)}
         return min((one if shown[label] else 1 - one for label, one in self.scores.items()), default=None)
 

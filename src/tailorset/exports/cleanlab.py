@@ -28,7 +28,7 @@ def write_labels(folder: Path, exported: ExportedSet) -> None:
     """Write both arrays.
 
     Raises:
-        ValueError: no label is scored and annotated in all images with scores.
+        ValueError: no label is scored in all images with scores, and annotated in all photos among them.
     """
     known, num_images = set(exported.labels), 0
     for image in _scored(exported):

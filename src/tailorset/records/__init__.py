@@ -37,7 +37,7 @@ NEGATIVES = "negatives"
 COPIES = "copies_photo"
 PHOTO_COLUMNS = ("photo_id", "photo_similarity", COPIES)
 
-# columns of data/filtered/manifest.parquet: every candidate, what became of it, and if a person decided that
+# columns of data/filtered/manifest.parquet: every candidate, what became of it, and the labels that a person judged
 FILTERED_COLUMNS = ("image_id", "shard", "sha256", "prompt", "kept", "labels", "reason", "confidence", "reviewed")
 
 Split = Literal["train", "val", "test"]

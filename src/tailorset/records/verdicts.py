@@ -15,7 +15,7 @@ from tailorset.records import Record
 from tailorset.records.yaml_files import read_yaml
 
 KEPT, RELABELLED = "kept", "relabelled in review"  # reasons of images that are kept
-STRUCK = "struck out in review"  # a reason of a rejection
+STRUCK, COPY = "struck out in review", "near-duplicate of its photo"  # reasons of rejections
 HEADER = """\
 # Verdicts of a person on generated images, written by `tailorset review` and read by the stage filter_images.
 # image id: its sha256, and the labels that it shows; without labels it is struck out.

@@ -113,7 +113,8 @@ class Collection:
 
     def _without_unseen(self, folder: Path) -> Annotated:
         rows = read_table(folder / "manifest.parquet", columns=DRAWN_COLUMNS)
-        return Annotated(rows, targets_without(rows["prompt"], self.label_space), folder, "synthetic")
+        targets = targets_without(rows["prompt"], [()] * len(rows), self.label_space)
+        return Annotated(rows, targets, folder, "synthetic")
 
     def _kept(self, synthetic: Path, filtered: Path) -> Annotated:
         return Annotated(*synthetic_rows(filtered / "manifest.parquet", self.label_space), synthetic, "synthetic")

@@ -9,7 +9,7 @@ import math
 import shutil
 import tempfile
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -156,8 +156,7 @@ def is_annotated(targets: Tensor) -> bool:
 def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     """Kept rows of a filtered manifest, with their prompt_id, and their targets: annotated for unseen labels only.
 
-    An unseen label that is not among an image's labels is absent, unless `targets_without` says otherwise and no person
-    has looked at the image.
+    An unseen label that is not among an image's labels is absent, unless `targets_without` says otherwise.
 
     Raises:
         ValueError: the manifest is missing, or an earlier version wrote it.
@@ -166,23 +165,23 @@ def synthetic_rows(manifest: Path, label_space: LabelSpace) -> AnnotatedRows:
     rows = table[table["kept"]]
     prompt_ids = [image_id.rpartition("-")[0] for image_id in rows["image_id"]]  # image_id = prompt_id-index
     rows = rows.assign(prompt_id=prompt_ids)
-    targets = targets_without(rows["prompt"].mask(rows["reviewed"], ""), label_space)
+    targets = targets_without(rows["prompt"], rows["reviewed"], label_space)
     for target, labels in zip(targets, rows["labels"], strict=True):
         target[label_space.columns(labels)] = 1
     return rows, targets
 
 
-def targets_without(prompts: Iterable[str], label_space: LabelSpace) -> Tensor:
+def targets_without(prompts: Sequence[str], judged: Sequence[Sequence[str]], label_space: LabelSpace) -> Tensor:
     """Return the targets, (N, L), of N images that show no unseen label: each is absent, seen ones are not annotated.
 
-    Nor are those that the text of the image's prompt says it may show: a prompt for a dog may name a cup as well.
+    Nor are those that the text of the image's prompt says it may show, as a prompt for a dog may name a cup as well,
+    unless they are among those that a person judged.
     """
-    prompts = list(prompts)
     targets = torch.full((len(prompts), len(label_space.names)), NOT_ANNOTATED, dtype=torch.int8)
     targets[:, label_space.columns(label_space.unseen)] = 0
-    unsure = {text: label_space.columns(sorted(label_space.may_show(text))) for text in set(prompts)}
-    for target, text in zip(targets, prompts, strict=True):
-        target[unsure[text]] = NOT_ANNOTATED
+    may_show = {text: label_space.may_show(text) for text in set(prompts)}
+    for target, text, known in zip(targets, prompts, judged, strict=True):
+        target[label_space.columns(sorted(may_show[text].difference(known)))] = NOT_ANNOTATED
     return targets
 
 

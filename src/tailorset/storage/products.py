@@ -33,7 +33,7 @@ def check_columns(path: Path, columns: Sequence[str], stage: str = "") -> None:
     if lacking := sorted(set(columns).difference(pq.read_schema(path).names if columns else ())):
         raise ValueError(
             f"{path} is of an earlier version of tailorset, with no column {', '.join(lacking)}: `make run` makes it"
-            " again; put labels that `tailorset add-label` added into the label file first"
+            " again"
         )
 
 

@@ -24,12 +24,15 @@ def unseen_label_table(products: Products, label_space: LabelSpace, min_images_p
             "row": label_space.unseen,
             "prompts": _occurrences(products.prompts["labels"], label_space.unseen),
             "kept": _occurrences(products.kept["labels"], label_space.unseen),
-            "absent": _absences(products.kept, label_space),
+            "absent": _absences(products, label_space),
             "test": products.positives(label_space.unseen, "test"),
         }
     )
     measured = "add test images that show these labels; without one a label is left out of the averages"
-    rare = "give labels that most prompts name, or their children, aliases of their own, or review the images"
+    rare = (
+        "draw negatives (generate_images.negative_images) or review images (`tailorset review`); if many prompts name"
+        " the label by chance, give it another name or alias"
+    )
     more = "raise generate_images.max_images, tune for longer, or give the label an alias that draws better"
     return Table(
         "unseen_labels",
@@ -43,12 +46,14 @@ def unseen_label_table(products: Products, label_space: LabelSpace, min_images_p
     )
 
 
-def _absences(kept: pd.DataFrame, label_space: LabelSpace) -> list[int]:
-    """Return for each unseen label the number of kept images in which it is annotated as absent."""
-    unsure = kept["prompt"].mask(kept["reviewed"], "").map(label_space.may_show)
-    known = [unsure | set(labels) for unsure, labels in zip(unsure, kept["labels"], strict=True)]
-    counts = Counter(name for names in known for name in names)
-    return [len(kept) - counts[name] for name in label_space.unseen]
+def _absences(products: Products, label_space: LabelSpace) -> list[int]:
+    """Return for each unseen label the number of images, kept ones and negatives, that are known not to show it."""
+    kept, negatives = products.kept, products.negatives
+    unsure = zip(kept["prompt"], kept["reviewed"], kept["labels"], strict=True)
+    shown = [(label_space.may_show(text) - set(judged)) | set(labels) for text, judged, labels in unsure]
+    shown += [] if negatives is None else [label_space.may_show(text) for text in negatives["prompt"]]
+    counts = Counter(name for names in shown for name in names)
+    return [len(shown) - counts[name] for name in label_space.unseen]
 
 
 def _occurrences(label_lists: pd.Series, labels: Sequence[str]) -> list[int]:

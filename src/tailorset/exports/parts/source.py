@@ -148,7 +148,7 @@ class ExportSource:
         self, rows: tuple[dict[str, Any], dict[str, Any]], probabilities: list[float], judged: list[float]
     ) -> Stored:
         row, decision = rows
-        possible = frozenset[str]() if decision["reviewed"] else self.may_show(row["prompt"])
+        possible = self.may_show(row["prompt"]) - set(decision["reviewed"])
         shown = [label for label in self.labels if label in decision["labels"]]
         scores = {label: round(value, 6) for label, value in zip(self.unseen, probabilities, strict=True)}
         of_judge = dict(zip(self.unseen, judged, strict=True))

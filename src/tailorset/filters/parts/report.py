@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +12,7 @@ import torch
 
 from tailorset.filters import Filter, FilterDecision
 from tailorset.records import COPIES, FILTERED_COLUMNS
-from tailorset.records.verdicts import KEPT, RELABELLED, STRUCK, ImageVerdict
-
-COPY = "near-duplicate of its photo"  # a reason
+from tailorset.records.verdicts import COPY, KEPT, RELABELLED, STRUCK, ImageVerdict
 
 
 class Outcome(NamedTuple):
@@ -57,15 +55,15 @@ def _stacked(logits: pd.Series) -> torch.Tensor:
 
 
 def filtered_manifest(
-    candidates: pd.DataFrame, decisions: Sequence[FilterDecision], reviewed: Collection[str] = ()
+    candidates: pd.DataFrame, decisions: Sequence[FilterDecision], reviewed: Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
-    """Return every candidate with its decision; reviewed: ids of the images that a person looked at."""
+    """Return every candidate with its decision; reviewed: image_id -> the labels that a person judged."""
     filtered = candidates[["image_id", "shard", "sha256", "prompt"]].assign(
         kept=[decision.kept for decision in decisions],
         labels=[list(decision.labels) for decision in decisions],
         reason=[decision.reason for decision in decisions],
         confidence=[decision.confidence for decision in decisions],
-        reviewed=candidates["image_id"].isin(reviewed),
+        reviewed=[list((reviewed or {}).get(image_id, ())) for image_id in candidates["image_id"]],
     )
     return filtered[list(FILTERED_COLUMNS)]
 

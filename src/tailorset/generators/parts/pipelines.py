@@ -161,16 +161,19 @@ def _check_parts(model: str, index: Mapping[str, Any], pipeline: Any) -> None:
     import diffusers
     import transformers
 
-    parts, parameters = parts_of(index), inspect.signature(pipeline.__init__).parameters
-    for part in (name for name in list(parameters)[1:] if name not in LEFT_OUT):
-        is_needed = parameters[part].default is inspect.Parameter.empty and part not in pipeline._optional_components
-        if part not in parts and is_needed:
+    parts, optional = parts_of(index), set(pipeline._optional_components)
+    parameters = list(inspect.signature(pipeline.__init__).parameters.values())[1:]
+    for part in (one.name for one in parameters if one.default is one.empty and one.name not in LEFT_OUT):
+        source = index.get(part)
+        reads_text = part.startswith(("text_encoder", "tokenizer"))  # as every image here does
+        if part not in parts and (source not in (None, [None, None]) or part not in optional or reads_text):
             raise ValueError(
-                f"generator.model {model!r}: its {part} is {index.get(part)!r} in {INDEX}, not a library and a class:"
-                " download it again, or name another model"
+                f"generator.model {model!r}: its {part} in {INDEX} is {source!r}, not a library and a class: download"
+                " it again, or name another model"
             )
-        if part in parts and not _is_known(*parts[part]):
-            library, name = parts[part]
+    for part in (one.name for one in parameters if one.name in parts):
+        library, name = parts[part]
+        if not _is_known(library, name):
             raise ValueError(
                 f"generator.model {model!r}: its {part} is a {name} of {library}, which diffusers"
                 f" {diffusers.__version__} and transformers {transformers.__version__} do not have, and code from model"
