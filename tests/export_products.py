@@ -64,7 +64,7 @@ def make_products(
         labels=labels,
         unseen=unseen,
         may_show=may_show,
-        names="of a test",
+        label_digest="of a test",
         synthetic=data / "synthetic",
         filtered=data / "filtered",
         real=data / "real" if num_photos else None,

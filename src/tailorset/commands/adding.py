@@ -17,7 +17,7 @@ from tailorset.project.layout import ADDED_DATA, FILTERED, LORA, NOVELTY, REAL, 
 from tailorset.project.params import Params
 from tailorset.records import FILTERED_COLUMNS, Label, LabelSpace, Record
 from tailorset.records.names import safe_file_name
-from tailorset.storage.products import check_columns, missing
+from tailorset.storage.products import missing, table_fault
 
 NEEDED = (
     UNET_LORA,
@@ -113,17 +113,13 @@ def _problems(
 
 def _outdated(base: LabelSpace) -> Iterator[str]:
     """Yield the faults of the images that are examples for an added label."""
-    try:
-        check_columns(FILTERED / "manifest.parquet", FILTERED_COLUMNS)
-    except ValueError as error:
-        yield str(error)
+    if fault := table_fault(FILTERED / "manifest.parquet", FILTERED_COLUMNS):
+        yield f"{fault}: `make run` makes it again"
     for folder in earlier_folders(base):
-        try:
-            check_columns(folder / "filtered" / "manifest.parquet", FILTERED_COLUMNS)
-        except ValueError as error:
+        if fault := table_fault(folder / "filtered" / "manifest.parquet", FILTERED_COLUMNS):
             yield (
-                f"{str(error).partition(': ')[0]}: restore it (`dvc checkout`), or put its labels into the label file,"
-                f" `make run`, `tailorset promote`, and remove {folder} and {folder}.dvc"
+                f"{fault}: restore it (`dvc checkout`), or put its labels into the label file, `make run`, `tailorset"
+                f" promote`, and remove {folder} and {folder}.dvc"
             )
 
 

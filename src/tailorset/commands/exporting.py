@@ -22,10 +22,9 @@ from tailorset.project.layout import FILTERED, LORA, REAL, REVIEW, SCORES, SYNTH
 from tailorset.project.licences import LEARNED, NO_ADVICE, PHOTOS, LicensedPart, allowances, of_generated_set, parts_of
 from tailorset.project.limits import clear_when_full, exclusive_run
 from tailorset.project.params import Params
-from tailorset.records import FILTERED_COLUMNS, LabelSpace
+from tailorset.records import LabelSpace
 from tailorset.records.verdicts import COPY, RELABELLED, STRUCK, ImageVerdict, current_verdicts, read_verdicts
 from tailorset.storage.checksums import digest, file_digest
-from tailorset.storage.products import read_table
 from tailorset.thresholds.rules import Thresholds
 
 LOCKS = Path(".work/exports")
@@ -61,12 +60,11 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
     _check_day(export.published)
     if export.scores and not export.photos:
         raise ValueError("--scores are those of the test photos: add --photos")
-    _check_review(space)
     source = ExportSource(
         labels=space.names,
         unseen=space.unseen,
         may_show=space.may_show,
-        names=file_digest(Path(params.label_space)),
+        label_digest=file_digest(Path(params.label_space)),
         synthetic=SYNTHETIC,
         filtered=FILTERED,
         real=REAL if export.photos else None,
@@ -74,6 +72,7 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
         val_share=export.val_share,
         test_share=export.test_share,
     )
+    _check_review(space)
     lock = LOCKS / hashlib.sha256(str(export.output.resolve()).encode()).hexdigest()[:16]
     title = f"export to {export.output}"
     with clear_when_full(f"{title}, so far in {partial_folder(export.output)}"), exclusive_run(title, lock):
@@ -82,11 +81,9 @@ def export_data(export: Export, params: Params, space: LabelSpace) -> WrittenSum
 
 def _check_review(space: LabelSpace) -> None:
     """Check that the filter has applied the verdicts of `tailorset review`, and no others."""
-    manifest = FILTERED / "manifest.parquet"
-    if not manifest.exists():
-        return
     stored = read_verdicts(REVIEW) if REVIEW.exists() else {}
-    rows = read_table(manifest, columns=FILTERED_COLUMNS).set_index("image_id")
+    columns = ["image_id", "sha256", "kept", "labels", "reason", "reviewed"]
+    rows = pd.read_parquet(FILTERED / "manifest.parquet", columns=columns).set_index("image_id")
     verdicts, _ = current_verdicts(stored, rows["sha256"].to_dict(), space.unseen, REVIEW)
     withdrawn = set(rows.index[rows["reviewed"].map(len) > 0]) - verdicts.keys()
     waiting = sum(not _is_applied(verdict, rows.loc[image_id]) for image_id, verdict in verdicts.items())

@@ -14,7 +14,7 @@ from tailorset.project.layout import FILTERED, REVIEW, SYNTHETIC
 from tailorset.records import FILTERED_COLUMNS, LabelSpace
 from tailorset.records.verdicts import STRUCK, ImageVerdict, current_verdicts, read_verdicts, verdict_lines
 from tailorset.storage.files import atomic_output
-from tailorset.storage.products import check_columns, missing
+from tailorset.storage.products import missing, read_table
 from tailorset.storage.shards import load_content
 
 
@@ -97,9 +97,9 @@ def image_desk(space: LabelSpace, rejected: bool) -> ImageDesk:
     tables = [FILTERED / "manifest.parquet", SYNTHETIC / "manifest.parquet"]
     if lacking := [path for path in tables if not path.exists()]:
         raise ValueError(missing(lacking))
-    check_columns(tables[0], FILTERED_COLUMNS)
     drawn = pd.read_parquet(tables[1], columns=["image_id", "labels"]).rename(columns={"labels": "requested"})
-    images = pd.read_parquet(tables[0]).merge(drawn, on="image_id", how="left").set_index("image_id")
+    decided = read_table(tables[0], columns=FILTERED_COLUMNS)
+    images = decided.merge(drawn, on="image_id", how="left").set_index("image_id")
     if images["requested"].isna().any():
         raise ValueError(f"{tables[0]} is not of the images in {tables[1]}: `make run` makes it again")
     chosen = ~images["kept"] & (images["reason"] != STRUCK) if rejected else images["kept"]

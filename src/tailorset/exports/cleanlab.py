@@ -32,7 +32,9 @@ def write_labels(folder: Path, exported: ExportedSet) -> None:
     """
     known, num_images = set(exported.labels), 0
     for image in _scored(exported):
-        known &= image.scores.keys() & (image.annotated if image.source == "real" else image.scores.keys())
+        known &= image.scores.keys()
+        if image.source == "real":
+            known &= image.annotated
         num_images += 1
     classes = [label for label in exported.labels if label in known]
     if not num_images or not classes:

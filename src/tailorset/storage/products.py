@@ -26,15 +26,21 @@ def check_columns(path: Path, columns: Sequence[str], stage: str = "") -> None:
     Raises:
         ValueError: it is missing, or an earlier version of tailorset wrote it.
     """
+    if not path.is_file():
+        raise ValueError(missing([path], stage))
+    if fault := table_fault(path, columns):
+        raise ValueError(f"{fault}: `make run` makes it again")
+
+
+def table_fault(path: Path, columns: Sequence[str]) -> str:
+    """Return what is wrong with a table that must have these columns, without a remedy; "" if nothing is."""
     import pyarrow.parquet as pq
 
     if not path.is_file():
-        raise ValueError(missing([path], stage))
+        return f"{path} is missing"
     if lacking := sorted(set(columns).difference(pq.read_schema(path).names if columns else ())):
-        raise ValueError(
-            f"{path} is of an earlier version of tailorset, with no column {', '.join(lacking)}: `make run` makes it"
-            " again"
-        )
+        return f"{path} is of an earlier version of tailorset, with no column {', '.join(lacking)}"
+    return ""
 
 
 def missing(paths: Sequence[object], stage: str = "") -> str:

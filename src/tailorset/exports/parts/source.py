@@ -58,7 +58,7 @@ class ExportSource:
     """Products that an export is made of.
 
     labels: all; unseen: those that images were generated for. may_show: the unseen labels that an image of a prompt
-    may show, by its text; names: digest of the label file, which tells. filtered: the filter's decisions on the images
+    may show, by its text; label_digest: of the label file, which tells. filtered: the filter's decisions on the images
     of `synthetic`. real: photos, if they are exported. scores: of the test photos. val_share, test_share: of the
     prompts, with all images drawn from them.
 
@@ -69,7 +69,7 @@ class ExportSource:
     labels: tuple[str, ...]
     unseen: tuple[str, ...]
     may_show: Callable[[str], Set[str]]
-    names: str
+    label_digest: str
     synthetic: Path
     filtered: Path
     real: Path | None = None
@@ -94,7 +94,7 @@ class ExportSource:
 
     def digest(self) -> str:
         """Return a digest of all that the export depends on."""
-        choices = [self.labels, self.unseen, self.names, bool(self.real), bool(self.scores)]
+        choices = [self.labels, self.unseen, self.label_digest, bool(self.real), bool(self.scores)]
         choices += [self.val_share, self.test_share]
         digests = [file_digest(path) for path in self.tables]
         return hashlib.sha256(json.dumps([*choices, *digests]).encode()).hexdigest()

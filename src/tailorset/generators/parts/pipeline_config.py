@@ -62,12 +62,9 @@ def parts_of(index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
     A part that a pipeline does without is null there; other entries are settings, or lists of numbers.
     """
+    lists = {name: source for name, source in index.items() if isinstance(source, list) and name not in LEFT_OUT}
     return {
         name: (source[0], source[1])
-        for name, source in index.items()
-        if name not in LEFT_OUT and isinstance(source, list) and len(source) == 2 and all(map(_is_name, source))
+        for name, source in lists.items()
+        if len(source) == 2 and all(isinstance(one, str) for one in source)
     }
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str)

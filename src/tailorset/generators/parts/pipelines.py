@@ -166,7 +166,8 @@ def _check_parts(model: str, index: Mapping[str, Any], pipeline: Any) -> None:
     for part in (one.name for one in parameters if one.default is one.empty and one.name not in LEFT_OUT):
         source = index.get(part)
         reads_text = part.startswith(("text_encoder", "tokenizer"))  # as every image here does
-        if part not in parts and (source not in (None, [None, None]) or part not in optional or reads_text):
+        may_lack = part in optional and not reads_text and source in (None, [None, None])
+        if part not in parts and not may_lack:
             raise ValueError(
                 f"generator.model {model!r}: its {part} in {INDEX} is {source!r}, not a library and a class: download"
                 " it again, or name another model"
